@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Intrusive doubly linked list: the link is a member of the object, nothing is allocated.
+ *
+ * A head and an unlinked link both point at themselves, so list_remove is safe to repeat. */
+#ifndef BASE_LIST_H
+#define BASE_LIST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct list {
+    struct list *previous;
+    struct list *next;
+};
+
+/* The object of type `type` whose member `member` is at `pointer`. */
+#define CONTAINER_OF(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
+
+static inline void list_init(struct list *link)
+{
+    link->previous = link;
+    link->next = link;
+}
+
+static inline bool list_is_empty(const struct list *head)
+{
+    return head->next == head;
+}
+
+/* True when `link` is in some list. */
+static inline bool list_is_linked(const struct list *link)
+{
+    return link->next != link;
+}
+
+static inline void list_append(struct list *head, struct list *link)
+{
+    link->previous = head->previous;
+    link->next = head;
+    head->previous->next = link;
+    head->previous = link;
+}
+
+static inline void list_remove(struct list *link)
+{
+    link->previous->next = link->next;
+    link->next->previous = link->previous;
+    list_init(link);
+}
+
+/* Unlinks and returns the first link, NULL when the list is empty. */
+static inline struct list *list_take_first(struct list *head)
+{
+    struct list *first = head->next;
+    if (first == head)
+        return NULL;
+    list_remove(first);
+    return first;
+}
+
+/* Moves every link of `from` to the end of `to`. */
+static inline void list_append_all(struct list *to, struct list *from)
+{
+    if (list_is_empty(from))
+        return;
+    from->next->previous = to->previous;
+    from->previous->next = to;
+    to->previous->next = from->next;
+    to->previous = from->previous;
+    list_init(from);
+}
+
+#endif

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Answers kept for their time to live, shared by all workers.
+ *
+ * Key: lower-cased name, type, class, DO and CD, compared in full, never by hash alone (FAULTS H1).
+ * Copy-out: a hit is copied into the caller's buffer with its TTLs already aged; no pointer leaves
+ * a shard. Bounded: the memory given at cache_open is never exceeded, whatever is stored (H12). */
+#ifndef CACHE_CACHE_H
+#define CACHE_CACHE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "dns/message.h"
+
+struct cache;
+
+struct cache_limits {
+    uint64_t size_bytes;
+    uint32_t ttl_min_s; /* raises the TTL of positive answers, also what the client sees */
+    uint32_t ttl_max_s;
+    uint32_t negative_ttl_max_s;
+};
+
+/* STATUS_SYSTEM when the memory is refused, STATUS_INVALID when size_bytes is under CACHE_SIZE_MIN.
+ */
+enum { CACHE_SIZE_MIN = 65536 };
+enum status cache_open(const struct cache_limits *limits, struct cache **out);
+
+/* No thread may use it any more. Safe on NULL. */
+void cache_close(struct cache *cache);
+
+/* Looks the question up at `now` (nanoseconds of the workers' clock). STATUS_OK: `out` is filled;
+ * body and extended errors are in `body`, everything else by value; ttl_offsets is NULL and
+ * ttl_count 0, since ageing is done. STATUS_NOT_FOUND otherwise. Any thread. */
+enum status cache_find(struct cache *cache, const struct question *question, uint64_t now,
+                       uint8_t body[static DNS_MESSAGE_MAX], struct answer *out);
+
+/* Keeps a copy if it may be kept: ttl_s > 0 within the bounds, RD set in the question, and a
+ * failure never replaces a fresh positive or negative entry (H5). A failure that follows an expired
+ * or fresh failure of the same key is kept twice as long as that one was, up to 30 s (RFC
+ * 9520 3.2). Any thread. */
+void cache_store(struct cache *cache, const struct question *question, const struct answer *answer,
+                 uint64_t now);
+
+/* Bytes and entries in use now; approximate while others write. */
+void cache_usage(struct cache *cache, uint64_t *bytes, uint64_t *entries);
+
+#endif

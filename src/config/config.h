@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The configuration as plain data: what options.c and yaml.c fill in and everybody reads.
+ *
+ * Thread: built by the main thread, immutable afterwards. Owner: main, which frees it with
+ * config_free after the last worker has ended. Durations are nanoseconds, sizes are bytes. */
+#ifndef CONFIG_CONFIG_H
+#define CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/address.h"
+
+enum {
+    CONFIG_LISTENERS_MAX = 64,
+    CONFIG_UPSTREAMS_MAX = 32, /* a lookup remembers the upstreams it tried in 32 bits */
+    CONFIG_PINS_MAX = 8,
+    CONFIG_PREFIXES_MAX = 256,
+    CONFIG_PORTS_MAX = 64,
+    PIN_SIZE = 32, /* SHA-256 */
+};
+
+enum strategy { STRATEGY_FASTEST, STRATEGY_ORDERED, STRATEGY_WEIGHTED, STRATEGY_HASH };
+enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
+
+struct listener_config {
+    struct address address;
+    bool udp;
+    bool tcp;
+    bool is_default; /* not asked for: skipped with a warning when the machine lacks the family */
+};
+
+struct upstream_config {
+    char *label;   /* as in logs, metrics and EDE: "1.1.1.1:853#cloudflare-dns.com" */
+    char *name;    /* authentication name, DNS name or IP address; NULL when only pins are given */
+    char *ca_file; /* NULL: tls.ca, and without that the system store */
+    struct address address;
+    uint8_t pins[CONFIG_PINS_MAX][PIN_SIZE]; /* SHA-256 of the SubjectPublicKeyInfo */
+    size_t pin_count;
+    uint32_t weight; /* 1 to 1000 */
+};
+
+struct config {
+    struct listener_config listeners[CONFIG_LISTENERS_MAX];
+    size_t listener_count;
+    struct upstream_config upstreams[CONFIG_UPSTREAMS_MAX];
+    size_t upstream_count;
+    enum strategy strategy;
+    char *tls_ca_file; /* NULL: the system store */
+    uint32_t workers;  /* at least 1 */
+
+    struct {
+        uint64_t size_bytes; /* 0: no cache */
+        uint32_t ttl_min_s;
+        uint32_t ttl_max_s;
+        uint32_t negative_ttl_max_s;
+    } cache;
+
+    struct {
+        bool enabled;
+        struct address address;
+    } admin;
+
+    struct {
+        enum log_level level;
+        enum log_format format;
+    } log;
+
+    struct prefix allow[CONFIG_PREFIXES_MAX];
+    size_t allow_count;
+    uint16_t refused_source_ports[CONFIG_PORTS_MAX]; /* UDP queries from these are dropped */
+    size_t refused_source_port_count;
+
+    struct {
+        uint64_t query_ns;       /* a client has its reply within this time */
+        uint64_t connect_ns;     /* TCP connect to an upstream */
+        uint64_t handshake_ns;   /* TLS handshake with an upstream */
+        uint64_t request_ns;     /* age of a request at which it is asked elsewhere */
+        uint64_t idle_ns;        /* an upstream connection without requests is closed */
+        uint64_t tcp_idle_ns;    /* a TCP client without queries is closed */
+        uint64_t tcp_message_ns; /* from the first byte of a TCP message to its last */
+        uint64_t tcp_send_ns;    /* a TCP client that takes no byte of its replies is closed */
+        uint64_t drain_ns;       /* from SIGTERM to the end */
+    } timeouts;
+
+    /* All of them per worker, because workers share no tables. */
+    struct {
+        uint32_t queries;                 /* in flight, over all transports */
+        uint32_t upstream_requests;       /* in flight on one upstream connection */
+        uint32_t upstream_connections;    /* open to one upstream */
+        uint32_t tcp_clients;             /* open connections */
+        uint32_t tcp_clients_per_address; /* open connections from one address (/64 for IPv6) */
+        uint32_t tcp_queries;             /* in flight on one connection; then it is not read */
+        uint32_t tcp_queries_total;       /* asked on one connection before it is closed; 0: any */
+        uint32_t tcp_accept_rate;         /* new connections per second; 0: any */
+        uint64_t tcp_lifetime_ns;         /* age at which a connection is closed; 0: never */
+        uint32_t udp_rate;       /* replies per second to one /24 or /56, then TC=1 only; 0: any */
+        uint16_t udp_reply_size; /* bytes, 512 to 4096 (RFC 9715: 1232) */
+    } limits;
+};
+
+#endif

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The option table and what is made from it: flags, environment, YAML keys, --help, the reference
+ * page and the manual page.
+ *
+ * Precedence: flag, environment, file, default. A repeatable option given at one level replaces
+ * those of the levels below it. Every error is printed, one line each, as
+ *     dnsproxy.yaml:3:7: cache.size: "64XB" is not a size; allowed: 0, or a number with KiB, MiB or
+ * GiB
+ *     --cache-size: "64XB" is not a size; allowed: ...
+ *     DNSPROXY_CACHE_SIZE: "64XB" is not a size; allowed: ...
+ *
+ * Thread: main, before any worker. */
+#ifndef CONFIG_OPTIONS_H
+#define CONFIG_OPTIONS_H
+
+#include <stdio.h>
+
+#include "base/status.h"
+#include "config/config.h"
+
+/* What the command line asks for besides settings. */
+enum command {
+    COMMAND_SERVE,
+    COMMAND_CHECK,
+    COMMAND_PROBE,
+    COMMAND_HEALTH,
+    COMMAND_HELP,
+    COMMAND_VERSION
+};
+
+/* Reads arguments (argv[0] is the program), environment and file into a new configuration. All
+ * problems go to `errors`, one per line; STATUS_INVALID when there was any. */
+enum status options_load(int argc, char *const argv[], FILE *errors, enum command *command,
+                         struct config **out);
+
+/* Safe on NULL. */
+void config_free(struct config *config);
+
+/* --help, made from the table. */
+void options_print_help(FILE *out);
+
+/* docs/reference.md, the part about options, as Markdown. */
+void options_print_reference(FILE *out);
+
+/* The manual page, as roff. */
+void options_print_manual(FILE *out);
+
+/* The name of a strategy, for logs. */
+const char *strategy_name(enum strategy strategy);
+
+#endif

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Replies to clients: an answer, or an error of our own, behind the client's own header, spelling
+ * of the name and EDNS. RFC: 1035, 4343 (spelling), 6840 5.8 (AD), 6891, 7828 3.3.2 (keepalive),
+ * 8914 (EDE), 9715 (size). */
+#ifndef DNS_REPLY_H
+#define DNS_REPLY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dns/message.h"
+
+/* An extended error of our own; `text` is UTF-8, cut at 200 octets, NULL for none. */
+struct extended_error {
+    enum extended_error_code code;
+    const char *text;
+};
+
+/* What a reply is made of besides the query. */
+struct reply {
+    const struct answer *answer; /* NULL: no records */
+    enum rcode rcode;            /* used when there is no answer */
+    const struct extended_error
+        *error;         /* NULL: none of our own. Those of the answer are passed on */
+    size_t limit;       /* octets: the message is cut to TC=1 above it; at most DNS_MESSAGE_MAX */
+    bool has_keepalive; /* tell the client how long we keep the stream (if it asked) */
+    uint16_t keepalive_100ms;
+};
+
+/* Writes the reply into `out` (room for `reply->limit` octets at least, and not less than 512) and
+ * returns its length. Optional parts go first when it does not fit (FAULTS G3): keepalive and
+ * extended errors, then the records (TC=1, question and OPT only). `*truncated` tells whether TC=1
+ * was set for want of room. */
+size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
+                   bool *truncated);
+
+/* The reply to ANY over UDP: one HINFO "RFC8482" (RFC 8482 4.2), as an answer with static storage
+ * whose name is the question's. */
+const struct answer *reply_minimal_any(void);
+
+#endif

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Listeners: where clients' messages come in and replies go out. One of each per worker and
+ * address.
+ *
+ * Thread: one worker. Owner: the worker, from open to close. The descriptor belongs to the listener
+ * once open has succeeded. */
+#ifndef LISTEN_LISTEN_H
+#define LISTEN_LISTEN_H
+
+#include "base/address.h"
+#include "base/status.h"
+#include "query/query.h"
+
+struct udp_listener;
+struct tcp_listener;
+
+/* What all TCP listeners of one worker share: the pool of clients, limits, deadlines. */
+struct tcp_clients;
+
+enum status udp_open(struct resolver *resolver, int fd, const struct address *address,
+                     struct udp_listener **out);
+void udp_stop(struct udp_listener *listener);  /* reads no more; replies still go out */
+void udp_close(struct udp_listener *listener); /* safe on NULL */
+
+enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out);
+void tcp_clients_close(struct tcp_clients *clients); /* closes every client; safe on NULL */
+
+enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **out);
+void tcp_stop(struct tcp_listener *listener);  /* accepts no more */
+void tcp_close(struct tcp_listener *listener); /* safe on NULL */
+
+/* Reads no new messages from any client; those without queries close at once, the others after
+ * their replies. */
+void tcp_clients_drain(struct tcp_clients *clients);
+
+#endif

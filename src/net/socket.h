@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Sockets with the options that this daemon wants. All are non-blocking and close-on-exec.
+ *
+ * On failure: STATUS_SYSTEM, with errno telling why, and no descriptor left open. */
+#ifndef NET_SOCKET_H
+#define NET_SOCKET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/address.h"
+#include "base/status.h"
+
+/* UDP with SO_REUSEPORT, large buffers, and on a wildcard address IP_PKTINFO / IPV6_RECVPKTINFO, so
+ * that the reply can leave from the address that was asked (FAULTS A15). IPv6 sockets take IPv6
+ * only. Path MTU discovery is off: no fragment-needed message can shrink our replies (RFC 9715). */
+enum status socket_bind_udp(const struct address *address, int *out);
+
+/* Listening TCP with SO_REUSEPORT and SO_REUSEADDR. */
+enum status socket_listen_tcp(const struct address *address, int *out);
+
+/* STATUS_SYSTEM with EADDRINUSE when any other process holds the address, even one that shares its
+ * port: SO_REUSEPORT alone would let two daemons start on one port (FAULTS J4). `type` is
+ * SOCK_DGRAM or SOCK_STREAM. */
+enum status socket_check_free(const struct address *address, int type);
+
+/* Begins a TCP connect with TCP_NODELAY and keepalive. STATUS_OK means begun or done.
+ * `user_timeout_ns` bounds unacknowledged data (TCP_USER_TIMEOUT). */
+enum status socket_connect(const struct address *address, uint64_t user_timeout_ns, int *out);
+
+/* The result of a connect once the socket is writable: 0 or an errno. */
+int socket_connect_error(int fd);
+
+/* Accepts one client with TCP_NODELAY. STATUS_AGAIN when none waits, STATUS_FULL when descriptors
+ * or memory are short (EMFILE, ENFILE, ENOBUFS, ENOMEM), STATUS_CLOSED when that client has already
+ * gone. */
+enum status socket_accept(int listener_fd, int *out, struct address *client);
+
+#endif

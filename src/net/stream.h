@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Bytes over TCP or TLS in both directions, cut into messages of a 16-bit length and that many
+ * octets. It knows no DNS.
+ *
+ * Writing: stream_begin_message, fill, stream_end_message. Nothing is sent before the end of the
+ * turn; then everything gathered goes out in as few TLS records and system calls as it takes. On a
+ * TLS stream nothing is sent before the handshake has authenticated the peer: what was written
+ * waits, and is thrown away when it fails (FAULTS E1). Reading: on_readable says that bytes came;
+ * stream_next_message gives message after message until STATUS_AGAIN. Reading is bounded per turn,
+ * so one stream with endless data cannot starve the others. Closing: stream_close, or the peer, or
+ * an error; on_closed comes once, at the end of the turn, and the owner may then free the stream's
+ * object.
+ *
+ * Thread: the worker of its loop. Owner: the object that embeds it (connection, TCP client). Its
+ * buffers are taken when the first byte needs them; a quiet stream gives them back. */
+#ifndef NET_STREAM_H
+#define NET_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/address.h"
+#include "base/failure.h"
+#include "base/status.h"
+#include "net/loop.h"
+#include "net/tls.h"
+
+enum stream_state {
+    STREAM_CONNECTING,
+    STREAM_HANDSHAKING,
+    STREAM_OPEN,
+    STREAM_CLOSED, /* nothing more is sent or reported, except on_closed if that is still due */
+};
+
+struct stream;
+
+/* All are called from the loop, never from inside a function of this header. */
+struct stream_handler {
+    void (*on_connected)(struct stream *stream); /* TCP is up, TLS begins; may be NULL */
+    void (*on_open)(struct stream *stream);      /* bytes may flow; may be NULL */
+    void (*on_readable)(struct stream *stream);  /* take messages now */
+    void (*on_written)(struct stream *stream);   /* a flush moved bytes out; may be NULL */
+    /* The peer will send no more (half-close). NULL: treated as a close. */
+    void (*on_end)(struct stream *stream);
+    void (*on_closed)(struct stream *stream, enum failure failure);
+};
+
+struct stream_buffer {
+    uint8_t *bytes;
+    size_t size;
+    size_t start; /* first byte in use */
+    size_t end;
+};
+
+struct stream {
+    struct loop *loop;
+    const struct stream_handler *handler;
+    struct tls *tls; /* NULL: plain TCP */
+    struct loop_source source;
+    struct loop_task flush;
+    struct loop_task reap;
+    struct stream_buffer in;
+    struct stream_buffer out;
+    size_t out_limit; /* most bytes that wait to be sent */
+    enum stream_state state;
+    enum failure failure; /* why it closed */
+    uint32_t events;      /* what epoll watches */
+    bool reading_paused;
+    bool ended;              /* the peer has sent its last byte */
+    bool finishing;          /* close when the out buffer is empty */
+    uint64_t bytes_received; /* ever; progress for deadlines */
+    uint64_t bytes_sent;
+};
+
+/* Begins a connection. With `client` the stream is TLS. `out_limit` bounds the bytes waiting to be
+ * sent. STATUS_SYSTEM when it could not even begin; `*failure` then says why, and on_closed is not
+ * called. */
+enum status stream_connect(struct stream *stream, struct loop *loop,
+                           const struct stream_handler *handler, const struct address *address,
+                           struct tls_client *client, uint64_t user_timeout_ns, size_t out_limit,
+                           enum failure *failure);
+
+/* Takes over an accepted, plain TCP socket. On failure the descriptor stays the caller's. */
+enum status stream_accept(struct stream *stream, struct loop *loop,
+                          const struct stream_handler *handler, int fd, size_t out_limit);
+
+/* Room for a message of up to `max_length` octets (<= 65535), NULL when out_limit would be passed,
+ * memory is short or the stream is closed. At most one message is begun at a time. */
+uint8_t *stream_begin_message(struct stream *stream, size_t max_length);
+
+/* Queues the begun message with its real length, behind its 2-octet length field (RFC 7766 8). */
+void stream_end_message(struct stream *stream, size_t length);
+
+/* The next whole message; it stays in place until the next call of any function of this stream.
+ * STATUS_AGAIN: none is whole yet. Lengths from 0 up are given as they came. */
+enum status stream_next_message(struct stream *stream, const uint8_t **message, size_t *length);
+
+/* True when part of a message has come and the rest has not. */
+bool stream_has_partial(const struct stream *stream);
+
+/* Bytes waiting to be sent. */
+size_t stream_unsent(const struct stream *stream);
+
+/* While paused nothing is read from the socket. Resuming reports what is already buffered through
+ * on_readable at the end of the turn. */
+void stream_pause(struct stream *stream);
+void stream_resume(struct stream *stream);
+
+/* Sends what is waiting, then closes with `failure`; reading goes on being reported until then. */
+void stream_finish(struct stream *stream, enum failure failure);
+
+/* Closes now, throwing away what is not sent: on_closed(failure) at the end of the turn. Harmless
+ * when closed. */
+void stream_close(struct stream *stream, enum failure failure);
+
+/* Frees descriptor, TLS and buffers. For the owner, inside or after on_closed. */
+void stream_free(struct stream *stream);
+
+#endif

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+/* A query: one client's question, from its arrival to its reply.
+ *
+ * Owner: its listener until query_begin, then the resolver; a query that waits is also in exactly
+ * one lookup. It ends in query_answer, query_fail or query_drop and nowhere else; each gives it
+ * back to the pool. Thread: one worker; every struct here is one worker's own. */
+#ifndef QUERY_QUERY_H
+#define QUERY_QUERY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/address.h"
+#include "base/deadline.h"
+#include "base/list.h"
+#include "base/pool.h"
+#include "base/siphash.h"
+#include "base/status.h"
+#include "cache/cache.h"
+#include "config/config.h"
+#include "dns/message.h"
+#include "dns/reply.h"
+#include "net/loop.h"
+#include "observe/metrics.h"
+#include "upstream/upstream.h"
+
+struct query;
+struct lookup;
+
+/* How replies get back to a client; one static instance for each kind of listener. */
+struct transport {
+    bool is_datagram; /* replies are cut to what the client can take */
+    /* Copies the reply out (UDP: into the turn's batch; TCP: into the stream). Called once a query,
+     * or not at all when it is dropped; the query is given back right after. */
+    void (*send)(struct query *query, const uint8_t *reply, size_t length);
+    /* The query ends without a reply; may be NULL. */
+    void (*drop)(struct query *query);
+};
+
+/* Where a query came from; copied into it. */
+struct origin {
+    const struct transport *transport;
+    void *listener; /* the transport's: its socket or its TCP client */
+    struct address client;
+    struct address local; /* the address asked, family AF_UNSPEC when the socket is bound to one */
+    uint32_t interface;   /* index, with a link-local `local` */
+};
+
+struct query {
+    struct origin origin;
+    struct query_message message;
+    struct lookup *lookup; /* NULL: waits for none */
+    struct list waiting;   /* in its lookup */
+    struct list sibling;   /* for the transport: the queries of one TCP client */
+    struct deadline deadline;
+    uint64_t arrived_ns;
+};
+
+/* Everything that one worker needs to resolve. */
+struct resolver {
+    const struct config *config;
+    struct loop *loop;
+    struct metrics *metrics;
+    struct cache *cache; /* NULL: turned off */
+    struct group *group;
+    struct pool queries;
+    struct pool lookups;
+    struct deadline_queue query_deadlines;
+    struct siphash_key key;
+    struct lookup **buckets; /* coalescing table */
+    size_t bucket_mask;
+    struct loop_task space; /* runs on_space at the end of a turn in which a full pool got room */
+    struct list starved;    /* of struct starved: listeners that stopped reading for want of room */
+    bool draining;
+    uint8_t body[DNS_MESSAGE_MAX];  /* a cached answer on its way to a reply */
+    uint8_t reply[DNS_MESSAGE_MAX]; /* a reply on its way to a transport */
+};
+
+/* A listener that waits for room among the queries (FAULTS B4): called back once. */
+struct starved {
+    struct list link;
+    void (*on_space)(struct starved *starved);
+};
+
+/* `resolver` is zeroed but for config, loop, metrics, cache and group. */
+enum status resolver_open(struct resolver *resolver);
+void resolver_close(struct resolver *resolver);
+
+/* Takes one message of a client from the bytes to its reply, or to a lookup that it waits for. A
+ * message that deserves no reply is counted and forgotten. STATUS_FULL: limits.queries is reached
+ * and nothing was done. On STATUS_OK, `*out` (may be NULL) is the query when it is still waiting,
+ * else NULL. */
+enum status query_begin(struct resolver *resolver, const struct origin *origin,
+                        const uint8_t *message, size_t length, struct query **out);
+
+/* The three ends of a query. */
+void query_answer(struct resolver *resolver, struct query *query, const struct answer *answer,
+                  const struct extended_error *error);
+void query_fail(struct resolver *resolver, struct query *query, enum rcode rcode,
+                const struct extended_error *error);
+void query_drop(struct resolver *resolver, struct query *query);
+
+/* Calls `starved->on_space` once when a query can be begun again. */
+void resolver_wait_for_space(struct resolver *resolver, struct starved *starved);
+
+/* resolve.c: the way of an accepted query through policy, cache and lookup. */
+void resolve_query(struct resolver *resolver, struct query *query);
+
+#endif

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One worker: a thread with its own loop, listeners, upstream connections, pools and counters.
+ *
+ * The main thread opens all workers before it starts the first, so that every error is reported
+ * from one place and nothing is half started. */
+#ifndef WORKER_H
+#define WORKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "cache/cache.h"
+#include "config/config.h"
+#include "net/tls.h"
+#include "observe/metrics.h"
+
+struct worker;
+
+struct worker_settings {
+    const struct config *config;
+    struct cache *cache; /* NULL: off */
+    struct metrics *metrics;
+    const struct tls_trust *const *trusts;
+    const int *udp_fds; /* one for each listener of the configuration, -1: none; they become the
+                           worker's */
+    const int *tcp_fds;
+    void (*on_stopped)(
+        void); /* called on the worker's thread when it has ended by itself; wakes main */
+};
+
+enum status worker_open(const struct worker_settings *settings, struct worker **out);
+
+/* The thread starts serving. STATUS_SYSTEM when there is no thread to be had. */
+enum status worker_start(struct worker *worker);
+
+/* Asks it to take no new queries, answer those in flight and end, at the latest after
+ * timeouts.drain. Any thread. */
+void worker_drain(struct worker *worker);
+
+/* Waits for the thread and frees everything. Safe on NULL. */
+void worker_close(struct worker *worker);
+
+/* Nanoseconds of loop_clock at which the worker last finished a turn; the main thread's watchdog.
+ */
+uint64_t worker_last_turn_ns(const struct worker *worker);
+
+/* True once the thread has ended. */
+bool worker_has_stopped(const struct worker *worker);
+
+/* The most bytes that this worker's pools can occupy. */
+size_t worker_memory_ceiling(const struct worker *worker);
+
+#endif
