@@ -22,8 +22,9 @@ struct address {
 /* Bytes for any address as text, "[address%scope]:port" and the final NUL. */
 enum { ADDRESS_TEXT_SIZE = 72 };
 
-/* Parses "192.0.2.1", "192.0.2.1:53", "2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:53". Without a
- * port `default_port` is taken. STATUS_MALFORMED for anything else, names and port 0 included. */
+/* Parses "192.0.2.1", "192.0.2.1:53", "2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:53", and
+ * IPv6 with a zone, "fe80::1%eth0". Without a port `default_port` is taken. STATUS_MALFORMED for
+ * anything else, names and port 0 included. */
 enum status address_parse(const char *text, uint16_t default_port, struct address *out);
 
 /* Writes "192.0.2.1:53" or "[2001:db8::1]:53" and returns `text`. */
@@ -35,7 +36,7 @@ socklen_t address_length(const struct address *address);
 /* In host byte order. */
 uint16_t address_port(const struct address *address);
 
-/* Same family, address and port. */
+/* Same family, address, port and zone. */
 bool address_equal(const struct address *a, const struct address *b);
 
 /* The wildcard address 0.0.0.0 or ::. */
@@ -54,7 +55,8 @@ struct prefix {
  * bits set beyond the length included. */
 enum status prefix_parse(const char *text, struct prefix *out);
 
-/* The port does not matter. An IPv4-mapped IPv6 address is its IPv4 address. */
+/* The port does not matter. An IPv4-mapped IPv6 address is its IPv4 address, and no IPv6 prefix
+ * shorter than ::ffff:0:0/96 contains an IPv4 address: "::/0" is all of IPv6 only. */
 bool prefix_contains(const struct prefix *prefix, const struct address *address);
 
 /* The prefix of the given length that `address` is in: `v4_length` bits (of 32) for IPv4 and

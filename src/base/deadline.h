@@ -35,7 +35,7 @@ void deadline_queue_init(struct deadline_queue *queue, uint64_t duration_ns,
 /* Makes `deadline` unarmed; needed once before the first arm or cancel. */
 void deadline_init(struct deadline *deadline);
 
-/* (Re)arms to expire at now + duration of the queue. `now` never goes back. */
+/* (Re)arms to expire at now + duration of the queue, which is not 0. `now` never goes back. */
 void deadline_arm(struct deadline_queue *queue, struct deadline *deadline, uint64_t now);
 
 /* Harmless when not armed. */

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Addresses and prefixes as text and as bytes.
+ *
+ * Only inet_pton reads addresses: it takes the one canonical spelling of IPv4, unlike inet_aton and
+ * getaddrinfo, for which "127.1", "010.0.0.1" and "2130706433" are addresses as well.
+ *
+ * Thread: any. Owner: the caller. */
+#include "base/address.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { V4_MAPPED_BITS = 96, V4_BITS = 32, V6_BITS = 128 };
+
+static const uint8_t V4_MAPPED[V4_MAPPED_BITS / 8] = {[10] = 0xff, [11] = 0xff};
+
+/* strtoul would take signs, spaces and empty text. */
+static enum status parse_decimal(const char *text, uint32_t maximum, uint32_t *out)
+{
+    const size_t length = strspn(text, "0123456789");
+    if (length == 0 || length > 6 || text[length] != '\0')
+        return STATUS_MALFORMED;
+    uint32_t value = 0;
+    for (size_t i = 0; i < length; i++)
+        value = value * 10 + (uint32_t)(text[i] - '0');
+    if (value > maximum)
+        return STATUS_MALFORMED;
+    *out = value;
+    return STATUS_OK;
+}
+
+static enum status parse_port(const char *text, uint16_t *port)
+{
+    uint32_t value;
+    TRY(parse_decimal(text, UINT16_MAX, &value));
+    if (value == 0)
+        return STATUS_MALFORMED;
+    *port = (uint16_t)value;
+    return STATUS_OK;
+}
+
+static enum status parse_v4(const char *host, uint16_t port, struct address *out)
+{
+    struct address address = {.v4 = {.sin_family = AF_INET, .sin_port = htons(port)}};
+    if (inet_pton(AF_INET, host, &address.v4.sin_addr) != 1)
+        return STATUS_MALFORMED;
+    *out = address;
+    return STATUS_OK;
+}
+
+/* RFC 4007 11: the zone is an interface's name or number. */
+static enum status parse_zone(const char *zone, uint32_t *scope)
+{
+    const unsigned int index = if_nametoindex(zone);
+    if (index == 0)
+        return parse_decimal(zone, UINT16_MAX, scope);
+    *scope = index;
+    return STATUS_OK;
+}
+
+static enum status parse_v6(char *host, uint16_t port, struct address *out)
+{
+    struct address address = {.v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)}};
+    char *zone = strchr(host, '%');
+    if (zone) {
+        *zone = '\0';
+        TRY(parse_zone(zone + 1, &address.v6.sin6_scope_id));
+    }
+    if (inet_pton(AF_INET6, host, &address.v6.sin6_addr) != 1)
+        return STATUS_MALFORMED;
+    *out = address;
+    return STATUS_OK;
+}
+
+static enum status parse_bracketed(char *text, uint16_t port, struct address *out)
+{
+    char *close = strchr(text, ']');
+    if (!close)
+        return STATUS_MALFORMED;
+    if (close[1] == ':')
+        TRY(parse_port(close + 2, &port));
+    else if (close[1] != '\0')
+        return STATUS_MALFORMED;
+    *close = '\0';
+    return parse_v6(text + 1, port, out);
+}
+
+enum status address_parse(const char *text, uint16_t default_port, struct address *out)
+{
+    char copy[ADDRESS_TEXT_SIZE];
+    const size_t length = strlen(text);
+    if (length >= sizeof copy)
+        return STATUS_MALFORMED;
+    memcpy(copy, text, length + 1);
+
+    if (copy[0] == '[')
+        return parse_bracketed(copy, default_port, out);
+    char *colon = strchr(copy, ':');
+    if (!colon)
+        return parse_v4(copy, default_port, out);
+    if (strchr(colon + 1, ':'))
+        return parse_v6(copy, default_port, out);
+    uint16_t port;
+    TRY(parse_port(colon + 1, &port));
+    *colon = '\0';
+    return parse_v4(copy, port, out);
+}
+
+static void format_zone(uint32_t scope, char text[static IF_NAMESIZE + 1])
+{
+    text[0] = '\0';
+    if (scope == 0)
+        return;
+    text[0] = '%';
+    if (!if_indextoname(scope, text + 1))
+        snprintf(text + 1, IF_NAMESIZE, "%u", scope);
+}
+
+const char *address_format(const struct address *address, char text[static ADDRESS_TEXT_SIZE])
+{
+    char host[INET6_ADDRSTRLEN];
+    if (address->any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &address->v4.sin_addr, host, sizeof host);
+        snprintf(text, ADDRESS_TEXT_SIZE, "%s:%u", host, address_port(address));
+        return text;
+    }
+    assert(address->any.sa_family == AF_INET6);
+    char zone[IF_NAMESIZE + 1];
+    format_zone(address->v6.sin6_scope_id, zone);
+    inet_ntop(AF_INET6, &address->v6.sin6_addr, host, sizeof host);
+    snprintf(text, ADDRESS_TEXT_SIZE, "[%s%s]:%u", host, zone, address_port(address));
+    return text;
+}
+
+socklen_t address_length(const struct address *address)
+{
+    assert(address->any.sa_family == AF_INET || address->any.sa_family == AF_INET6);
+    return address->any.sa_family == AF_INET ? sizeof address->v4 : sizeof address->v6;
+}
+
+uint16_t address_port(const struct address *address)
+{
+    return address->any.sa_family == AF_INET ? ntohs(address->v4.sin_port)
+                                             : ntohs(address->v6.sin6_port);
+}
+
+bool address_equal(const struct address *a, const struct address *b)
+{
+    if (a->any.sa_family != b->any.sa_family || address_port(a) != address_port(b))
+        return false;
+    if (a->any.sa_family == AF_INET)
+        return a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+    return IN6_ARE_ADDR_EQUAL(&a->v6.sin6_addr, &b->v6.sin6_addr) &&
+           a->v6.sin6_scope_id == b->v6.sin6_scope_id;
+}
+
+bool address_is_any(const struct address *address)
+{
+    if (address->any.sa_family == AF_INET)
+        return address->v4.sin_addr.s_addr == htonl(INADDR_ANY);
+    return IN6_IS_ADDR_UNSPECIFIED(&address->v6.sin6_addr);
+}
+
+bool address_is_v4_mapped(const struct address *address)
+{
+    return address->any.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&address->v6.sin6_addr);
+}
+
+static void map_v4(const struct in_addr *v4, uint8_t bytes[static 16])
+{
+    memcpy(bytes, V4_MAPPED, sizeof V4_MAPPED);
+    memcpy(bytes + sizeof V4_MAPPED, v4, sizeof *v4);
+}
+
+static void address_bytes(const struct address *address, uint8_t bytes[static 16])
+{
+    if (address->any.sa_family == AF_INET)
+        map_v4(&address->v4.sin_addr, bytes);
+    else
+        memcpy(bytes, &address->v6.sin6_addr, sizeof address->v6.sin6_addr);
+}
+
+/* The bits of byte `index` that lie within the first `length` bits of an address. */
+static uint8_t prefix_mask(uint8_t length, size_t index)
+{
+    if (length >= (index + 1) * 8)
+        return 0xff;
+    if (length <= index * 8)
+        return 0;
+    return (uint8_t)(0xff << (8 - length % 8));
+}
+
+static bool has_bits_beyond(const struct prefix *prefix)
+{
+    for (size_t i = 0; i < sizeof prefix->bytes; i++)
+        if (prefix->bytes[i] & (uint8_t)~prefix_mask(prefix->length, i))
+            return true;
+    return false;
+}
+
+static enum status parse_prefix_host(const char *host, struct prefix *prefix, uint32_t *bits)
+{
+    struct in_addr v4;
+    if (inet_pton(AF_INET, host, &v4) == 1) {
+        map_v4(&v4, prefix->bytes);
+        *bits = V4_BITS;
+        return STATUS_OK;
+    }
+    *bits = V6_BITS;
+    return inet_pton(AF_INET6, host, prefix->bytes) == 1 ? STATUS_OK : STATUS_MALFORMED;
+}
+
+enum status prefix_parse(const char *text, struct prefix *out)
+{
+    char host[INET6_ADDRSTRLEN];
+    const size_t host_length = strcspn(text, "/");
+    if (host_length >= sizeof host)
+        return STATUS_MALFORMED;
+    memcpy(host, text, host_length);
+    host[host_length] = '\0';
+
+    struct prefix prefix;
+    uint32_t bits;
+    TRY(parse_prefix_host(host, &prefix, &bits));
+    uint32_t length = bits;
+    if (text[host_length] == '/')
+        TRY(parse_decimal(text + host_length + 1, bits, &length));
+    prefix.length = (uint8_t)(V6_BITS - bits + length);
+    if (has_bits_beyond(&prefix))
+        return STATUS_MALFORMED;
+    *out = prefix;
+    return STATUS_OK;
+}
+
+bool prefix_contains(const struct prefix *prefix, const struct address *address)
+{
+    uint8_t bytes[16];
+    address_bytes(address, bytes);
+    /* "::/0" means every IPv6 address; that IPv4 has its place in there too is our own matter. */
+    if (memcmp(bytes, V4_MAPPED, sizeof V4_MAPPED) == 0 && prefix->length < V4_MAPPED_BITS)
+        return false;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        if ((bytes[i] ^ prefix->bytes[i]) & prefix_mask(prefix->length, i))
+            return false;
+    return true;
+}
+
+struct prefix prefix_of(const struct address *address, uint8_t v4_length, uint8_t v6_length)
+{
+    assert(v4_length <= V4_BITS && v6_length <= V6_BITS);
+    struct prefix prefix;
+    address_bytes(address, prefix.bytes);
+    const bool is_v4 = memcmp(prefix.bytes, V4_MAPPED, sizeof V4_MAPPED) == 0;
+    prefix.length = is_v4 ? (uint8_t)(V4_MAPPED_BITS + v4_length) : v6_length;
+    for (size_t i = 0; i < sizeof prefix.bytes; i++)
+        prefix.bytes[i] &= prefix_mask(prefix.length, i);
+    return prefix;
+}

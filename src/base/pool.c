@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+/* A stack of free objects in one reserved mapping.
+ *
+ * Built with AddressSanitizer, every object that is not handed out is poisoned, so that a use after
+ * pool_give is caught as a use after free would be.
+ *
+ * Thread: one. Owner: see the header. */
+#include "base/pool.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdalign.h>
+#include <stdint.h>
+#include <sys/mman.h>
+
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define POOL_POISONS 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define POOL_POISONS 1
+#endif
+
+#ifdef POOL_POISONS
+#include <sanitizer/asan_interface.h>
+static void poison(void *memory, size_t length)
+{
+    __asan_poison_memory_region(memory, length);
+}
+static void unpoison(void *memory, size_t length)
+{
+    __asan_unpoison_memory_region(memory, length);
+}
+#else
+static void poison(void *memory, size_t length)
+{
+    (void)memory;
+    (void)length;
+}
+static void unpoison(void *memory, size_t length)
+{
+    (void)memory;
+    (void)length;
+}
+#endif
+
+enum status pool_open(struct pool *pool, size_t object_size, size_t capacity)
+{
+    assert(object_size > 0 && capacity > 0);
+    const size_t alignment = alignof(max_align_t);
+    size_t rounded_size;
+    size_t total;
+    if (__builtin_add_overflow(object_size, alignment - 1, &rounded_size) ||
+        __builtin_mul_overflow(rounded_size -= rounded_size % alignment, capacity, &total)) {
+        errno = ENOMEM;
+        return STATUS_SYSTEM;
+    }
+    void *memory = mmap(NULL, total, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return STATUS_SYSTEM;
+    poison(memory, total);
+    *pool = (struct pool){.memory = memory, .object_size = rounded_size, .capacity = capacity};
+    return STATUS_OK;
+}
+
+void *pool_take(struct pool *pool)
+{
+    void *object = pool->free_objects;
+    if (object) {
+        unpoison(object, pool->object_size);
+        pool->free_objects = *(void **)object;
+    } else if (pool->touched < pool->capacity) {
+        object = (uint8_t *)pool->memory + pool->touched * pool->object_size;
+        unpoison(object, pool->object_size);
+        pool->touched++;
+    } else {
+        return NULL;
+    }
+    pool->in_use++;
+    return object;
+}
+
+void pool_give(struct pool *pool, void *object)
+{
+    const size_t offset = (size_t)((uint8_t *)object - (uint8_t *)pool->memory);
+    assert(offset < pool->touched * pool->object_size && offset % pool->object_size == 0);
+    assert(pool->in_use > 0);
+    *(void **)object = pool->free_objects;
+    poison(object, pool->object_size);
+    pool->free_objects = object;
+    pool->in_use--;
+}
+
+size_t pool_ceiling(const struct pool *pool)
+{
+    return pool->object_size * pool->capacity;
+}
+
+void pool_close(struct pool *pool)
+{
+    if (!pool->memory)
+        return;
+    assert(pool->in_use == 0);
+    unpoison(pool->memory, pool_ceiling(pool));
+    munmap(pool->memory, pool_ceiling(pool));
+    *pool = (struct pool){};
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The words of the failures. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "base/failure.h"
+
+/* Prometheus: a label value may be anything, but people write these into queries. */
+static void I7_labels_are_lower_case_words_and_all_different(void **state)
+{
+    (void)state;
+    for (int i = 0; i < FAILURE_COUNT; i++) {
+        const char *label = failure_label((enum failure)i);
+        assert_int_equal(strspn(label, "abcdefghijklmnopqrstuvwxyz_"), strlen(label));
+        assert_true(strlen(label) > 0);
+        for (int j = 0; j < i; j++)
+            assert_string_not_equal(label, failure_label((enum failure)j));
+    }
+}
+
+static void texts_are_clauses(void **state)
+{
+    (void)state;
+    assert_string_equal(failure_text(FAILURE_RESET), "connection reset before the answer");
+    for (int i = 0; i < FAILURE_COUNT; i++)
+        assert_true(strlen(failure_text((enum failure)i)) > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(I7_labels_are_lower_case_words_and_all_different),
+        cmocka_unit_test(texts_are_clauses),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
