@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for a condition."""
+
+import inspect
+import time
+
+
+def describe(condition):
+    """The source line of a condition, for the message of a failed wait."""
+    try:
+        return inspect.getsource(condition).strip()
+    except (OSError, TypeError):
+        return repr(condition)
+
+
+def eventually(condition, timeout=5.0, interval=0.01):
+    """Calls `condition` until it gives something true, and returns that; fails after `timeout`."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {timeout} s: {describe(condition)}")
+        time.sleep(interval)
