@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+FROM debian:bookworm-slim AS build
+RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+        gcc libc6-dev pkgconf meson ninja-build libssl-dev libyaml-dev libmicrohttpd-dev ca-certificates
+WORKDIR /source
+COPY . .
+RUN meson setup /build . -Dtests=disabled '-Ddefault_listen=0.0.0.0:53 [::]:53' && ninja -C /build dnsproxy
+# Nothing but the program, the libraries that its loader names, the certificate store, and who it runs as.
+RUN set -eu; mkdir -p /image/etc/ssl/certs; \
+    cp /build/dnsproxy /image/dnsproxy; strip /image/dnsproxy; \
+    ldd /image/dnsproxy | grep -o '/[^ ]*' | xargs -I LIBRARY cp --parents -L LIBRARY /image; \
+    cp -L /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/; \
+    echo 'dnsproxy:x:65532:65532::/:/dnsproxy' >/image/etc/passwd; \
+    echo 'dnsproxy:x:65532:' >/image/etc/group; \
+    LD_TRACE_LOADED_OBJECTS=1 chroot /image /dnsproxy; \
+    chroot /image /dnsproxy --version
+
+FROM scratch
+COPY --from=build /image/ /
+USER 65532:65532
+EXPOSE 53/udp 53/tcp
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=3 CMD ["/dnsproxy", "health"]
+ENTRYPOINT ["/dnsproxy"]
