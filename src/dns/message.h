@@ -69,12 +69,14 @@ size_t message_build_query(const struct question *question, uint16_t id,
 enum answer_kind {
     ANSWER_POSITIVE,
     ANSWER_NEGATIVE, /* NXDOMAIN, or NODATA with an SOA (RFC 2308) */
-    ANSWER_FAILURE,  /* SERVFAIL and the like (RFC 9520) */
+    ANSWER_FAILURE,  /* SERVFAIL and the like from an upstream (RFC 9520) */
+    ANSWER_TIMEOUT,  /* our own failure: no upstream gave an answer in time */
 };
 
 enum {
     ANSWER_TTLS_MAX = 5957,           /* records of 11 octets that fit into a message */
     ANSWER_EXTENDED_ERRORS_MAX = 512, /* octets of extended errors that are kept */
+    ANSWER_POINTER_REACH = 16384,     /* a compression pointer has 14 bits */
 };
 
 /* An answer, without the parts that belong to one hop: no ID, no question, no OPT. Compression
@@ -99,18 +101,27 @@ struct answer {
     bool has_padding;         /* for `dnsproxy probe` */
 };
 
-/* Room for what an answer points at; one per worker. */
+/* Room for what an answer points at and for checking it; one per worker, never cleared. */
 struct answer_scratch {
     uint16_t ttl_offsets[ANSWER_TTLS_MAX];
     uint8_t extended_errors[ANSWER_EXTENDED_ERRORS_MAX];
+    uint8_t name_lengths[ANSWER_POINTER_REACH]; /* see struct name_map in dns/name.h */
 };
 
 /* Checks an upstream's message against the question that it should answer and fills `out`, which
- * then points into `bytes` and `scratch`. STATUS_MALFORMED  breaks the format, or is no answer to
- * anything (QR=0, another opcode) STATUS_NOT_FOUND  well-formed, but for another question or for
- * none (FAULTS F12, G4) A truncated answer (TC=1) is STATUS_OK with DNS_FLAG_TC in flags and ttl_s
- * 0. Records after an OPT that is not the last are left out: they are optional, and moving them
- * would break compression pointers. */
+ * then points into `bytes` and `scratch`.
+ *
+ * STATUS_MALFORMED: breaks the format, or is no answer to anything (QR=0, another opcode).
+ * STATUS_NOT_FOUND: for another question or for none (FAULTS F12, G4).
+ *
+ * A truncated answer (TC=1) is STATUS_OK with DNS_FLAG_TC in flags and ttl_s 0. Records after an
+ * OPT that is not the last are left out: they are optional, and moving them would break compression
+ * pointers. Bytes after the last record are ignored and not in the body.
+ *
+ * ttl_s is the least TTL of all records, those of authority and additional too: all of them are
+ * passed on, and none may be shown past its time. For a negative answer also at most the SOA's
+ * MINIMUM, and 0 without an SOA (RFC 2308 5). For a failure 1 (RFC 9520 3.2: the shortest; the
+ * cache backs off from there), 0 for BADVERS and BADCOOKIE, which concern one hop only. */
 enum status message_check_answer(const uint8_t *bytes, size_t length,
                                  const struct question *question, struct answer_scratch *scratch,
                                  struct answer *out);

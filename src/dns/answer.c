@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+/* An upstream's answer checked: every record within bounds, every name valid, and how long all of
+ * it may be kept. Nothing is decompressed; the records stay as they came.
+ *
+ * Thread: any.   Owner: nothing; the answer borrows the message and the scratch.
+ * RFC:    1035 4.1, 2181 8 (TTL), 2308 2 and 5 (negative answers), 3597 (unknown types are opaque),
+ *         6891, 7828 3.2.2, 8914, 9267, 9520. */
+#include "base/bytes.h"
+#include "dns/message.h"
+#include "dns/name.h"
+
+enum {
+    RECORD_FIXED = 10, /* TYPE, CLASS, TTL and RDLENGTH */
+    OPTION_FIXED = 4,  /* an option's code and length */
+    TTL_MAX = 0x7fffffff,
+    FAILURE_TTL_S = 1,  /* RFC 9520 3.2 */
+    CHAIN_MAX = 16,     /* CNAMEs that are followed; a longer chain is not kept */
+    SOA_MINIMUM = 4,    /* octets, the last of the RDATA */
+    EDE_LENGTH_MIN = 2, /* RFC 8914 2 */
+};
+
+enum section { SECTION_ANSWER, SECTION_AUTHORITY, SECTION_ADDITIONAL };
+
+struct record {
+    size_t owner;
+    size_t data; /* offset of the RDATA */
+    size_t end;
+    uint32_t ttl;
+    uint16_t type;
+    uint16_t class;
+};
+
+/* The walk over one message. */
+struct check {
+    struct name_map names;
+    size_t position;
+    size_t body;     /* offset of the first record */
+    size_t body_end; /* behind the last record that is kept */
+    uint32_t ttl_s;
+    uint32_t soa_minimum_s;
+    bool has_soa;
+    bool has_opt;
+    struct answer_scratch *scratch;
+    struct answer answer;
+};
+
+/* The RDATA of the types that hold names: octets, then character strings, then names, then octets
+ * to the very end. Types without a row are opaque (RFC 3597). SVCB and HTTPS too: their names are
+ * never compressed (RFC 9460 2.2). */
+struct rdata_layout {
+    bool known;
+    bool open_end; /* anything may follow the names */
+    uint8_t before;
+    uint8_t strings;
+    uint8_t names;
+    uint8_t after;
+};
+
+static const struct rdata_layout rdata_layouts[] = {
+    [TYPE_A] = {.known = true, .before = 4},
+    [TYPE_NS] = {.known = true, .names = 1},
+    [TYPE_MD] = {.known = true, .names = 1},
+    [TYPE_MF] = {.known = true, .names = 1},
+    [TYPE_CNAME] = {.known = true, .names = 1},
+    [TYPE_SOA] = {.known = true, .names = 2, .after = 20},
+    [TYPE_MB] = {.known = true, .names = 1},
+    [TYPE_MG] = {.known = true, .names = 1},
+    [TYPE_MR] = {.known = true, .names = 1},
+    [TYPE_PTR] = {.known = true, .names = 1},
+    [TYPE_MINFO] = {.known = true, .names = 2},
+    [TYPE_MX] = {.known = true, .before = 2, .names = 1},
+    [TYPE_RP] = {.known = true, .names = 2},
+    [TYPE_AFSDB] = {.known = true, .before = 2, .names = 1},
+    [TYPE_RT] = {.known = true, .before = 2, .names = 1},
+    [TYPE_SIG] = {.known = true, .before = 18, .names = 1, .open_end = true},
+    [TYPE_PX] = {.known = true, .before = 2, .names = 2},
+    [TYPE_AAAA] = {.known = true, .before = 16},
+    [TYPE_NXT] = {.known = true, .names = 1, .open_end = true},
+    [TYPE_SRV] = {.known = true, .before = 6, .names = 1},
+    [TYPE_NAPTR] = {.known = true, .before = 4, .strings = 3, .names = 1},
+    [TYPE_KX] = {.known = true, .before = 2, .names = 1},
+    [TYPE_DNAME] = {.known = true, .names = 1},
+    [TYPE_RRSIG] = {.known = true, .before = 18, .names = 1, .open_end = true},
+};
+
+static const struct rdata_layout *layout_of(const struct record *record)
+{
+    if (record->type >= sizeof rdata_layouts / sizeof rdata_layouts[0])
+        return NULL;
+    const bool is_address = record->type == TYPE_A || record->type == TYPE_AAAA;
+    if (is_address && record->class != CLASS_IN) /* RFC 3597 4: addresses of other classes differ */
+        return NULL;
+    const struct rdata_layout *layout = &rdata_layouts[record->type];
+    return layout->known ? layout : NULL;
+}
+
+static enum status check_rdata(struct check *check, const struct record *record)
+{
+    const struct rdata_layout *layout = layout_of(record);
+    if (layout == NULL)
+        return STATUS_OK;
+    size_t position = record->data + layout->before;
+    for (unsigned i = 0; i < layout->strings; i++) {
+        if (position >= record->end)
+            return STATUS_MALFORMED;
+        position += 1 + (size_t)check->names.bytes[position];
+    }
+    for (unsigned i = 0; i < layout->names; i++)
+        TRY(name_check(&check->names, &position, record->end));
+    position += layout->after;
+    const bool fits = layout->open_end ? position <= record->end : position == record->end;
+    return fits ? STATUS_OK : STATUS_MALFORMED;
+}
+
+static void read_record_fixed(const uint8_t *bytes, size_t fixed, struct record *record)
+{
+    record->type = load_u16(bytes + fixed);
+    record->class = load_u16(bytes + fixed + 2);
+    record->ttl = load_u32(bytes + fixed + 4);
+    record->data = fixed + RECORD_FIXED;
+    record->end = record->data + load_u16(bytes + fixed + 8);
+}
+
+/* RFC 2181 8: a TTL with the top bit set is 0. */
+static uint32_t sane_ttl(uint32_t ttl)
+{
+    return ttl > TTL_MAX ? 0 : ttl;
+}
+
+static void keep_extended_error(struct check *check, const uint8_t *option, size_t length)
+{
+    struct answer *answer = &check->answer;
+    if (length < OPTION_FIXED + EDE_LENGTH_MIN ||
+        length > ANSWER_EXTENDED_ERRORS_MAX - (size_t)answer->extended_errors_length)
+        return;
+    memcpy(check->scratch->extended_errors + answer->extended_errors_length, option, length);
+    answer->extended_errors_length = (uint16_t)(answer->extended_errors_length + length);
+}
+
+static enum status take_option(struct check *check, const uint8_t *option, size_t length)
+{
+    struct answer *answer = &check->answer;
+    switch ((enum edns_option)load_u16(option)) {
+    case OPTION_KEEPALIVE:
+        /* RFC 7828 3.1: empty, or a timeout; the empty one of a server says nothing. */
+        if (length != OPTION_FIXED && length != OPTION_FIXED + 2)
+            return STATUS_MALFORMED;
+        if (length == OPTION_FIXED + 2) {
+            answer->has_keepalive = true;
+            answer->keepalive_100ms = load_u16(option + OPTION_FIXED);
+        }
+        break;
+    case OPTION_PADDING:
+        answer->has_padding = true;
+        break;
+    case OPTION_EXTENDED_ERROR:
+        keep_extended_error(check, option, length);
+        break;
+    case OPTION_NSID:
+    case OPTION_CLIENT_SUBNET:
+    case OPTION_COOKIE:
+    default:
+        break; /* for this hop only (FAULTS H9) */
+    }
+    return STATUS_OK;
+}
+
+static enum status take_opt(struct check *check, const struct record *record)
+{
+    const bool has_root_owner = record->data - record->owner == 1 + RECORD_FIXED;
+    if (check->has_opt || !has_root_owner) /* RFC 6891 6.1.1 and 6.1.2 */
+        return STATUS_MALFORMED;
+    check->has_opt = true;
+    check->body_end = record->owner;
+    const uint16_t rcode_upper = (uint16_t)(record->ttl >> 24);
+    check->answer.rcode = (uint16_t)(check->answer.rcode | rcode_upper << 4);
+
+    const uint8_t *bytes = check->names.bytes;
+    struct reader reader = reader_over(bytes + record->data, record->end - record->data);
+    while (reader_left(&reader) > 0) {
+        const uint8_t *option = reader.position;
+        read_u16(&reader);
+        read_bytes(&reader, read_u16(&reader));
+        if (reader.failed)
+            return STATUS_MALFORMED;
+        TRY(take_option(check, option, (size_t)(reader.position - option)));
+    }
+    return STATUS_OK;
+}
+
+/* Counts the record among those that are kept: all before an OPT. */
+static void keep_record(struct check *check, const struct record *record, enum section section)
+{
+    if (check->has_opt)
+        return;
+    struct answer *answer = &check->answer;
+    const size_t ttl_offset = record->data - RECORD_FIXED + 4 - check->body;
+    check->scratch->ttl_offsets[answer->ttl_count++] = (uint16_t)ttl_offset;
+    check->body_end = record->end;
+    const uint32_t ttl = sane_ttl(record->ttl);
+    if (ttl < check->ttl_s)
+        check->ttl_s = ttl;
+    if (section == SECTION_ADDITIONAL)
+        answer->additional_count++;
+    if (section != SECTION_AUTHORITY || record->type != TYPE_SOA)
+        return;
+    const uint8_t *minimum = check->names.bytes + record->end - SOA_MINIMUM;
+    const uint32_t minimum_s = sane_ttl(load_u32(minimum));
+    if (!check->has_soa || minimum_s < check->soa_minimum_s)
+        check->soa_minimum_s = minimum_s;
+    check->has_soa = true;
+}
+
+static enum status check_record(struct check *check, enum section section)
+{
+    const size_t length = check->names.length;
+    struct record record = {.owner = check->position};
+    TRY(name_check(&check->names, &check->position, length));
+    if (check->position + RECORD_FIXED > length)
+        return STATUS_MALFORMED;
+    read_record_fixed(check->names.bytes, check->position, &record);
+    if (record.end > length)
+        return STATUS_MALFORMED;
+    /* No name may read a TTL as a label: it would change with age. */
+    name_map_forbid(&check->names, check->position, RECORD_FIXED);
+    check->position = record.end;
+    if (record.type == TYPE_OPT)
+        return section == SECTION_ADDITIONAL ? take_opt(check, &record) : STATUS_MALFORMED;
+    TRY(check_rdata(check, &record));
+    keep_record(check, &record, section);
+    return STATUS_OK;
+}
+
+static enum status check_section(struct check *check, enum section section, uint16_t count)
+{
+    for (unsigned i = 0; i < count; i++)
+        TRY(check_record(check, section));
+    return STATUS_OK;
+}
+
+static enum status check_question(const uint8_t *bytes, size_t length,
+                                  const struct question *question)
+{
+    const size_t count = load_u16(bytes + 4);
+    if (count != 1)
+        return count == 0 ? STATUS_NOT_FOUND : STATUS_MALFORMED;
+    const uint8_t *name = bytes + DNS_HEADER_SIZE;
+    const size_t name_length = name_measure(name, length - DNS_HEADER_SIZE);
+    if (name_length == 0 || length < DNS_HEADER_SIZE + name_length + DNS_QUESTION_TAIL)
+        return STATUS_MALFORMED;
+    const uint8_t *tail = name + name_length;
+    const bool same = name_length == question->name_length &&
+                      name_matches(name, question->name, name_length) &&
+                      load_u16(tail) == question->type && load_u16(tail + 2) == question->class;
+    return same ? STATUS_OK : STATUS_NOT_FOUND;
+}
+
+/* Looks through the answer section for what is at `name`: true when that has the type asked for;
+ * otherwise `*next` is where its CNAME leads, or 0. */
+static bool find_at_name(struct check *check, const struct question *question, size_t name,
+                         size_t *next)
+{
+    *next = 0;
+    size_t position = check->body;
+    for (unsigned i = 0; i < check->answer.answer_count; i++) {
+        struct record record = {.owner = position};
+        read_record_fixed(check->names.bytes, name_skip(&check->names, position), &record);
+        position = record.end;
+        const bool is_wanted = record.type == question->type || question->type == TYPE_ANY;
+        if (!is_wanted && record.type != TYPE_CNAME)
+            continue;
+        if (!name_equal(&check->names, record.owner, name))
+            continue;
+        if (is_wanted)
+            return true;
+        *next = record.data;
+    }
+    return false;
+}
+
+/* RFC 2308 2.2: false for NODATA, which includes a chain of CNAMEs that ends nowhere. A DNAME needs
+ * no look of its own: its CNAME comes with it (RFC 6672 3.1). The records may be in any order. */
+static bool has_data(struct check *check, const struct question *question)
+{
+    size_t name = DNS_HEADER_SIZE;
+    for (unsigned hops = 0; hops <= CHAIN_MAX; hops++) {
+        size_t next;
+        if (find_at_name(check, question, name, &next))
+            return true;
+        if (next == 0)
+            return false;
+        name = next;
+    }
+    return false;
+}
+
+static enum answer_kind kind_of(struct check *check, const struct question *question)
+{
+    switch (check->answer.rcode) {
+    case RCODE_NOERROR:
+        return has_data(check, question) ? ANSWER_POSITIVE : ANSWER_NEGATIVE;
+    case RCODE_NXDOMAIN:
+        return ANSWER_NEGATIVE;
+    default:
+        return ANSWER_FAILURE;
+    }
+}
+
+static uint32_t ttl_of(const struct check *check)
+{
+    const struct answer *answer = &check->answer;
+    if (answer->flags & DNS_FLAG_TC) /* RFC 2181 9 */
+        return 0;
+    switch (answer->kind) {
+    case ANSWER_POSITIVE:
+        return check->ttl_s;
+    case ANSWER_NEGATIVE:
+        if (!check->has_soa)
+            return 0;
+        return check->ttl_s < check->soa_minimum_s ? check->ttl_s : check->soa_minimum_s;
+    case ANSWER_FAILURE:
+    case ANSWER_TIMEOUT:
+    default:
+        return answer->rcode == RCODE_BADVERS || answer->rcode == RCODE_BADCOOKIE ? 0
+                                                                                  : FAILURE_TTL_S;
+    }
+}
+
+static void finish(struct check *check, const struct question *question)
+{
+    struct answer *answer = &check->answer;
+    answer->body = check->names.bytes + check->body;
+    answer->body_length = (uint16_t)(check->body_end - check->body);
+    answer->ttl_offsets = check->scratch->ttl_offsets;
+    answer->extended_errors = check->scratch->extended_errors;
+    answer->kind = kind_of(check, question);
+    answer->ttl_s = ttl_of(check);
+}
+
+static enum status check_records(struct check *check, const uint8_t *bytes)
+{
+    struct answer *answer = &check->answer;
+    answer->answer_count = load_u16(bytes + 6);
+    answer->authority_count = load_u16(bytes + 8);
+    /* The name of the question is the one that most pointers lead to. */
+    TRY(name_check(&check->names, &check->position, check->body));
+    name_map_forbid(&check->names, check->position, DNS_QUESTION_TAIL);
+    check->position = check->body;
+    TRY(check_section(check, SECTION_ANSWER, answer->answer_count));
+    TRY(check_section(check, SECTION_AUTHORITY, answer->authority_count));
+    return check_section(check, SECTION_ADDITIONAL, load_u16(bytes + 10));
+}
+
+enum status message_check_answer(const uint8_t *bytes, size_t length,
+                                 const struct question *question, struct answer_scratch *scratch,
+                                 struct answer *out)
+{
+    if (length < DNS_HEADER_SIZE || length > DNS_MESSAGE_MAX)
+        return STATUS_MALFORMED;
+    const uint16_t flags = load_u16(bytes + 2);
+    if (!(flags & DNS_FLAG_QR) || flags & DNS_OPCODE_MASK)
+        return STATUS_MALFORMED;
+    TRY(check_question(bytes, length, question));
+
+    const size_t body = DNS_HEADER_SIZE + (size_t)question->name_length + DNS_QUESTION_TAIL;
+    struct check check = {
+        .position = DNS_HEADER_SIZE,
+        .body = body,
+        .body_end = body,
+        .ttl_s = TTL_MAX,
+        .scratch = scratch,
+        .answer = {.flags = flags & (DNS_FLAG_AA | DNS_FLAG_TC | DNS_FLAG_RA | DNS_FLAG_AD),
+                   .rcode = flags & DNS_RCODE_MASK},
+    };
+    name_map_init(&check.names, bytes, length, scratch->name_lengths);
+    TRY(check_records(&check, bytes));
+    finish(&check, question);
+    *out = check.answer;
+    return STATUS_OK;
+}

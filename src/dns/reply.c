@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Replies composed: the client's header, spelling and EDNS around the records of an answer.
+ *
+ * What has to be in the reply is written first; if that is too much it becomes TC=1 with nothing
+ * but question and OPT. Options fill what room is left, the least important last.
+ * Thread: any; no state.   Owner: the caller's buffer.
+ * RFC:    1035 4.1.1, 2181 9 (TC), 6840 5.8 (AD), 6891, 7828 3.3.2, 8482 4.2, 8914, 9715. */
+#include "dns/reply.h"
+
+#include <assert.h>
+
+#include "base/bytes.h"
+
+enum {
+    OPTION_FIXED = 4,
+    KEEPALIVE_LENGTH = 2,
+    EDE_CODE_LENGTH = 2,
+    EDE_TEXT_MAX = 200,
+    TTL_TOP_OCTET_SIGN = 0x80,
+    OPT_RDLENGTH_OFFSET = 9,
+};
+
+/* An extended RCODE needs an OPT. BADVERS and BADCOOKIE of an upstream speak of our EDNS, not of
+ * the client's. */
+static uint16_t reply_rcode(const struct query_message *query, const struct reply *reply)
+{
+    const uint16_t rcode = reply->answer ? reply->answer->rcode : (uint16_t)reply->rcode;
+    const bool of_our_hop = rcode == RCODE_BADVERS || rcode == RCODE_BADCOOKIE;
+    if (reply->answer && of_our_hop)
+        return RCODE_SERVFAIL;
+    return rcode > DNS_RCODE_MASK && !query->has_edns ? RCODE_SERVFAIL : rcode;
+}
+
+static uint16_t reply_flags(const struct query_message *query, const struct reply *reply)
+{
+    const uint16_t from_client = query->flags & (DNS_OPCODE_MASK | DNS_FLAG_RD | DNS_FLAG_CD);
+    uint16_t from_answer = 0;
+    if (reply->answer) {
+        from_answer = reply->answer->flags & (DNS_FLAG_AA | DNS_FLAG_TC | DNS_FLAG_AD);
+        /* RFC 6840 5.8: only a client that asked for it understands AD. */
+        if (!query->has_authentic_data && !query->question.dnssec_ok)
+            from_answer &= (uint16_t)~DNS_FLAG_AD;
+    }
+    return DNS_FLAG_QR | DNS_FLAG_RA | from_client | from_answer;
+}
+
+static size_t question_length(const struct query_message *query)
+{
+    return query->has_question ? (size_t)query->question.name_length + DNS_QUESTION_TAIL : 0;
+}
+
+static void write_question(struct writer *writer, const struct query_message *query)
+{
+    if (!query->has_question)
+        return;
+    write_bytes(writer, query->spelling, query->question.name_length);
+    write_u16(writer, query->question.type);
+    write_u16(writer, query->question.class);
+}
+
+/* RFC 2181 8: a TTL with the top bit set is shown as 0. From the cache there is none. */
+static void clear_huge_ttls(uint8_t *body, const struct answer *answer)
+{
+    for (unsigned i = 0; i < answer->ttl_count; i++) {
+        uint8_t *ttl = body + answer->ttl_offsets[i];
+        if (ttl[0] & TTL_TOP_OCTET_SIGN)
+            store_u32(ttl, 0);
+    }
+}
+
+static void write_body(struct writer *writer, const struct answer *answer)
+{
+    if (answer->body_length == 0)
+        return;
+    uint8_t *body = write_room(writer, answer->body_length);
+    assert(body != NULL);
+    memcpy(body, answer->body, answer->body_length);
+    clear_huge_ttls(body, answer);
+}
+
+static void write_keepalive(struct writer *writer, const struct query_message *query,
+                            const struct reply *reply)
+{
+    if (!query->has_keepalive || !reply->has_keepalive ||
+        writer_left(writer) < OPTION_FIXED + KEEPALIVE_LENGTH)
+        return;
+    write_u16(writer, OPTION_KEEPALIVE);
+    write_u16(writer, KEEPALIVE_LENGTH);
+    write_u16(writer, reply->keepalive_100ms);
+}
+
+/* Octets of `text` up to the limit that do not end in the middle of a UTF-8 sequence. */
+static size_t text_length(const char *text)
+{
+    size_t length = strnlen(text, EDE_TEXT_MAX);
+    if (text[length] == '\0')
+        return length;
+    while (length > 0 && ((unsigned char)text[length] & 0xc0) == 0x80)
+        length--;
+    return length;
+}
+
+static void write_own_error(struct writer *writer, const struct extended_error *error)
+{
+    if (error == NULL)
+        return;
+    const size_t text_size = error->text ? text_length(error->text) : 0;
+    if (writer_left(writer) < OPTION_FIXED + EDE_CODE_LENGTH + text_size)
+        return;
+    write_u16(writer, OPTION_EXTENDED_ERROR);
+    write_u16(writer, (uint16_t)(EDE_CODE_LENGTH + text_size));
+    write_u16(writer, (uint16_t)error->code);
+    write_bytes(writer, error->text, text_size);
+}
+
+static void write_errors_of_answer(struct writer *writer, const struct answer *answer)
+{
+    if (answer == NULL)
+        return;
+    size_t length = 0;
+    for (size_t done = 0; done < answer->extended_errors_length; done += length) {
+        const uint8_t *option = answer->extended_errors + done;
+        length = OPTION_FIXED + (size_t)load_u16(option + 2);
+        if (length <= writer_left(writer))
+            write_bytes(writer, option, length);
+    }
+}
+
+static void write_opt(struct writer *writer, const struct query_message *query,
+                      const struct reply *reply, bool with_options)
+{
+    uint8_t *opt = write_room(writer, DNS_OPT_FIXED);
+    assert(opt != NULL);
+    const uint32_t rcode_upper = (uint32_t)(reply_rcode(query, reply) >> 4) << 24;
+    opt[0] = 0;
+    store_u16(opt + 1, TYPE_OPT);
+    store_u16(opt + 3, DNS_UDP_ADVERTISED);
+    store_u32(opt + 5, rcode_upper | (query->question.dnssec_ok ? DNS_EDNS_FLAG_DO : 0));
+    const uint8_t *options = writer->position;
+    if (with_options) {
+        write_keepalive(writer, query, reply);
+        write_own_error(writer, reply->error);
+        write_errors_of_answer(writer, reply->answer);
+    }
+    store_u16(opt + OPT_RDLENGTH_OFFSET, (uint16_t)(writer->position - options));
+}
+
+static void write_header(struct writer *writer, const struct query_message *query, uint16_t flags,
+                         const struct answer *answer)
+{
+    uint8_t *header = write_room(writer, DNS_HEADER_SIZE);
+    assert(header != NULL);
+    store_u16(header, query->id);
+    store_u16(header + 2, flags);
+    store_u16(header + 4, query->has_question);
+    store_u16(header + 6, answer ? answer->answer_count : 0);
+    store_u16(header + 8, answer ? answer->authority_count : 0);
+    store_u16(header + 10, (uint16_t)((answer ? answer->additional_count : 0) + query->has_edns));
+}
+
+size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
+                   bool *truncated)
+{
+    assert(query->has_question || reply->answer == NULL);
+    size_t limit = reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
+    limit = limit > DNS_MESSAGE_MAX ? DNS_MESSAGE_MAX : limit;
+    const struct answer *answer = reply->answer;
+    const size_t needed = DNS_HEADER_SIZE + question_length(query) +
+                          (answer ? answer->body_length : 0) +
+                          (query->has_edns ? DNS_OPT_FIXED : 0);
+    *truncated = needed > limit;
+    if (*truncated)
+        answer = NULL;
+
+    struct writer writer = writer_over(out, limit);
+    const uint16_t flags = reply_flags(query, reply) | (*truncated ? DNS_FLAG_TC : 0) |
+                           (reply_rcode(query, reply) & DNS_RCODE_MASK);
+    write_header(&writer, query, flags, answer);
+    write_question(&writer, query);
+    if (answer)
+        write_body(&writer, answer);
+    if (query->has_edns)
+        write_opt(&writer, query, reply, !*truncated);
+    assert(!writer.failed);
+    return writer_length(&writer);
+}
+
+const struct answer *reply_minimal_any(void)
+{
+    static const uint8_t body[] = {
+        0xc0, DNS_HEADER_SIZE,
+        0,    TYPE_HINFO,
+        0,    CLASS_IN,
+        0,    0,
+        0x0e, 0x10,
+        0,    9, /* one hour */
+        7,    'R',
+        'F',  'C',
+        '8',  '4',
+        '8',  '2',
+        0,
+    };
+    static const uint16_t ttl_offsets[] = {6};
+    static const struct answer answer = {
+        .kind = ANSWER_POSITIVE,
+        .flags = DNS_FLAG_RA,
+        .answer_count = 1,
+        .ttl_s = 3600,
+        .body = body,
+        .body_length = sizeof body,
+        .ttl_count = 1,
+        .ttl_offsets = ttl_offsets,
+    };
+    return &answer;
+}
