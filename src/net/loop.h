@@ -2,10 +2,12 @@
 /* The event loop of one worker: epoll, one clock reading a turn, deadlines, and work put off to the
  * end of the turn.
  *
- * A turn: wait; read the clock into loop->now; call on_ready for each descriptor; expire deadlines;
- * then, until both lists are empty, run the tasks of LOOP_FLUSH (send what the turn has gathered)
- * and those of LOOP_REAP (close and free). So nothing is sent, closed or freed inside an event, and
- * no callback can meet a freed object.
+ * A turn: wait; read the clock into loop->now; run what the turn before left with LOOP_NEXT_TURN;
+ * call on_ready for each descriptor; expire deadlines; then, until both lists are empty, run the
+ * tasks of LOOP_FLUSH (send what the turn has gathered) and those of LOOP_REAP (close and free). So
+ * nothing is sent, closed or freed inside an event, and no callback can meet a freed object. Tasks
+ * that keep putting off each other are cut after some rounds and go on in the next turn, which then
+ * does not wait: no task is lost and no socket starves.
  *
  * Thread: one per loop; only loop_wake may be called by others. Owner: the worker. */
 #ifndef NET_LOOP_H
@@ -19,7 +21,12 @@
 #include "base/list.h"
 #include "base/status.h"
 
-enum loop_phase { LOOP_FLUSH, LOOP_REAP, LOOP_PHASES };
+enum loop_phase {
+    LOOP_FLUSH,
+    LOOP_REAP,
+    LOOP_NEXT_TURN, /* at the start of the next turn, which then does not wait */
+    LOOP_PHASES
+};
 
 /* A descriptor in the loop; member of the object that handles it, which also closes it. */
 struct loop_source {
@@ -38,9 +45,8 @@ struct loop {
     int epoll_fd;
     struct loop_source wake;
     struct list tasks[LOOP_PHASES];
-    struct list queues; /* of struct deadline_queue */
-    void (*on_wake)(
-        struct loop *loop); /* called when another thread called loop_wake; may be NULL */
+    struct list queues;                 /* of struct deadline_queue */
+    void (*on_wake)(struct loop *loop); /* after loop_wake; NULL after loop_open, set it then */
 };
 
 /* The clock that loop->now reads: it counts through suspend, and no one sets it (FAULTS J7). */
@@ -54,12 +60,13 @@ enum status loop_add(struct loop *loop, struct loop_source *source, int fd, uint
 enum status loop_change(struct loop *loop, struct loop_source *source, uint32_t events);
 
 /* Takes the descriptor out of the loop without closing it: on_ready is not called again, not even
- * for events of this turn. Harmless when it is not in. */
+ * for events of this turn. Harmless when it is not in. (A source that is added again within the
+ * turn may still meet such an event.) */
 void loop_remove(struct loop *loop, struct loop_source *source);
 
 void loop_task_init(struct loop_task *task, void (*run)(struct loop_task *task));
 
-/* Runs the task once at the end of the turn; harmless when it is already waiting. */
+/* Runs the task once, in that phase; harmless when it is already waiting in any. */
 void loop_defer(struct loop *loop, struct loop_task *task, enum loop_phase phase);
 void loop_cancel_task(struct loop_task *task);
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/address.h"
+#include "base/failure.h"
 #include "base/status.h"
 
 /* UDP with SO_REUSEPORT, large buffers, and on a wildcard address IP_PKTINFO / IPV6_RECVPKTINFO, so
@@ -28,12 +29,17 @@ enum status socket_check_free(const struct address *address, int type);
  * `user_timeout_ns` bounds unacknowledged data (TCP_USER_TIMEOUT). */
 enum status socket_connect(const struct address *address, uint64_t user_timeout_ns, int *out);
 
-/* The result of a connect once the socket is writable: 0 or an errno. */
-int socket_connect_error(int fd);
+/* The result of a connect once the socket is writable, or what has broken the connection since: 0
+ * or an errno, which is given once. */
+int socket_error(int fd);
+
+/* What the errno of a connecting or connected socket means to whoever asks the upstream. ETIMEDOUT
+ * is FAILURE_STALLED: data was not acknowledged in time. */
+enum failure socket_failure(int error);
 
 /* Accepts one client with TCP_NODELAY. STATUS_AGAIN when none waits, STATUS_FULL when descriptors
- * or memory are short (EMFILE, ENFILE, ENOBUFS, ENOMEM), STATUS_CLOSED when that client has already
- * gone. */
+ * or memory are short (EMFILE, ENFILE, ENOBUFS, ENOMEM: FAULTS I1), STATUS_CLOSED when that client
+ * has already gone. */
 enum status socket_accept(int listener_fd, int *out, struct address *client);
 
 #endif

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Sockets with the options that this daemon wants.
+ *
+ * Thread: any.   Owner: a descriptor is the caller's.
+ * RFC:    9715 (no fragmented replies), 7413 (no TCP Fast Open). */
+#include "net/socket.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#include "base/deadline.h"
+
+enum {
+    UDP_BUFFER_SIZE = 4 << 20, /* a burst of 10,000 queries; the kernel caps it at rmem_max */
+    BACKLOG = 4096,            /* the kernel caps it at somaxconn */
+    KEEPALIVE_IDLE_S = 15,     /* below the 30 s at which some NATs forget a silent connection */
+    KEEPALIVE_INTERVAL_S = 5,
+    KEEPALIVE_PROBES = 3,
+};
+
+static int open_socket(const struct address *address, int type)
+{
+    return socket(address->any.sa_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+static enum status set_option(int fd, int level, int option, int value)
+{
+    return setsockopt(fd, level, option, &value, sizeof value) == 0 ? STATUS_OK : STATUS_SYSTEM;
+}
+
+/* For options without which things still work. */
+static void try_option(int fd, int level, int option, int value)
+{
+    (void)setsockopt(fd, level, option, &value, sizeof value);
+}
+
+static void close_keeping_errno(int fd)
+{
+    const int error = errno;
+    close(fd);
+    errno = error;
+}
+
+static enum status bind_to(int fd, const struct address *address)
+{
+    if (address->any.sa_family == AF_INET6)
+        TRY(set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1));
+    return bind(fd, &address->any, address_length(address)) == 0 ? STATUS_OK : STATUS_SYSTEM;
+}
+
+/* IP_PMTUDISC_OMIT: the interface's MTU counts, whatever ICMP says. */
+static enum status set_udp_options(int fd, const struct address *address)
+{
+    const bool any = address_is_any(address);
+    TRY(set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+    try_option(fd, SOL_SOCKET, SO_RCVBUF, UDP_BUFFER_SIZE);
+    try_option(fd, SOL_SOCKET, SO_SNDBUF, UDP_BUFFER_SIZE);
+    if (address->any.sa_family == AF_INET6) {
+        TRY(set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_OMIT));
+        return any ? set_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) : STATUS_OK;
+    }
+    TRY(set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT));
+    return any ? set_option(fd, IPPROTO_IP, IP_PKTINFO, 1) : STATUS_OK;
+}
+
+enum status socket_bind_udp(const struct address *address, int *out)
+{
+    const int fd = open_socket(address, SOCK_DGRAM);
+    if (fd == -1)
+        return STATUS_SYSTEM;
+    if (set_udp_options(fd, address) != STATUS_OK || bind_to(fd, address) != STATUS_OK) {
+        close_keeping_errno(fd);
+        return STATUS_SYSTEM;
+    }
+    *out = fd;
+    return STATUS_OK;
+}
+
+static enum status set_up_listener(int fd, const struct address *address)
+{
+    TRY(set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1));
+    TRY(set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+    TRY(bind_to(fd, address));
+    return listen(fd, BACKLOG) == 0 ? STATUS_OK : STATUS_SYSTEM;
+}
+
+enum status socket_listen_tcp(const struct address *address, int *out)
+{
+    const int fd = open_socket(address, SOCK_STREAM);
+    if (fd == -1)
+        return STATUS_SYSTEM;
+    if (set_up_listener(fd, address) != STATUS_OK) {
+        close_keeping_errno(fd);
+        return STATUS_SYSTEM;
+    }
+    *out = fd;
+    return STATUS_OK;
+}
+
+/* Binds without SO_REUSEPORT, which conflicts with every holder. For TCP SO_REUSEADDR looks past
+ * connections in TIME_WAIT; it conflicts with a listener all the same. */
+enum status socket_check_free(const struct address *address, int type)
+{
+    assert(type == SOCK_DGRAM || type == SOCK_STREAM);
+    const int fd = open_socket(address, type);
+    if (fd == -1)
+        return STATUS_SYSTEM;
+    enum status status = STATUS_OK;
+    if (type == SOCK_STREAM)
+        status = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (status == STATUS_OK)
+        status = bind_to(fd, address);
+    close_keeping_errno(fd);
+    return status;
+}
+
+static void set_connect_options(int fd, uint64_t user_timeout_ns)
+{
+    const uint64_t timeout_ms = user_timeout_ns / NANOSECONDS_PER_MILLISECOND;
+    try_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    try_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    try_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
+    try_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
+    try_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+    try_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, timeout_ms < INT_MAX ? (int)timeout_ms : INT_MAX);
+}
+
+enum status socket_connect(const struct address *address, uint64_t user_timeout_ns, int *out)
+{
+    const int fd = open_socket(address, SOCK_STREAM);
+    if (fd == -1)
+        return STATUS_SYSTEM;
+    set_connect_options(fd, user_timeout_ns);
+    const int result = connect(fd, &address->any, address_length(address));
+    if (result == -1 && errno != EINPROGRESS && errno != EINTR) {
+        close_keeping_errno(fd);
+        return STATUS_SYSTEM;
+    }
+    *out = fd;
+    return STATUS_OK;
+}
+
+int socket_error(int fd)
+{
+    int error = 0;
+    socklen_t length = sizeof error;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == -1)
+        return errno;
+    return error;
+}
+
+enum failure socket_failure(int error)
+{
+    switch (error) {
+    case ECONNREFUSED:
+        return FAILURE_REFUSED_CONNECTION;
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case EADDRNOTAVAIL:
+    case EAFNOSUPPORT:
+    case ENETDOWN:
+    case EHOSTDOWN:
+    case ENONET:
+    case EPERM: /* a packet filter */
+    case EACCES:
+        return FAILURE_UNREACHABLE;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+        return FAILURE_LOCAL;
+    case ETIMEDOUT:
+        return FAILURE_STALLED;
+    default:
+        return FAILURE_RESET;
+    }
+}
+
+static enum status accept_failed(int error)
+{
+    switch (error) {
+    case EAGAIN:
+        return STATUS_AGAIN;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+        return STATUS_FULL;
+    case EBADF:
+    case EINVAL:
+    case ENOTSOCK:
+    case EFAULT:
+    case EOPNOTSUPP:
+        return STATUS_SYSTEM;
+    default: /* accept(2): Linux passes on errors of the new socket; and a signal may interrupt */
+        return STATUS_CLOSED;
+    }
+}
+
+enum status socket_accept(int listener_fd, int *out, struct address *client)
+{
+    struct address peer = {0};
+    socklen_t length = sizeof peer;
+    const int fd = accept4(listener_fd, &peer.any, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd == -1)
+        return accept_failed(errno);
+    try_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    *out = fd;
+    *client = peer;
+    return STATUS_OK;
+}
