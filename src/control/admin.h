@@ -29,6 +29,9 @@ enum status admin_open(const struct address *address, const struct admin_source 
 /* Readable when admin_run has work. */
 int admin_descriptor(const struct admin *admin);
 
+/* The bound port, when 0 was asked for. */
+uint16_t admin_port(const struct admin *admin);
+
 /* Handles what is ready; returns the nanoseconds until it must be called again at the latest. */
 uint64_t admin_run(struct admin *admin);
 

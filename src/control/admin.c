@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The admin HTTP server: /health, /ready and /metrics, with libmicrohttpd inside the main thread's
+ * own loop.
+ *
+ * Connections are accepted here and handed to libmicrohttpd, so that the limit, the want of
+ * descriptors (FAULTS I1) and the age of a connection are ours to decide: its own timeout starts
+ * anew with each octet, and a client that sends one now and then would hold its place for ever.
+ *
+ * Thread: main.   Owner: main.
+ * RFC:    9110 (methods, status codes). */
+#include "control/admin.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/deadline.h"
+#include "net/loop.h"
+#include "net/socket.h"
+#include "observe/log.h"
+
+enum {
+    CONNECTIONS_MAX = 32,
+    CONNECTION_AGE_S = 5,
+    CONNECTION_MEMORY = 8192, /* request line and headers; larger ones are refused */
+};
+
+#define CONNECTION_AGE_NS (CONNECTION_AGE_S * NANOSECONDS_PER_SECOND)
+#define ACCEPT_PAUSE_NS NANOSECONDS_PER_SECOND
+
+static const char text_plain[] = "text/plain; charset=utf-8";
+static const char text_exposition[] = "text/plain; version=0.0.4; charset=utf-8";
+
+/* A place for one connection; `fd` -1 is free. libmicrohttpd owns and closes the descriptor. */
+struct admin_connection {
+    int fd;
+    uint64_t expires_ns;
+};
+
+struct admin {
+    const struct admin_source *source;
+    struct MHD_Daemon *daemon;
+    int epoll_fd; /* watches the listener and the epoll descriptor of libmicrohttpd */
+    int listen_fd;
+    bool is_accepting;
+    uint64_t accept_after_ns; /* while not accepting */
+    size_t connection_count;
+    struct admin_connection connections[CONNECTIONS_MAX];
+    struct log_limit accept_limit;
+};
+
+/* ---- replies ---- */
+
+struct content {
+    unsigned int code;
+    const char *type;
+    char *body; /* on the heap; it becomes the response's */
+    size_t length;
+};
+
+static struct content content_of(unsigned int code, const char *text)
+{
+    char *body = strdup(text);
+    return (struct content){code, text_plain, body, body ? strlen(body) : 0};
+}
+
+static struct content content_of_metrics(const struct admin_source *source)
+{
+    struct content content = {.code = MHD_HTTP_OK, .type = text_exposition};
+    FILE *out = open_memstream(&content.body, &content.length);
+    if (!out)
+        return content;
+    source->print_metrics(out);
+    if (fclose(out) == 0)
+        return content;
+    free(content.body);
+    content.body = NULL;
+    return content;
+}
+
+static struct content content_for(const struct admin_source *source, const char *path)
+{
+    if (strcmp(path, "/metrics") == 0)
+        return content_of_metrics(source);
+    if (strcmp(path, "/ready") == 0)
+        return source->is_ready() ? content_of(MHD_HTTP_OK, "ready\n")
+                                  : content_of(MHD_HTTP_SERVICE_UNAVAILABLE, "not ready\n");
+    if (strcmp(path, "/health") == 0)
+        return source->is_healthy()
+                   ? content_of(MHD_HTTP_OK, "healthy\n")
+                   : content_of(MHD_HTTP_SERVICE_UNAVAILABLE, "a worker does not turn\n");
+    if (strcmp(path, "/") == 0)
+        return content_of(MHD_HTTP_OK,
+                          "dnsproxy " DNSPROXY_VERSION "\n/health\n/ready\n/metrics\n");
+    return content_of(MHD_HTTP_NOT_FOUND, "not found; there is /health, /ready and /metrics\n");
+}
+
+static bool add_headers(struct MHD_Response *response, const struct content *content)
+{
+    if (MHD_add_response_header(response, "Content-Type", content->type) == MHD_NO ||
+        MHD_add_response_header(response, "Cache-Control", "no-store") == MHD_NO ||
+        MHD_add_response_header(response, "X-Content-Type-Options", "nosniff") == MHD_NO)
+        return false;
+    return content->code != MHD_HTTP_METHOD_NOT_ALLOWED ||
+           MHD_add_response_header(response, "Allow", "GET, HEAD") == MHD_YES;
+}
+
+/* MHD_NO closes the connection: all that is left to do when memory is short. */
+static enum MHD_Result send_content(struct MHD_Connection *connection, struct content content)
+{
+    if (!content.body)
+        return MHD_NO;
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(content.length, content.body, MHD_RESPMEM_MUST_FREE);
+    if (!response) {
+        free(content.body);
+        return MHD_NO;
+    }
+    enum MHD_Result result = MHD_NO;
+    if (add_headers(response, &content))
+        result = MHD_queue_response(connection, content.code, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+/* Called at the end of the headers, for each part of a body, and at the end of the request. An
+ * answer before that end closes the connection, so only a refusal is given early. */
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
+                                  const char *method, const char *version, const char *upload,
+                                  size_t *upload_length, void **request_context)
+{
+    (void)version;
+    (void)upload;
+    const struct admin *admin = context;
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
+        return send_content(connection,
+                            content_of(MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n"));
+    static char headers_seen;
+    const bool is_end = *request_context == &headers_seen && *upload_length == 0;
+    *request_context = &headers_seen;
+    *upload_length = 0; /* a body is thrown away */
+    return is_end ? send_content(connection, content_for(admin->source, url)) : MHD_YES;
+}
+
+/* ---- connections ---- */
+
+static struct admin_connection *free_connection(struct admin *admin)
+{
+    for (size_t i = 0; i < CONNECTIONS_MAX; i++)
+        if (admin->connections[i].fd < 0)
+            return &admin->connections[i];
+    return NULL;
+}
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **place,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct admin *admin = context;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        struct admin_connection *mine = free_connection(admin);
+        assert(mine);
+        mine->fd =
+            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        mine->expires_ns = loop_clock() + CONNECTION_AGE_NS;
+        *place = mine;
+        admin->connection_count++;
+    } else {
+        struct admin_connection *mine = *place;
+        mine->fd = -1;
+        admin->connection_count--;
+    }
+}
+
+/* libmicrohttpd sees the end of the stream and closes it. */
+static void shut_down_expired(struct admin *admin, uint64_t now)
+{
+    for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+        const struct admin_connection *connection = &admin->connections[i];
+        if (connection->fd >= 0 && connection->expires_ns <= now)
+            shutdown(connection->fd, SHUT_RDWR);
+    }
+}
+
+static enum status watch(const struct admin *admin, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    return epoll_ctl(admin->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? STATUS_OK : STATUS_SYSTEM;
+}
+
+/* A listener that is not accepted from stays readable: it must leave the epoll set, or the main
+ * thread would spin. */
+static void pause_accepting(struct admin *admin, uint64_t until)
+{
+    epoll_ctl(admin->epoll_fd, EPOLL_CTL_DEL, admin->listen_fd, NULL);
+    admin->is_accepting = false;
+    admin->accept_after_ns = until;
+}
+
+static void resume_accepting(struct admin *admin, uint64_t now)
+{
+    if (admin->is_accepting || admin->connection_count >= CONNECTIONS_MAX ||
+        now < admin->accept_after_ns)
+        return;
+    if (watch(admin, admin->listen_fd) == STATUS_OK)
+        admin->is_accepting = true;
+    else
+        admin->accept_after_ns = now + ACCEPT_PAUSE_NS;
+}
+
+static void accept_waiting(struct admin *admin, uint64_t now)
+{
+    while (admin->is_accepting && admin->connection_count < CONNECTIONS_MAX) {
+        int fd;
+        struct address client;
+        const enum status status = socket_accept(admin->listen_fd, &fd, &client);
+        if (status == STATUS_CLOSED)
+            continue;
+        if (status == STATUS_AGAIN)
+            return;
+        if (status != STATUS_OK) {
+            log_event_limited(&admin->accept_limit, now, LOG_LEVEL_WARNING, "admin_accept_failed",
+                              "cause", "out of descriptors or memory", NULL);
+            pause_accepting(admin, now + ACCEPT_PAUSE_NS);
+            return;
+        }
+        /* On failure it has closed the descriptor. */
+        if (MHD_add_connection(admin->daemon, fd, &client.any, address_length(&client)) == MHD_NO)
+            pause_accepting(admin, now + ACCEPT_PAUSE_NS);
+    }
+    if (admin->is_accepting)
+        pause_accepting(admin, now); /* until a connection ends */
+}
+
+/* ---- public ---- */
+
+static struct MHD_Daemon *start_daemon(struct admin *admin)
+{
+    return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_request,
+                            admin, MHD_OPTION_CONNECTION_LIMIT, (unsigned int)CONNECTIONS_MAX,
+                            MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int)CONNECTION_AGE_S,
+                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, admin,
+                            MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+}
+
+static enum status open_parts(struct admin *admin, const struct address *address)
+{
+    /* Without this check a second daemon could share the port (FAULTS J4). */
+    TRY(socket_check_free(address, SOCK_STREAM));
+    TRY(socket_listen_tcp(address, &admin->listen_fd));
+    admin->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (admin->epoll_fd < 0)
+        return STATUS_SYSTEM;
+    admin->daemon = start_daemon(admin);
+    if (!admin->daemon)
+        return STATUS_SYSTEM;
+    TRY(watch(admin, MHD_get_daemon_info(admin->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd));
+    TRY(watch(admin, admin->listen_fd));
+    admin->is_accepting = true;
+    return STATUS_OK;
+}
+
+enum status admin_open(const struct address *address, const struct admin_source *source,
+                       struct admin **out)
+{
+    struct admin *admin = calloc(1, sizeof(*admin));
+    if (!admin)
+        return STATUS_SYSTEM;
+    admin->source = source;
+    admin->epoll_fd = -1;
+    admin->listen_fd = -1;
+    for (size_t i = 0; i < CONNECTIONS_MAX; i++)
+        admin->connections[i].fd = -1;
+    const enum status status = open_parts(admin, address);
+    if (status != STATUS_OK) {
+        const int cause = errno;
+        admin_close(admin);
+        errno = cause;
+        return status;
+    }
+    *out = admin;
+    return STATUS_OK;
+}
+
+int admin_descriptor(const struct admin *admin)
+{
+    return admin->epoll_fd;
+}
+
+uint16_t admin_port(const struct admin *admin)
+{
+    struct address address = {0};
+    socklen_t length = sizeof(address);
+    if (getsockname(admin->listen_fd, &address.any, &length) != 0)
+        return 0;
+    return address_port(&address);
+}
+
+static uint64_t time_left(const struct admin *admin, uint64_t now)
+{
+    uint64_t next = DEADLINE_NEVER;
+    if (!admin->is_accepting && admin->connection_count < CONNECTIONS_MAX)
+        next = admin->accept_after_ns;
+    for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+        const struct admin_connection *connection = &admin->connections[i];
+        if (connection->fd >= 0 && connection->expires_ns < next)
+            next = connection->expires_ns;
+    }
+    if (next == DEADLINE_NEVER)
+        return DEADLINE_NEVER;
+    uint64_t left = next > now ? next - now : 0;
+    MHD_UNSIGNED_LONG_LONG wait_ms;
+    if (MHD_get_timeout(admin->daemon, &wait_ms) == MHD_YES &&
+        wait_ms * NANOSECONDS_PER_MILLISECOND < left)
+        left = wait_ms * NANOSECONDS_PER_MILLISECOND;
+    return left;
+}
+
+uint64_t admin_run(struct admin *admin)
+{
+    const uint64_t now = loop_clock();
+    shut_down_expired(admin, now);
+    accept_waiting(admin, now);
+    MHD_run(admin->daemon);
+    resume_accepting(admin, now);
+    return time_left(admin, now);
+}
+
+void admin_close(struct admin *admin)
+{
+    if (!admin)
+        return;
+    if (admin->daemon)
+        MHD_stop_daemon(admin->daemon);
+    if (admin->epoll_fd >= 0)
+        close(admin->epoll_fd);
+    if (admin->listen_fd >= 0)
+        close(admin->listen_fd);
+    free(admin);
+}
