@@ -9,16 +9,19 @@
 
 #include "query/query.h"
 
-/* Adds the query to the lookup for its question, and starts that lookup if there is none. */
-void lookup_join_or_start(struct resolver *resolver, struct query *query);
+/* Makes the coalescing table and the pool of lookups; part of resolver_open. */
+enum status lookups_open(struct resolver *resolver);
+void lookups_close(struct resolver *resolver);
+
+/* Adds the query to the lookup for its question, and starts that lookup if there is none. True when
+ * the query waits, false when it has ended because nothing could be asked. */
+bool lookup_join_or_start(struct resolver *resolver, struct query *query);
 
 /* Takes a waiting query out; a lookup without queries is cancelled. */
-void lookup_leave(struct resolver *resolver, struct query *query);
+void lookup_leave(struct query *query);
 
-/* Writes the cause so far ("upstream 1.1.1.1:853#…: no answer in time") into `text` as the extended
- * error of a reply to `query`, which waits. */
-enum { LOOKUP_CAUSE_SIZE = 200 };
-struct extended_error lookup_cause(const struct resolver *resolver, const struct query *query,
-                                   char text[static LOOKUP_CAUSE_SIZE]);
+/* A waiting query has reached its deadline: ends it with SERVFAIL and the cause, which is also kept
+ * for a moment (RFC 9520 3.1). */
+void lookup_expire(struct query *query);
 
 #endif

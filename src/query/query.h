@@ -7,6 +7,7 @@
 #ifndef QUERY_QUERY_H
 #define QUERY_QUERY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -86,6 +87,9 @@ struct starved {
 enum status resolver_open(struct resolver *resolver);
 void resolver_close(struct resolver *resolver);
 
+/* Drops every query that still waits: the worker is ending and its time to drain is over. */
+void resolver_abort(struct resolver *resolver);
+
 /* Takes one message of a client from the bytes to its reply, or to a lookup that it waits for. A
  * message that deserves no reply is counted and forgotten. STATUS_FULL: limits.queries is reached
  * and nothing was done. On STATUS_OK, `*out` (may be NULL) is the query when it is still waiting,
@@ -103,7 +107,8 @@ void query_drop(struct resolver *resolver, struct query *query);
 /* Calls `starved->on_space` once when a query can be begun again. */
 void resolver_wait_for_space(struct resolver *resolver, struct starved *starved);
 
-/* resolve.c: the way of an accepted query through policy, cache and lookup. */
-void resolve_query(struct resolver *resolver, struct query *query);
+/* resolve.c: the way of an accepted query through policy, cache and lookup. True when the query
+ * waits, false when it has ended. */
+bool resolve_query(struct resolver *resolver, struct query *query);
 
 #endif

@@ -28,24 +28,33 @@ struct group; /* all upstreams of one worker */
 struct connection;
 struct request;
 
-/* `answer` is NULL when the request failed; it is borrowed for the call. An answer of the upstream
- * that is itself an error (SERVFAIL, REFUSED, ...) comes with both: the answer and its failure. */
+/* `answer` is NULL when the request failed; it is borrowed for the call. An answer that is itself
+ * an error (SERVFAIL, REFUSED, TC=1, ...) comes with both: the answer and its failure. The request
+ * is no longer in flight and may be submitted again at once. */
 typedef void request_done(struct request *request, const struct answer *answer,
                           enum failure failure);
 
+/* The request is older than timeouts.request and still in flight: time to ask elsewhere as well. */
+typedef void request_late(struct request *request);
+
+/* Which upstreams (bits, by index in the configuration) were asked for one lookup. */
+struct attempts {
+    uint32_t once;
+    uint32_t twice;
+};
+
 struct request {
-    const struct question *question; /* set by the owner; must outlive the request */
-    request_done *on_done;           /* set by the owner */
-    uint32_t tried; /* bit i: upstream i of the configuration was asked for this lookup */
-    uint32_t tried_twice;
-    size_t upstream; /* index of the upstream asked last; valid after request_submit */
+    const struct question *question; /* outlives the request */
+    struct attempts *attempts;       /* shared by the requests of one lookup, zeroed at first */
+    request_done *on_done;
+    request_late *on_late;
+    size_t upstream; /* index of the upstream asked last */
     /* Private to upstream/. */
     struct connection *connection; /* NULL: not in flight */
-    uint16_t slot;
+    struct list link;              /* among the failed of a closed connection */
+    struct deadline late;
     uint64_t sent_ns;
-    struct deadline deadline;
-    struct list link; /* of a failed request until on_done is called */
-    enum failure failure;
+    uint16_t slot;
 };
 
 struct group_settings {
@@ -60,16 +69,25 @@ enum status group_open(const struct group_settings *settings, struct group **out
 /* Closes every connection at once. No request may be in flight. Safe on NULL. */
 void group_close(struct group *group);
 
-void request_init(struct request *request, const struct question *question, request_done *on_done);
+void request_init(struct request *request, const struct question *question,
+                  struct attempts *attempts, request_done *on_done, request_late *on_late);
 
-/* Asks an upstream that this request has not tried, best first by the strategy; when all have been
- * tried, one of them a second time. At most two attempts an upstream. STATUS_NOT_FOUND when there
- * is none left to ask, with the cause in `*failure`. */
-enum status request_submit(struct group *group, struct request *request, enum failure *failure);
+enum request_scope {
+    REQUEST_ANYWHERE,  /* an upstream not yet asked for this lookup, else one a second time */
+    REQUEST_ELSEWHERE, /* only one that was not yet asked */
+};
+
+/* Asks the best upstream by the strategy, within `scope`. STATUS_NOT_FOUND when there is none left
+ * to ask, with the cause in `*failure` and the upstream that it is about in request->upstream. */
+enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
+                           enum failure *failure);
 
 /* Forgets the request; on_done is not called. Its ID stays reserved until the answer or the end of
  * the connection (FAULTS F10). Harmless when it is not in flight. */
 void request_cancel(struct request *request);
+
+/* True while the request waits for its answer. */
+bool request_is_in_flight(const struct request *request);
 
 /* The label of upstream `index`, for logs and EDE. */
 const char *group_upstream_label(const struct group *group, size_t index);

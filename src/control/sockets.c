@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Binds the listening sockets.   Thread: main.   Owner: see sockets.h. */
+#include "control/sockets.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/socket.h"
+#include "observe/log.h"
+
+struct sockets {
+    size_t listener_count;
+    size_t worker_count;
+    int descriptors[]; /* udp of each worker, then tcp of each worker; listener_count of each */
+};
+
+static int *udp_slot(struct sockets *sockets, size_t worker, size_t listener)
+{
+    return &sockets->descriptors[worker * sockets->listener_count + listener];
+}
+
+static int *tcp_slot(struct sockets *sockets, size_t worker, size_t listener)
+{
+    return udp_slot(sockets, sockets->worker_count + worker, listener);
+}
+
+static const char *advice(int error)
+{
+    switch (error) {
+    case EADDRINUSE:
+        return "another program holds this port: stop it, or choose another with --listen";
+    case EACCES:
+    case EPERM:
+        return "ports below 1024 need root or the capability NET_BIND_SERVICE";
+    case EADDRNOTAVAIL:
+        return "this machine does not have that address";
+    case EAFNOSUPPORT:
+        return "this machine does not speak that address family";
+    default:
+        return "see --listen";
+    }
+}
+
+static enum status bind_all(struct sockets *sockets, const struct listener_config *listener,
+                            size_t index)
+{
+    if (listener->udp)
+        TRY(socket_check_free(&listener->address, SOCK_DGRAM));
+    if (listener->tcp)
+        TRY(socket_check_free(&listener->address, SOCK_STREAM));
+    for (size_t worker = 0; worker < sockets->worker_count; worker++) {
+        if (listener->udp)
+            TRY(socket_bind_udp(&listener->address, udp_slot(sockets, worker, index)));
+        if (listener->tcp)
+            TRY(socket_listen_tcp(&listener->address, tcp_slot(sockets, worker, index)));
+    }
+    return STATUS_OK;
+}
+
+/* Whether a default address may be left out: the machine has no such family, nobody asked for it.
+ */
+static bool may_skip(const struct listener_config *listener, int error)
+{
+    return listener->is_default && (error == EAFNOSUPPORT || error == EADDRNOTAVAIL);
+}
+
+static struct sockets *new_sockets(const struct config *config)
+{
+    const size_t count = 2 * config->workers * config->listener_count;
+    struct sockets *sockets = malloc(sizeof(*sockets) + count * sizeof(int));
+    if (!sockets)
+        return NULL;
+    sockets->listener_count = config->listener_count;
+    sockets->worker_count = config->workers;
+    for (size_t i = 0; i < count; i++)
+        sockets->descriptors[i] = -1;
+    return sockets;
+}
+
+enum status sockets_open(const struct config *config, struct sockets **out)
+{
+    struct sockets *sockets = new_sockets(config);
+    if (!sockets)
+        return STATUS_SYSTEM;
+    size_t bound = 0;
+    for (size_t i = 0; i < config->listener_count; i++) {
+        const struct listener_config *listener = &config->listeners[i];
+        char address[ADDRESS_TEXT_SIZE];
+        address_format(&listener->address, address);
+        if (bind_all(sockets, listener, i) == STATUS_OK) {
+            bound++;
+        } else if (may_skip(listener, errno)) {
+            log_event(LOG_LEVEL_WARNING, "listener_skipped", "address", address, "cause",
+                      strerror(errno), NULL);
+        } else {
+            fprintf(stderr, "dnsproxy: cannot listen on %s: %s; %s\n", address, strerror(errno),
+                    advice(errno));
+            goto fail;
+        }
+    }
+    if (bound == 0) {
+        fprintf(stderr, "dnsproxy: no address to listen on; give one with --listen\n");
+        goto fail;
+    }
+    *out = sockets;
+    return STATUS_OK;
+fail:
+    sockets_release(sockets); /* the process ends, and its descriptors with it */
+    return STATUS_SYSTEM;
+}
+
+const int *sockets_udp(const struct sockets *sockets, size_t worker)
+{
+    return &sockets->descriptors[worker * sockets->listener_count];
+}
+
+const int *sockets_tcp(const struct sockets *sockets, size_t worker)
+{
+    return sockets_udp(sockets, sockets->worker_count + worker);
+}
+
+void sockets_release(struct sockets *sockets)
+{
+    free(sockets);
+}

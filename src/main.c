@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The program: arguments, configuration, start, wait, drain.
+ *
+ * Everything that can fail is tried before the first worker starts, so nothing is ever half
+ * started. Exit status: 0 clean stop, 1 configuration error, 2 cannot bind or start. Thread: main.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cache/cache.h"
+#include "config/options.h"
+#include "control/admin.h"
+#include "control/probe.h"
+#include "control/sockets.h"
+#include "control/trusts.h"
+#include "net/loop.h"
+#include "observe/log.h"
+#include "observe/metrics.h"
+#include "worker.h"
+
+enum exit_status { EXIT_CLEAN = 0, EXIT_CONFIGURATION = 1, EXIT_START = 2 };
+
+enum { WORKERS_MAX = 64 };
+
+/* A worker that has not finished a turn for this long is stuck: its turns never wait over a second.
+ */
+#define WATCHDOG_NS (5 * NANOSECONDS_PER_SECOND)
+
+/* The one server of the process; admin's callbacks and the workers' report take no argument. */
+static struct server {
+    const struct config *config;
+    struct trusts *trusts;
+    struct cache *cache;
+    struct metrics *metrics[WORKERS_MAX];
+    struct worker *workers[WORKERS_MAX];
+    size_t started; /* workers whose thread runs */
+    struct admin *admin;
+    int signal_fd;
+    int stopped_fd; /* eventfd: a worker has ended */
+    time_t start_time;
+    bool is_draining;
+} server = {.signal_fd = -1, .stopped_fd = -1};
+
+/* --- What admin asks for --- */
+
+static void print_metrics(FILE *out)
+{
+    const struct config *config = server.config;
+    const char *labels[CONFIG_UPSTREAMS_MAX];
+    for (size_t i = 0; i < config->upstream_count; i++)
+        labels[i] = config->upstreams[i].label;
+    struct metrics_view view = {
+        .workers = server.metrics,
+        .worker_count = config->workers,
+        .upstream_labels = labels,
+        .upstream_count = config->upstream_count,
+        .log_dropped = log_dropped(),
+        .start_time_s = (uint64_t)server.start_time,
+    };
+    if (server.cache)
+        cache_usage(server.cache, &view.cache_bytes, &view.cache_entries);
+    metrics_print(out, &view);
+}
+
+static bool is_healthy(void)
+{
+    const uint64_t now = loop_clock();
+    for (size_t i = 0; i < server.started; i++)
+        if (now - worker_last_turn_ns(server.workers[i]) > WATCHDOG_NS)
+            return false;
+    return server.started == server.config->workers;
+}
+
+static bool is_ready(void)
+{
+    return is_healthy() && !server.is_draining;
+}
+
+static const struct admin_source admin_source = {
+    .print_metrics = print_metrics,
+    .is_healthy = is_healthy,
+    .is_ready = is_ready,
+};
+
+/* --- Start --- */
+
+static void on_worker_stopped(void)
+{
+    const uint64_t one = 1;
+    ssize_t written = write(server.stopped_fd, &one, sizeof(one));
+    (void)written; /* it fails only when the counter is full, and then main is woken anyway */
+}
+
+/* As many descriptors as this process may have: one for each client and connection. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+            log_event(LOG_LEVEL_WARNING, "descriptor_limit", "cause", strerror(errno), NULL);
+    }
+}
+
+static enum status open_signals(void)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    if (pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0)
+        return STATUS_SYSTEM;
+    server.signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+    server.stopped_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return server.signal_fd < 0 || server.stopped_fd < 0 ? STATUS_SYSTEM : STATUS_OK;
+}
+
+static enum status open_cache(const struct config *config)
+{
+    if (config->cache.size_bytes == 0)
+        return STATUS_OK;
+    const struct cache_limits limits = {
+        .size_bytes = config->cache.size_bytes,
+        .ttl_min_s = config->cache.ttl_min_s,
+        .ttl_max_s = config->cache.ttl_max_s,
+        .negative_ttl_max_s = config->cache.negative_ttl_max_s,
+    };
+    return cache_open(&limits, &server.cache);
+}
+
+static enum status open_worker(const struct config *config, const struct sockets *sockets,
+                               size_t index)
+{
+    server.metrics[index] = metrics_open(config->upstream_count);
+    if (!server.metrics[index])
+        return STATUS_FULL;
+    const struct worker_settings settings = {
+        .config = config,
+        .cache = server.cache,
+        .metrics = server.metrics[index],
+        .trusts = trusts_of_upstreams(server.trusts),
+        .udp_fds = sockets_udp(sockets, index),
+        .tcp_fds = sockets_tcp(sockets, index),
+        .on_stopped = on_worker_stopped,
+    };
+    return worker_open(&settings, &server.workers[index]);
+}
+
+static enum status open_admin(const struct config *config)
+{
+    if (!config->admin.enabled)
+        return STATUS_OK;
+    const enum status status = admin_open(&config->admin.address, &admin_source, &server.admin);
+    if (status != STATUS_OK) {
+        char text[ADDRESS_TEXT_SIZE];
+        fprintf(stderr,
+                "dnsproxy: cannot listen on admin address %s: %s; choose another with --admin, or "
+                "--admin off\n",
+                address_format(&config->admin.address, text), strerror(errno));
+    }
+    return status;
+}
+
+static bool start_failed(const char *what)
+{
+    fprintf(stderr, "dnsproxy: cannot start: %s: %s\n", what, strerror(errno));
+    return false;
+}
+
+/* Opens everything and starts the workers. Says on stderr what failed. */
+static bool start(const struct config *config)
+{
+    struct sockets *sockets = NULL;
+    raise_descriptor_limit();
+    if (open_signals() != STATUS_OK)
+        return start_failed("signals");
+    if (sockets_open(config, &sockets) != STATUS_OK || open_admin(config) != STATUS_OK)
+        return false;
+    if (open_cache(config) != STATUS_OK)
+        return start_failed("cache (a smaller --cache-size may help)");
+    for (size_t i = 0; i < config->workers; i++)
+        if (open_worker(config, sockets, i) != STATUS_OK)
+            return start_failed("worker");
+    sockets_release(sockets);
+    if (log_open(config->log.level, config->log.format) != STATUS_OK)
+        return start_failed("log");
+    for (; server.started < config->workers; server.started++)
+        if (worker_start(server.workers[server.started]) != STATUS_OK)
+            return start_failed("thread");
+    return true;
+}
+
+static void log_start(const struct config *config)
+{
+    char workers[16];
+    char ceiling[32];
+    snprintf(workers, sizeof(workers), "%" PRIu32, config->workers);
+    snprintf(ceiling, sizeof(ceiling), "%" PRIu64,
+             config->cache.size_bytes + config->workers * worker_memory_ceiling(server.workers[0]));
+    for (size_t i = 0; i < config->listener_count; i++) {
+        const struct listener_config *listener = &config->listeners[i];
+        char address[ADDRESS_TEXT_SIZE];
+        log_event(LOG_LEVEL_INFO, "listening", "address",
+                  address_format(&listener->address, address), "transports",
+                  !listener->tcp ? "udp" : (!listener->udp ? "tcp" : "udp,tcp"), NULL);
+    }
+    for (size_t i = 0; i < config->upstream_count; i++)
+        log_event(LOG_LEVEL_INFO, "upstream", "upstream", config->upstreams[i].label, NULL);
+    log_event(LOG_LEVEL_INFO, "started", "version", DNSPROXY_VERSION, "workers", workers,
+              "strategy", strategy_name(config->strategy), "memory_ceiling_bytes", ceiling, NULL);
+}
+
+/* --- Wait and drain --- */
+
+static bool has_stopped(void)
+{
+    for (size_t i = 0; i < server.started; i++)
+        if (!worker_has_stopped(server.workers[i]))
+            return false;
+    return true;
+}
+
+static void begin_drain(const char *why)
+{
+    log_event(LOG_LEVEL_INFO, "draining", "cause", why, NULL);
+    server.is_draining = true;
+    for (size_t i = 0; i < server.started; i++)
+        worker_drain(server.workers[i]);
+}
+
+/* The first signal drains, the second ends at once (FAULTS J2). */
+static void on_signal(void)
+{
+    struct signalfd_siginfo info;
+    while (read(server.signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        if (server.is_draining) {
+            log_event(LOG_LEVEL_WARNING, "stopped", "cause", "second signal", NULL);
+            log_close();
+            _exit(EXIT_CLEAN);
+        }
+        begin_drain(strsignal((int)info.ssi_signo));
+    }
+}
+
+static int poll_timeout_ms(uint64_t wait_ns)
+{
+    const uint64_t wait_ms = wait_ns / NANOSECONDS_PER_MILLISECOND;
+    return wait_ms < 1000 ? (int)wait_ms + 1 : 1000;
+}
+
+/* Until every worker has ended. Returns the exit status. */
+static int wait_for_end(void)
+{
+    int exit_status = EXIT_CLEAN;
+    while (!has_stopped()) {
+        struct pollfd ready[] = {
+            {.fd = server.signal_fd, .events = POLLIN},
+            {.fd = server.stopped_fd, .events = POLLIN},
+            {.fd = log_descriptor(), .events = POLLIN},
+            {.fd = server.admin ? admin_descriptor(server.admin) : -1, .events = POLLIN},
+        };
+        const uint64_t wait_ns = server.admin ? admin_run(server.admin) : DEADLINE_NEVER;
+        (void)poll(ready, sizeof(ready) / sizeof(ready[0]), poll_timeout_ms(wait_ns));
+        log_drain();
+        if (ready[0].revents & POLLIN)
+            on_signal();
+        if ((ready[1].revents & POLLIN) && !server.is_draining) {
+            exit_status = EXIT_START;
+            begin_drain("a worker failed");
+        }
+    }
+    return exit_status;
+}
+
+static void stop(void)
+{
+    admin_close(server.admin);
+    for (size_t i = 0; i < WORKERS_MAX; i++) {
+        worker_close(server.workers[i]);
+        metrics_close(server.metrics[i]);
+    }
+    cache_close(server.cache);
+    trusts_close(server.trusts);
+    log_event(LOG_LEVEL_INFO, "stopped", NULL);
+    log_close();
+    if (server.signal_fd >= 0)
+        close(server.signal_fd);
+    if (server.stopped_fd >= 0)
+        close(server.stopped_fd);
+}
+
+static int serve(const struct config *config)
+{
+    int exit_status = EXIT_START;
+    server.config = config;
+    server.start_time = time(NULL);
+    if (trusts_open(config, stderr, &server.trusts) != STATUS_OK)
+        return EXIT_CONFIGURATION;
+    if (start(config)) {
+        log_start(config);
+        exit_status = wait_for_end();
+    }
+    stop();
+    return exit_status;
+}
+
+static int check(const struct config *config)
+{
+    struct trusts *trusts = NULL;
+    if (trusts_open(config, stderr, &trusts) != STATUS_OK)
+        return EXIT_CONFIGURATION;
+    trusts_close(trusts);
+    printf("the configuration is valid: %zu listeners, %zu upstreams\n", config->listener_count,
+           config->upstream_count);
+    return EXIT_CLEAN;
+}
+
+static int run(enum command command, const struct config *config)
+{
+    switch (command) {
+    case COMMAND_HELP:
+        options_print_help(stdout);
+        return EXIT_CLEAN;
+    case COMMAND_VERSION:
+        printf("dnsproxy %s\n", DNSPROXY_VERSION);
+        return EXIT_CLEAN;
+    case COMMAND_CHECK:
+        return check(config);
+    case COMMAND_PROBE:
+        return probe_run(config, stdout);
+    case COMMAND_HEALTH:
+        return admin_health(&config->admin.address);
+    case COMMAND_SERVE:
+        return serve(config);
+    }
+    return EXIT_CONFIGURATION;
+}
+
+int main(int argc, char *argv[])
+{
+    enum command command = COMMAND_SERVE;
+    struct config *config = NULL;
+    /* Writing to a client that has gone is an ordinary event, not the end of the process. */
+    signal(SIGPIPE, SIG_IGN);
+    if (options_load(argc, argv, stderr, &command, &config) != STATUS_OK)
+        return EXIT_CONFIGURATION;
+    const int exit_status = run(command, config);
+    config_free(config);
+    return exit_status;
+}

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Lookups: identical questions in flight are merged, each is asked until a good answer comes or
+ * there is nobody left to ask.
+ *
+ * A lookup has two requests. The first is sent at once, and again elsewhere when it fails. When it
+ * grows late the second is sent to another upstream while the first stays in flight; the first good
+ * answer ends both. An upstream's error (SERVFAIL, REFUSED, ...) is kept, and passed on when nobody
+ * does better (FAULTS F19): a good answer still possible is never beaten by it.
+ *
+ * Thread: one worker.   Owner: the coalescing table; lookup_finish and lookup_leave free it.
+ * RFC:    5452 (merging makes guessing harder), 8767 2, 9520 3.1 (attempts, failures kept). */
+#include "query/lookup.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    REQUESTS_PER_LOOKUP = 2,
+    ATTEMPTS_MAX = 4,      /* requests that one lookup may send in all */
+    ERROR_ANSWERS_MAX = 2, /* upstreams that may say no before their answer is passed on */
+    KEPT_ERRORS_SIZE = 256,
+    TIMEOUT_TTL_S =
+        1, /* RFC 9520 3.2: at least one second, and no longer than the next answer may be away */
+};
+
+struct lookup {
+    struct resolver *resolver;
+    struct lookup *next; /* in its bucket */
+    struct list queries;
+    struct question question;
+    uint64_t hash;
+    struct attempts attempts;
+    struct request requests[REQUESTS_PER_LOOKUP];
+    unsigned attempt_count;
+    unsigned error_answer_count;
+    enum failure failure; /* the last one, and who it was about */
+    size_t failed_upstream;
+    struct answer kept; /* the best error answer so far, without records */
+    uint8_t kept_errors[KEPT_ERRORS_SIZE];
+};
+
+/* --- The table --- */
+
+static uint64_t hash_question(const struct resolver *resolver, const struct question *question)
+{
+    const uint64_t rest = (uint64_t)question->type << 32 | (uint64_t)question->class << 16 |
+                          (uint64_t)question->recursion_desired << 2 |
+                          (uint64_t)question->dnssec_ok << 1 | question->checking_disabled;
+    return siphash(&resolver->key, question->name, question->name_length) ^
+           rest * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+static struct lookup **bucket_of(struct resolver *resolver, uint64_t hash)
+{
+    return &resolver->buckets[hash & resolver->bucket_mask];
+}
+
+static struct lookup *table_find(struct resolver *resolver, const struct question *question,
+                                 uint64_t hash)
+{
+    struct lookup *lookup = *bucket_of(resolver, hash);
+    while (lookup && !(lookup->hash == hash && question_equal(&lookup->question, question)))
+        lookup = lookup->next;
+    return lookup;
+}
+
+static void table_add(struct lookup *lookup)
+{
+    struct lookup **bucket = bucket_of(lookup->resolver, lookup->hash);
+    lookup->next = *bucket;
+    *bucket = lookup;
+}
+
+static void table_remove(struct lookup *lookup)
+{
+    struct lookup **link = bucket_of(lookup->resolver, lookup->hash);
+    while (*link != lookup)
+        link = &(*link)->next;
+    *link = lookup->next;
+}
+
+enum status lookups_open(struct resolver *resolver)
+{
+    size_t count = 1;
+    while (count < resolver->config->limits.queries)
+        count *= 2;
+    resolver->key = siphash_random_key();
+    resolver->bucket_mask = count - 1;
+    resolver->buckets = calloc(count, sizeof(struct lookup *));
+    if (!resolver->buckets)
+        return STATUS_SYSTEM;
+    return pool_open(&resolver->lookups, sizeof(struct lookup), resolver->config->limits.queries);
+}
+
+void lookups_close(struct resolver *resolver)
+{
+    pool_close(&resolver->lookups);
+    free(resolver->buckets);
+    resolver->buckets = NULL;
+}
+
+/* --- Waiting queries --- */
+
+static void attach(struct lookup *lookup, struct query *query)
+{
+    struct resolver *resolver = lookup->resolver;
+    query->lookup = lookup;
+    list_append(&lookup->queries, &query->waiting);
+    deadline_arm(&resolver->query_deadlines, &query->deadline, resolver->loop->now);
+    metric_add(&resolver->metrics->queries_in_flight, 1);
+}
+
+static void detach(struct query *query)
+{
+    struct resolver *resolver = query->lookup->resolver;
+    histogram_record(&resolver->metrics->query_seconds, resolver->loop->now - query->arrived_ns);
+    metric_subtract(&resolver->metrics->queries_in_flight, 1);
+    list_remove(&query->waiting);
+    query->lookup = NULL;
+}
+
+/* --- Ends --- */
+
+static void lookup_free(struct lookup *lookup)
+{
+    struct resolver *resolver = lookup->resolver;
+    assert(list_is_empty(&lookup->queries));
+    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
+        request_cancel(&lookup->requests[i]);
+    table_remove(lookup);
+    pool_give(&resolver->lookups, lookup);
+    metric_set(&resolver->metrics->lookups_in_flight, resolver->lookups.in_use);
+}
+
+static void lookup_finish(struct lookup *lookup, const struct answer *answer)
+{
+    struct resolver *resolver = lookup->resolver;
+    if (resolver->cache)
+        cache_store(resolver->cache, &lookup->question, answer, resolver->loop->now);
+    while (!list_is_empty(&lookup->queries)) {
+        struct query *query = CONTAINER_OF(lookup->queries.next, struct query, waiting);
+        detach(query);
+        query_answer(resolver, query, answer, NULL);
+    }
+    lookup_free(lookup);
+}
+
+void lookup_leave(struct query *query)
+{
+    struct lookup *lookup = query->lookup;
+    detach(query);
+    if (list_is_empty(&lookup->queries))
+        lookup_free(lookup);
+}
+
+/* --- Failures --- */
+
+static enum extended_error_code code_of(enum failure failure)
+{
+    switch (failure) {
+    case FAILURE_REQUEST_TIMEOUT:
+    case FAILURE_BACKING_OFF:
+        return EDE_NO_REACHABLE_AUTHORITY;
+    case FAILURE_OVERLOADED:
+    case FAILURE_LOCAL:
+    case FAILURE_MALFORMED_ANSWER:
+    case FAILURE_PROTOCOL:
+        return EDE_OTHER;
+    default:
+        return EDE_NETWORK_ERROR;
+    }
+}
+
+/* Whether the failure belongs to the name rather than to the way there: only then is it kept. A
+ * dead path is remembered by the upstream's back-off, and must not outlive it here. */
+static bool is_kept(enum failure failure)
+{
+    return failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_MALFORMED_ANSWER;
+}
+
+/* Our own SERVFAIL as an answer that lives in `option`: its extended error names the upstream and
+ * the cause. */
+static struct answer failure_answer(const struct lookup *lookup, enum failure failure,
+                                    size_t upstream, uint8_t option[static KEPT_ERRORS_SIZE])
+{
+    char text[KEPT_ERRORS_SIZE - 6];
+    const char *label = group_upstream_label(lookup->resolver->group, upstream);
+    const int full = snprintf(text, sizeof(text), "%s: %s", label, failure_text(failure));
+    const size_t length = (size_t)full < sizeof(text) ? (size_t)full : sizeof(text) - 1;
+    struct writer writer = writer_over(option, KEPT_ERRORS_SIZE);
+    write_u16(&writer, OPTION_EXTENDED_ERROR);
+    write_u16(&writer, (uint16_t)(2 + length));
+    write_u16(&writer, (uint16_t)code_of(failure));
+    write_bytes(&writer, text, length);
+    assert(!writer.failed);
+    return (struct answer){
+        .kind = ANSWER_TIMEOUT,
+        .rcode = RCODE_SERVFAIL,
+        .ttl_s = is_kept(failure) ? TIMEOUT_TTL_S : 0,
+        .extended_errors = option,
+        .extended_errors_length = (uint16_t)writer_length(&writer),
+    };
+}
+
+/* The end of a lookup that got no good answer: the best error answer of an upstream, else our own.
+ */
+static void lookup_fail(struct lookup *lookup)
+{
+    uint8_t option[KEPT_ERRORS_SIZE];
+    metric_add(&lookup->resolver->metrics->lookups_failed, 1);
+    if (lookup->error_answer_count > 0) {
+        lookup_finish(lookup, &lookup->kept);
+        return;
+    }
+    const struct answer answer =
+        failure_answer(lookup, lookup->failure, lookup->failed_upstream, option);
+    lookup_finish(lookup, &answer);
+}
+
+static bool is_in_flight(const struct lookup *lookup)
+{
+    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
+        if (request_is_in_flight(&lookup->requests[i]))
+            return true;
+    return false;
+}
+
+/* A request still out at the deadline is the cause; without one, whatever failed last. */
+static void note_unanswered(struct lookup *lookup)
+{
+    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++) {
+        if (!request_is_in_flight(&lookup->requests[i]))
+            continue;
+        lookup->failure = FAILURE_REQUEST_TIMEOUT;
+        lookup->failed_upstream = lookup->requests[i].upstream;
+    }
+}
+
+void lookup_expire(struct query *query)
+{
+    struct lookup *lookup = query->lookup;
+    struct resolver *resolver = lookup->resolver;
+    uint8_t option[KEPT_ERRORS_SIZE];
+    note_unanswered(lookup);
+    const bool is_last = query->waiting.next == query->waiting.previous;
+    if (is_last) {
+        lookup_fail(lookup);
+        return;
+    }
+    const struct answer answer =
+        failure_answer(lookup, lookup->failure, lookup->failed_upstream, option);
+    query_answer(resolver, query, lookup->error_answer_count > 0 ? &lookup->kept : &answer, NULL);
+}
+
+/* --- Requests --- */
+
+static struct lookup *of_request(struct request *request)
+{
+    struct attempts *attempts = request->attempts;
+    return CONTAINER_OF(attempts, struct lookup, attempts);
+}
+
+/* Sends `request`, if the lookup may send one more and there is somebody to ask. */
+static bool try_request(struct lookup *lookup, struct request *request, enum request_scope scope)
+{
+    if (lookup->attempt_count >= ATTEMPTS_MAX)
+        return false;
+    enum failure failure;
+    if (request_submit(lookup->resolver->group, request, scope, &failure) == STATUS_OK) {
+        lookup->attempt_count++;
+        return true;
+    }
+    if (lookup->failure == FAILURE_NONE) {
+        lookup->failure = failure;
+        lookup->failed_upstream = request->upstream;
+    }
+    return false;
+}
+
+static void retry(struct lookup *lookup, struct request *request, enum request_scope scope)
+{
+    if (try_request(lookup, request, scope))
+        metric_add(&lookup->resolver->metrics->lookups_retried, 1);
+    else if (!is_in_flight(lookup))
+        lookup_fail(lookup);
+}
+
+/* Keeps the first error answer; a truncated one is better, since it says that there is data. */
+static void keep_error_answer(struct lookup *lookup, const struct answer *answer)
+{
+    const bool is_better = (answer->flags & DNS_FLAG_TC) && !(lookup->kept.flags & DNS_FLAG_TC);
+    if (lookup->error_answer_count++ > 0 && !is_better)
+        return;
+    size_t length = answer->extended_errors_length;
+    if (length > KEPT_ERRORS_SIZE)
+        length = 0;
+    lookup->kept = (struct answer){
+        .kind = answer->kind,
+        .flags = answer->flags,
+        .rcode = answer->rcode,
+        .ttl_s = answer->ttl_s,
+        .extended_errors = lookup->kept_errors,
+        .extended_errors_length = (uint16_t)length,
+    };
+    if (length > 0)
+        memcpy(lookup->kept_errors, answer->extended_errors, length);
+}
+
+static void on_done(struct request *request, const struct answer *answer, enum failure failure)
+{
+    struct lookup *lookup = of_request(request);
+    if (failure == FAILURE_NONE) {
+        lookup_finish(lookup, answer);
+        return;
+    }
+    lookup->failure = failure;
+    lookup->failed_upstream = request->upstream;
+    if (!answer) {
+        retry(lookup, request, REQUEST_ANYWHERE);
+        return;
+    }
+    keep_error_answer(lookup, answer);
+    if (lookup->error_answer_count < ERROR_ANSWERS_MAX)
+        retry(lookup, request, REQUEST_ELSEWHERE);
+    else if (!is_in_flight(lookup))
+        lookup_fail(lookup);
+}
+
+static void on_late(struct request *request)
+{
+    struct lookup *lookup = of_request(request);
+    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++) {
+        struct request *other = &lookup->requests[i];
+        if (request_is_in_flight(other))
+            continue;
+        if (try_request(lookup, other, REQUEST_ELSEWHERE))
+            metric_add(&lookup->resolver->metrics->lookups_retried, 1);
+        return;
+    }
+}
+
+/* --- Start --- */
+
+static struct lookup *lookup_new(struct resolver *resolver, const struct question *question,
+                                 uint64_t hash)
+{
+    /* There are as many lookups as queries, and each has one waiting: the pool cannot be empty. */
+    struct lookup *lookup = pool_take(&resolver->lookups);
+    assert(lookup);
+    lookup->resolver = resolver;
+    lookup->question = *question;
+    lookup->hash = hash;
+    lookup->attempts = (struct attempts){0};
+    lookup->attempt_count = 0;
+    lookup->error_answer_count = 0;
+    lookup->failure = FAILURE_NONE;
+    list_init(&lookup->queries);
+    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
+        request_init(&lookup->requests[i], &lookup->question, &lookup->attempts, on_done, on_late);
+    table_add(lookup);
+    metric_set(&resolver->metrics->lookups_in_flight, resolver->lookups.in_use);
+    return lookup;
+}
+
+bool lookup_join_or_start(struct resolver *resolver, struct query *query)
+{
+    const struct question *question = &query->message.question;
+    const uint64_t hash = hash_question(resolver, question);
+    struct lookup *lookup = table_find(resolver, question, hash);
+    if (lookup) {
+        metric_add(&resolver->metrics->lookups_joined, 1);
+        attach(lookup, query);
+        return true;
+    }
+    metric_add(&resolver->metrics->lookups_started, 1);
+    lookup = lookup_new(resolver, question, hash);
+    attach(lookup, query);
+    if (try_request(lookup, &lookup->requests[0], REQUEST_ANYWHERE))
+        return true;
+    lookup_fail(lookup);
+    return false;
+}

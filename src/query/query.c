@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Queries from arrival to reply: begin, and the three ends.
+ *
+ * Thread: one worker.   Owner: see query.h.
+ * RFC:    9715 (size of UDP replies), 7828 3.3.2 (keepalive for TCP clients). */
+#include "query/query.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "query/lookup.h"
+
+/* Part of timeouts.query that is kept back, so that the reply still reaches the client within it.
+ */
+enum { QUERY_MARGIN_DIVISOR = 20 };
+
+/* --- Ends --- */
+
+static void give_back(struct resolver *resolver, struct query *query)
+{
+    assert(!query->lookup);
+    list_remove(&query->sibling);
+    deadline_cancel(&query->deadline);
+    pool_give(&resolver->queries, query);
+    if (!list_is_empty(&resolver->starved))
+        loop_defer(resolver->loop, &resolver->space, LOOP_FLUSH);
+}
+
+static metric *rcode_counter(struct metrics *metrics, unsigned rcode)
+{
+    switch (rcode) {
+    case RCODE_NOERROR:
+        return &metrics->replies_noerror;
+    case RCODE_FORMERR:
+        return &metrics->replies_formerr;
+    case RCODE_SERVFAIL:
+        return &metrics->replies_servfail;
+    case RCODE_NXDOMAIN:
+        return &metrics->replies_nxdomain;
+    case RCODE_NOTIMP:
+        return &metrics->replies_notimp;
+    case RCODE_REFUSED:
+        return &metrics->replies_refused;
+    default:
+        return &metrics->replies_other;
+    }
+}
+
+/* The most octets that this client can take, and that we are willing to send it. */
+static size_t reply_limit(const struct resolver *resolver, const struct query *query)
+{
+    if (!query->origin.transport->is_datagram)
+        return DNS_MESSAGE_MAX;
+    const size_t theirs = query->message.udp_size;
+    const size_t ours = resolver->config->limits.udp_reply_size;
+    return theirs < ours ? theirs : ours;
+}
+
+static void send_reply(struct resolver *resolver, struct query *query, struct reply *reply)
+{
+    const bool is_datagram = query->origin.transport->is_datagram;
+    const uint64_t idle_ns = resolver->config->timeouts.tcp_idle_ns;
+    const uint64_t keepalive = idle_ns / (100 * NANOSECONDS_PER_MILLISECOND);
+    reply->limit = reply_limit(resolver, query);
+    reply->has_keepalive = !is_datagram;
+    reply->keepalive_100ms = (uint16_t)(keepalive < UINT16_MAX ? keepalive : UINT16_MAX);
+    bool is_truncated = false;
+    const size_t length = reply_write(&query->message, reply, resolver->reply, &is_truncated);
+    metric_add(
+        rcode_counter(resolver->metrics, reply->answer ? reply->answer->rcode : reply->rcode), 1);
+    if (is_truncated)
+        metric_add(&resolver->metrics->replies_truncated, 1);
+    if (query->lookup)
+        lookup_leave(query);
+    query->origin.transport->send(query, resolver->reply, length);
+    give_back(resolver, query);
+}
+
+void query_answer(struct resolver *resolver, struct query *query, const struct answer *answer,
+                  const struct extended_error *error)
+{
+    struct reply reply = {.answer = answer, .error = error};
+    send_reply(resolver, query, &reply);
+}
+
+void query_fail(struct resolver *resolver, struct query *query, enum rcode rcode,
+                const struct extended_error *error)
+{
+    struct reply reply = {.rcode = rcode, .error = error};
+    send_reply(resolver, query, &reply);
+}
+
+void query_drop(struct resolver *resolver, struct query *query)
+{
+    if (query->lookup)
+        lookup_leave(query);
+    if (query->origin.transport->drop)
+        query->origin.transport->drop(query);
+    give_back(resolver, query);
+}
+
+/* --- Begin --- */
+
+static struct query *new_query(struct resolver *resolver, const struct origin *origin)
+{
+    struct query *query = pool_take(&resolver->queries);
+    if (!query)
+        return NULL;
+    query->origin = *origin;
+    query->lookup = NULL;
+    query->arrived_ns = resolver->loop->now;
+    list_init(&query->waiting);
+    list_init(&query->sibling);
+    deadline_init(&query->deadline);
+    return query;
+}
+
+static void drop_unparsed(struct resolver *resolver, struct query *query, metric *counter)
+{
+    metric_add(counter, 1);
+    query_drop(resolver, query);
+}
+
+enum status query_begin(struct resolver *resolver, const struct origin *origin,
+                        const uint8_t *message, size_t length, struct query **out)
+{
+    struct query *query = new_query(resolver, origin);
+    if (!query)
+        return STATUS_FULL;
+    if (out)
+        *out = NULL;
+    enum rcode rcode = RCODE_NOERROR;
+    switch (message_parse_query(message, length, &query->message, &rcode)) {
+    case QUERY_DROP:
+        drop_unparsed(resolver, query, &resolver->metrics->dropped_malformed);
+        return STATUS_OK;
+    case QUERY_RESPONSE:
+        drop_unparsed(resolver, query, &resolver->metrics->dropped_response);
+        return STATUS_OK;
+    case QUERY_REJECT:
+        query_fail(resolver, query, rcode, NULL);
+        return STATUS_OK;
+    case QUERY_ACCEPT:
+        break;
+    }
+    if (resolve_query(resolver, query) && out)
+        *out = query;
+    return STATUS_OK;
+}
+
+/* --- The resolver --- */
+
+static void on_query_deadline(struct deadline *deadline, uint64_t now)
+{
+    (void)now;
+    lookup_expire(CONTAINER_OF(deadline, struct query, deadline));
+}
+
+/* Only those that were waiting when it began: one that finds the pool full again waits for the next
+ * time. */
+static void on_space(struct loop_task *task)
+{
+    struct resolver *resolver = CONTAINER_OF(task, struct resolver, space);
+    struct list waiting;
+    list_init(&waiting);
+    list_append_all(&waiting, &resolver->starved);
+    struct list *link;
+    while ((link = list_take_first(&waiting))) {
+        struct starved *starved = CONTAINER_OF(link, struct starved, link);
+        starved->on_space(starved);
+    }
+}
+
+void resolver_wait_for_space(struct resolver *resolver, struct starved *starved)
+{
+    list_remove(&starved->link);
+    list_append(&resolver->starved, &starved->link);
+}
+
+enum status resolver_open(struct resolver *resolver)
+{
+    const struct config *config = resolver->config;
+    list_init(&resolver->starved);
+    loop_task_init(&resolver->space, on_space);
+    deadline_queue_init(&resolver->query_deadlines,
+                        config->timeouts.query_ns -
+                            config->timeouts.query_ns / QUERY_MARGIN_DIVISOR,
+                        on_query_deadline);
+    TRY(pool_open(&resolver->queries, sizeof(struct query), config->limits.queries));
+    TRY(lookups_open(resolver));
+    loop_add_queue(resolver->loop, &resolver->query_deadlines);
+    return STATUS_OK;
+}
+
+void resolver_abort(struct resolver *resolver)
+{
+    struct list *waiting = &resolver->query_deadlines.armed;
+    while (!list_is_empty(waiting))
+        query_drop(resolver, CONTAINER_OF(waiting->next, struct query, deadline.link));
+}
+
+void resolver_close(struct resolver *resolver)
+{
+    if (list_is_linked(&resolver->query_deadlines.link))
+        loop_remove_queue(&resolver->query_deadlines);
+    lookups_close(resolver);
+    pool_close(&resolver->queries);
+}

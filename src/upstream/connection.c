@@ -1,0 +1,482 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One pipelined DNS-over-TLS connection to one upstream: slots, matching, states.
+ *
+ * Matching: an answer must name a slot, the slot's present generation and the question asked there;
+ * anything else is counted and thrown away, and too much of it ends the connection. An ID whose
+ * request gave up stays reserved until its late answer comes or the connection ends, so no answer
+ * can reach another request. Free slots are reused longest-unused first, which keeps a generation
+ * apart from its successor for as long as possible.
+ *
+ * Dead paths: when a request has grown late and not one byte has come since it was sent, the
+ * connection is dead, whatever was sent later; all that is in flight moves at once.
+ *
+ * Thread: the worker that opened it.   Owner: its struct upstream, until its stream has closed.
+ * RFC:    7858 (DoT), 7766 6.2 and 7 (pipelining, matching), 7828 (keepalive), 5452 (IDs). */
+#include "upstream/internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* Messages that answer nothing before the connection is given up (FAULTS F12, F13). */
+enum { UNMATCHED_MAX = 64 };
+
+/* For each state the bits of those that may come before it. */
+static const unsigned allowed_predecessors[] = {
+    [CONNECTION_CONNECTING] = 0,
+    [CONNECTION_HANDSHAKING] = 1u << CONNECTION_CONNECTING,
+    [CONNECTION_READY] = 1u << CONNECTION_HANDSHAKING,
+    [CONNECTION_DRAINING] = 1u << CONNECTION_READY,
+    [CONNECTION_CLOSED] = 1u << CONNECTION_CONNECTING | 1u << CONNECTION_HANDSHAKING |
+                          1u << CONNECTION_READY | 1u << CONNECTION_DRAINING,
+};
+
+static metric *state_gauge(const struct connection *connection)
+{
+    struct upstream_metrics *metrics = connection->upstream->metrics;
+    switch (connection->state) {
+    case CONNECTION_CONNECTING:
+        return &metrics->connecting;
+    case CONNECTION_HANDSHAKING:
+        return &metrics->handshaking;
+    case CONNECTION_READY:
+        return &metrics->ready;
+    case CONNECTION_DRAINING:
+        return &metrics->draining;
+    case CONNECTION_CLOSED:
+        break;
+    }
+    return NULL;
+}
+
+/* The only writer of connection->state. */
+static void connection_enter(struct connection *connection, enum connection_state state)
+{
+    assert(allowed_predecessors[state] & 1u << connection->state);
+    metric_subtract(state_gauge(connection), 1);
+    connection->state = state;
+    if (state != CONNECTION_CLOSED)
+        metric_add(state_gauge(connection), 1);
+}
+
+/* --- Slots --- */
+
+static void slots_init(struct connection *connection, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        connection->slots[i] = (struct slot){.next_free = (uint16_t)(i + 1)};
+    connection->first_free = 0;
+    connection->last_free = (uint16_t)(count - 1);
+    connection->slot_bits = 1;
+    while ((UINT32_C(1) << connection->slot_bits) < count)
+        connection->slot_bits++;
+}
+
+static bool has_free_slot(const struct connection *connection)
+{
+    return connection->first_free < connection->upstream->group->slot_count;
+}
+
+static uint16_t slot_take(struct connection *connection, struct request *request)
+{
+    assert(has_free_slot(connection));
+    const uint16_t index = connection->first_free;
+    struct slot *slot = &connection->slots[index];
+    connection->first_free = slot->next_free;
+    assert(slot->request == NULL && !slot->abandoned);
+    slot->request = request;
+    return index;
+}
+
+static void slot_give(struct connection *connection, uint16_t index)
+{
+    const uint16_t none = (uint16_t)connection->upstream->group->slot_count;
+    struct slot *slot = &connection->slots[index];
+    slot->request = NULL;
+    slot->abandoned = false;
+    slot->generation++;
+    slot->next_free = none;
+    if (connection->first_free == none)
+        connection->first_free = index;
+    else
+        connection->slots[connection->last_free].next_free = index;
+    connection->last_free = index;
+}
+
+static uint16_t wire_id(const struct connection *connection, uint16_t index)
+{
+    const uint16_t generation = connection->slots[index].generation;
+    return (uint16_t)((generation << connection->slot_bits | index) ^ connection->id_mask);
+}
+
+/* The slot that an ID on the wire means, NULL when it means none. */
+static struct slot *slot_of_id(struct connection *connection, uint16_t id)
+{
+    const uint16_t index =
+        (uint16_t)((id ^ connection->id_mask) & ((UINT32_C(1) << connection->slot_bits) - 1));
+    if (index >= connection->upstream->group->slot_count || wire_id(connection, index) != id)
+        return NULL;
+    struct slot *slot = &connection->slots[index];
+    return slot->request || slot->abandoned ? slot : NULL;
+}
+
+/* --- Requests --- */
+
+static void detach(struct connection *connection, struct request *request)
+{
+    assert(request->connection == connection);
+    assert(connection->in_flight > 0 && connection->upstream->in_flight > 0);
+    request->connection = NULL;
+    deadline_cancel(&request->late);
+    connection->in_flight--;
+    connection->upstream->in_flight--;
+    metric_set(&connection->upstream->metrics->in_flight, connection->upstream->in_flight);
+}
+
+static void attach(struct connection *connection, struct request *request, uint16_t index)
+{
+    struct upstream *upstream = connection->upstream;
+    struct group *group = upstream->group;
+    request->connection = connection;
+    request->slot = index;
+    request->upstream = upstream->index;
+    request->sent_ns = group->loop->now;
+    deadline_arm(&group->late, &request->late, group->loop->now);
+    connection->in_flight++;
+    upstream->in_flight++;
+    metric_set(&upstream->metrics->in_flight, upstream->in_flight);
+    metric_add(&upstream->metrics->requests, 1);
+}
+
+/* A connection on which nothing is in flight waits for the next request, or closes. */
+static void rest(struct connection *connection)
+{
+    if (connection->in_flight > 0)
+        return;
+    if (connection->state == CONNECTION_DRAINING)
+        stream_close(&connection->stream, FAILURE_NONE);
+    else if (connection->state == CONNECTION_READY)
+        deadline_arm(&connection->upstream->idle, &connection->deadline,
+                     connection->upstream->group->loop->now);
+}
+
+static void drain(struct connection *connection)
+{
+    if (connection->state != CONNECTION_READY)
+        return;
+    deadline_cancel(&connection->deadline);
+    connection_enter(connection, CONNECTION_DRAINING);
+    rest(connection);
+}
+
+bool connection_has_room(const struct connection *connection)
+{
+    const bool takes_requests =
+        connection->state <= CONNECTION_READY && connection->stream.state != STREAM_CLOSED;
+    return takes_requests && has_free_slot(connection);
+}
+
+enum status connection_submit(struct connection *connection, struct request *request)
+{
+    assert(connection_has_room(connection));
+    uint8_t *room = stream_begin_message(&connection->stream, MESSAGE_QUERY_MAX);
+    if (!room)
+        return STATUS_FULL;
+    const uint16_t index = slot_take(connection, request);
+    const size_t length = message_build_query(request->question, wire_id(connection, index), room);
+    stream_end_message(&connection->stream, length);
+    if (connection->state == CONNECTION_READY)
+        deadline_cancel(&connection->deadline);
+    attach(connection, request, index);
+    return STATUS_OK;
+}
+
+void connection_abandon(struct connection *connection, struct request *request)
+{
+    struct slot *slot = &connection->slots[request->slot];
+    assert(slot->request == request);
+    detach(connection, request);
+    slot->request = NULL;
+    slot->abandoned = true;
+    connection->abandoned++;
+    /* Too many reserved IDs leave too few; the next connection starts with all of them. */
+    if (connection->abandoned > connection->upstream->group->slot_count / 4)
+        drain(connection);
+    rest(connection);
+}
+
+/* --- Answers --- */
+
+/* FAILURE_NONE for an answer that ends the search. RFC 2136's codes are answers, too: they are
+ * passed on. */
+static enum failure judge(const struct answer *answer)
+{
+    if (answer->flags & DNS_FLAG_TC)
+        return FAILURE_TRUNCATED_ANSWER;
+    switch (answer->rcode) {
+    case RCODE_NOERROR:
+    case RCODE_NXDOMAIN:
+    case RCODE_YXDOMAIN:
+        return FAILURE_NONE;
+    case RCODE_SERVFAIL:
+        return FAILURE_SERVER_FAILURE;
+    case RCODE_REFUSED:
+        return FAILURE_REFUSED;
+    default:
+        return FAILURE_OTHER_RCODE;
+    }
+}
+
+static void obey_keepalive(struct connection *connection, const struct answer *answer)
+{
+    if (!answer->has_keepalive)
+        return;
+    if (answer->keepalive_100ms == 0)
+        drain(connection); /* RFC 7828 3.4: close as soon as everything is answered */
+    else
+        upstream_set_idle(connection->upstream,
+                          answer->keepalive_100ms * 100 * NANOSECONDS_PER_MILLISECOND);
+}
+
+static void count_unmatched(struct connection *connection)
+{
+    metric_add(&connection->upstream->metrics->unmatched, 1);
+    if (++connection->unmatched >= UNMATCHED_MAX)
+        stream_close(&connection->stream, FAILURE_PROTOCOL);
+}
+
+/* Ends the request of `slot` with an answer, or with a failure. */
+static void complete(struct connection *connection, struct slot *slot, const struct answer *answer,
+                     enum failure failure)
+{
+    struct request *request = slot->request;
+    struct upstream *upstream = connection->upstream;
+    const uint64_t from =
+        request->sent_ns > connection->opened_ns ? request->sent_ns : connection->opened_ns;
+    detach(connection, request);
+    slot_give(connection, (uint16_t)(slot - connection->slots));
+    connection->unmatched = 0;
+    if (failure != FAILURE_NONE)
+        metric_add(&upstream->metrics->failures[failure], 1);
+    if (answer) {
+        connection->answers++;
+        metric_add(&upstream->metrics->answers, 1);
+        upstream_answered(upstream, upstream->group->loop->now - from);
+        obey_keepalive(connection, answer);
+    }
+    rest(connection);
+    request->on_done(request, answer, failure);
+}
+
+static void receive(struct connection *connection, const uint8_t *message, size_t length)
+{
+    connection->last_message_ns = connection->upstream->group->loop->now;
+    if (length < DNS_HEADER_SIZE) {
+        stream_close(&connection->stream, FAILURE_PROTOCOL);
+        return;
+    }
+    struct slot *slot = slot_of_id(connection, load_u16(message));
+    if (!slot) {
+        count_unmatched(connection);
+        return;
+    }
+    if (slot->abandoned) {
+        metric_add(&connection->upstream->metrics->unmatched, 1);
+        connection->abandoned--;
+        slot_give(connection, (uint16_t)(slot - connection->slots));
+        return;
+    }
+    struct answer answer;
+    const enum status status = message_check_answer(message, length, slot->request->question,
+                                                    &connection->upstream->group->scratch, &answer);
+    /* An answer without any question can only be meant for this one: a failure, not a stranger
+     * (FAULTS G4). One with another question is a stranger (F12): this request goes on waiting. */
+    const bool has_question = load_u16(message + 4) > 0;
+    if (status == STATUS_OK)
+        complete(connection, slot, &answer, judge(&answer));
+    else if (status == STATUS_NOT_FOUND && has_question)
+        count_unmatched(connection);
+    else
+        complete(connection, slot, NULL, FAILURE_MALFORMED_ANSWER);
+}
+
+/* --- Events of the stream --- */
+
+static struct connection *of_stream(struct stream *stream)
+{
+    return CONTAINER_OF(stream, struct connection, stream);
+}
+
+static void on_connected(struct stream *stream)
+{
+    struct connection *connection = of_stream(stream);
+    struct group *group = connection->upstream->group;
+    connection_enter(connection, CONNECTION_HANDSHAKING);
+    deadline_cancel(&connection->deadline);
+    deadline_arm(&group->handshake, &connection->deadline, group->loop->now);
+}
+
+static void on_open(struct stream *stream)
+{
+    struct connection *connection = of_stream(stream);
+    struct upstream *upstream = connection->upstream;
+    struct tls_facts facts;
+    tls_facts(stream->tls, &facts);
+    metric_add(facts.resumed ? &upstream->metrics->handshakes_resumed
+                             : &upstream->metrics->handshakes_full,
+               1);
+    connection_enter(connection, CONNECTION_READY);
+    connection->opened_ns = upstream->group->loop->now;
+    connection->last_message_ns = connection->opened_ns;
+    deadline_cancel(&connection->deadline);
+    upstream_connected(upstream);
+    rest(connection);
+}
+
+static void on_readable(struct stream *stream)
+{
+    struct connection *connection = of_stream(stream);
+    const uint8_t *message;
+    size_t length;
+    while (stream->state == STREAM_OPEN &&
+           stream_next_message(stream, &message, &length) == STATUS_OK)
+        receive(connection, message, length);
+}
+
+/* Whether the end of this connection says that something is wrong with the upstream. One that has
+ * answered and then closes is normal, even with requests in flight: they are asked again (RFC
+ * 7766 6.2.4). */
+static bool is_upstream_failure(const struct connection *connection, enum failure failure)
+{
+    if (failure == FAILURE_NONE)
+        return false;
+    if (connection->state < CONNECTION_READY)
+        return true;
+    if (failure == FAILURE_CLOSED || failure == FAILURE_RESET)
+        return connection->answers == 0 && connection->in_flight > 0;
+    return true;
+}
+
+/* Hands every request back; each may be submitted again, here or elsewhere, at once. */
+static void fail_requests(struct connection *connection, enum failure failure)
+{
+    struct list failed;
+    list_init(&failed);
+    for (size_t i = 0; i < connection->upstream->group->slot_count; i++) {
+        struct request *request = connection->slots[i].request;
+        if (!request)
+            continue;
+        connection->slots[i].request = NULL;
+        detach(connection, request);
+        list_append(&failed, &request->link);
+    }
+    assert(connection->in_flight == 0);
+    struct list *link;
+    while ((link = list_take_first(&failed))) {
+        struct request *request = CONTAINER_OF(link, struct request, link);
+        request->on_done(request, NULL, failure);
+    }
+}
+
+static void on_closed(struct stream *stream, enum failure failure)
+{
+    struct connection *connection = of_stream(stream);
+    struct upstream *upstream = connection->upstream;
+    const bool is_failure = is_upstream_failure(connection, failure);
+    if (connection->in_flight > 0)
+        metric_add(&upstream->metrics->failures[failure], connection->in_flight);
+    else if (is_failure)
+        metric_add(&upstream->metrics->failures[failure], 1);
+    else
+        metric_add(&upstream->metrics->idle_closes, 1);
+    deadline_cancel(&connection->deadline);
+    connection_enter(connection, CONNECTION_CLOSED);
+    list_remove(&connection->link);
+    if (is_failure)
+        upstream_failed(upstream, failure, stream->tls ? tls_error_text(stream->tls) : "");
+    fail_requests(connection, failure);
+    stream_free(&connection->stream);
+    free(connection);
+}
+
+static const struct stream_handler connection_handler = {
+    .on_connected = on_connected,
+    .on_open = on_open,
+    .on_readable = on_readable,
+    .on_closed = on_closed,
+};
+
+/* --- Deadlines --- */
+
+void connection_on_deadline(struct deadline *deadline, uint64_t now)
+{
+    struct connection *connection = CONTAINER_OF(deadline, struct connection, deadline);
+    (void)now;
+    switch (connection->state) {
+    case CONNECTION_CONNECTING:
+        stream_close(&connection->stream, FAILURE_CONNECT_TIMEOUT);
+        break;
+    case CONNECTION_HANDSHAKING:
+        stream_close(&connection->stream, FAILURE_HANDSHAKE_TIMEOUT);
+        break;
+    case CONNECTION_READY:
+        drain(connection); /* idle for as long as it may be */
+        break;
+    case CONNECTION_DRAINING:
+    case CONNECTION_CLOSED:
+        assert(!"a connection without a deadline");
+    }
+}
+
+void connection_on_late(struct deadline *deadline, uint64_t now)
+{
+    struct request *request = CONTAINER_OF(deadline, struct request, late);
+    struct connection *connection = request->connection;
+    (void)now;
+    assert(connection);
+    /* Silence since this request was sent, however much was sent after it (FAULTS F5). */
+    if (connection->state >= CONNECTION_READY && connection->last_message_ns <= request->sent_ns)
+        stream_close(&connection->stream, FAILURE_REQUEST_TIMEOUT);
+    request->on_late(request);
+}
+
+/* --- Birth and death --- */
+
+enum status connection_open(struct upstream *upstream, enum failure *failure)
+{
+    struct group *group = upstream->group;
+    struct connection *connection =
+        calloc(1, sizeof(*connection) + group->slot_count * sizeof(connection->slots[0]));
+    if (!connection) {
+        *failure = FAILURE_LOCAL;
+        return STATUS_FULL;
+    }
+    connection->upstream = upstream;
+    connection->id_mask = (uint16_t)group_random(group, UINT16_MAX + UINT64_C(1));
+    slots_init(connection, group->slot_count);
+    deadline_init(&connection->deadline);
+    metric_add(&upstream->metrics->connects, 1);
+    /* Room for every slot at the common padded length, and for some long names. */
+    const size_t out_limit = group->slot_count * (2 + 128) + 64 * MESSAGE_QUERY_MAX;
+    const enum status status = stream_connect(
+        &connection->stream, group->loop, &connection_handler, &upstream->config->address,
+        upstream->tls, group->config->timeouts.request_ns, out_limit, failure);
+    if (status != STATUS_OK) {
+        free(connection);
+        return status;
+    }
+    connection->state = CONNECTION_CONNECTING;
+    metric_add(state_gauge(connection), 1);
+    list_append(&upstream->connections, &connection->link);
+    deadline_arm(&group->connect, &connection->deadline, group->loop->now);
+    return STATUS_OK;
+}
+
+void connection_destroy(struct connection *connection)
+{
+    assert(connection->in_flight == 0);
+    deadline_cancel(&connection->deadline);
+    connection_enter(connection, CONNECTION_CLOSED);
+    list_remove(&connection->link);
+    stream_free(&connection->stream);
+    free(connection);
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One worker: wires loop, listeners, cache and upstreams together, and turns the loop until it is
+ * told to drain.
+ *
+ * Thread: opened and closed by main, in between its own.   Owner: main. */
+#include "worker.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "listen/listen.h"
+#include "net/loop.h"
+#include "observe/log.h"
+#include "query/query.h"
+#include "upstream/upstream.h"
+
+/* A turn never waits longer, so that the watchdog can tell an idle worker from a stuck one. */
+#define TURN_MAX_NS (1 * NANOSECONDS_PER_SECOND)
+
+struct worker {
+    const struct config *config;
+    void (*on_stopped)(void);
+    pthread_t thread;
+    bool is_started;
+    atomic_bool drain_requested;
+    atomic_bool has_stopped;
+    _Atomic uint64_t last_turn_ns;
+    uint64_t drain_until_ns; /* 0: not draining */
+    struct loop loop;
+    struct group *group;
+    struct tcp_clients *tcp_clients;
+    struct udp_listener *udp[CONFIG_LISTENERS_MAX];
+    struct tcp_listener *tcp[CONFIG_LISTENERS_MAX];
+    struct resolver resolver;
+};
+
+/* --- The thread --- */
+
+static void begin_drain(struct worker *worker)
+{
+    worker->drain_until_ns = worker->loop.now + worker->config->timeouts.drain_ns;
+    for (size_t i = 0; i < worker->config->listener_count; i++) {
+        if (worker->udp[i])
+            udp_stop(worker->udp[i]);
+        if (worker->tcp[i])
+            tcp_stop(worker->tcp[i]);
+    }
+    tcp_clients_drain(worker->tcp_clients);
+}
+
+static bool is_drained(const struct worker *worker)
+{
+    if (worker->drain_until_ns == 0)
+        return false;
+    const bool is_idle = worker->resolver.queries.in_use == 0 &&
+                         metric_get(&worker->resolver.metrics->tcp_clients) == 0;
+    return is_idle || worker->loop.now >= worker->drain_until_ns;
+}
+
+static void *run(void *argument)
+{
+    struct worker *worker = argument;
+    uint64_t max_wait_ns = TURN_MAX_NS;
+    while (!is_drained(worker)) {
+        if (!loop_turn(&worker->loop, max_wait_ns)) {
+            log_event(LOG_LEVEL_ERROR, "worker_failed", "cause", "epoll_wait", NULL);
+            break;
+        }
+        atomic_store_explicit(&worker->last_turn_ns, worker->loop.now, memory_order_relaxed);
+        if (worker->drain_until_ns == 0 && atomic_load(&worker->drain_requested)) {
+            begin_drain(worker);
+            max_wait_ns = 20 * NANOSECONDS_PER_MILLISECOND;
+        }
+    }
+    atomic_store(&worker->has_stopped, true);
+    worker->on_stopped();
+    return NULL;
+}
+
+enum status worker_start(struct worker *worker)
+{
+    atomic_store(&worker->last_turn_ns, loop_clock());
+    if (pthread_create(&worker->thread, NULL, run, worker) != 0)
+        return STATUS_SYSTEM;
+    worker->is_started = true;
+    return STATUS_OK;
+}
+
+void worker_drain(struct worker *worker)
+{
+    atomic_store(&worker->drain_requested, true);
+    loop_wake(&worker->loop);
+}
+
+uint64_t worker_last_turn_ns(const struct worker *worker)
+{
+    return atomic_load_explicit(&worker->last_turn_ns, memory_order_relaxed);
+}
+
+bool worker_has_stopped(const struct worker *worker)
+{
+    return atomic_load(&worker->has_stopped);
+}
+
+size_t worker_memory_ceiling(const struct worker *worker)
+{
+    return pool_ceiling(&worker->resolver.queries) + pool_ceiling(&worker->resolver.lookups);
+}
+
+/* --- Birth and death --- */
+
+static enum status open_resolver(struct worker *worker, const struct worker_settings *settings)
+{
+    const struct group_settings group_settings = {
+        .config = settings->config,
+        .loop = &worker->loop,
+        .metrics = settings->metrics,
+        .trusts = settings->trusts,
+    };
+    TRY(group_open(&group_settings, &worker->group));
+    worker->resolver.config = settings->config;
+    worker->resolver.loop = &worker->loop;
+    worker->resolver.metrics = settings->metrics;
+    worker->resolver.cache = settings->cache;
+    worker->resolver.group = worker->group;
+    return resolver_open(&worker->resolver);
+}
+
+/* A descriptor that no listener has taken is closed: the settings hand them over whatever happens.
+ */
+static enum status open_listeners(struct worker *worker, const struct worker_settings *settings)
+{
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < settings->config->listener_count; i++) {
+        const int udp_fd = settings->udp_fds[i];
+        const int tcp_fd = settings->tcp_fds[i];
+        if (udp_fd >= 0 && status == STATUS_OK)
+            status = udp_open(&worker->resolver, udp_fd, &settings->config->listeners[i].address,
+                              &worker->udp[i]);
+        if (udp_fd >= 0 && !worker->udp[i])
+            close(udp_fd);
+        if (tcp_fd >= 0 && status == STATUS_OK)
+            status = tcp_open(worker->tcp_clients, tcp_fd, &worker->tcp[i]);
+        if (tcp_fd >= 0 && !worker->tcp[i])
+            close(tcp_fd);
+    }
+    return status;
+}
+
+enum status worker_open(const struct worker_settings *settings, struct worker **out)
+{
+    struct worker *worker = calloc(1, sizeof(*worker));
+    if (!worker)
+        return STATUS_FULL;
+    worker->config = settings->config;
+    worker->on_stopped = settings->on_stopped;
+    enum status status = loop_open(&worker->loop);
+    if (status != STATUS_OK) {
+        free(worker);
+        return status;
+    }
+    if ((status = open_resolver(worker, settings)) != STATUS_OK ||
+        (status = tcp_clients_open(&worker->resolver, &worker->tcp_clients)) != STATUS_OK ||
+        (status = open_listeners(worker, settings)) != STATUS_OK)
+        goto fail;
+    *out = worker;
+    return STATUS_OK;
+fail:
+    worker_close(worker);
+    return status;
+}
+
+/* Ends what a drain in time has left over, with the loop at rest: clients first, so that no query
+ * waits when the group closes. */
+void worker_close(struct worker *worker)
+{
+    if (!worker)
+        return;
+    if (worker->is_started)
+        pthread_join(worker->thread, NULL);
+    tcp_clients_close(worker->tcp_clients);
+    resolver_abort(&worker->resolver);
+    for (size_t i = 0; i < worker->config->listener_count; i++) {
+        udp_close(worker->udp[i]);
+        tcp_close(worker->tcp[i]);
+    }
+    resolver_close(&worker->resolver);
+    group_close(worker->group);
+    loop_close(&worker->loop);
+    free(worker);
+}
