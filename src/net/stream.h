@@ -39,9 +39,9 @@ struct stream;
 struct stream_handler {
     void (*on_connected)(struct stream *stream); /* TCP is up, TLS begins; may be NULL */
     void (*on_open)(struct stream *stream);      /* bytes may flow; may be NULL */
-    void (*on_readable)(struct stream *stream);  /* take messages now */
+    void (*on_readable)(struct stream *stream);  /* take messages now, or pause */
     void (*on_written)(struct stream *stream);   /* a flush moved bytes out; may be NULL */
-    /* The peer will send no more (half-close). NULL: treated as a close. */
+    /* The peer will send no more (half-close). NULL: treated as a close. Not while paused. */
     void (*on_end)(struct stream *stream);
     void (*on_closed)(struct stream *stream, enum failure failure);
 };
@@ -60,14 +60,19 @@ struct stream {
     struct loop_source source;
     struct loop_task flush;
     struct loop_task reap;
+    struct loop_task more; /* goes on with what epoll will not announce again */
     struct stream_buffer in;
     struct stream_buffer out;
     size_t out_limit; /* most bytes that wait to be sent */
     enum stream_state state;
     enum failure failure; /* why it closed */
-    uint32_t events;      /* what epoll watches */
+    int fd;
+    uint32_t events;          /* what epoll watches */
+    uint32_t read_waits_for;  /* EPOLLIN, or EPOLLOUT when TLS must write before it can read */
+    uint32_t write_waits_for; /* EPOLLOUT or EPOLLIN; 0: not blocked */
     bool reading_paused;
     bool ended;              /* the peer has sent its last byte */
+    bool end_reported;       /* on_end has been called */
     bool finishing;          /* close when the out buffer is empty */
     uint64_t bytes_received; /* ever; progress for deadlines */
     uint64_t bytes_sent;
@@ -81,19 +86,21 @@ enum status stream_connect(struct stream *stream, struct loop *loop,
                            struct tls_client *client, uint64_t user_timeout_ns, size_t out_limit,
                            enum failure *failure);
 
-/* Takes over an accepted, plain TCP socket. On failure the descriptor stays the caller's. */
+/* Takes over an accepted, plain TCP socket. The stream is open at once, without on_open. On failure
+ * the descriptor stays the caller's. */
 enum status stream_accept(struct stream *stream, struct loop *loop,
                           const struct stream_handler *handler, int fd, size_t out_limit);
 
 /* Room for a message of up to `max_length` octets (<= 65535), NULL when out_limit would be passed,
- * memory is short or the stream is closed. At most one message is begun at a time. */
+ * memory is short, or the stream is closed or finishing. At most one message is begun at a time. */
 uint8_t *stream_begin_message(struct stream *stream, size_t max_length);
 
 /* Queues the begun message with its real length, behind its 2-octet length field (RFC 7766 8). */
 void stream_end_message(struct stream *stream, size_t length);
 
-/* The next whole message; it stays in place until the next call of any function of this stream.
- * STATUS_AGAIN: none is whole yet. Lengths from 0 up are given as they came. */
+/* The next whole message; it stays in place until on_readable returns, or the stream is freed.
+ * STATUS_AGAIN: none is whole yet, or the stream is closed. Lengths from 0 up are given as they
+ * came. */
 enum status stream_next_message(struct stream *stream, const uint8_t **message, size_t *length);
 
 /* True when part of a message has come and the rest has not. */
@@ -107,14 +114,16 @@ size_t stream_unsent(const struct stream *stream);
 void stream_pause(struct stream *stream);
 void stream_resume(struct stream *stream);
 
-/* Sends what is waiting, then closes with `failure`; reading goes on being reported until then. */
+/* Sends what is waiting, then closes with `failure`; reading goes on being reported until then.
+ * What a plain TCP peer has sent unread is thrown away, lest a reset overtake our last bytes. */
 void stream_finish(struct stream *stream, enum failure failure);
 
 /* Closes now, throwing away what is not sent: on_closed(failure) at the end of the turn. Harmless
  * when closed. */
 void stream_close(struct stream *stream, enum failure failure);
 
-/* Frees descriptor, TLS and buffers. For the owner, inside or after on_closed. */
+/* Frees descriptor, TLS and buffers. For the owner, inside or after on_closed, or instead of it
+ * when the loop has ended. */
 void stream_free(struct stream *stream);
 
 #endif

@@ -36,7 +36,8 @@ struct tls_settings {
     size_t pin_count;
 };
 
-/* The settings of one upstream and its session tickets. Thread: one worker. */
+/* The settings of one upstream and its session tickets; it must outlive its connections. Thread:
+ * one worker. */
 struct tls_client;
 
 /* Copies what it needs. STATUS_INVALID when there is neither a name nor a pin. */
@@ -59,7 +60,8 @@ void tls_close(struct tls *tls);
 enum status tls_handshake(struct tls *tls, enum failure *failure);
 
 /* STATUS_OK with 1 to `size` bytes, STATUS_AGAIN, or STATUS_CLOSED with FAILURE_CLOSED (an orderly
- * or a bare end, both normal: RFC 7858 3.4), FAILURE_RESET or FAILURE_TLS. */
+ * or a bare end, both normal: RFC 7858 3.4), FAILURE_TLS, or what socket_failure makes of the
+ * socket's error. */
 enum status tls_read(struct tls *tls, uint8_t *buffer, size_t size, size_t *length,
                      enum failure *failure);
 

@@ -1,0 +1,551 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Bytes over TCP or TLS in both directions, cut into messages.
+ *
+ * Level-triggered epoll announces what the kernel holds. Two things it cannot announce are kept
+ * going by the task `more`: bytes that OpenSSL has already decrypted when the turn's reading is
+ * used up, and bytes that came in before a pause. While a write is blocked, or TLS must write
+ * before it can read, `write_waits_for` and `read_waits_for` say which event lets it go on.
+ *
+ * Thread: the worker of its loop.   Owner: the object that embeds the stream.
+ * RFC:    7766 8 (length field), 7858 3.3 (the same over TLS). */
+#include "net/stream.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "net/socket.h"
+
+enum {
+    LENGTH_SIZE = 2,
+    MESSAGE_LENGTH_MAX = 65535,
+    BUFFER_SIZE_MIN = 4096,
+    BUFFER_SIZE_KEPT = 16384, /* an empty buffer of a TLS stream is kept up to this size */
+    IN_SIZE_MAX = 69632,      /* the longest message behind its length, with room to read on */
+    READ_BUDGET = 65536,      /* bytes read from one stream in one turn */
+};
+
+/* --- Buffers --- */
+
+static size_t buffer_length(const struct stream_buffer *buffer)
+{
+    return buffer->end - buffer->start;
+}
+
+static void buffer_compact(struct stream_buffer *buffer)
+{
+    if (buffer->start == 0)
+        return;
+    memmove(buffer->bytes, buffer->bytes + buffer->start, buffer_length(buffer));
+    buffer->end -= buffer->start;
+    buffer->start = 0;
+}
+
+/* Makes room for `room` bytes at the end; false when memory is short. */
+static bool buffer_reserve(struct stream_buffer *buffer, size_t room, size_t size_max)
+{
+    if (buffer->size - buffer->end >= room)
+        return true;
+    const size_t needed = buffer_length(buffer) + room;
+    assert(needed <= size_max);
+    if (needed <= buffer->size) {
+        buffer_compact(buffer);
+        return true;
+    }
+    size_t size = buffer->size ? buffer->size : BUFFER_SIZE_MIN;
+    while (size < needed)
+        size *= 2;
+    if (size > size_max)
+        size = size_max;
+    uint8_t *bytes = malloc(size);
+    if (!bytes)
+        return false;
+    if (buffer->bytes)
+        memcpy(bytes, buffer->bytes + buffer->start, buffer_length(buffer));
+    free(buffer->bytes);
+    *buffer = (struct stream_buffer){.bytes = bytes, .size = size, .end = buffer_length(buffer)};
+    return true;
+}
+
+static void buffer_free(struct stream_buffer *buffer)
+{
+    free(buffer->bytes);
+    *buffer = (struct stream_buffer){0};
+}
+
+/* Connections to upstreams are few and busy, so they keep small buffers; TCP clients are many. */
+static void buffer_release(struct stream *stream, struct stream_buffer *buffer)
+{
+    if (buffer_length(buffer) > 0)
+        return;
+    buffer->start = buffer->end = 0;
+    if (!stream->tls || buffer->size > BUFFER_SIZE_KEPT)
+        buffer_free(buffer);
+}
+
+/* --- States --- */
+
+static void enter(struct stream *stream, enum stream_state state)
+{
+    assert(stream->state != STREAM_CLOSED);
+    assert(state > stream->state);
+    stream->state = state;
+}
+
+static bool is_reading(const struct stream *stream)
+{
+    return stream->state == STREAM_OPEN && !stream->reading_paused && !stream->ended;
+}
+
+static uint32_t wanted_events(const struct stream *stream)
+{
+    switch (stream->state) {
+    case STREAM_CONNECTING:
+        return EPOLLOUT;
+    case STREAM_HANDSHAKING:
+        return tls_wants_write(stream->tls) ? EPOLLOUT : EPOLLIN;
+    case STREAM_OPEN:
+        return (is_reading(stream) ? stream->read_waits_for : 0) | stream->write_waits_for;
+    case STREAM_CLOSED:
+        break;
+    }
+    return 0;
+}
+
+static void watch(struct stream *stream)
+{
+    const uint32_t events = wanted_events(stream);
+    if (stream->state == STREAM_CLOSED || events == stream->events)
+        return;
+    stream->events = events;
+    if (loop_change(stream->loop, &stream->source, events) != STATUS_OK)
+        stream_close(stream, FAILURE_LOCAL);
+}
+
+void stream_close(struct stream *stream, enum failure failure)
+{
+    if (stream->state == STREAM_CLOSED)
+        return;
+    enter(stream, STREAM_CLOSED);
+    stream->failure = failure;
+    loop_remove(stream->loop, &stream->source);
+    loop_cancel_task(&stream->flush);
+    loop_cancel_task(&stream->more);
+    loop_defer(stream->loop, &stream->reap, LOOP_REAP);
+}
+
+static void run_reap(struct loop_task *task)
+{
+    struct stream *stream = CONTAINER_OF(task, struct stream, reap);
+    stream->handler->on_closed(stream, stream->failure);
+}
+
+void stream_free(struct stream *stream)
+{
+    loop_remove(stream->loop, &stream->source);
+    loop_cancel_task(&stream->flush);
+    loop_cancel_task(&stream->more);
+    loop_cancel_task(&stream->reap);
+    tls_close(stream->tls);
+    if (stream->fd != -1)
+        close(stream->fd);
+    buffer_free(&stream->in);
+    buffer_free(&stream->out);
+    stream->tls = NULL;
+    stream->fd = -1;
+    stream->state = STREAM_CLOSED;
+}
+
+/* --- Reading --- */
+
+enum status stream_next_message(struct stream *stream, const uint8_t **message, size_t *length)
+{
+    struct stream_buffer *in = &stream->in;
+    if (stream->state == STREAM_CLOSED || buffer_length(in) < LENGTH_SIZE)
+        return STATUS_AGAIN;
+    const size_t announced = load_u16(in->bytes + in->start);
+    if (buffer_length(in) < LENGTH_SIZE + announced)
+        return STATUS_AGAIN;
+    *message = in->bytes + in->start + LENGTH_SIZE;
+    *length = announced;
+    in->start += LENGTH_SIZE + announced;
+    return STATUS_OK;
+}
+
+bool stream_has_partial(const struct stream *stream)
+{
+    if (buffer_length(&stream->in) == 0)
+        return false;
+    struct reader reader =
+        reader_over(stream->in.bytes + stream->in.start, buffer_length(&stream->in));
+    while (reader_left(&reader) > 0 && !reader.failed)
+        (void)read_bytes(&reader, read_u16(&reader));
+    return reader.failed;
+}
+
+static void report_readable(struct stream *stream)
+{
+    stream->handler->on_readable(stream);
+    if (stream->state != STREAM_CLOSED)
+        buffer_release(stream, &stream->in);
+}
+
+static void report_end(struct stream *stream)
+{
+    if (stream->state != STREAM_OPEN || stream->reading_paused || !stream->ended ||
+        stream->end_reported)
+        return;
+    stream->end_reported = true;
+    stream->handler->on_end(stream);
+}
+
+static enum status receive(struct stream *stream, uint8_t *bytes, size_t size, size_t *length,
+                           enum failure *failure)
+{
+    if (stream->tls)
+        return tls_read(stream->tls, bytes, size, length, failure);
+    const ssize_t received = recv(stream->fd, bytes, size, 0);
+    if (received > 0) {
+        *length = (size_t)received;
+        return STATUS_OK;
+    }
+    if (received == -1 && (errno == EAGAIN || errno == EINTR))
+        return STATUS_AGAIN;
+    *failure = received == 0 ? FAILURE_CLOSED : socket_failure(errno);
+    return STATUS_CLOSED;
+}
+
+static void end_of_input(struct stream *stream, enum failure failure)
+{
+    if (failure != FAILURE_CLOSED || !stream->handler->on_end) {
+        stream_close(stream, failure);
+        return;
+    }
+    stream->ended = true;
+    report_end(stream);
+}
+
+/* Reads once and reports it. Returns how much came when there may be more at once, else 0. */
+static size_t read_once(struct stream *stream)
+{
+    struct stream_buffer *in = &stream->in;
+    buffer_compact(in);
+    if (in->end == IN_SIZE_MAX) { /* holds whole messages that were not taken */
+        loop_defer(stream->loop, &stream->more, LOOP_NEXT_TURN);
+        return 0;
+    }
+    if (!buffer_reserve(in, 1, IN_SIZE_MAX)) {
+        stream_close(stream, FAILURE_LOCAL);
+        return 0;
+    }
+    const size_t room = in->size - in->end;
+    size_t length = 0;
+    enum failure failure = FAILURE_NONE;
+    const enum status status = receive(stream, in->bytes + in->end, room, &length, &failure);
+    if (status != STATUS_OK) {
+        buffer_release(stream, in);
+        stream->read_waits_for = stream->tls && tls_wants_write(stream->tls) ? EPOLLOUT : EPOLLIN;
+        if (status != STATUS_AGAIN)
+            end_of_input(stream, failure);
+        return 0;
+    }
+    stream->read_waits_for = EPOLLIN;
+    in->end += length;
+    stream->bytes_received += length;
+    report_readable(stream);
+    const bool more = stream->tls ? tls_has_pending(stream->tls) : length == room;
+    return more ? length : 0;
+}
+
+static void read_for_this_turn(struct stream *stream)
+{
+    size_t total = 0;
+    while (is_reading(stream)) {
+        const size_t length = read_once(stream);
+        if (length == 0)
+            break;
+        total += length;
+        if (total >= READ_BUDGET) {
+            if (stream->tls) /* plain bytes epoll will announce again */
+                loop_defer(stream->loop, &stream->more, LOOP_NEXT_TURN);
+            break;
+        }
+    }
+    watch(stream);
+}
+
+static void run_more(struct loop_task *task)
+{
+    struct stream *stream = CONTAINER_OF(task, struct stream, more);
+    if (stream->reading_paused)
+        return;
+    if (buffer_length(&stream->in) > 0)
+        report_readable(stream);
+    if (stream->tls && tls_has_pending(stream->tls))
+        read_for_this_turn(stream);
+    report_end(stream);
+}
+
+void stream_pause(struct stream *stream)
+{
+    stream->reading_paused = true;
+    watch(stream);
+}
+
+void stream_resume(struct stream *stream)
+{
+    stream->reading_paused = false;
+    watch(stream);
+    if (stream->state == STREAM_OPEN)
+        loop_defer(stream->loop, &stream->more, LOOP_FLUSH);
+}
+
+/* --- Writing --- */
+
+uint8_t *stream_begin_message(struct stream *stream, size_t max_length)
+{
+    struct stream_buffer *out = &stream->out;
+    assert(max_length <= MESSAGE_LENGTH_MAX);
+    const size_t room = LENGTH_SIZE + max_length;
+    if (stream->state == STREAM_CLOSED || stream->finishing ||
+        buffer_length(out) + room > stream->out_limit)
+        return NULL;
+    if (!buffer_reserve(out, room, stream->out_limit))
+        return NULL;
+    return out->bytes + out->end + LENGTH_SIZE;
+}
+
+void stream_end_message(struct stream *stream, size_t length)
+{
+    struct stream_buffer *out = &stream->out;
+    assert(length <= MESSAGE_LENGTH_MAX && out->size - out->end >= LENGTH_SIZE + length);
+    store_u16(out->bytes + out->end, (uint16_t)length);
+    out->end += LENGTH_SIZE + length;
+    if (stream->state == STREAM_OPEN && stream->write_waits_for == 0)
+        loop_defer(stream->loop, &stream->flush, LOOP_FLUSH);
+}
+
+size_t stream_unsent(const struct stream *stream)
+{
+    return buffer_length(&stream->out);
+}
+
+static enum status transmit(struct stream *stream, const uint8_t *bytes, size_t size,
+                            size_t *length, enum failure *failure)
+{
+    if (stream->tls)
+        return tls_write(stream->tls, bytes, size, length, failure);
+    const ssize_t sent = send(stream->fd, bytes, size, MSG_NOSIGNAL);
+    if (sent >= 0) {
+        *length = (size_t)sent;
+        return STATUS_OK;
+    }
+    if (errno == EAGAIN || errno == EINTR)
+        return STATUS_AGAIN;
+    *failure = socket_failure(errno);
+    return STATUS_CLOSED;
+}
+
+/* Sends until all is sent or the socket takes no more; false when it broke. */
+static bool write_out(struct stream *stream)
+{
+    struct stream_buffer *out = &stream->out;
+    stream->write_waits_for = 0;
+    while (buffer_length(out) > 0) {
+        size_t length = 0;
+        enum failure failure = FAILURE_NONE;
+        const enum status status =
+            transmit(stream, out->bytes + out->start, buffer_length(out), &length, &failure);
+        if (status == STATUS_AGAIN) {
+            stream->write_waits_for =
+                stream->tls && !tls_wants_write(stream->tls) ? EPOLLIN : EPOLLOUT;
+            return true;
+        }
+        if (status != STATUS_OK) {
+            stream_close(stream, failure);
+            return false;
+        }
+        out->start += length;
+        stream->bytes_sent += length;
+    }
+    return true;
+}
+
+/* Closing with unread bytes would reset the connection and could cost the peer our last ones. */
+static void close_finished(struct stream *stream)
+{
+    if (!stream->tls)
+        (void)shutdown(stream->fd, SHUT_WR);
+    (void)recv(stream->fd, NULL, INT_MAX, MSG_TRUNC | MSG_DONTWAIT);
+    stream_close(stream, stream->failure);
+}
+
+static void run_flush(struct loop_task *task)
+{
+    struct stream *stream = CONTAINER_OF(task, struct stream, flush);
+    const uint64_t sent_before = stream->bytes_sent;
+    if (!write_out(stream))
+        return;
+    buffer_release(stream, &stream->out);
+    if (stream->finishing && stream_unsent(stream) == 0) {
+        close_finished(stream);
+        return;
+    }
+    watch(stream);
+    const bool moved = stream->bytes_sent > sent_before;
+    if (moved && stream->state == STREAM_OPEN && stream->handler->on_written)
+        stream->handler->on_written(stream);
+}
+
+void stream_finish(struct stream *stream, enum failure failure)
+{
+    if (stream->state == STREAM_CLOSED)
+        return;
+    stream->finishing = true;
+    stream->failure = failure;
+    if (stream->state == STREAM_OPEN)
+        loop_defer(stream->loop, &stream->flush, LOOP_FLUSH);
+}
+
+/* --- From connect to open --- */
+
+static void open_stream(struct stream *stream)
+{
+    enter(stream, STREAM_OPEN);
+    if (stream->handler->on_open)
+        stream->handler->on_open(stream);
+    if (stream->state == STREAM_CLOSED)
+        return;
+    if (stream_unsent(stream) > 0 || stream->finishing)
+        loop_defer(stream->loop, &stream->flush, LOOP_FLUSH);
+    if (stream->tls && tls_has_pending(stream->tls))
+        loop_defer(stream->loop, &stream->more, LOOP_FLUSH);
+    watch(stream);
+}
+
+static void go_on_with_handshake(struct stream *stream)
+{
+    enum failure failure = FAILURE_NONE;
+    const enum status status = tls_handshake(stream->tls, &failure);
+    if (status == STATUS_OK)
+        open_stream(stream);
+    else if (status == STATUS_AGAIN)
+        watch(stream);
+    else
+        stream_close(stream, failure);
+}
+
+static enum failure connect_failure(int error)
+{
+    return error == ETIMEDOUT ? FAILURE_CONNECT_TIMEOUT : socket_failure(error);
+}
+
+static void end_of_connect(struct stream *stream)
+{
+    const int error = socket_error(stream->fd);
+    if (error != 0) {
+        stream_close(stream, connect_failure(error));
+        return;
+    }
+    if (stream->handler->on_connected)
+        stream->handler->on_connected(stream);
+    if (stream->state == STREAM_CLOSED)
+        return;
+    if (!stream->tls) {
+        open_stream(stream);
+        return;
+    }
+    enter(stream, STREAM_HANDSHAKING);
+    go_on_with_handshake(stream);
+}
+
+static void open_is_ready(struct stream *stream, uint32_t events)
+{
+    const bool broken = events & (EPOLLERR | EPOLLHUP);
+    if (broken && !is_reading(stream) && stream->write_waits_for == 0) {
+        stream_close(stream, socket_failure(socket_error(stream->fd)));
+        return;
+    }
+    if (broken || events & stream->write_waits_for)
+        loop_defer(stream->loop, &stream->flush, LOOP_FLUSH);
+    if (is_reading(stream) && (broken || events & stream->read_waits_for))
+        read_for_this_turn(stream);
+}
+
+static void on_ready(struct loop_source *source, uint32_t events)
+{
+    struct stream *stream = CONTAINER_OF(source, struct stream, source);
+    switch (stream->state) {
+    case STREAM_CONNECTING:
+        end_of_connect(stream);
+        break;
+    case STREAM_HANDSHAKING:
+        go_on_with_handshake(stream);
+        break;
+    case STREAM_OPEN:
+        open_is_ready(stream, events);
+        break;
+    case STREAM_CLOSED:
+        break;
+    }
+}
+
+static void init(struct stream *stream, struct loop *loop, const struct stream_handler *handler,
+                 size_t out_limit)
+{
+    assert(handler->on_readable && handler->on_closed);
+    *stream = (struct stream){
+        .loop = loop,
+        .handler = handler,
+        .source = {.fd = -1, .on_ready = on_ready},
+        .out_limit = out_limit,
+        .fd = -1,
+        .read_waits_for = EPOLLIN,
+    };
+    loop_task_init(&stream->flush, run_flush);
+    loop_task_init(&stream->more, run_more);
+    loop_task_init(&stream->reap, run_reap);
+}
+
+enum status stream_connect(struct stream *stream, struct loop *loop,
+                           const struct stream_handler *handler, const struct address *address,
+                           struct tls_client *client, uint64_t user_timeout_ns, size_t out_limit,
+                           enum failure *failure)
+{
+    init(stream, loop, handler, out_limit);
+    enum failure cause = FAILURE_LOCAL;
+    if (socket_connect(address, user_timeout_ns, &stream->fd) != STATUS_OK) {
+        cause = connect_failure(errno);
+        goto fail;
+    }
+    if (client && tls_open(client, stream->fd, &stream->tls) != STATUS_OK)
+        goto fail;
+    stream->events = EPOLLOUT;
+    if (loop_add(loop, &stream->source, stream->fd, stream->events) != STATUS_OK)
+        goto fail;
+    return STATUS_OK;
+fail:
+    stream_free(stream);
+    *failure = cause;
+    return STATUS_SYSTEM;
+}
+
+enum status stream_accept(struct stream *stream, struct loop *loop,
+                          const struct stream_handler *handler, int fd, size_t out_limit)
+{
+    init(stream, loop, handler, out_limit);
+    stream->state = STREAM_OPEN;
+    stream->events = EPOLLIN;
+    if (loop_add(loop, &stream->source, fd, stream->events) != STATUS_OK) {
+        stream->state = STREAM_CLOSED;
+        return STATUS_SYSTEM;
+    }
+    stream->fd = fd;
+    return STATUS_OK;
+}

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: Apache-2.0
+/* All of OpenSSL: trust, the TLS settings of one upstream, and one TLS connection over a socket.
+ *
+ * The certificate is judged inside the handshake, before OpenSSL would send the client's Finished:
+ * a peer that is not authenticated never sees an application byte. A resumed session was judged
+ * when it was made, by the same settings, because its ticket lives in their tls_client; it is not
+ * offered any more once its certificate has expired.
+ *
+ * OpenSSL's error queue belongs to the thread, so it is cleared before each call whose error is
+ * read: the error of one connection is never taken for another's.
+ *
+ * Thread: a tls_trust any, the rest one worker.   Owner: see the header.
+ * RFC:    7858 and 8310 (DoT, strict), 8446, 9325, 9525 (names), 7469 (pins over the chain). */
+#include "net/tls.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
+
+#include "net/socket.h"
+
+enum {
+    PIN_LENGTH = 32,                     /* SHA-256 */
+    SESSIONS_MAX = 4,                    /* newest first; servers send two tickets a connection */
+    CERTIFICATE_LIST_LENGTH_MAX = 65536, /* a chain is some 4 KiB, a post-quantum one 30 KiB */
+    CHAIN_DEPTH_MAX = 10,
+};
+
+struct tls_trust {
+    X509_STORE *store;
+};
+
+struct tls_client {
+    SSL_CTX *context;
+    char *server_name; /* for SNI; NULL: an address, or pins alone */
+    bool has_name;
+    uint8_t (*pins)[PIN_LENGTH];
+    size_t pin_count;
+    SSL_SESSION *sessions[SESSIONS_MAX]; /* oldest first */
+    size_t session_count;
+};
+
+struct tls {
+    SSL *ssl;
+    struct tls_client *client; /* outlives its connections */
+    const char *error_text;
+    bool wants_write;
+    bool failed; /* OpenSSL allows no further call than SSL_free */
+};
+
+/* --- Trust --- */
+
+static const char *system_store(void)
+{
+    static const char debian[] = "/etc/ssl/certs/ca-certificates.crt";
+    const char *file = secure_getenv("SSL_CERT_FILE");
+    if (file && *file)
+        return file;
+    return access(debian, R_OK) == 0 ? debian : X509_get_default_cert_file();
+}
+
+/* Returns how many certificates were added, or -1 when one is damaged. */
+static int add_certificates(X509_STORE *store, BIO *file)
+{
+    ERR_clear_error();
+    for (int count = 0;; count++) {
+        X509 *certificate = PEM_read_bio_X509_AUX(file, NULL, NULL, NULL);
+        if (!certificate) {
+            const bool at_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+            ERR_clear_error();
+            return at_end ? count : -1;
+        }
+        const int added = X509_STORE_add_cert(store, certificate);
+        X509_free(certificate);
+        if (!added)
+            return -1;
+    }
+}
+
+static enum status load_file(X509_STORE *store, const char *path, char *error, size_t error_size)
+{
+    BIO *file = BIO_new_file(path, "r");
+    if (!file) {
+        snprintf(error, error_size, "cannot read %s: %s", path, strerrordesc_np(errno));
+        ERR_clear_error();
+        return STATUS_INVALID;
+    }
+    const int count = add_certificates(store, file);
+    BIO_free(file);
+    if (count > 0)
+        return STATUS_OK;
+    snprintf(error, error_size,
+             count == 0 ? "%s holds no certificate in PEM" : "%s holds a damaged certificate",
+             path);
+    return STATUS_INVALID;
+}
+
+enum status tls_trust_open(const char *ca_file, struct tls_trust **out, char *error,
+                           size_t error_size)
+{
+    struct tls_trust *trust = calloc(1, sizeof *trust);
+    if (trust)
+        trust->store = X509_STORE_new();
+    if (!trust || !trust->store) {
+        snprintf(error, error_size, "out of memory");
+        tls_trust_close(trust);
+        return STATUS_INVALID;
+    }
+    const enum status status =
+        load_file(trust->store, ca_file ? ca_file : system_store(), error, error_size);
+    if (status != STATUS_OK) {
+        tls_trust_close(trust);
+        return status;
+    }
+    *out = trust;
+    return STATUS_OK;
+}
+
+void tls_trust_close(struct tls_trust *trust)
+{
+    if (!trust)
+        return;
+    X509_STORE_free(trust->store);
+    free(trust);
+}
+
+/* --- Judging the peer --- */
+
+static bool public_key_hash(X509 *certificate, uint8_t out[static PIN_LENGTH])
+{
+    uint8_t *key = NULL;
+    const int length = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(certificate), &key);
+    if (length <= 0)
+        return false;
+    const int hashed = EVP_Digest(key, (size_t)length, out, NULL, EVP_sha256(), NULL);
+    OPENSSL_free(key);
+    return hashed == 1;
+}
+
+static bool is_pinned(const struct tls_client *client, X509 *certificate)
+{
+    uint8_t hash[PIN_LENGTH];
+    if (!certificate || !public_key_hash(certificate, hash))
+        return false;
+    for (size_t i = 0; i < client->pin_count; i++) {
+        if (memcmp(client->pins[i], hash, PIN_LENGTH) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool chain_is_pinned(const struct tls_client *client, STACK_OF(X509) * chain)
+{
+    for (int i = 0; i < sk_X509_num(chain); i++) {
+        if (is_pinned(client, sk_X509_value(chain, i)))
+            return true;
+    }
+    return false;
+}
+
+/* Takes the place of OpenSSL's own verification of the chain, within the handshake. */
+static int judge_peer(X509_STORE_CTX *store, void *argument)
+{
+    const struct tls_client *client = argument;
+    bool pinned = true;
+    if (client->has_name) {
+        if (X509_verify_cert(store) != 1)
+            return 0;
+        /* RFC 7469 2.6: a pin may name any certificate of the chain that was verified. */
+        if (client->pin_count > 0)
+            pinned = chain_is_pinned(client, X509_STORE_CTX_get0_chain(store));
+    } else {
+        /* RFC 7858 4.2: without a name the pinned key of the server is all that counts. */
+        pinned = is_pinned(client, X509_STORE_CTX_get0_cert(store));
+    }
+    X509_STORE_CTX_set_error(store, pinned ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
+    return pinned;
+}
+
+static enum failure certificate_failure(long verdict)
+{
+    switch (verdict) {
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+        return FAILURE_CERTIFICATE_NAME;
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+        return FAILURE_CERTIFICATE_EXPIRED;
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        return FAILURE_CERTIFICATE_NOT_YET_VALID;
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_CERT_UNTRUSTED:
+        return FAILURE_CERTIFICATE_UNTRUSTED;
+    case X509_V_ERR_APPLICATION_VERIFICATION:
+        return FAILURE_CERTIFICATE_PIN;
+    default:
+        return FAILURE_CERTIFICATE_INVALID;
+    }
+}
+
+/* --- Session tickets --- */
+
+/* Takes over the caller's reference. */
+static void keep_session(struct tls_client *client, SSL_SESSION *session)
+{
+    if (client->session_count == SESSIONS_MAX) {
+        SSL_SESSION_free(client->sessions[0]);
+        client->session_count--;
+        memmove(client->sessions, client->sessions + 1,
+                client->session_count * sizeof client->sessions[0]);
+    }
+    client->sessions[client->session_count++] = session;
+}
+
+static int new_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct tls *tls = SSL_get_app_data(ssl);
+    keep_session(tls->client, session);
+    return 1; /* the reference is ours */
+}
+
+static bool is_usable(SSL_SESSION *session)
+{
+    X509 *certificate = SSL_SESSION_get0_peer(session);
+    return SSL_SESSION_is_resumable(session) && certificate &&
+           X509_cmp_current_time(X509_get0_notAfter(certificate)) > 0;
+}
+
+/* A ticket leaves the client when it is offered: TLS 1.3 tickets are for one use (RFC 8446 C.4),
+ * and a server that stumbles over a TLS 1.2 session is not offered it for ever. */
+static void offer_newest_session(struct tls *tls)
+{
+    struct tls_client *client = tls->client;
+    while (client->session_count > 0) {
+        SSL_SESSION *session = client->sessions[--client->session_count];
+        const bool offered = is_usable(session) && SSL_set_session(tls->ssl, session) == 1;
+        SSL_SESSION_free(session);
+        if (offered)
+            return;
+    }
+}
+
+/* TLS 1.2 gives no new session after a resumption; the old one serves on. */
+static void keep_resumed_session(struct tls *tls)
+{
+    if (SSL_session_reused(tls->ssl) && SSL_version(tls->ssl) <= TLS1_2_VERSION)
+        keep_session(tls->client, SSL_get1_session(tls->ssl));
+}
+
+/* --- The settings of one upstream --- */
+
+/* RFC 9325 4.2: TLS 1.2 with forward secrecy and authenticated encryption only. */
+static bool set_protocol(SSL_CTX *context)
+{
+    static const uint8_t alpn[] = {3, 'd', 'o', 't'};
+    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+                                     SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(context, 1); /* one system call for the records of a burst */
+    SSL_CTX_set_max_cert_list(context, CERTIFICATE_LIST_LENGTH_MAX);
+    return SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
+           SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1 &&
+           SSL_CTX_set_alpn_protos(context, alpn, sizeof alpn) == 0;
+}
+
+static void set_sessions(SSL_CTX *context)
+{
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(context, new_session);
+}
+
+static enum status set_name(struct tls_client *client, const char *name)
+{
+    X509_VERIFY_PARAM *parameters = SSL_CTX_get0_param(client->context);
+    client->has_name = true;
+    if (X509_VERIFY_PARAM_set1_ip_asc(parameters, name) == 1)
+        return STATUS_OK;
+    size_t length = strlen(name);
+    if (length > 0 && name[length - 1] == '.') /* RFC 6066 3: without the final dot */
+        length--;
+    client->server_name = strndup(name, length);
+    if (!client->server_name)
+        return STATUS_SYSTEM;
+    X509_VERIFY_PARAM_set_hostflags(parameters, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
+                                                    X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    if (length == 0 || X509_VERIFY_PARAM_set1_host(parameters, client->server_name, length) != 1)
+        return STATUS_INVALID;
+    return STATUS_OK;
+}
+
+static enum status copy_pins(struct tls_client *client, const struct tls_settings *settings)
+{
+    if (settings->pin_count == 0)
+        return STATUS_OK;
+    client->pins = malloc(settings->pin_count * sizeof *client->pins);
+    if (!client->pins)
+        return STATUS_SYSTEM;
+    memcpy(client->pins, settings->pins, settings->pin_count * sizeof *client->pins);
+    client->pin_count = settings->pin_count;
+    return STATUS_OK;
+}
+
+static enum status set_up_client(struct tls_client *client, const struct tls_settings *settings)
+{
+    client->context = SSL_CTX_new(TLS_client_method());
+    if (!client->context || !set_protocol(client->context))
+        return STATUS_SYSTEM;
+    set_sessions(client->context);
+    SSL_CTX_set_verify(client->context, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_verify_depth(client->context, CHAIN_DEPTH_MAX);
+    SSL_CTX_set_cert_verify_callback(client->context, judge_peer, client);
+    TRY(copy_pins(client, settings));
+    if (!settings->name)
+        return STATUS_OK;
+    SSL_CTX_set1_cert_store(client->context, settings->trust->store);
+    return set_name(client, settings->name);
+}
+
+enum status tls_client_open(const struct tls_settings *settings, struct tls_client **out)
+{
+    if (settings->name ? !settings->trust : settings->pin_count == 0)
+        return STATUS_INVALID;
+    struct tls_client *client = calloc(1, sizeof *client);
+    if (!client)
+        return STATUS_SYSTEM;
+    ERR_clear_error();
+    const enum status status = set_up_client(client, settings);
+    if (status != STATUS_OK) {
+        tls_client_close(client);
+        return status;
+    }
+    *out = client;
+    return STATUS_OK;
+}
+
+void tls_client_close(struct tls_client *client)
+{
+    if (!client)
+        return;
+    for (size_t i = 0; i < client->session_count; i++)
+        SSL_SESSION_free(client->sessions[i]);
+    SSL_CTX_free(client->context);
+    free(client->server_name);
+    free(client->pins);
+    free(client);
+}
+
+/* --- One connection --- */
+
+enum status tls_open(struct tls_client *client, int fd, struct tls **out)
+{
+    struct tls *tls = calloc(1, sizeof *tls);
+    if (!tls)
+        return STATUS_SYSTEM;
+    ERR_clear_error();
+    tls->client = client;
+    tls->error_text = "";
+    tls->ssl = SSL_new(client->context);
+    if (!tls->ssl || SSL_set_fd(tls->ssl, fd) != 1 || SSL_set_app_data(tls->ssl, tls) != 1)
+        goto fail;
+    if (client->server_name && SSL_set_tlsext_host_name(tls->ssl, client->server_name) != 1)
+        goto fail;
+    SSL_set_connect_state(tls->ssl);
+    offer_newest_session(tls);
+    *out = tls;
+    return STATUS_OK;
+fail:
+    SSL_free(tls->ssl);
+    free(tls);
+    errno = ENOMEM;
+    return STATUS_SYSTEM;
+}
+
+void tls_close(struct tls *tls)
+{
+    if (!tls)
+        return;
+    ERR_clear_error();
+    if (!tls->failed && SSL_is_init_finished(tls->ssl))
+        (void)SSL_shutdown(tls->ssl); /* sends what the socket takes, waits for nothing */
+    /* Without this SSL_free would spoil the session for the next connection. */
+    SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    SSL_free(tls->ssl);
+    free(tls);
+    ERR_clear_error();
+}
+
+static enum status fail_with(struct tls *tls, enum failure failure, const char *text,
+                             enum failure *out)
+{
+    tls->failed = true;
+    tls->error_text = text;
+    *out = failure;
+    return STATUS_CLOSED;
+}
+
+static enum status fail_in_protocol(struct tls *tls, enum failure *failure)
+{
+    const long verdict = SSL_get_verify_result(tls->ssl);
+    if (verdict != X509_V_OK) {
+        const enum failure cause = certificate_failure(verdict);
+        const char *text = cause == FAILURE_CERTIFICATE_PIN
+                               ? failure_text(cause)
+                               : X509_verify_cert_error_string(verdict);
+        return fail_with(tls, cause, text, failure);
+    }
+    const char *text = ERR_reason_error_string(ERR_peek_error());
+    return fail_with(tls, FAILURE_TLS, text ? text : "TLS protocol error", failure);
+}
+
+/* What the call that returned `result` (not 1) has met; `error` is errno right after it. */
+static enum status explain(struct tls *tls, int result, int error, enum failure *failure)
+{
+    const int reason = SSL_get_error(tls->ssl, result);
+    tls->wants_write = reason == SSL_ERROR_WANT_WRITE;
+    switch (reason) {
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
+        return STATUS_AGAIN;
+    case SSL_ERROR_ZERO_RETURN: /* close_notify or a bare end */
+        tls->error_text = "closed by the server";
+        *failure = FAILURE_CLOSED;
+        return STATUS_CLOSED;
+    case SSL_ERROR_SYSCALL:
+        if (error == 0)
+            return fail_with(tls, FAILURE_CLOSED, "closed by the server", failure);
+        return fail_with(tls, socket_failure(error), strerrordesc_np(error), failure);
+    default:
+        return fail_in_protocol(tls, failure);
+    }
+}
+
+static void before_call(void)
+{
+    ERR_clear_error();
+    errno = 0;
+}
+
+enum status tls_handshake(struct tls *tls, enum failure *failure)
+{
+    before_call();
+    const int result = SSL_do_handshake(tls->ssl);
+    if (result != 1 || SSL_get_verify_result(tls->ssl) != X509_V_OK)
+        return explain(tls, result, errno, failure);
+    keep_resumed_session(tls);
+    return STATUS_OK;
+}
+
+enum status tls_read(struct tls *tls, uint8_t *buffer, size_t size, size_t *length,
+                     enum failure *failure)
+{
+    before_call();
+    const int result = SSL_read_ex(tls->ssl, buffer, size, length);
+    return result == 1 ? STATUS_OK : explain(tls, result, errno, failure);
+}
+
+enum status tls_write(struct tls *tls, const uint8_t *bytes, size_t size, size_t *length,
+                      enum failure *failure)
+{
+    before_call();
+    const int result = SSL_write_ex(tls->ssl, bytes, size, length);
+    return result == 1 ? STATUS_OK : explain(tls, result, errno, failure);
+}
+
+bool tls_wants_write(const struct tls *tls)
+{
+    return tls->wants_write;
+}
+
+bool tls_has_pending(const struct tls *tls)
+{
+    return SSL_has_pending(tls->ssl) == 1;
+}
+
+/* --- Facts --- */
+
+void tls_facts(const struct tls *tls, struct tls_facts *out)
+{
+    const uint8_t *alpn;
+    unsigned alpn_length;
+    SSL_get0_alpn_selected(tls->ssl, &alpn, &alpn_length);
+    *out = (struct tls_facts){
+        .version = SSL_get_version(tls->ssl),
+        .cipher = SSL_get_cipher_name(tls->ssl),
+        .resumed = SSL_session_reused(tls->ssl) == 1,
+        .alpn_dot = alpn_length == 3 && memcmp(alpn, "dot", 3) == 0,
+    };
+}
+
+const char *tls_error_text(const struct tls *tls)
+{
+    return tls->error_text;
+}
+
+enum status tls_peer_pin(const struct tls *tls, uint8_t out[static 32])
+{
+    X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
+    if (!certificate)
+        return STATUS_NOT_FOUND;
+    return public_key_hash(certificate, out) ? STATUS_OK : STATUS_SYSTEM;
+}
