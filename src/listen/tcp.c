@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+/* DNS over TCP, the door: accepts clients within the limits and lets them go.
+ *
+ * A client above a limit is accepted and closed at once, so that it learns of it now and does not
+ * sit in the kernel's queue. When there are no descriptors even for that, the listener leaves the
+ * loop for a while: a descriptor that stays readable would make the loop spin (FAULTS I1).
+ *
+ * Thread: one worker. Owner: the worker, from open to close.
+ * RFC: 7766, 9210 4.1 (limits). */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "listen/listen.h"
+#include "listen/tcp_client.h"
+#include "net/socket.h"
+#include "observe/log.h"
+
+enum { ACCEPTS_PER_TURN = 32 };
+#define ACCEPT_PAUSE_NS (500 * NANOSECONDS_PER_MILLISECOND)
+#define ACCEPT_LOG_NS (10 * NANOSECONDS_PER_SECOND)
+
+struct tcp_listener {
+    struct tcp_clients *clients;
+    struct loop_source source;
+    struct deadline accept_again; /* armed: no descriptors, out of the loop */
+    int fd;                       /* -1: stopped */
+};
+
+/* Listeners. */
+
+static struct loop *loop_of(const struct tcp_listener *listener)
+{
+    return listener->clients->resolver->loop;
+}
+
+/* False when there is no room for it. */
+static bool admit(struct tcp_clients *clients, int fd, const struct address *address)
+{
+    const struct config *config = clients->resolver->config;
+    const uint32_t rate = config->limits.tcp_accept_rate;
+    if (clients->draining)
+        return false;
+    struct census_place *place =
+        census_enter(&clients->census, address, config->limits.tcp_clients_per_address);
+    if (!place)
+        return false;
+    if ((rate == 0 || rate_allow(&clients->accepted, rate, clients->resolver->loop->now)) &&
+        tcp_client_open(clients, fd, address, place) == STATUS_OK)
+        return true;
+    census_leave(&clients->census, place);
+    return false;
+}
+
+static void log_accept_failure(struct tcp_clients *clients, int error)
+{
+    const uint64_t now = clients->resolver->loop->now;
+    if (now < clients->next_log_ns)
+        return;
+    clients->next_log_ns = now + ACCEPT_LOG_NS;
+    log_event(LOG_LEVEL_WARNING, "accept_failed", "cause", strerror(error), NULL);
+}
+
+static void pause_accepting(struct tcp_listener *listener)
+{
+    struct tcp_clients *clients = listener->clients;
+    metric_add(&clients->resolver->metrics->tcp_accept_failed, 1);
+    log_accept_failure(clients, errno);
+    loop_remove(loop_of(listener), &listener->source);
+    deadline_arm(&clients->accept_again, &listener->accept_again, loop_of(listener)->now);
+}
+
+static void on_accept_again(struct deadline *deadline, uint64_t now)
+{
+    struct tcp_listener *listener = CONTAINER_OF(deadline, struct tcp_listener, accept_again);
+    if (loop_add(loop_of(listener), &listener->source, listener->fd, EPOLLIN) != STATUS_OK)
+        deadline_arm(&listener->clients->accept_again, deadline, now);
+}
+
+/* False when no more can be accepted in this turn. */
+static bool accept_one(struct tcp_listener *listener)
+{
+    struct metrics *metrics = listener->clients->resolver->metrics;
+    struct address address;
+    int fd;
+    const enum status status = socket_accept(listener->fd, &fd, &address);
+    if (status == STATUS_AGAIN)
+        return false;
+    if (status == STATUS_CLOSED)
+        return true; /* that one has gone, perhaps another waits */
+    if (status != STATUS_OK) {
+        pause_accepting(listener);
+        return false;
+    }
+    if (admit(listener->clients, fd, &address)) {
+        metric_add(&metrics->tcp_accepted, 1);
+    } else {
+        metric_add(&metrics->tcp_refused, 1);
+        close(fd);
+    }
+    return true;
+}
+
+static void on_ready(struct loop_source *source, uint32_t events)
+{
+    (void)events;
+    struct tcp_listener *listener = CONTAINER_OF(source, struct tcp_listener, source);
+    for (size_t accepted = 0; accepted < ACCEPTS_PER_TURN; accepted++) {
+        if (!accept_one(listener))
+            return;
+    }
+}
+
+enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **out)
+{
+    struct tcp_listener *listener = calloc(1, sizeof(*listener));
+    if (!listener)
+        return STATUS_SYSTEM;
+    listener->clients = clients;
+    listener->source = (struct loop_source){.fd = -1, .on_ready = on_ready};
+    listener->fd = fd;
+    deadline_init(&listener->accept_again);
+    const enum status status = loop_add(loop_of(listener), &listener->source, fd, EPOLLIN);
+    if (status != STATUS_OK) {
+        free(listener);
+        return status;
+    }
+    *out = listener;
+    return STATUS_OK;
+}
+
+/* Closes the socket, so that new clients are refused by the kernel instead of waiting in vain. */
+void tcp_stop(struct tcp_listener *listener)
+{
+    if (listener->fd < 0)
+        return;
+    loop_remove(loop_of(listener), &listener->source);
+    deadline_cancel(&listener->accept_again);
+    close(listener->fd);
+    listener->fd = -1;
+}
+
+void tcp_close(struct tcp_listener *listener)
+{
+    if (!listener)
+        return;
+    tcp_stop(listener);
+    free(listener);
+}
+
+/* What listeners share. */
+
+static void open_queues(struct tcp_clients *clients)
+{
+    struct loop *loop = clients->resolver->loop;
+    const struct config *config = clients->resolver->config;
+    deadline_queue_init(&clients->idle, config->timeouts.tcp_idle_ns, tcp_client_on_quiet);
+    deadline_queue_init(&clients->message, config->timeouts.tcp_message_ns, tcp_client_on_quiet);
+    deadline_queue_init(&clients->send, config->timeouts.tcp_send_ns, tcp_client_on_send_timeout);
+    deadline_queue_init(&clients->lifetime, config->limits.tcp_lifetime_ns, tcp_client_on_lifetime);
+    deadline_queue_init(&clients->accept_again, ACCEPT_PAUSE_NS, on_accept_again);
+    loop_add_queue(loop, &clients->idle);
+    loop_add_queue(loop, &clients->message);
+    loop_add_queue(loop, &clients->send);
+    loop_add_queue(loop, &clients->lifetime);
+    loop_add_queue(loop, &clients->accept_again);
+}
+
+enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out)
+{
+    const size_t capacity = resolver->config->limits.tcp_clients;
+    struct tcp_clients *clients = calloc(1, sizeof(*clients));
+    if (!clients)
+        return STATUS_SYSTEM;
+    clients->resolver = resolver;
+    clients->room.on_space = tcp_client_on_space;
+    list_init(&clients->room.link);
+    list_init(&clients->open);
+    list_init(&clients->starved);
+    if (pool_open(&clients->pool, sizeof(struct tcp_client), capacity) != STATUS_OK)
+        goto fail;
+    if (census_open(&clients->census, capacity) != STATUS_OK)
+        goto fail;
+    open_queues(clients);
+    *out = clients;
+    return STATUS_OK;
+
+fail:
+    pool_close(&clients->pool);
+    free(clients);
+    return STATUS_SYSTEM;
+}
+
+static void close_queues(struct tcp_clients *clients)
+{
+    loop_remove_queue(&clients->idle);
+    loop_remove_queue(&clients->message);
+    loop_remove_queue(&clients->send);
+    loop_remove_queue(&clients->lifetime);
+    loop_remove_queue(&clients->accept_again);
+}
+
+void tcp_clients_close(struct tcp_clients *clients)
+{
+    if (!clients)
+        return;
+    while (!list_is_empty(&clients->open))
+        tcp_client_free(CONTAINER_OF(clients->open.next, struct tcp_client, link));
+    list_remove(&clients->room.link);
+    close_queues(clients);
+    census_close(&clients->census);
+    pool_close(&clients->pool);
+    free(clients);
+}
+
+void tcp_clients_drain(struct tcp_clients *clients)
+{
+    clients->draining = true;
+    struct list *next;
+    for (struct list *link = clients->open.next; link != &clients->open; link = next) {
+        next = link->next;
+        tcp_client_end(CONTAINER_OF(link, struct tcp_client, link));
+    }
+}

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One TCP client: messages in, queries, replies out in whatever order they come, and the end.
+ *
+ * Everything that can happen (bytes, a reply, a deadline, room among the queries) changes the facts
+ * in struct tcp_client and then calls settle(), the one place that decides from the facts whether
+ * to read on, whether it is over, and which deadlines run. A reply given inside query_begin only
+ * appends to the stream, so ten thousand cached answers need no more stack than one (FAULTS B6).
+ *
+ * A client is held back, its bytes waiting in the kernel, while it has limits.tcp_queries in
+ * flight, while it does not take its replies (B4), while the worker has no query to spare, and
+ * while the stream still has messages of it: those it takes in shares, one a turn.
+ *
+ * Thread: one worker. Owner: struct tcp_clients.
+ * RFC: 7766 6.2.1, 6.2.3, 6.2.4, 7 (pipelining, idle, closing, order), 9210 4. */
+#include "listen/tcp_client.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "dns/dns.h"
+
+enum {
+    MESSAGES_PER_TURN = 64,
+    OUT_LIMIT = 256 * 1024, /* a reply beyond it closes the client */
+    OUT_HIGH = 64 * 1024,   /* not read above it, so the rest is for the queries in flight */
+    READS_MAX = 1024,       /* reads that brought no whole message (FAULTS B3) */
+};
+
+static void settle(struct tcp_client *client);
+
+static struct tcp_client *client_of(struct stream *stream)
+{
+    return CONTAINER_OF(stream, struct tcp_client, stream);
+}
+
+static uint64_t now_of(const struct tcp_client *client)
+{
+    return client->clients->resolver->loop->now;
+}
+
+/* Replies. */
+
+/* False when it never was in flight: its query_begin has not returned, and take_messages, which is
+ * below us on the stack, will settle. */
+static bool release_query(struct tcp_client *client, struct query *query)
+{
+    if (!list_is_linked(&query->sibling))
+        return false;
+    assert(client->in_flight > 0);
+    list_remove(&query->sibling);
+    client->in_flight--;
+    return true;
+}
+
+static void send_reply(struct query *query, const uint8_t *reply, size_t length)
+{
+    struct tcp_client *client = query->origin.listener;
+    const bool was_in_flight = release_query(client, query);
+    uint8_t *room = stream_begin_message(&client->stream, length);
+    if (room) {
+        memcpy(room, reply, length);
+        stream_end_message(&client->stream, length);
+    } else {
+        metric_add(&client->clients->resolver->metrics->dropped_gone, 1);
+        stream_close(&client->stream, FAILURE_STALLED);
+    }
+    if (was_in_flight)
+        settle(client);
+}
+
+static void drop_query(struct query *query)
+{
+    struct tcp_client *client = query->origin.listener;
+    if (release_query(client, query))
+        settle(client);
+}
+
+static const struct transport tcp_transport = {.send = send_reply, .drop = drop_query};
+
+/* Messages. */
+
+/* A paused client waits until some of its queries are answered, so that one at its limit does not
+ * pause and resume for every single message. */
+static uint32_t in_flight_limit(const struct tcp_client *client)
+{
+    const uint32_t limit = client->clients->resolver->config->limits.tcp_queries;
+    return client->stream.reading_paused ? limit - limit / 8 : limit;
+}
+
+static bool may_take(const struct tcp_client *client)
+{
+    return client->stream.state == STREAM_OPEN && !client->is_ending &&
+           !list_is_linked(&client->starved) && client->in_flight < in_flight_limit(client) &&
+           stream_unsent(&client->stream) < OUT_HIGH;
+}
+
+static bool has_query_to_spare(const struct resolver *resolver)
+{
+    return resolver->queries.in_use < resolver->queries.capacity;
+}
+
+static void wait_for_query(struct tcp_client *client)
+{
+    struct tcp_clients *clients = client->clients;
+    list_append(&clients->starved, &client->starved);
+    if (!list_is_linked(&clients->room.link))
+        resolver_wait_for_space(clients->resolver, &clients->room);
+}
+
+static void begin_query(struct tcp_client *client, const uint8_t *message, size_t length)
+{
+    struct resolver *resolver = client->clients->resolver;
+    const struct origin origin = {
+        .transport = &tcp_transport, .listener = client, .client = client->address};
+    struct query *query = NULL;
+    metric_add(&resolver->metrics->queries_tcp, 1);
+    const enum status status = query_begin(resolver, &origin, message, length, &query);
+    assert(status == STATUS_OK); /* there was a query to spare */
+    if (query) {
+        list_append(&client->queries, &query->sibling);
+        client->in_flight++;
+    }
+    client->asked++;
+    if (client->asked == resolver->config->limits.tcp_queries_total)
+        client->is_ending = true;
+}
+
+static void take_message(struct tcp_client *client)
+{
+    const uint8_t *message;
+    size_t length;
+    if (stream_next_message(&client->stream, &message, &length) != STATUS_OK) {
+        client->has_buffered = false;
+        return;
+    }
+    deadline_cancel(&client->quiet); /* the next message has a deadline of its own */
+    client->wait = WAIT_NOTHING;
+    client->reads = 0;
+    if (length < DNS_HEADER_SIZE) /* framing is lost, or it means no good (FAULTS B2) */
+        stream_close(&client->stream, FAILURE_PROTOCOL);
+    else
+        begin_query(client, message, length);
+}
+
+static void take_messages(struct tcp_client *client)
+{
+    for (size_t taken = 0; taken < MESSAGES_PER_TURN; taken++) {
+        if (!client->has_buffered || !may_take(client))
+            break;
+        if (has_query_to_spare(client->clients->resolver))
+            take_message(client);
+        else
+            wait_for_query(client);
+    }
+    settle(client);
+}
+
+/* What to do next. */
+
+static bool is_over(const struct tcp_client *client)
+{
+    const bool no_more = client->stream.ended && !client->has_buffered;
+    return (client->is_ending || no_more) && client->in_flight == 0;
+}
+
+static enum client_wait what_to_wait_for(const struct tcp_client *client)
+{
+    const struct stream *stream = &client->stream;
+    if (client->has_buffered || stream->ended || stream->finishing || !may_take(client))
+        return WAIT_NOTHING;
+    if (stream_has_partial(stream))
+        return WAIT_REST;
+    return client->in_flight == 0 && stream_unsent(stream) == 0 ? WAIT_QUERY : WAIT_NOTHING;
+}
+
+/* More bytes of a message do not extend its deadline: `wait` stays WAIT_REST (FAULTS B3). */
+static void settle_quiet(struct tcp_client *client)
+{
+    const enum client_wait wait = what_to_wait_for(client);
+    if (wait == client->wait)
+        return;
+    client->wait = wait;
+    deadline_cancel(&client->quiet);
+    if (wait == WAIT_QUERY)
+        deadline_arm(&client->clients->idle, &client->quiet, now_of(client));
+    if (wait == WAIT_REST)
+        deadline_arm(&client->clients->message, &client->quiet, now_of(client));
+}
+
+static void settle_send(struct tcp_client *client)
+{
+    if (stream_unsent(&client->stream) == 0)
+        deadline_cancel(&client->send);
+    else if (!list_is_linked(&client->send.link))
+        deadline_arm(&client->clients->send, &client->send, now_of(client));
+}
+
+static void settle(struct tcp_client *client)
+{
+    struct stream *stream = &client->stream;
+    if (stream->state == STREAM_CLOSED)
+        return; /* on_closed comes */
+    if (client->has_buffered && may_take(client))
+        loop_defer(stream->loop, &client->take, LOOP_NEXT_TURN);
+    const bool reads = !client->has_buffered && may_take(client);
+    if (reads && stream->reading_paused)
+        stream_resume(stream);
+    if (!reads && !stream->reading_paused)
+        stream_pause(stream);
+    if (is_over(client) && !stream->finishing)
+        stream_finish(stream, FAILURE_NONE);
+    settle_quiet(client);
+    settle_send(client);
+}
+
+/* Events of the stream. */
+
+static void on_readable(struct stream *stream)
+{
+    struct tcp_client *client = client_of(stream);
+    client->has_buffered = true;
+    client->reads++;
+    take_messages(client);
+    if (client->wait == WAIT_REST && client->reads > READS_MAX)
+        stream_close(stream, FAILURE_PROTOCOL);
+}
+
+static void on_written(struct stream *stream)
+{
+    struct tcp_client *client = client_of(stream);
+    deadline_cancel(&client->send); /* progress: what still waits has its full time again */
+    settle(client);
+}
+
+static void on_end(struct stream *stream)
+{
+    settle(client_of(stream));
+}
+
+static void on_closed(struct stream *stream, enum failure failure)
+{
+    (void)failure;
+    tcp_client_free(client_of(stream));
+}
+
+static const struct stream_handler stream_handler = {
+    .on_readable = on_readable,
+    .on_written = on_written,
+    .on_end = on_end,
+    .on_closed = on_closed,
+};
+
+/* Events of the loop and the resolver. */
+
+void tcp_client_on_quiet(struct deadline *deadline, uint64_t now)
+{
+    (void)now;
+    struct tcp_client *client = CONTAINER_OF(deadline, struct tcp_client, quiet);
+    stream_close(&client->stream, client->wait == WAIT_REST ? FAILURE_PROTOCOL : FAILURE_NONE);
+}
+
+void tcp_client_on_send_timeout(struct deadline *deadline, uint64_t now)
+{
+    (void)now;
+    struct tcp_client *client = CONTAINER_OF(deadline, struct tcp_client, send);
+    stream_close(&client->stream, FAILURE_STALLED);
+}
+
+void tcp_client_on_lifetime(struct deadline *deadline, uint64_t now)
+{
+    (void)now;
+    tcp_client_end(CONTAINER_OF(deadline, struct tcp_client, lifetime));
+}
+
+static void on_take(struct loop_task *task)
+{
+    take_messages(CONTAINER_OF(task, struct tcp_client, take));
+}
+
+void tcp_client_on_space(struct starved *room)
+{
+    struct tcp_clients *clients = CONTAINER_OF(room, struct tcp_clients, room);
+    while (!list_is_empty(&clients->starved) && has_query_to_spare(clients->resolver)) {
+        struct list *first = list_take_first(&clients->starved);
+        take_messages(CONTAINER_OF(first, struct tcp_client, starved));
+    }
+    if (!list_is_empty(&clients->starved) && !list_is_linked(&room->link))
+        resolver_wait_for_space(clients->resolver, room);
+}
+
+/* From open to free. */
+
+enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct address *address,
+                            struct census_place *place)
+{
+    struct tcp_client *client = pool_take(&clients->pool);
+    if (!client)
+        return STATUS_FULL;
+    *client = (struct tcp_client){.clients = clients, .place = place, .address = *address};
+    struct loop *loop = clients->resolver->loop;
+    const enum status status = stream_accept(&client->stream, loop, &stream_handler, fd, OUT_LIMIT);
+    if (status != STATUS_OK) {
+        pool_give(&clients->pool, client);
+        return status;
+    }
+    list_init(&client->starved);
+    list_init(&client->queries);
+    deadline_init(&client->quiet);
+    deadline_init(&client->send);
+    deadline_init(&client->lifetime);
+    loop_task_init(&client->take, on_take);
+    list_append(&clients->open, &client->link);
+    metric_add(&clients->resolver->metrics->tcp_clients, 1);
+    if (clients->resolver->config->limits.tcp_lifetime_ns > 0)
+        deadline_arm(&clients->lifetime, &client->lifetime, loop->now);
+    settle(client);
+    return STATUS_OK;
+}
+
+void tcp_client_end(struct tcp_client *client)
+{
+    client->is_ending = true;
+    settle(client);
+}
+
+/* The resolver forgets the queries one by one; their lookups go on for others and the cache. */
+static void drop_queries(struct tcp_client *client)
+{
+    struct resolver *resolver = client->clients->resolver;
+    while (!list_is_empty(&client->queries)) {
+        struct query *query = CONTAINER_OF(client->queries.next, struct query, sibling);
+        (void)release_query(client, query);
+        metric_add(&resolver->metrics->dropped_gone, 1);
+        query_drop(resolver, query);
+    }
+}
+
+void tcp_client_free(struct tcp_client *client)
+{
+    struct tcp_clients *clients = client->clients;
+    stream_close(&client->stream, FAILURE_NONE); /* so that no reply finds it open */
+    drop_queries(client);
+    assert(client->in_flight == 0);
+    deadline_cancel(&client->quiet);
+    deadline_cancel(&client->send);
+    deadline_cancel(&client->lifetime);
+    loop_cancel_task(&client->take);
+    list_remove(&client->starved);
+    list_remove(&client->link);
+    stream_free(&client->stream);
+    census_leave(&clients->census, client->place);
+    pool_give(&clients->pool, client);
+    metric_subtract(&clients->resolver->metrics->tcp_clients, 1);
+}

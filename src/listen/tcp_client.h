@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Private to listen/: one TCP client, and what all clients of a worker share. tcp.c lets clients
+ * in and holds the limits, tcp_client.c talks with one.
+ *
+ * Thread: one worker. Owner: a client belongs to its struct tcp_clients from tcp_client_open until
+ * its stream has closed. */
+#ifndef LISTEN_TCP_CLIENT_H
+#define LISTEN_TCP_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/address.h"
+#include "base/deadline.h"
+#include "base/list.h"
+#include "base/pool.h"
+#include "base/status.h"
+#include "listen/census.h"
+#include "listen/rate.h"
+#include "net/stream.h"
+#include "query/query.h"
+
+struct tcp_clients {
+    struct resolver *resolver;
+    struct pool pool; /* of struct tcp_client */
+    struct census census;
+    struct rate_bucket accepted;
+    struct list open;                   /* every client */
+    struct list starved;                /* clients with a message and no query to be had for it */
+    struct starved room;                /* waits for the resolver while `starved` is not empty */
+    struct deadline_queue idle;         /* tcp_client.quiet: timeouts.tcp_idle */
+    struct deadline_queue message;      /* tcp_client.quiet: timeouts.tcp_message */
+    struct deadline_queue send;         /* tcp_client.send: timeouts.tcp_send */
+    struct deadline_queue lifetime;     /* tcp_client.lifetime: limits.tcp_lifetime */
+    struct deadline_queue accept_again; /* tcp_listener.accept_again */
+    uint64_t next_log_ns;               /* of failing accepts */
+    bool draining;
+};
+
+/* What the peer is expected to do next, and by when. */
+enum client_wait {
+    WAIT_NOTHING, /* our turn: queries in flight, messages at hand, or not reading */
+    WAIT_QUERY,   /* first byte of a message: idle */
+    WAIT_REST,    /* the rest of one */
+};
+
+struct tcp_client {
+    struct stream stream;
+    struct tcp_clients *clients;
+    struct census_place *place;
+    struct address address;
+    struct list link;    /* tcp_clients.open */
+    struct list starved; /* tcp_clients.starved */
+    struct list queries; /* query.sibling: in flight */
+    struct deadline quiet;
+    struct deadline send;
+    struct deadline lifetime;
+    struct loop_task take; /* goes on taking messages in the next turn */
+    uint32_t in_flight;
+    uint32_t asked; /* ever */
+    uint32_t reads; /* since the last whole message */
+    enum client_wait wait;
+    bool has_buffered; /* the stream may hold whole messages */
+    bool is_ending;    /* takes no more messages; closes after its last reply */
+};
+
+/* Begins to serve an accepted socket. STATUS_FULL when all limits.tcp_clients are open. On failure
+ * the descriptor and the place stay the caller's. */
+enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct address *address,
+                            struct census_place *place);
+
+/* Takes no more messages; closes after the last reply. */
+void tcp_client_end(struct tcp_client *client);
+
+/* Drops its queries and frees everything, at once. */
+void tcp_client_free(struct tcp_client *client);
+
+/* Callbacks of the deadline queues, and of tcp_clients.room. */
+void tcp_client_on_quiet(struct deadline *deadline, uint64_t now);
+void tcp_client_on_send_timeout(struct deadline *deadline, uint64_t now);
+void tcp_client_on_lifetime(struct deadline *deadline, uint64_t now);
+void tcp_client_on_space(struct starved *room);
+
+#endif

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+/* DNS over UDP: datagrams in by recvmmsg, replies out by sendmmsg, both in batches.
+ *
+ * A datagram stays in the batch that it came in; its query keeps a parsed copy. Replies gather in a
+ * second batch, packed one behind the other, until the turn ends or the batch is full. A reply that
+ * the kernel will not take is lost and counted: UDP clients ask again, and nothing here may wait.
+ *
+ * Thread: one worker. Owner: the worker, from open to close.
+ * RFC: 1035 4.2.1, 8085 5.1.1 (reply from the address that was asked), 6891 6.2. */
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "listen/listen.h"
+#include "listen/rate.h"
+
+enum {
+    BATCH = 64,
+    BATCHES_PER_TURN = 4, /* then the other descriptors have theirs */
+    DATAGRAM_MAX = 4096, /* a longer one is cut, and its query rejected or read as far as it goes */
+    /* Not a multiple of 4096: else all datagrams of a batch compete for the same cache lines. */
+    DATAGRAM_STRIDE = DATAGRAM_MAX + 64,
+    REPLIES_SIZE = BATCH * 1232, /* more than one flush a turn only when replies are long */
+    PORTS = 65536,
+};
+static_assert((int)REPLIES_SIZE >= (int)DATAGRAM_MAX, "the longest reply fits into an empty batch");
+
+union control {
+    struct cmsghdr alignment;
+    uint8_t bytes[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+};
+
+struct batch {
+    struct mmsghdr messages[BATCH];
+    struct iovec parts[BATCH];
+    struct address peers[BATCH];
+    union control controls[BATCH];
+};
+
+struct udp_listener {
+    struct resolver *resolver;
+    struct loop_source source;
+    struct loop_task flush;
+    int fd;
+    bool is_wildcard;           /* several addresses: replies tell which one they come from */
+    struct rate_table *limiter; /* NULL: limits.udp_rate is 0 */
+    uint64_t refused_ports[PORTS / 64];
+    struct batch queries;
+    struct batch replies;
+    size_t reply_count;
+    size_t reply_bytes_used;
+    uint8_t query_bytes[BATCH][DATAGRAM_STRIDE];
+    uint8_t reply_bytes[REPLIES_SIZE];
+};
+
+/* Receiving. */
+
+static bool port_is_refused(const struct udp_listener *listener, uint16_t port)
+{
+    return listener->refused_ports[port / 64] >> (port % 64) & 1;
+}
+
+static void refuse_port(struct udp_listener *listener, uint16_t port)
+{
+    listener->refused_ports[port / 64] |= UINT64_C(1) << (port % 64);
+}
+
+static void read_pktinfo_v4(const struct cmsghdr *control, struct origin *origin)
+{
+    struct in_pktinfo info;
+    memcpy(&info, CMSG_DATA(control), sizeof(info));
+    origin->local.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = info.ipi_spec_dst};
+}
+
+static void read_pktinfo_v6(const struct cmsghdr *control, struct origin *origin)
+{
+    struct in6_pktinfo info;
+    memcpy(&info, CMSG_DATA(control), sizeof(info));
+    if (IN6_IS_ADDR_MULTICAST(&info.ipi6_addr))
+        return; /* not an address that can send: the kernel chooses */
+    origin->local.v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_addr = info.ipi6_addr};
+    if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
+        origin->interface = info.ipi6_ifindex;
+}
+
+static void read_local_address(struct msghdr *header, struct origin *origin)
+{
+    for (struct cmsghdr *control = CMSG_FIRSTHDR(header); control;
+         control = CMSG_NXTHDR(header, control)) {
+        if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO)
+            read_pktinfo_v4(control, origin);
+        else if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO)
+            read_pktinfo_v6(control, origin);
+    }
+}
+
+static void send_reply(struct query *query, const uint8_t *reply, size_t length);
+
+static const struct transport udp_transport = {.is_datagram = true, .send = send_reply};
+
+static void begin_query(struct udp_listener *listener, size_t index)
+{
+    struct resolver *resolver = listener->resolver;
+    struct mmsghdr *message = &listener->queries.messages[index];
+    struct origin origin = {
+        .transport = &udp_transport,
+        .listener = listener,
+        .client = listener->queries.peers[index],
+    };
+    if (port_is_refused(listener, address_port(&origin.client))) {
+        metric_add(&resolver->metrics->dropped_source_port, 1);
+        return;
+    }
+    if (listener->is_wildcard)
+        read_local_address(&message->msg_hdr, &origin);
+    const enum status status =
+        query_begin(resolver, &origin, listener->query_bytes[index], message->msg_len, NULL);
+    if (status == STATUS_FULL)
+        metric_add(&resolver->metrics->dropped_full, 1);
+}
+
+/* The kernel writes the lengths of what it gave; they say the room again. */
+static void reset_query_slot(struct udp_listener *listener, size_t index)
+{
+    struct msghdr *header = &listener->queries.messages[index].msg_hdr;
+    header->msg_namelen = sizeof(struct address);
+    header->msg_controllen = listener->is_wildcard ? sizeof(union control) : 0;
+}
+
+/* The datagrams taken, 0 when none waits. */
+static size_t receive_batch(struct udp_listener *listener)
+{
+    const int received = recvmmsg(listener->fd, listener->queries.messages, BATCH, 0, NULL);
+    if (received <= 0)
+        return 0; /* nothing there, or an ICMP error, which is consumed by this (FAULTS A16) */
+    metric_add(&listener->resolver->metrics->queries_udp, (uint64_t)received);
+    for (size_t i = 0; i < (size_t)received; i++) {
+        begin_query(listener, i);
+        reset_query_slot(listener, i);
+    }
+    return (size_t)received;
+}
+
+static void on_ready(struct loop_source *source, uint32_t events)
+{
+    (void)events;
+    struct udp_listener *listener = CONTAINER_OF(source, struct udp_listener, source);
+    for (size_t batches = 0; batches < BATCHES_PER_TURN; batches++) {
+        if (receive_batch(listener) < BATCH)
+            return;
+    }
+}
+
+/* Sending. */
+
+static void flush_replies(struct udp_listener *listener)
+{
+    struct mmsghdr *next = listener->replies.messages;
+    size_t left = listener->reply_count;
+    while (left > 0) {
+        const int sent = sendmmsg(listener->fd, next, (unsigned int)left, MSG_NOSIGNAL);
+        size_t done = sent > 0 ? (size_t)sent : 0;
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent <= 0) {
+            /* A full socket takes none of the rest; any other error is about this one alone. */
+            done = errno == EAGAIN ? left : 1;
+            metric_add(&listener->resolver->metrics->dropped_send, done);
+        }
+        next += done;
+        left -= done;
+    }
+    listener->reply_count = 0;
+    listener->reply_bytes_used = 0;
+}
+
+static void on_flush(struct loop_task *task)
+{
+    flush_replies(CONTAINER_OF(task, struct udp_listener, flush));
+}
+
+/* Says in `header` that the datagram leaves from the address the query was sent to (FAULTS A15). */
+static void set_source(struct msghdr *header, union control *control, const struct origin *origin)
+{
+    *control = (union control){0};
+    header->msg_control = control;
+    if (origin->local.any.sa_family == AF_INET) {
+        const struct in_pktinfo info = {.ipi_spec_dst = origin->local.v4.sin_addr};
+        header->msg_controllen = CMSG_SPACE(sizeof(info));
+        struct cmsghdr *first = CMSG_FIRSTHDR(header);
+        first->cmsg_level = IPPROTO_IP;
+        first->cmsg_type = IP_PKTINFO;
+        first->cmsg_len = CMSG_LEN(sizeof(info));
+        memcpy(CMSG_DATA(first), &info, sizeof(info));
+        return;
+    }
+    const struct in6_pktinfo info = {.ipi6_addr = origin->local.v6.sin6_addr,
+                                     .ipi6_ifindex = origin->interface};
+    header->msg_controllen = CMSG_SPACE(sizeof(info));
+    struct cmsghdr *first = CMSG_FIRSTHDR(header);
+    first->cmsg_level = IPPROTO_IPV6;
+    first->cmsg_type = IPV6_PKTINFO;
+    first->cmsg_len = CMSG_LEN(sizeof(info));
+    memcpy(CMSG_DATA(first), &info, sizeof(info));
+}
+
+/* Leaves header and question and sets TC, so that a forged client gets no more than it sent and a
+ * real one comes back over TCP (FAULTS A17). Returns the new length. */
+static size_t cut_reply(const struct query *query, uint8_t *reply, size_t length)
+{
+    size_t kept = DNS_HEADER_SIZE;
+    assert(length >= kept);
+    if (load_u16(reply + 4) > 0)
+        kept += query->message.question.name_length + DNS_QUESTION_TAIL;
+    assert(length >= kept);
+    if (length == kept)
+        return length; /* nothing but the question: no gain for anyone */
+    store_u16(reply + 2, load_u16(reply + 2) | DNS_FLAG_TC);
+    memset(reply + 6, 0, 6); /* ANCOUNT, NSCOUNT, ARCOUNT */
+    return kept;
+}
+
+static size_t limit_reply(struct udp_listener *listener, const struct query *query, uint8_t *reply,
+                          size_t length)
+{
+    const struct resolver *resolver = listener->resolver;
+    const uint32_t rate = resolver->config->limits.udp_rate;
+    if (rate_table_allow(listener->limiter, &query->origin.client, rate, resolver->loop->now))
+        return length;
+    const size_t kept = cut_reply(query, reply, length);
+    if (kept < length)
+        metric_add(&resolver->metrics->replies_rate_limited, 1);
+    return kept;
+}
+
+static void send_reply(struct query *query, const uint8_t *reply, size_t length)
+{
+    struct udp_listener *listener = query->origin.listener;
+    const struct origin *origin = &query->origin;
+    assert(length >= DNS_HEADER_SIZE && length <= DATAGRAM_MAX);
+    if (listener->reply_count == BATCH || REPLIES_SIZE - listener->reply_bytes_used < length)
+        flush_replies(listener);
+
+    const size_t index = listener->reply_count++;
+    struct batch *replies = &listener->replies;
+    uint8_t *bytes = listener->reply_bytes + listener->reply_bytes_used;
+    memcpy(bytes, reply, length);
+    if (listener->limiter)
+        length = limit_reply(listener, query, bytes, length);
+    listener->reply_bytes_used += length;
+
+    struct msghdr *header = &replies->messages[index].msg_hdr;
+    replies->parts[index] = (struct iovec){.iov_base = bytes, .iov_len = length};
+    replies->peers[index] = origin->client;
+    header->msg_namelen = address_length(&origin->client);
+    header->msg_control = NULL;
+    header->msg_controllen = 0;
+    if (origin->local.any.sa_family != AF_UNSPEC)
+        set_source(header, &replies->controls[index], origin);
+    loop_defer(listener->resolver->loop, &listener->flush, LOOP_FLUSH);
+}
+
+/* From open to close. */
+
+static void prepare_batches(struct udp_listener *listener)
+{
+    for (size_t i = 0; i < BATCH; i++) {
+        struct batch *queries = &listener->queries;
+        queries->parts[i] =
+            (struct iovec){.iov_base = listener->query_bytes[i], .iov_len = DATAGRAM_MAX};
+        queries->messages[i].msg_hdr = (struct msghdr){
+            .msg_name = &queries->peers[i],
+            .msg_iov = &queries->parts[i],
+            .msg_iovlen = 1,
+            .msg_control = listener->is_wildcard ? &queries->controls[i] : NULL,
+        };
+        reset_query_slot(listener, i);
+        listener->replies.messages[i].msg_hdr = (struct msghdr){
+            .msg_name = &listener->replies.peers[i],
+            .msg_iov = &listener->replies.parts[i],
+            .msg_iovlen = 1,
+        };
+    }
+}
+
+static void refuse_ports(struct udp_listener *listener, const struct config *config)
+{
+    refuse_port(listener, 0); /* no reply could be sent there */
+    for (size_t i = 0; i < config->refused_source_port_count; i++)
+        refuse_port(listener, config->refused_source_ports[i]);
+}
+
+enum status udp_open(struct resolver *resolver, int fd, const struct address *address,
+                     struct udp_listener **out)
+{
+    /* Large, so pages of its own: those of a quiet listener are never touched. */
+    struct udp_listener *listener = calloc(1, sizeof(*listener));
+    if (!listener)
+        return STATUS_SYSTEM;
+    listener->resolver = resolver;
+    listener->fd = fd;
+    listener->is_wildcard = address_is_any(address);
+    listener->source = (struct loop_source){.fd = -1, .on_ready = on_ready};
+    loop_task_init(&listener->flush, on_flush);
+    refuse_ports(listener, resolver->config);
+    prepare_batches(listener);
+    if (resolver->config->limits.udp_rate > 0) {
+        listener->limiter = rate_table_open();
+        if (!listener->limiter)
+            goto fail;
+    }
+    if (loop_add(resolver->loop, &listener->source, fd, EPOLLIN) != STATUS_OK)
+        goto fail;
+    *out = listener;
+    return STATUS_OK;
+
+fail:
+    rate_table_close(listener->limiter);
+    free(listener);
+    return STATUS_SYSTEM;
+}
+
+void udp_stop(struct udp_listener *listener)
+{
+    loop_remove(listener->resolver->loop, &listener->source);
+}
+
+void udp_close(struct udp_listener *listener)
+{
+    if (!listener)
+        return;
+    udp_stop(listener);
+    loop_cancel_task(&listener->flush);
+    flush_replies(listener);
+    close(listener->fd);
+    rate_table_close(listener->limiter);
+    free(listener);
+}
