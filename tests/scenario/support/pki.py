@@ -13,9 +13,11 @@
     pki["common-name"]     CN=upstream.test and no subjectAltName
     pki["wildcard"]        DNS:*.upstream.test, good for dns.upstream.test
     pki["wildcard-top"]    DNS:*.test              pki["wildcard-all"]  DNS:*
-    pki["wildcard-part"]   DNS:up*.test
+    pki["wildcard-part"]   DNS:u*.upstream.test
+    pki["both"]            DNS:upstream.test, DNS:other.test, IP:127.0.0.1
     pki["client-only"]     extended key usage clientAuth
-    pki["long-chain"]      good, with some 100 KB of needless certificates behind it
+    pki["long-chain"]      good, with 60 KB of needless certificates behind it
+    pki["endless-chain"]   good, with 150 KB of them: more than OpenSSL reads
 
 They are made when first asked for.
 """
@@ -49,9 +51,11 @@ _RECIPES = {
     "wildcard": {"names": ["*.upstream.test"], "common_name": "wildcard"},
     "wildcard-top": {"names": ["*.test"], "common_name": "wildcard"},
     "wildcard-all": {"names": ["*"], "common_name": "wildcard"},
-    "wildcard-part": {"names": ["up*.test"], "common_name": "wildcard"},
+    "wildcard-part": {"names": ["u*.upstream.test"], "common_name": "wildcard"},
+    "both": {"names": [NAME, "other.test", "127.0.0.1"]},
     "client-only": {"names": [NAME], "usage": ExtendedKeyUsageOID.CLIENT_AUTH},
-    "long-chain": {"names": [NAME, "127.0.0.1"], "padding_size": 100_000},
+    "long-chain": {"names": [NAME, "127.0.0.1"], "padding_size": 60_000},
+    "endless-chain": {"names": [NAME, "127.0.0.1"], "padding_size": 150_000},
 }
 
 

@@ -399,8 +399,8 @@ class Upstream:
     receive_buffer     SO_RCVBUF of its connections, to make a window that fills soon
     alpn               protocols it takes, best first; () for none
 
-    Set at any time: on_accept, on_open, on_query; keepalive_100ms (the RFC 7828 option of answers to
-    queries that have it; None: not sent); padding (block size of padded answers, 0: none).
+    Set at any time: on_accept, on_open, on_query; keepalive_100ms (the RFC 7828 option, for queries
+    that have it; None: not sent); padding (block size of padded answers, 0: none).
     """
 
     def __init__(self, certificate, *, address="127.0.0.1", port=None, tls=None, curve=None,
@@ -592,16 +592,11 @@ class FullListener:
 
 # Ready-made hooks for on_query.
 
-def answer_all(_query):
-    """The zone's answer, at once."""
-    _query.answer()
-
-
 def never(_query):
     """No answer at all."""
 
 
-def first(count, then, hook):
+def first(count, hook, then=Query.answer):
     """`hook` for the first `count` queries, `then` for all later ones."""
     numbers = itertools.count()
     return lambda query: (hook if next(numbers) < count else then)(query)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an upstream is chosen, and how one that failed is left and found again."""
+
+import itertools
+import time
+
+import dns.rcode
+import pytest
+
+from support.proxy import make_query
+from support.waiting import eventually
+
+UP = "dnsproxy_upstream_up"
+
+
+def ask(proxy, count, prefix):
+    replies = proxy.ask_all([make_query(f"{prefix}{number}.test") for number in range(count)])
+    assert all(reply.rcode() == dns.rcode.NOERROR for reply in replies)
+
+
+def ask_in_turn(proxy, count, prefix):
+    for number in range(count):
+        assert proxy.query(f"{prefix}{number}.test").rcode() == dns.rcode.NOERROR
+
+
+def test_ordered_asks_the_first_alone(start_upstream, start_proxy):
+    upstreams = [start_upstream() for _ in range(3)]
+    proxy = start_proxy(*upstreams, config={"strategy": "ordered"})
+    ask(proxy, 100, "a")
+    assert [len(upstream.queries) for upstream in upstreams] == [100, 0, 0]
+    upstreams[0].go_down()
+    ask(proxy, 100, "b")
+    assert len(upstreams[1].queries) == 100 and len(upstreams[2].queries) == 0
+
+
+def test_ordered_goes_back_to_the_first_when_it_recovers(start_upstream, start_proxy):
+    one, two = start_upstream(), start_upstream()
+    proxy = start_proxy(one, two, config={"strategy": "ordered"})
+    ask(proxy, 5, "before")
+    one.go_down()
+    ask_in_turn(proxy, 20, "down")
+    assert proxy.metric(UP, upstream=one.label) == 0
+    one.listen()
+    numbers = itertools.count()
+    eventually(lambda: proxy.query(f"trial{next(numbers)}.test")
+               and proxy.metric(UP, upstream=one.label) == 1)
+    seen = len(one.queries)
+    ask_in_turn(proxy, 10, "after")
+    assert len(one.queries) == seen + 10
+
+
+def test_weighted_follows_the_weights(start_upstream, start_proxy):
+    light, heavy, equal = start_upstream(), start_upstream(), start_upstream()
+    proxy = start_proxy({"url": light.url(), "weight": 1}, {"url": heavy.url(), "weight": 8},
+                        {"url": equal.url()}, config={"strategy": "weighted"})
+    ask(proxy, 1000, "w")
+    counts = [len(upstream.queries) for upstream in (light, heavy, equal)]
+    assert sum(counts) == 1000
+    # 100, 800 and 100 are expected; four standard deviations either way.
+    assert 62 <= counts[0] <= 138 and 749 <= counts[1] <= 851 and 62 <= counts[2] <= 138
+
+
+def names_of(upstream):
+    return set(upstream.names())
+
+
+def test_hash_keeps_a_name_with_its_upstream(start_upstream, start_proxy):
+    upstreams = [start_upstream() for _ in range(3)]
+    proxy = start_proxy(*upstreams, config={"strategy": "hash", "cache": {"size": 0}})
+    for _ in range(3):
+        ask(proxy, 90, "h")
+    sets = [names_of(upstream) for upstream in upstreams]
+    assert sum(map(len, sets)) == 90  # no name at two upstreams
+    assert all(10 <= len(names) <= 55 for names in sets)
+    kept = sets[0], sets[1]
+    upstreams[2].go_down()
+    ask_in_turn(proxy, 90, "h")
+    # The names of the one that is down move; those of the others stay.
+    assert kept[0] <= names_of(upstreams[0]) and kept[1] <= names_of(upstreams[1])
+    assert not kept[0] & names_of(upstreams[1]) and not kept[1] & names_of(upstreams[0])
+
+
+def test_fastest_prefers_the_quick_one(start_upstream, start_proxy):
+    slow, quick = start_upstream(), start_upstream()
+    slow.on_query = lambda query: query.answer(after=0.03)
+    proxy = start_proxy(slow, quick, config={"strategy": "fastest"})
+    ask_in_turn(proxy, 100, "f")
+    assert len(quick.queries) >= 90
+    assert len(slow.queries) + len(quick.queries) <= 110
+    assert (proxy.metric("dnsproxy_upstream_rtt_seconds", upstream=slow.label)
+            > proxy.metric("dnsproxy_upstream_rtt_seconds", upstream=quick.label))
+
+
+def test_fastest_is_the_default(start_upstream, start_proxy):
+    slow, quick = start_upstream(), start_upstream()
+    slow.on_query = lambda query: query.answer(after=0.03)
+    proxy = start_proxy(slow, quick)
+    ask_in_turn(proxy, 50, "d")
+    assert len(quick.queries) >= 40
+
+
+@pytest.mark.parametrize("strategy", ["fastest", "ordered", "weighted", "hash"])
+def test_F18_each_strategy_survives_the_loss_of_an_upstream(start_upstream, start_proxy, strategy):
+    one, two = start_upstream(), start_upstream()
+    proxy = start_proxy(one, two, config={"strategy": strategy})
+    ask(proxy, 20, "both")
+    one.go_down()
+    ask_in_turn(proxy, 40, "left")
+    assert proxy.metric(UP, upstream=two.label) == 1
+    assert proxy.metric(UP, upstream=one.label) == 0
+    assert proxy.metric("dnsproxy_replies_total", rcode="SERVFAIL") == 0
+
+
+def test_F20_upstream_that_is_down_is_tried_with_back_off_and_without_queries(start_upstream,
+                                                                            start_proxy):
+    down, good = start_upstream(), start_upstream()
+    down.on_accept = lambda connection: connection.close()
+    proxy = start_proxy(down, good, config={"strategy": "ordered"})
+    end = time.monotonic() + 2.5
+    numbers = itertools.count()
+    while time.monotonic() < end:
+        started = time.monotonic()
+        assert proxy.query(f"busy{next(numbers)}.test").rcode() == dns.rcode.NOERROR
+        assert time.monotonic() - started < 0.5
+    # Two failures, then trials after about 0.2, 0.4, 0.8 and 1.6 s: no storm.
+    assert 3 <= len(down.connections) <= 9
+    assert down.application_bytes() == 0
+    assert len(proxy.logs("upstream_failed", upstream=down.label)) <= 5
+    down.on_accept = lambda connection: None
+    eventually(lambda: proxy.query(f"busy{next(numbers)}.test")
+               and proxy.metric(UP, upstream=down.label) == 1)
+    proxy.query("back.test")
+    assert down.names()[-1] == "back.test."
+
+
+def test_F20_upstream_that_handshakes_and_never_answers_is_left(start_upstream, start_proxy):
+    """The trial connection succeeds every time; the queries are what tells."""
+    silent, good = start_upstream(), start_upstream()
+    silent.on_query = lambda query: None
+    proxy = start_proxy(silent, good, config={"strategy": "ordered",
+                                              "timeouts": {"request": "200ms"}})
+    started = time.monotonic()
+    ask_in_turn(proxy, 30, "hang")
+    # Not every query may pay for finding out.
+    assert time.monotonic() - started < 3.0
+    assert len(good.queries) == 30
+    assert proxy.metric("dnsproxy_upstream_failures_total", upstream=silent.label,
+                        cause="request_timeout") >= 1
