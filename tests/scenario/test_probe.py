@@ -6,7 +6,9 @@ import re
 import subprocess
 import time
 
+import dns.message
 import dns.rcode
+import dns.rrset
 import pytest
 
 from support import ports
@@ -44,6 +46,24 @@ class Probe:
         ends = starts[1:] + [None]
         return {title: line[start:end].strip()
                 for title, start, end in zip(TITLES, starts, ends)}
+
+
+def make_root_answer(query):
+    answer = dns.message.make_response(query.message)
+    answer.answer.append(dns.rrset.from_text(".", 518400, "IN", "NS", "a.root-servers.net.",
+                                             "b.root-servers.net."))
+    query.connection.upstream.add_options(query, answer)
+    return answer
+
+
+@pytest.fixture
+def start_upstream(start_upstream):
+    """An upstream that knows the root's servers."""
+    def start(*arguments, **how):
+        upstream = start_upstream(*arguments, **how)
+        upstream.on_query = lambda query: query.reply(make_root_answer(query))
+        return upstream
+    return start
 
 
 @pytest.fixture
@@ -112,7 +132,6 @@ def test_E1_bad_certificate_is_named_and_asked_nothing(probe, start_upstream, ce
     assert row["CERTIFICATE"] == text
     assert row["QUERY"] == row["CIPHER"] == "-"
     assert result.notes[0].startswith(f"failed: {text}")
-    assert f"sha256/{upstream.certificate.pin}" in result.notes[1]
     assert upstream.application_bytes() == 0
 
 
@@ -141,7 +160,7 @@ def test_upstreams_that_say_nothing_take_no_longer_than_one(probe, start_upstrea
 
 
 def refuse(query):
-    answer = query.make_answer()
+    answer = make_root_answer(query)
     answer.set_rcode(dns.rcode.REFUSED)
     query.reply(answer)
 
@@ -149,7 +168,7 @@ def refuse(query):
 @pytest.mark.parametrize("on_query, text", [
     (refuse, "upstream answered REFUSED"),
     (lambda query: query.reply(b"\0\1\0"), "malformed answer"),
-    (lambda query: query.reply(b"\xff\xff" + query.make_answer().to_wire()[2:]),
+    (lambda query: query.reply(b"\xff\xff" + make_root_answer(query).to_wire()[2:]),
      "answers that break the protocol"),
     (lambda query: query.connection.close(), "connection closed before the answer"),
     (lambda query: query.connection.reset(), "connection reset before the answer"),
