@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 FROM debian:bookworm-slim AS build
-RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-        gcc libc6-dev pkgconf meson ninja-build libssl-dev libyaml-dev libmicrohttpd-dev ca-certificates
+COPY packaging/need /need
+RUN /need build
 WORKDIR /source
 COPY . .
 RUN meson setup /build . -Dtests=disabled '-Ddefault_listen=0.0.0.0:53 [::]:53' && ninja -C /build dnsproxy
@@ -12,7 +12,6 @@ RUN set -eu; mkdir -p /image/etc/ssl/certs; \
     cp -L /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/; \
     echo 'dnsproxy:x:65532:65532::/:/dnsproxy' >/image/etc/passwd; \
     echo 'dnsproxy:x:65532:' >/image/etc/group; \
-    LD_TRACE_LOADED_OBJECTS=1 chroot /image /dnsproxy; \
     chroot /image /dnsproxy --version
 
 FROM scratch
