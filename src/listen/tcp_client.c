@@ -49,6 +49,10 @@ static bool release_query(struct tcp_client *client, struct query *query)
     assert(client->in_flight > 0);
     list_remove(&query->sibling);
     client->in_flight--;
+    /* Not at once, so that a client at its limit is not paused and resumed for every message. */
+    const uint32_t limit = client->clients->resolver->config->limits.tcp_queries;
+    if (client->in_flight < limit - limit / 8)
+        client->is_at_limit = false;
     return true;
 }
 
@@ -79,18 +83,10 @@ static const struct transport tcp_transport = {.send = send_reply, .drop = drop_
 
 /* Messages. */
 
-/* A paused client waits until some of its queries are answered, so that one at its limit does not
- * pause and resume for every single message. */
-static uint32_t in_flight_limit(const struct tcp_client *client)
-{
-    const uint32_t limit = client->clients->resolver->config->limits.tcp_queries;
-    return client->stream.reading_paused ? limit - limit / 8 : limit;
-}
-
 static bool may_take(const struct tcp_client *client)
 {
     return client->stream.state == STREAM_OPEN && !client->is_ending &&
-           !list_is_linked(&client->starved) && client->in_flight < in_flight_limit(client) &&
+           !list_is_linked(&client->starved) && !client->is_at_limit &&
            stream_unsent(&client->stream) < OUT_HIGH;
 }
 
@@ -119,9 +115,11 @@ static void begin_query(struct tcp_client *client, const uint8_t *message, size_
     if (query) {
         list_append(&client->queries, &query->sibling);
         client->in_flight++;
+        client->is_at_limit = client->in_flight >= resolver->config->limits.tcp_queries;
     }
     client->asked++;
-    if (client->asked == resolver->config->limits.tcp_queries_total)
+    const uint32_t total = resolver->config->limits.tcp_queries_total;
+    if (total > 0 && client->asked >= total)
         client->is_ending = true;
 }
 

@@ -60,6 +60,7 @@ struct tcp_client {
     uint32_t asked; /* ever */
     uint32_t reads; /* since the last whole message */
     enum client_wait wait;
+    bool is_at_limit;  /* limits.tcp_queries in flight, not yet clearly less again */
     bool has_buffered; /* the stream may hold whole messages */
     bool is_ending;    /* takes no more messages; closes after its last reply */
 };

@@ -1,0 +1,899 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The TCP listener and its clients with real sockets on loopback over a fake query layer. */
+#include "fake_query.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "listen/listen.h"
+#include "listen/tcp_client.h"
+#include "net/socket.h"
+#include "observe/log.h"
+
+enum { CLIENTS_MAX = 16, FRAME_SIZE = 2 + QUERY_SIZE };
+
+static struct tcp_clients *clients;
+static struct tcp_listener *listener;
+static struct address server;
+static int sockets[CLIENTS_MAX]; /* the clients' ends; closed by teardown */
+static size_t socket_count;
+static size_t logged;
+
+void log_event(enum log_level level, const char *event, ...)
+{
+    (void)level;
+    assert_string_equal(event, "accept_failed");
+    logged++;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    clients = NULL;
+    listener = NULL;
+    socket_count = 0;
+    logged = 0;
+    fake_open();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    tcp_close(listener);
+    tcp_clients_close(clients);
+    for (size_t i = 0; i < socket_count; i++)
+        close(sockets[i]);
+    fake_close();
+    return 0;
+}
+
+static void serve(void)
+{
+    fake_start();
+    assert_int_equal(address_parse("127.0.0.1", 53, &server), STATUS_OK);
+    server.v4.sin_port = 0;
+    int fd;
+    assert_int_equal(socket_listen_tcp(&server, &fd), STATUS_OK);
+    socklen_t length = sizeof(server);
+    assert_int_equal(getsockname(fd, &server.any, &length), 0);
+    assert_int_equal(tcp_clients_open(&fake.resolver, &clients), STATUS_OK);
+    assert_int_equal(tcp_open(clients, fd, &listener), STATUS_OK);
+}
+
+/* From `source`, in the kernel's queue of the listener. Non-blocking from then on. */
+static int connect_from(const char *source)
+{
+    struct address from;
+    assert_int_equal(address_parse(source, 53, &from), STATUS_OK);
+    from.v4.sin_port = 0;
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_true(socket_count < CLIENTS_MAX);
+    sockets[socket_count++] = fd;
+    assert_int_equal(bind(fd, &from.any, address_length(&from)), 0);
+    assert_int_equal(connect(fd, &server.any, address_length(&server)), 0);
+    assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    return fd;
+}
+
+static int connect_client(void)
+{
+    return connect_from("127.0.0.1");
+}
+
+/* Not closed again by teardown. */
+static void close_client(int fd)
+{
+    for (size_t i = 0; i < socket_count; i++) {
+        if (sockets[i] == fd)
+            sockets[i--] = sockets[--socket_count];
+    }
+    close(fd);
+}
+
+static size_t frame(uint8_t *out, uint16_t id, char kind)
+{
+    store_u16(out, QUERY_SIZE);
+    return 2 + fake_query(out + 2, id, kind);
+}
+
+/* Sends everything, turning the loop while the socket is full. */
+static void send_bytes(int fd, const uint8_t *bytes, size_t length)
+{
+    for (size_t sent = 0; sent < length;) {
+        const ssize_t now = send(fd, bytes + sent, length - sent, MSG_NOSIGNAL);
+        if (now > 0)
+            sent += (size_t)now;
+        else
+            assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_MILLISECOND));
+    }
+}
+
+static void ask(int fd, uint16_t id, char kind)
+{
+    uint8_t bytes[FRAME_SIZE];
+    send_bytes(fd, bytes, frame(bytes, id, kind));
+}
+
+/* `count` queries with the IDs 0, 1, ... in one segment (or as few as it takes). */
+static void ask_many(int fd, size_t count, char kind)
+{
+    uint8_t *bytes = malloc(count * FRAME_SIZE);
+    assert_non_null(bytes);
+    for (size_t i = 0; i < count; i++)
+        frame(bytes + i * FRAME_SIZE, (uint16_t)i, kind);
+    send_bytes(fd, bytes, count * FRAME_SIZE);
+    free(bytes);
+}
+
+/* Exactly `length` bytes, turning the loop until they are there. */
+static void receive_bytes(int fd, uint8_t *bytes, size_t length)
+{
+    size_t received = 0;
+    ssize_t now = 0;
+    while (received < length) {
+        TURN_UNTIL((now = recv(fd, bytes + received, length - received, 0)) >= 0);
+        assert_int_not_equal(now, 0);
+        received += (size_t)now;
+    }
+}
+
+/* The ID of the next reply. */
+static uint16_t await_any_reply(int fd)
+{
+    uint8_t reply[65535];
+    receive_bytes(fd, reply, 2);
+    const size_t length = load_u16(reply);
+    assert_int_equal(length, fake.reply_length ? fake.reply_length : QUERY_SIZE);
+    receive_bytes(fd, reply, length);
+    return load_u16(reply);
+}
+
+static void await_reply(int fd, uint16_t id)
+{
+    assert_int_equal(await_any_reply(fd), id);
+}
+
+/* True when the server has ended the connection; throws away what else came. */
+static bool has_ended(int fd)
+{
+    uint8_t bytes[4096];
+    ssize_t length;
+    while ((length = recv(fd, bytes, sizeof(bytes), 0)) > 0)
+        ;
+    return length == 0 || errno != EAGAIN;
+}
+
+static void await_end(int fd)
+{
+    uint8_t byte;
+    ssize_t length;
+    TURN_UNTIL((length = recv(fd, &byte, 1, 0)) != -1 || errno != EAGAIN);
+    assert_true(length <= 0);
+}
+
+/* Ended by FIN: everything before has arrived. */
+static void await_clean_end(int fd)
+{
+    uint8_t byte;
+    ssize_t length;
+    TURN_UNTIL((length = recv(fd, &byte, 1, 0)) != -1 || errno != EAGAIN);
+    assert_int_equal(length, 0);
+}
+
+static bool is_served(int fd)
+{
+    ask(fd, 4711, 'a');
+    await_reply(fd, 4711);
+    return true;
+}
+
+static void turn_for(uint64_t duration_ns)
+{
+    const uint64_t end_ns = loop_clock() + duration_ns;
+    while (loop_clock() < end_ns)
+        assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_MILLISECOND));
+}
+
+/* The only client that is open. */
+static const struct tcp_client *only_client(void)
+{
+    assert_int_equal(METRIC(tcp_clients), 1);
+    return CONTAINER_OF(clients->open.next, struct tcp_client, link);
+}
+
+static void B1_query_is_answered(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    ask(fd, 1, 'a');
+    await_reply(fd, 1);
+    ask(fd, 2, 'w');
+    TURN_UNTIL(fake_waiting_count() == 1);
+    fake_answer(fake_waiting(0));
+    await_reply(fd, 2);
+    assert_int_equal(METRIC(queries_tcp), 2);
+    assert_int_equal(METRIC(tcp_accepted), 1);
+    assert_false(fake.last_origin.transport->is_datagram);
+    assert_int_equal(fake.last_origin.local.any.sa_family, AF_UNSPEC);
+    struct address from = {0};
+    socklen_t length = sizeof(from);
+    assert_int_equal(getsockname(fd, &from.any, &length), 0);
+    assert_true(address_equal(&fake.last_origin.client, &from));
+}
+
+static void B1_query_split_at_every_byte_is_answered(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    for (size_t split = 1; split < FRAME_SIZE; split++) {
+        uint8_t bytes[FRAME_SIZE];
+        frame(bytes, (uint16_t)split, 'a');
+        send_bytes(fd, bytes, split);
+        const uint64_t received = split + (split - 1) * FRAME_SIZE;
+        TURN_UNTIL(!list_is_empty(&clients->open) &&
+                   only_client()->stream.bytes_received == received);
+        assert_int_equal(fake.begun, split - 1);
+        send_bytes(fd, bytes + split, FRAME_SIZE - split);
+        await_reply(fd, (uint16_t)split);
+    }
+}
+
+static void B1_thousand_queries_in_one_segment_are_answered(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 1000, 'a');
+    for (uint16_t id = 0; id < 1000; id++)
+        await_reply(fd, id);
+}
+
+static void B2_length_below_a_header_closes_that_connection_only(void **state)
+{
+    (void)state;
+    serve();
+    const int other = connect_client();
+    for (uint8_t length = 0; length < DNS_HEADER_SIZE; length++) {
+        const int fd = connect_client();
+        uint8_t bytes[FRAME_SIZE] = {0, length};
+        send_bytes(fd, bytes, sizeof(bytes));
+        await_end(fd);
+        close_client(fd);
+        TURN_UNTIL(METRIC(tcp_clients) == 1);
+    }
+    assert_int_equal(fake.begun, 0);
+    assert_true(is_served(other));
+}
+
+static void B2_many_empty_frames_end_in_one_close(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    static const uint8_t zeros[200000];
+    size_t sent = 0;
+    while (sent < sizeof(zeros)) { /* until the server resets the connection */
+        const ssize_t now = send(fd, zeros + sent, sizeof(zeros) - sent, MSG_NOSIGNAL);
+        if (now < 0 && errno != EAGAIN)
+            break;
+        sent += now > 0 ? (size_t)now : 0;
+        assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_MILLISECOND));
+    }
+    TURN_UNTIL(METRIC(tcp_accepted) == 1 && METRIC(tcp_clients) == 0);
+    assert_int_equal(fake.begun, 0);
+}
+
+static void B2_length_beyond_the_message_waits_for_the_deadline(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_message_ns = 30 * NANOSECONDS_PER_MILLISECOND;
+    serve();
+    const int fd = connect_client();
+    uint8_t bytes[FRAME_SIZE];
+    frame(bytes, 1, 'a');
+    store_u16(bytes, QUERY_SIZE + 1);
+    send_bytes(fd, bytes, sizeof(bytes));
+    await_end(fd);
+    assert_int_equal(fake.begun, 0);
+}
+
+static void B3_bytes_that_trickle_do_not_extend_the_message_deadline(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_message_ns = 100 * NANOSECONDS_PER_MILLISECOND;
+    serve();
+    const int fd = connect_client();
+    const uint8_t length[2] = {0xff, 0xff};
+    send_bytes(fd, length, 2);
+    size_t trickled = 0;
+    const uint64_t give_up_ns = loop_clock() + 10 * NANOSECONDS_PER_SECOND;
+    while (!has_ended(fd)) {
+        (void)send(fd, "x", 1, MSG_NOSIGNAL);
+        trickled++;
+        turn_for(5 * NANOSECONDS_PER_MILLISECOND);
+        assert_true(loop_clock() < give_up_ns);
+    }
+    assert_true(trickled > 1);
+    assert_true(trickled < 1000); /* it was not the cap on reads */
+}
+
+static void B3_each_message_has_a_deadline_of_its_own(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_message_ns = 200 * NANOSECONDS_PER_MILLISECOND;
+    serve();
+    const int fd = connect_client();
+    uint8_t bytes[FRAME_SIZE];
+    frame(bytes, 1, 'a');
+    send_bytes(fd, bytes, 5);
+    for (int i = 0; i < 10; i++) { /* always in the midst of a message, 400 ms in all */
+        turn_for(40 * NANOSECONDS_PER_MILLISECOND);
+        send_bytes(fd, bytes + 5, FRAME_SIZE - 5);
+        send_bytes(fd, bytes, 5);
+        await_reply(fd, 1);
+    }
+}
+
+static void B3_reads_without_a_message_are_capped(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    const uint8_t length[2] = {0xff, 0xff};
+    send_bytes(fd, length, 2);
+    TURN_UNTIL(METRIC(tcp_clients) == 1);
+    size_t trickled = 0;
+    while (METRIC(tcp_clients) == 1 && trickled < 5000) {
+        (void)send(fd, "x", 1, MSG_NOSIGNAL);
+        trickled++;
+        assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_MILLISECOND));
+    }
+    assert_in_range(trickled, 1000, 1100);
+}
+
+static void B4_client_that_never_reads_is_bounded_and_closed(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_send_ns = 200 * NANOSECONDS_PER_MILLISECOND;
+    fake.reply_length = 4000;
+    serve();
+    const int other = connect_client();
+    assert_true(is_served(other));
+    const int fd = connect_client();
+    const int size = 4096;
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+    uint8_t bytes[FRAME_SIZE];
+    frame(bytes, 1, 'a');
+    size_t asked = 0;
+    size_t unsent_most = 0;
+    TURN_UNTIL(METRIC(tcp_clients) == 2);
+    struct tcp_client *client = CONTAINER_OF(clients->open.previous, struct tcp_client, link);
+    const uint64_t give_up_ns = loop_clock() + 30 * NANOSECONDS_PER_SECOND;
+    while (METRIC(tcp_clients) == 2 && loop_clock() < give_up_ns) {
+        if (asked < 10000 && send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL) == sizeof(bytes))
+            asked++;
+        assert_true(loop_turn(&fake.loop, 0));
+        if (METRIC(tcp_clients) == 2 && stream_unsent(&client->stream) > unsent_most)
+            unsent_most = stream_unsent(&client->stream);
+        if (asked % 64 == 0)
+            assert_true(is_served(other));
+    }
+    assert_int_equal(METRIC(tcp_clients), 1); /* closed at the send deadline */
+    assert_true(unsent_most > 0);
+    assert_true(unsent_most < 256 * 1024);
+    assert_true(is_served(other));
+}
+
+static void B4_client_that_reads_slowly_is_kept(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_send_ns = 300 * NANOSECONDS_PER_MILLISECOND;
+    fake.reply_length = 60000;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 400, 'a'); /* 24 MB, far more than the sockets hold */
+    for (uint16_t id = 0; id < 400; id++) {
+        await_reply(fd, id);
+        if (id % 40 == 0)
+            turn_for(50 * NANOSECONDS_PER_MILLISECOND);
+    }
+}
+
+static void B4_reply_that_finds_no_room_closes_the_client(void **state)
+{
+    (void)state;
+    fake.reply_length = 65535;
+    serve();
+    const int other = connect_client();
+    const int fd = connect_client();
+    ask_many(fd, 10, 'w');
+    TURN_UNTIL(fake_waiting_count() == 10);
+    while (fake_waiting_count() > 0) /* 655 kB in one turn */
+        fake_answer(fake_waiting(0));
+    await_end(fd);
+    assert_true(METRIC(dropped_gone) > 0);
+    TURN_UNTIL(METRIC(tcp_clients) == 1);
+    fake.reply_length = 0;
+    assert_true(is_served(other));
+}
+
+static void B5_reset_gives_every_query_back(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 50, 'w');
+    TURN_UNTIL(fake_waiting_count() == 50);
+    const struct linger reset = {.l_onoff = 1};
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
+    close_client(fd);
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+    assert_int_equal(fake.dropped, 50);
+    assert_int_equal(METRIC(dropped_gone), 50);
+    assert_int_equal(fake.resolver.queries.in_use, 0);
+}
+
+static void B5_client_at_its_limit_that_resets_is_noticed(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_queries = 5;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 50, 'w');
+    TURN_UNTIL(fake_waiting_count() == 5);
+    const struct linger reset = {.l_onoff = 1};
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
+    close_client(fd);
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+    assert_int_equal(fake.dropped, 5);
+}
+
+static void B5_replies_to_a_client_that_has_closed_do_no_harm(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 50, 'w');
+    TURN_UNTIL(fake_waiting_count() == 50);
+    close_client(fd);
+    while (fake_waiting_count() > 0) {
+        fake_answer(fake_waiting(0));
+        assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_MILLISECOND));
+    }
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+    assert_int_equal(fake.resolver.queries.in_use, 0);
+}
+
+static void B6_pipelined_queries_answered_at_once_need_no_stack(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 10000, 'a');
+    for (size_t id = 0; id < 10000; id++)
+        await_reply(fd, (uint16_t)id);
+    assert_int_equal(fake.begun, 10000);
+    assert_true(fake.stack_highest - fake.stack_lowest < 4096);
+}
+
+static void B7_replies_leave_in_the_order_of_their_answers(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    ask(fd, 1, 'w');
+    ask(fd, 2, 'w');
+    ask(fd, 3, 'a');
+    await_reply(fd, 3);
+    fake_answer(fake_waiting(1));
+    await_reply(fd, 2);
+    fake_answer(fake_waiting(0));
+    await_reply(fd, 1);
+}
+
+static void B7_same_id_twice_in_flight_is_answered_twice(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    ask(fd, 9, 'w');
+    ask(fd, 9, 'w');
+    TURN_UNTIL(fake_waiting_count() == 2);
+    fake_answer(fake_waiting(0));
+    fake_answer(fake_waiting(0));
+    await_reply(fd, 9);
+    await_reply(fd, 9);
+}
+
+static void B8_half_close_delivers_everything_then_ends(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 3, 'w');
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    TURN_UNTIL(fake_waiting_count() == 3 && only_client()->stream.ended);
+    while (fake_waiting_count() > 0)
+        fake_answer(fake_waiting(0));
+    for (uint16_t id = 0; id < 3; id++)
+        await_reply(fd, id);
+    await_clean_end(fd);
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+}
+
+static void B8_half_close_behind_many_queries_loses_none(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_queries = 7;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 1000, 'a');
+    ask_many(fd, 20, 'w');
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    for (uint16_t id = 0; id < 1000; id++)
+        await_reply(fd, id);
+    for (uint16_t id = 0; id < 20; id++) {
+        TURN_UNTIL(fake_waiting_count() > 0);
+        fake_answer(fake_waiting(0));
+        await_reply(fd, id);
+    }
+    await_clean_end(fd);
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+}
+
+static void B8_half_close_within_a_message_ends_at_once(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    uint8_t bytes[FRAME_SIZE];
+    frame(bytes, 1, 'a');
+    send_bytes(fd, bytes, FRAME_SIZE - 1);
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    await_end(fd);
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+}
+
+static void B9_address_above_its_limit_is_refused(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_clients_per_address = 2;
+    serve();
+    const int first = connect_client();
+    const int second = connect_client();
+    const int third = connect_client();
+    await_end(third);
+    assert_int_equal(METRIC(tcp_refused), 1);
+    assert_int_equal(METRIC(tcp_clients), 2);
+    const int elsewhere = connect_from("127.0.0.2");
+    assert_true(is_served(first) && is_served(second) && is_served(elsewhere));
+    close_client(first);
+    TURN_UNTIL(METRIC(tcp_clients) == 2);
+    assert_true(is_served(connect_client()));
+}
+
+static void B9_clients_above_the_limit_are_refused(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_clients = 2;
+    serve();
+    const int first = connect_from("127.0.0.1");
+    const int second = connect_from("127.0.0.2");
+    await_end(connect_from("127.0.0.3"));
+    await_end(connect_from("127.0.0.1"));
+    assert_int_equal(METRIC(tcp_refused), 2);
+    assert_true(is_served(first) && is_served(second));
+}
+
+static void B9_connections_above_the_rate_are_refused(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_accept_rate = 2;
+    serve();
+    int fds[6];
+    for (int i = 0; i < 6; i++)
+        fds[i] = connect_client();
+    TURN_UNTIL(METRIC(tcp_accepted) + METRIC(tcp_refused) == 6);
+    assert_true(METRIC(tcp_refused) >= 1);
+    assert_true(METRIC(tcp_accepted) >= 2);
+    assert_true(is_served(fds[0]) && is_served(fds[1]));
+}
+
+static void B9_queries_in_flight_are_limited_and_none_is_lost(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_queries = 20;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 100, 'w');
+    TURN_UNTIL(fake_waiting_count() == 20);
+    turn_for(20 * NANOSECONDS_PER_MILLISECOND);
+    for (uint16_t id = 0; id < 100; id++) {
+        assert_true(fake_waiting_count() <= 20);
+        TURN_UNTIL(fake_waiting_count() > 0);
+        fake_answer(fake_waiting(0));
+        await_reply(fd, id);
+    }
+    assert_true(is_served(fd));
+}
+
+static void B9_connection_ends_after_its_last_query(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_queries_total = 3;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 2, 'w');
+    TURN_UNTIL(fake_waiting_count() == 2);
+    ask_many(fd, 2, 'a'); /* the second of them is not read */
+    await_reply(fd, 0);
+    fake_answer(fake_waiting(0));
+    await_reply(fd, 0);
+    fake_answer(fake_waiting(0));
+    await_reply(fd, 1);
+    await_end(fd);
+    assert_int_equal(fake.begun, 3);
+}
+
+static void B9_connection_ends_at_the_end_of_its_life(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_lifetime_ns = 50 * NANOSECONDS_PER_MILLISECOND;
+    serve();
+    const int fd = connect_client();
+    ask(fd, 1, 'w');
+    TURN_UNTIL(fake_waiting_count() == 1);
+    turn_for(100 * NANOSECONDS_PER_MILLISECOND);
+    fake_answer(fake_waiting(0)); /* what was asked in time is answered */
+    await_reply(fd, 1);
+    await_clean_end(fd);
+}
+
+static void B10_connection_without_a_query_is_closed(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_idle_ns = 30 * NANOSECONDS_PER_MILLISECOND;
+    serve();
+    await_clean_end(connect_client());
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+}
+
+static void B10_idle_time_does_not_run_during_a_query(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_idle_ns = 50 * NANOSECONDS_PER_MILLISECOND;
+    serve();
+    const int fd = connect_client();
+    ask(fd, 1, 'w');
+    TURN_UNTIL(fake_waiting_count() == 1);
+    turn_for(150 * NANOSECONDS_PER_MILLISECOND);
+    fake_answer(fake_waiting(0));
+    await_reply(fd, 1);
+    const uint64_t answered_ns = loop_clock();
+    await_clean_end(fd);
+    assert_true(loop_clock() - answered_ns > 20 * NANOSECONDS_PER_MILLISECOND);
+}
+
+static void I1_no_descriptors_pauses_accepting_only(void **state)
+{
+    (void)state;
+    serve();
+    const int served = connect_client();
+    assert_true(is_served(served));
+    const int waiting = connect_client();
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    const int highest = dup(0);
+    assert_true(highest > 0);
+    close(highest);
+    const struct rlimit none = {.rlim_cur = (rlim_t)highest, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    TURN_UNTIL(METRIC(tcp_accept_failed) == 1);
+    size_t turns = 0;
+    const uint64_t end_ns = loop_clock() + 100 * NANOSECONDS_PER_MILLISECOND;
+    for (; loop_clock() < end_ns; turns++)
+        assert_true(loop_turn(&fake.loop, 20 * NANOSECONDS_PER_MILLISECOND));
+    assert_in_range(turns, 1, 20); /* no spin */
+    assert_true(is_served(served));
+    TURN_UNTIL(METRIC(tcp_accept_failed) == 2); /* tried again after a while */
+    assert_int_equal(logged, 1);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_true(is_served(waiting));
+}
+
+static void I4_full_resolver_holds_clients_back_and_loses_nothing(void **state)
+{
+    (void)state;
+    fake.config.limits.queries = 2;
+    serve();
+    const int first = connect_client();
+    const int second = connect_client();
+    ask_many(first, 5, 'w');
+    TURN_UNTIL(fake_waiting_count() == 2);
+    ask_many(second, 100, 'a');
+    turn_for(20 * NANOSECONDS_PER_MILLISECOND);
+    assert_int_equal(fake.begun, 2);
+    for (uint16_t id = 0; id < 5; id++) {
+        TURN_UNTIL(fake_waiting_count() > 0);
+        fake_answer(fake_waiting(0));
+        await_reply(first, id);
+    }
+    for (uint16_t id = 0; id < 100; id++)
+        await_reply(second, id);
+    assert_int_equal(fake.begun, 105);
+}
+
+static void I4_client_that_goes_while_held_back_is_forgotten(void **state)
+{
+    (void)state;
+    fake.config.limits.queries = 1;
+    serve();
+    const int first = connect_client();
+    ask(first, 1, 'w');
+    TURN_UNTIL(fake_waiting_count() == 1);
+    const int second = connect_client();
+    ask(second, 1, 'w');
+    TURN_UNTIL(METRIC(tcp_clients) == 2 && !list_is_empty(&clients->starved));
+    const struct linger reset = {.l_onoff = 1};
+    assert_int_equal(setsockopt(second, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
+    close_client(second);
+    TURN_UNTIL(METRIC(tcp_clients) == 1);
+    fake_answer(fake_waiting(0));
+    await_reply(first, 1);
+    assert_true(is_served(first));
+}
+
+static void I6_idle_client_takes_less_than_one_KiB(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    assert_true(is_served(fd));
+    const struct tcp_client *client = only_client();
+    TURN_UNTIL(client->stream.out.bytes == NULL);
+    assert_null(client->stream.in.bytes);
+    assert_true(sizeof(struct tcp_client) + sizeof(struct census_place) <= 1024);
+}
+
+static void turn_takes_a_share_of_each_client(void **state)
+{
+    (void)state;
+    serve();
+    const int first = connect_client();
+    const int second = connect_client();
+    assert_true(is_served(first) && is_served(second));
+    const size_t before = fake.begun;
+    ask_many(first, 500, 'a');
+    ask_many(second, 500, 'a');
+    assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_SECOND));
+    assert_in_range(fake.begun - before, 1, 2 * 64);
+    for (uint16_t id = 0; id < 500; id++) {
+        await_reply(first, id);
+        await_reply(second, id);
+    }
+}
+
+static void J2_drain_ends_idle_clients_and_answers_the_others(void **state)
+{
+    (void)state;
+    serve();
+    const int idle = connect_client();
+    const int busy = connect_client();
+    assert_true(is_served(idle));
+    ask(busy, 1, 'w');
+    TURN_UNTIL(fake_waiting_count() == 1);
+    tcp_stop(listener);
+    tcp_clients_drain(clients);
+    await_clean_end(idle);
+    ask(busy, 2, 'a'); /* too late */
+    turn_for(20 * NANOSECONDS_PER_MILLISECOND);
+    fake_answer(fake_waiting(0));
+    await_reply(busy, 1);
+    await_end(busy);
+    assert_int_equal(fake.begun, 2);
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+}
+
+static void J2_stopped_listener_refuses(void **state)
+{
+    (void)state;
+    serve();
+    tcp_stop(listener);
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, &server.any, address_length(&server)), -1);
+    assert_int_equal(errno, ECONNREFUSED);
+    close(fd);
+}
+
+static void J2_client_that_comes_while_draining_is_refused(void **state)
+{
+    (void)state;
+    serve();
+    tcp_clients_drain(clients);
+    await_end(connect_client());
+    assert_int_equal(METRIC(tcp_refused), 1);
+}
+
+static void close_gives_everything_back(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 3, 'w');
+    TURN_UNTIL(fake_waiting_count() == 3);
+    tcp_close(listener);
+    tcp_clients_close(clients);
+    listener = NULL;
+    clients = NULL;
+    assert_int_equal(fake.dropped, 3);
+    assert_int_equal(METRIC(tcp_clients), 0);
+    await_end(fd);
+}
+
+static void open_fails_on_what_the_loop_cannot_watch(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    struct tcp_listener *other = NULL;
+    assert_int_equal(tcp_open(clients, fd, &other), STATUS_SYSTEM);
+    assert_null(other);
+    assert_int_equal(close(fd), 0); /* still ours */
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(B1_query_is_answered),
+        TEST(B1_query_split_at_every_byte_is_answered),
+        TEST(B1_thousand_queries_in_one_segment_are_answered),
+        TEST(B2_length_below_a_header_closes_that_connection_only),
+        TEST(B2_many_empty_frames_end_in_one_close),
+        TEST(B2_length_beyond_the_message_waits_for_the_deadline),
+        TEST(B3_bytes_that_trickle_do_not_extend_the_message_deadline),
+        TEST(B3_each_message_has_a_deadline_of_its_own),
+        TEST(B3_reads_without_a_message_are_capped),
+        TEST(B4_client_that_never_reads_is_bounded_and_closed),
+        TEST(B4_client_that_reads_slowly_is_kept),
+        TEST(B4_reply_that_finds_no_room_closes_the_client),
+        TEST(B5_reset_gives_every_query_back),
+        TEST(B5_client_at_its_limit_that_resets_is_noticed),
+        TEST(B5_replies_to_a_client_that_has_closed_do_no_harm),
+        TEST(B6_pipelined_queries_answered_at_once_need_no_stack),
+        TEST(B7_replies_leave_in_the_order_of_their_answers),
+        TEST(B7_same_id_twice_in_flight_is_answered_twice),
+        TEST(B8_half_close_delivers_everything_then_ends),
+        TEST(B8_half_close_behind_many_queries_loses_none),
+        TEST(B8_half_close_within_a_message_ends_at_once),
+        TEST(B9_address_above_its_limit_is_refused),
+        TEST(B9_clients_above_the_limit_are_refused),
+        TEST(B9_connections_above_the_rate_are_refused),
+        TEST(B9_queries_in_flight_are_limited_and_none_is_lost),
+        TEST(B9_connection_ends_after_its_last_query),
+        TEST(B9_connection_ends_at_the_end_of_its_life),
+        TEST(B10_connection_without_a_query_is_closed),
+        TEST(B10_idle_time_does_not_run_during_a_query),
+        TEST(I1_no_descriptors_pauses_accepting_only),
+        TEST(I4_full_resolver_holds_clients_back_and_loses_nothing),
+        TEST(I4_client_that_goes_while_held_back_is_forgotten),
+        TEST(I6_idle_client_takes_less_than_one_KiB),
+        TEST(turn_takes_a_share_of_each_client),
+        TEST(J2_drain_ends_idle_clients_and_answers_the_others),
+        TEST(J2_stopped_listener_refuses),
+        TEST(J2_client_that_comes_while_draining_is_refused),
+        TEST(close_gives_everything_back),
+        TEST(open_fails_on_what_the_loop_cannot_watch),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
