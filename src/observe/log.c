@@ -6,8 +6,7 @@
  * because it is shared with the shell and with whatever else runs there: each write asks poll first
  * and is shorter than PIPE_BUF, for which a pipe that polls writable has room.
  *
- * Thread: any for log_event, main for the rest. Owner: this file (one ring per process).
- * RFC: 3339 (time), 3629 (UTF-8), 8259 (JSON). */
+ * Thread: any for log_event, main for the rest.   Owner: this file (one ring per process). */
 #include "observe/log.h"
 
 #include <assert.h>
@@ -20,47 +19,23 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
 #include "base/deadline.h"
+#include "observe/log_line.h"
 
 enum {
-    LINE_SIZE = 512, /* a few long names; well below PIPE_BUF */
     LINE_COUNT = 256,
-    TAIL_SIZE = 24,        /* room for what closes a line that was cut */
-    ESCAPE_SIZE = 8,       /* the longest form of one character, \u001b */
     DIRECT_WAIT_MS = 1000, /* while nothing is served a slow terminal may have a moment */
 };
-static_assert(LINE_SIZE <= PIPE_BUF, "a line is one atomic write to a pipe");
-
-struct line {
-    size_t length;
-    char text[LINE_SIZE];
-};
-
-/* A line being made. */
-struct composer {
-    struct writer out;
-    bool is_json;
-    bool is_cut;
-};
-
-struct event {
-    enum log_level level;
-    const char *name;
-    const char *count_key; /* NULL: there is nothing to count */
-    uint64_t count;
-};
+static_assert(LOG_LINE_SIZE <= PIPE_BUF, "a line is one atomic write to a pipe");
 
 static struct {
     pthread_mutex_t lock; /* guards is_open, lines, first, count */
     bool is_open;
-    struct line lines[LINE_COUNT];
+    struct log_line lines[LINE_COUNT];
     size_t first;
     size_t count;
     int wake_fd;
@@ -71,198 +46,9 @@ static struct {
     bool is_torn;              /* the last line written stopped in its middle */
 } log_state = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake_fd = -1, .level = LOG_LEVEL_INFO};
 
-static const char *const level_names[] = {
-    [LOG_LEVEL_ERROR] = "error",
-    [LOG_LEVEL_WARNING] = "warning",
-    [LOG_LEVEL_INFO] = "info",
-    [LOG_LEVEL_DEBUG] = "debug",
-};
-
-/* ---- characters ---- */
-
-struct utf8_form {
-    uint8_t lead_mask;
-    uint8_t lead;
-    uint8_t length;
-    uint32_t least; /* smaller code points have a shorter form (RFC 3629 3) */
-};
-
-static const struct utf8_form utf8_forms[] = {
-    {0x80, 0x00, 1, 0}, {0xe0, 0xc0, 2, 0x80}, {0xf0, 0xe0, 3, 0x800}, {0xf8, 0xf0, 4, 0x10000}};
-
-/* The octets of the character at `text`, 0 when it is not UTF-8. Stops at the final NUL, which is
- * no continuation octet. */
-static size_t utf8_decode(const uint8_t *text, uint32_t *code_point)
+static enum log_format current_format(void)
 {
-    for (size_t i = 0; i < sizeof(utf8_forms) / sizeof(*utf8_forms); i++) {
-        const struct utf8_form *form = &utf8_forms[i];
-        if ((text[0] & form->lead_mask) != form->lead)
-            continue;
-        uint32_t code = text[0] & (uint8_t)~form->lead_mask;
-        for (size_t octet = 1; octet < form->length; octet++) {
-            if ((text[octet] & 0xc0) != 0x80)
-                return 0;
-            code = code << 6 | (text[octet] & 0x3fU);
-        }
-        if (code < form->least || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
-            return 0;
-        *code_point = code;
-        return form->length;
-    }
-    return 0;
-}
-
-/* C0, DEL and C1: a terminal may obey any of them. */
-static bool is_control(uint32_t code_point)
-{
-    return code_point < 0x20 || (code_point >= 0x7f && code_point < 0xa0);
-}
-
-static size_t escape_text(uint32_t code_point, char out[static ESCAPE_SIZE])
-{
-    switch (code_point) {
-    case '\n':
-        return (size_t)snprintf(out, ESCAPE_SIZE, "\\n");
-    case '\t':
-        return (size_t)snprintf(out, ESCAPE_SIZE, "\\t");
-    case '"':
-    case '\\':
-        return (size_t)snprintf(out, ESCAPE_SIZE, "\\%c", (char)code_point);
-    default:
-        return (size_t)snprintf(out, ESCAPE_SIZE, "\\x%02x", code_point & 0xff);
-    }
-}
-
-static size_t escape_json(uint32_t code_point, char out[static ESCAPE_SIZE])
-{
-    if (code_point == '"' || code_point == '\\')
-        return (size_t)snprintf(out, ESCAPE_SIZE, "\\%c", (char)code_point);
-    return (size_t)snprintf(out, ESCAPE_SIZE, "\\u%04x", code_point & 0xffff);
-}
-
-/* Writes the safe form of the first character of `text` and returns how many octets it was. */
-static size_t encode_character(bool is_json, const uint8_t *text, char out[static ESCAPE_SIZE],
-                               size_t *out_length)
-{
-    uint32_t code_point = 0;
-    const size_t length = utf8_decode(text, &code_point);
-    if (length == 0) {
-        *out_length = is_json ? escape_json(0xfffd, out) : escape_text(text[0], out);
-        return 1;
-    }
-    if (is_control(code_point) || code_point == '"' || code_point == '\\') {
-        *out_length = is_json ? escape_json(code_point, out) : escape_text(code_point, out);
-    } else {
-        memcpy(out, text, length);
-        *out_length = length;
-    }
-    return length;
-}
-
-/* ---- one line ---- */
-
-static bool needs_quotes(const char *value)
-{
-    if (*value == '\0')
-        return true;
-    for (; *value; value++) {
-        const uint8_t octet = (uint8_t)*value;
-        if (octet <= ' ' || octet >= 0x7f || octet == '"' || octet == '\\' || octet == '=')
-            return true;
-    }
-    return false;
-}
-
-static void append(struct composer *composer, const char *text)
-{
-    write_bytes(&composer->out, text, strlen(text));
-}
-
-/* Room for the two quotes is there; one more octet is kept for the closing one. */
-static void append_value(struct composer *composer, const char *value)
-{
-    const char *quote = composer->is_json || needs_quotes(value) ? "\"" : "";
-    append(composer, quote);
-    for (const uint8_t *next = (const uint8_t *)value; *next;) {
-        char encoded[ESCAPE_SIZE];
-        size_t length;
-        next += encode_character(composer->is_json, next, encoded, &length);
-        if (writer_left(&composer->out) <= length) {
-            composer->is_cut = true;
-            break;
-        }
-        write_bytes(&composer->out, encoded, length);
-    }
-    append(composer, quote);
-}
-
-static void append_pair(struct composer *composer, const char *key, const char *value)
-{
-    if (composer->is_cut)
-        return;
-    const struct writer before = composer->out;
-    append(composer, composer->is_json ? ",\"" : " ");
-    append(composer, key);
-    append(composer, composer->is_json ? "\":" : "=");
-    if (composer->out.failed || writer_left(&composer->out) < 3) {
-        composer->out = before;
-        composer->is_cut = true;
-        return;
-    }
-    append_value(composer, value);
-}
-
-static void append_head(struct composer *composer, const struct event *event)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    struct tm utc;
-    gmtime_r(&now.tv_sec, &utc);
-    char date[32];
-    char time[48];
-    const size_t date_length = strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &utc);
-    assert(date_length > 0);
-    snprintf(time, sizeof(time), "%s.%03ldZ", date, now.tv_nsec / 1000000);
-
-    append(composer, composer->is_json ? "{\"time\":\"" : "");
-    append(composer, time);
-    append(composer, composer->is_json ? "\",\"level\":\"" : " ");
-    append(composer, level_names[event->level]);
-    append(composer, composer->is_json ? "\",\"event\":" : " ");
-    append_value(composer, event->name);
-}
-
-static void append_tail(struct composer *composer)
-{
-    composer->out.end += TAIL_SIZE;
-    if (composer->is_json)
-        append(composer, composer->is_cut ? ",\"truncated\":true}\n" : "}\n");
-    else
-        append(composer, composer->is_cut ? " truncated=true\n" : "\n");
-    assert(!composer->out.failed);
-}
-
-/* `pairs` may be NULL for none. */
-static void compose(struct line *line, const struct event *event, va_list *pairs)
-{
-    struct composer composer = {
-        .out = writer_over((uint8_t *)line->text, sizeof(line->text) - TAIL_SIZE),
-        .is_json = atomic_load_explicit(&log_state.format, memory_order_relaxed) == LOG_FORMAT_JSON,
-    };
-    append_head(&composer, event);
-    if (event->count_key && event->count > 0) {
-        char count[24];
-        snprintf(count, sizeof(count), "%lu", (unsigned long)event->count);
-        append_pair(&composer, event->count_key, count);
-    }
-    const char *key;
-    while (pairs && (key = va_arg(*pairs, const char *)) != NULL) {
-        const char *value = va_arg(*pairs, const char *);
-        if (value)
-            append_pair(&composer, key, value);
-    }
-    append_tail(&composer);
-    line->length = writer_length(&composer.out);
+    return (enum log_format)atomic_load_explicit(&log_state.format, memory_order_relaxed);
 }
 
 /* ---- stderr ---- */
@@ -288,7 +74,7 @@ static size_t write_some(const char *text, size_t length, int wait_ms)
     return written;
 }
 
-static bool write_line(const struct line *line, int wait_ms)
+static bool write_line(const struct log_line *line, int wait_ms)
 {
     if (log_state.is_torn && write_some("\n", 1, wait_ms) != 1)
         return false;
@@ -318,11 +104,11 @@ static void reserve_stderr(void)
 /* ---- the ring ---- */
 
 /* Returns false when the ring is full. */
-static bool ring_put(const struct line *line)
+static bool ring_put(const struct log_line *line)
 {
     if (log_state.count == LINE_COUNT)
         return false;
-    struct line *slot = &log_state.lines[(log_state.first + log_state.count) % LINE_COUNT];
+    struct log_line *slot = &log_state.lines[(log_state.first + log_state.count) % LINE_COUNT];
     slot->length = line->length;
     memcpy(slot->text, line->text, line->length);
     if (log_state.count++ == 0)
@@ -330,12 +116,12 @@ static bool ring_put(const struct line *line)
     return true;
 }
 
-static bool ring_take(struct line *out)
+static bool ring_take(struct log_line *out)
 {
     pthread_mutex_lock(&log_state.lock);
     const bool is_taken = log_state.count > 0;
     if (is_taken) {
-        const struct line *slot = &log_state.lines[log_state.first];
+        const struct log_line *slot = &log_state.lines[log_state.first];
         out->length = slot->length;
         memcpy(out->text, slot->text, slot->length);
         log_state.first = (log_state.first + 1) % LINE_COUNT;
@@ -345,7 +131,7 @@ static bool ring_take(struct line *out)
     return is_taken;
 }
 
-static void emit(const struct line *line)
+static void emit(const struct log_line *line)
 {
     pthread_mutex_lock(&log_state.lock);
     const bool is_kept = log_state.is_open ? ring_put(line) : write_line(line, DIRECT_WAIT_MS);
@@ -355,14 +141,14 @@ static void emit(const struct line *line)
 }
 
 /* Lines dropped since the last report are told before the next line that gets through. */
-static void report_dropped(struct line *scratch)
+static void report_dropped(struct log_line *scratch)
 {
     const uint64_t dropped = log_dropped();
     if (dropped == log_state.dropped_reported)
         return;
-    const struct event event = {LOG_LEVEL_WARNING, "log_lines_dropped", "count",
-                                dropped - log_state.dropped_reported};
-    compose(scratch, &event, NULL);
+    const struct log_head head = {LOG_LEVEL_WARNING, "log_lines_dropped", "count",
+                                  dropped - log_state.dropped_reported};
+    log_line_compose(scratch, current_format(), &head, NULL);
     if (write_line(scratch, 0))
         log_state.dropped_reported = dropped;
 }
@@ -399,7 +185,7 @@ void log_drain(void)
     if (log_state.wake_fd >= 0)
         eventfd_read(log_state.wake_fd, &ignored);
 
-    struct line line;
+    struct log_line line;
     report_dropped(&line);
     /* Bounded, so that threads that log without end cannot hold the main thread here. */
     for (size_t i = 0; i < LINE_COUNT; i++) {
@@ -435,10 +221,11 @@ void log_event(enum log_level level, const char *event, ...)
 {
     if (!is_wanted(level))
         return;
-    struct line line;
+    struct log_line line;
     va_list pairs;
     va_start(pairs, event);
-    compose(&line, &(struct event){.level = level, .name = event}, &pairs);
+    log_line_compose(&line, current_format(), &(struct log_head){.level = level, .event = event},
+                     &pairs);
     va_end(pairs);
     emit(&line);
 }
@@ -452,10 +239,11 @@ void log_event_limited(struct log_limit *limit, uint64_t now, enum log_level lev
         limit->suppressed++;
         return;
     }
-    struct line line;
+    struct log_line line;
     va_list pairs;
     va_start(pairs, event);
-    compose(&line, &(struct event){level, event, "suppressed", limit->suppressed}, &pairs);
+    log_line_compose(&line, current_format(),
+                     &(struct log_head){level, event, "suppressed", limit->suppressed}, &pairs);
     va_end(pairs);
     emit(&line);
     limit->next_ns = now + NANOSECONDS_PER_SECOND;
