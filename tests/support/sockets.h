@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -56,6 +57,12 @@ static inline void wait_for(int fd, short events)
     assert_int_equal(poll(&poller, 1, 10000), 1);
 }
 
+static inline void send_at_once(int fd)
+{
+    const int on = 1;
+    assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on), 0);
+}
+
 /* Both ends of a TCP connection, non-blocking. */
 static inline void tcp_pair(int *client, int *server)
 {
@@ -66,6 +73,8 @@ static inline void tcp_pair(int *client, int *server)
     *server = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     assert_true(*server >= 0);
     assert_int_equal(fcntl(*client, F_SETFL, O_NONBLOCK), 0);
+    send_at_once(*client);
+    send_at_once(*server);
     close(listener);
 }
 
