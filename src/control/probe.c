@@ -273,7 +273,7 @@ static enum status open_client(struct probe_run *run, size_t index)
     return tls_client_open(&settings, &run->probes[index].client);
 }
 
-static void begin(struct probe_run *run, size_t index)
+static void prepare(struct probe_run *run, size_t index)
 {
     struct probe *probe = &run->probes[index];
     probe->run = run;
@@ -282,11 +282,15 @@ static void begin(struct probe_run *run, size_t index)
     probe->result->upstream = probe->upstream->label;
     deadline_init(&probe->deadline);
     run->unfinished++;
-
-    if (open_client(run, index) != STATUS_OK) {
+    if (open_client(run, index) != STATUS_OK)
         fail_probe(probe, FAILURE_LOCAL, "");
+}
+
+static void begin(struct probe *probe)
+{
+    struct probe_run *run = probe->run;
+    if (probe->state == PROBE_DONE)
         return;
-    }
     enter(probe, PROBE_CONNECTING);
     enum failure failure;
     if (stream_connect(&probe->first, &run->loop, &first_handler, &probe->upstream->address,
@@ -331,8 +335,11 @@ static void free_run(struct probe_run *run)
 static void probe_all(struct probe_run *run)
 {
     add_queues(run);
+    /* All that takes time comes first, or it would count as time to connect. */
     for (size_t i = 0; i < run->config->upstream_count; i++)
-        begin(run, i);
+        prepare(run, i);
+    for (size_t i = 0; i < run->config->upstream_count; i++)
+        begin(&run->probes[i]);
     while (run->unfinished > 0 && loop_turn(&run->loop, TURN_WAIT_S * NANOSECONDS_PER_SECOND))
         continue;
     assert(run->unfinished == 0);

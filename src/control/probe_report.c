@@ -144,12 +144,13 @@ static void encode_base64(const uint8_t pin[static PIN_SIZE], char out[static BA
 /* The pin helps whoever runs that upstream to compare; that it was shown proves nothing. */
 static void print_failure(FILE *out, const struct probe_result *result)
 {
-    fprintf(out, "    failed: %s", failure_text(result->failure));
-    if (*result->reason)
-        fputs(" (", out);
-    for (const char *at = result->reason; *at; at++)
+    const char *cause = failure_text(result->failure);
+    fprintf(out, "    failed: %s", cause);
+    const bool has_reason = *result->reason && strcmp(result->reason, cause) != 0;
+    fputs(has_reason ? " (" : "\n", out);
+    for (const char *at = result->reason; has_reason && *at; at++)
         fputc((unsigned char)*at < ' ' || *at == 0x7f ? '?' : *at, out);
-    fputs(*result->reason ? ")\n" : "\n", out);
+    fputs(has_reason ? ")\n" : "", out);
     if (!result->has_pin || result->is_authenticated)
         return;
     char base64[BASE64_SIZE];

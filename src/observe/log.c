@@ -140,6 +140,14 @@ static void emit(const struct log_line *line)
         count_dropped();
 }
 
+static void compose(struct log_line *line, const struct log_head *head, ...)
+{
+    va_list pairs;
+    va_start(pairs, head);
+    log_line_compose(line, current_format(), head, pairs);
+    va_end(pairs);
+}
+
 /* Lines dropped since the last report are told before the next line that gets through. */
 static void report_dropped(struct log_line *scratch)
 {
@@ -148,7 +156,7 @@ static void report_dropped(struct log_line *scratch)
         return;
     const struct log_head head = {LOG_LEVEL_WARNING, "log_lines_dropped", "count",
                                   dropped - log_state.dropped_reported};
-    log_line_compose(scratch, current_format(), &head, NULL);
+    compose(scratch, &head, NULL);
     if (write_line(scratch, 0))
         log_state.dropped_reported = dropped;
 }
@@ -225,7 +233,7 @@ void log_event(enum log_level level, const char *event, ...)
     va_list pairs;
     va_start(pairs, event);
     log_line_compose(&line, current_format(), &(struct log_head){.level = level, .event = event},
-                     &pairs);
+                     pairs);
     va_end(pairs);
     emit(&line);
 }
@@ -243,7 +251,7 @@ void log_event_limited(struct log_limit *limit, uint64_t now, enum log_level lev
     va_list pairs;
     va_start(pairs, event);
     log_line_compose(&line, current_format(),
-                     &(struct log_head){level, event, "suppressed", limit->suppressed}, &pairs);
+                     &(struct log_head){level, event, "suppressed", limit->suppressed}, pairs);
     va_end(pairs);
     emit(&line);
     limit->next_ns = now + NANOSECONDS_PER_SECOND;

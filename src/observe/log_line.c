@@ -199,7 +199,7 @@ static void append_tail(struct composer *composer)
 }
 
 void log_line_compose(struct log_line *line, enum log_format format, const struct log_head *head,
-                      va_list *pairs)
+                      va_list pairs)
 {
     struct composer composer = {
         .out = writer_over((uint8_t *)line->text, sizeof(line->text) - TAIL_SIZE),
@@ -212,8 +212,8 @@ void log_line_compose(struct log_line *line, enum log_format format, const struc
         append_pair(&composer, head->count_key, count);
     }
     const char *key;
-    while (pairs && (key = va_arg(*pairs, const char *)) != NULL) {
-        const char *value = va_arg(*pairs, const char *);
+    while ((key = va_arg(pairs, const char *)) != NULL) {
+        const char *value = va_arg(pairs, const char *);
         if (value)
             append_pair(&composer, key, value);
     }

@@ -27,6 +27,6 @@ struct log_head {
  * newline. A line that would be too long is cut at a whole character or pair, and says
  * truncated=true. */
 void log_line_compose(struct log_line *line, enum log_format format, const struct log_head *head,
-                      va_list *pairs);
+                      va_list pairs);
 
 #endif
