@@ -4,7 +4,7 @@ COPY packaging/need /need
 RUN /need build
 WORKDIR /source
 COPY . .
-RUN meson setup /build . -Dtests=disabled '-Ddefault_listen=0.0.0.0:53 [::]:53' && ninja -C /build dnsproxy
+RUN meson setup /build . -Dtests=disabled '-Ddefault_listen=0.0.0.0:53, [::]:53' && ninja -C /build dnsproxy
 # Nothing but the program, the libraries that its loader names, the certificate store, and who it runs as.
 RUN set -eu; mkdir -p /image/etc/ssl/certs; \
     cp /build/dnsproxy /image/dnsproxy; strip /image/dnsproxy; \
