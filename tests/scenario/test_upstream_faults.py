@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """F: what an upstream's stream can do to us, and that no client notices."""
 
+import copy
 import itertools
 import random
 import struct
@@ -133,7 +134,8 @@ def test_F2_resent_to_another_upstream(start_upstream, start_proxy):
 CONNECT_FAULTS = {
     "accept-then-close": lambda connection: connection.close(),
     "accept-then-reset": lambda connection: connection.reset(),
-    "close-after-hello": lambda connection: connection.after(0.01, connection.close),
+    "close-after-hello": lambda connection: (connection.stall(),
+                                             connection.after(0.02, connection.close)),
 }
 
 
@@ -318,7 +320,9 @@ def test_F8_hundred_frames_in_one_record(upstream, proxy):
 
 def test_F8_longest_frame(upstream, proxy):
     def hook(query):
-        answer = query.make_answer().to_wire()
+        answer = query.make_answer()
+        answer.use_edns(False)
+        answer = answer.to_wire()
         # One record more, of a private type, fills the message to its last octet.
         room = 65535 - len(answer) - 12
         answer = answer[:6] + b"\0\2" + answer[8:]
@@ -486,12 +490,10 @@ def test_F10_late_answer_matches_no_new_query(upstream, start_proxy):
 
 def changed_question(**changes):
     def change(answer):
-        question = answer.question[0]
+        question = copy.copy(answer.question[0])  # it was the query's own
+        answer.question = [question]
         for attribute, value in changes.items():
             setattr(question, attribute, value)
-        for record in answer.answer:
-            record.name = question.name
-            record.rdclass = question.rdclass
         return answer
     return change
 

@@ -81,6 +81,8 @@ def _rdata_text(name, rdtype):
             return f"ns.{name}"
         case dns.rdatatype.PTR | dns.rdatatype.CNAME:
             return f"host-{digest[:4].hex()}.test."
+        case dns.rdatatype.HTTPS | dns.rdatatype.SVCB:
+            return "1 . alpn=h2"
         case dns.rdatatype.SOA:
             return f"ns.{name} root.{name} 1 2 3 4 {NEGATIVE_TTL}"
     return rf"\# 8 {digest[:8].hex()}"
