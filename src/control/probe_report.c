@@ -161,7 +161,7 @@ static void print_failure(FILE *out, const struct probe_result *result)
 void probe_report(FILE *out, const struct probe_result *results, size_t count)
 {
     assert(count <= CONFIG_UPSTREAMS_MAX);
-    struct row title;
+    struct row title = {0};
     struct row rows[CONFIG_UPSTREAMS_MAX];
     int widths[COLUMN_COUNT] = {0};
     for (size_t column = 0; column < COLUMN_COUNT; column++)

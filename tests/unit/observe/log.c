@@ -10,11 +10,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "observe/log.h"
@@ -423,6 +424,40 @@ static void J6_full_disk_drops_and_counts(void **state)
     assert_int_equal(log_dropped() - before, 3);
 }
 
+static void J6_line_that_a_full_disk_cut_does_not_join_the_next(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/test-log-XXXXXX";
+    const int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    unlink(path);
+    struct rlimit unlimited;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &unlimited), 0);
+    const struct rlimit ten = {.rlim_cur = 10, .rlim_max = unlimited.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    const uint64_t before = log_dropped();
+    replace_stderr(fd);
+    const enum status status = log_open(LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+    setrlimit(RLIMIT_FSIZE, &ten);
+    log_event(LOG_LEVEL_INFO, "cut", NULL);
+    log_drain();
+    log_event(LOG_LEVEL_INFO, "lost", NULL);
+    log_drain();
+    setrlimit(RLIMIT_FSIZE, &unlimited);
+    log_event(LOG_LEVEL_INFO, "whole", NULL);
+    log_close();
+    restore_stderr();
+    char text[512] = "";
+    assert_true(pread(fd, text, sizeof(text) - 1, 0) > 0);
+    close(fd);
+    assert_int_equal(status, STATUS_OK);
+    assert_int_equal(log_dropped() - before, 2);
+    assert_int_equal(text[10], '\n');
+    assert_null(strstr(text, "lost\n"));
+    assert_non_null(strstr(text, " warning log_lines_dropped count="));
+    assert_non_null(strstr(text, " info whole\n"));
+}
+
 /* ---- threads ---- */
 
 enum { THREADS = 4, LINES_PER_THREAD = 500 };
@@ -489,6 +524,7 @@ int main(void)
         cmocka_unit_test(J6_closed_stderr_is_not_given_to_the_next_socket),
         cmocka_unit_test(J6_reader_that_left_gives_no_sigpipe),
         cmocka_unit_test(J6_full_disk_drops_and_counts),
+        cmocka_unit_test(J6_line_that_a_full_disk_cut_does_not_join_the_next),
         cmocka_unit_test(any_thread_may_log_and_no_line_is_lost_uncounted),
     };
     return cmocka_run_group_tests_name("observe/log", tests, NULL, NULL);
