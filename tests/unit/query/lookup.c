@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Lookups against an upstream layer that does as it is told: merging, retries, the late second
+ * request, error answers, deadlines, what is kept. */
+#include "fake_upstream.h"
+
+static void H8_identical_questions_are_asked_once(void **state)
+{
+    struct bench *bench = *state;
+    for (uint16_t id = 1; id <= 5; id++)
+        assert_non_null(ask(bench, id, "same"));
+    assert_int_equal(fake.submitted, 1);
+    assert_int_equal(metric_get(&bench->metrics->lookups_joined), 4);
+    assert_int_equal(metric_get(&bench->metrics->queries_in_flight), 5);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(replies.count, 5);
+    for (size_t i = 0; i < 5; i++)
+        assert_int_equal(load_u16(replies.bytes[i]), i + 1);
+    assert_int_equal(metric_get(&bench->metrics->queries_in_flight), 0);
+}
+
+static void H8_different_questions_are_asked_apart(void **state)
+{
+    struct bench *bench = *state;
+    struct query *query;
+    ask(bench, 1, "one");
+    ask(bench, 2, "two");
+    assert_true(ask_over(bench, &datagrams, 3, "one", TYPE_AAAA, &query) == STATUS_OK);
+    assert_int_equal(fake.submitted, 3);
+}
+
+static void F2_failed_request_moves_and_client_gets_one_reply(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "moves");
+    fake_end(0, NULL, FAILURE_CLOSED);
+    assert_int_equal(fake.submitted, 2);
+    assert_int_equal(fake.in_flight[1]->upstream, 1);
+    fake_answer(1, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(replies.count, 1);
+    assert_int_equal(reply_rcode(0), RCODE_NOERROR);
+    assert_int_equal(metric_get(&bench->metrics->lookups_retried), 1);
+}
+
+static void attempts_are_bounded_and_the_last_cause_is_told(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "bounded");
+    for (size_t i = 0; i < 4; i++)
+        fake_end(i, NULL, FAILURE_CERTIFICATE_EXPIRED);
+    assert_int_equal(fake.submitted, 4);
+    assert_int_equal(replies.count, 1);
+    assert_int_equal(reply_rcode(0), RCODE_SERVFAIL);
+    assert_true(reply_contains(0, "third: certificate has expired"));
+    assert_int_equal(metric_get(&bench->metrics->lookups_failed), 1);
+}
+
+static void nobody_to_ask_is_a_failure_at_once(void **state)
+{
+    struct bench *bench = *state;
+    fake.refuses = true;
+    assert_null(ask(bench, 1, "nobody"));
+    assert_int_equal(replies.count, 1);
+    assert_true(reply_contains(0, "first: all upstreams failed a moment ago"));
+}
+
+static void F19_error_answer_is_tried_once_elsewhere_then_passed_on(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "refused");
+    fake_answer(0, RCODE_REFUSED, FAILURE_REFUSED);
+    assert_int_equal(fake.submitted, 2);
+    fake_answer(1, RCODE_SERVFAIL, FAILURE_SERVER_FAILURE);
+    assert_int_equal(fake.submitted, 2);
+    assert_int_equal(reply_rcode(0), RCODE_REFUSED);
+}
+
+static void F19_good_answer_elsewhere_wins(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "better");
+    fake_answer(0, RCODE_SERVFAIL, FAILURE_SERVER_FAILURE);
+    fake_answer(1, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(reply_rcode(0), RCODE_NOERROR);
+}
+
+static void F19_error_answer_beats_our_own_failure(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "mixed");
+    fake_answer(0, RCODE_REFUSED, FAILURE_REFUSED);
+    for (size_t i = 1; i < 4; i++)
+        fake_end(i, NULL, FAILURE_CLOSED);
+    assert_int_equal(replies.count, 1);
+    assert_int_equal(reply_rcode(0), RCODE_REFUSED);
+}
+
+static void G8_truncated_answer_is_passed_when_nobody_does_better(void **state)
+{
+    struct bench *bench = *state;
+    const struct answer truncated = {.flags = DNS_FLAG_TC | DNS_FLAG_RA};
+    ask(bench, 1, "cut");
+    fake_answer(0, RCODE_SERVFAIL, FAILURE_SERVER_FAILURE);
+    fake_end(1, &truncated, FAILURE_TRUNCATED_ANSWER);
+    assert_int_equal(reply_rcode(0), RCODE_NOERROR);
+    assert_true(load_u16(replies.bytes[0] + 2) & DNS_FLAG_TC);
+    ask(bench, 2, "cut");
+    assert_int_equal(fake.submitted, 3); /* not cached */
+}
+
+static void late_request_is_asked_elsewhere_and_the_first_good_answer_wins(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "late");
+    fake_late(0);
+    assert_int_equal(fake.submitted, 2);
+    assert_int_equal(fake.in_flight[1]->upstream, 1);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(replies.count, 1);
+    assert_int_equal(fake.cancelled, 1);
+}
+
+static void late_error_answer_waits_for_the_other_request(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "waits");
+    fake_late(0);
+    fake_answer(1, RCODE_SERVFAIL, FAILURE_SERVER_FAILURE);
+    fake_answer(2, RCODE_REFUSED, FAILURE_REFUSED); /* the third upstream, asked after the second */
+    assert_int_equal(replies.count, 0);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(reply_rcode(0), RCODE_NOERROR);
+}
+
+static void late_twice_asks_no_third_time(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "twice");
+    fake_late(0);
+    fake_late(0);
+    fake_late(1);
+    assert_int_equal(fake.submitted, 2);
+}
+
+static void late_with_nobody_else_goes_on_waiting(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "alone");
+    fake.refuses = true;
+    fake_late(0);
+    assert_int_equal(replies.count, 0);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(reply_rcode(0), RCODE_NOERROR);
+}
+
+static void deadline_gives_servfail_before_the_timeout_and_names_the_upstream(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "slow");
+    advance(bench, 3700);
+    assert_int_equal(replies.count, 0);
+    advance(bench, 200);
+    assert_int_equal(replies.count, 1);
+    assert_int_equal(reply_rcode(0), RCODE_SERVFAIL);
+    assert_true(reply_contains(0, "first: no answer in time"));
+    assert_int_equal(fake.cancelled, 1);
+}
+
+static void each_query_keeps_its_own_deadline(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "shared");
+    advance(bench, 2000);
+    ask(bench, 2, "shared");
+    advance(bench, 1900);
+    assert_int_equal(replies.count, 1);
+    assert_int_equal(load_u16(replies.bytes[0]), 1);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(replies.count, 2);
+    assert_int_equal(reply_rcode(1), RCODE_NOERROR);
+}
+
+static void deadline_passes_on_an_error_answer(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "refused");
+    fake_answer(0, RCODE_REFUSED, FAILURE_REFUSED);
+    advance(bench, 1000);
+    ask(bench, 2, "refused");
+    advance(bench, 2900);
+    assert_int_equal(replies.count, 1);
+    assert_int_equal(reply_rcode(0), RCODE_REFUSED);
+}
+
+static void H5_timeout_is_kept_for_a_moment(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "slow");
+    advance(bench, 3900);
+    ask(bench, 2, "slow");
+    assert_int_equal(fake.submitted, 1);
+    assert_int_equal(replies.count, 2);
+    assert_true(reply_contains(1, "first: no answer in time"));
+    advance(bench, 1100);
+    ask(bench, 3, "slow");
+    assert_int_equal(fake.submitted, 2);
+}
+
+static void dead_path_is_not_kept(void **state)
+{
+    struct bench *bench = *state;
+    fake.refuses = true;
+    ask(bench, 1, "path");
+    fake.refuses = false;
+    ask(bench, 2, "path");
+    assert_int_equal(fake.submitted, 1);
+}
+
+static void H5_servfail_of_an_upstream_is_kept_and_marked(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "bad");
+    fake_answer(0, RCODE_SERVFAIL, FAILURE_SERVER_FAILURE);
+    fake_answer(1, RCODE_SERVFAIL, FAILURE_SERVER_FAILURE);
+    ask(bench, 2, "bad");
+    assert_int_equal(fake.submitted, 2);
+    const uint8_t cached_error[] = {0, OPTION_EXTENDED_ERROR, 0, 2, 0, EDE_CACHED_ERROR};
+    assert_non_null(
+        memmem(replies.bytes[1], replies.length[1], cached_error, sizeof(cached_error)));
+}
+
+static void extended_errors_of_an_upstream_are_passed_on(void **state)
+{
+    struct bench *bench = *state;
+    const uint8_t blocked[] = {0, OPTION_EXTENDED_ERROR, 0, 5, 0, 15, 'a', 'd', 's'};
+    const struct answer refused = {
+        .kind = ANSWER_FAILURE,
+        .rcode = RCODE_REFUSED,
+        .extended_errors = blocked,
+        .extended_errors_length = sizeof(blocked),
+    };
+    ask(bench, 1, "blocked");
+    fake_end(0, &refused, FAILURE_REFUSED);
+    fake_end(1, &refused, FAILURE_REFUSED);
+    assert_non_null(memmem(replies.bytes[0], replies.length[0], blocked, sizeof(blocked)));
+}
+
+static void B5_lookup_without_queries_is_cancelled(void **state)
+{
+    struct bench *bench = *state;
+    struct query *query;
+    assert_true(ask_over(bench, &stream_transport, 1, "gone", TYPE_A, &query) == STATUS_OK);
+    query_drop(bench->resolver, query);
+    assert_int_equal(fake.cancelled, 1);
+    assert_int_equal(replies.dropped, 1);
+    assert_int_equal(bench->resolver->lookups.in_use, 0);
+}
+
+static void B5_lookup_goes_on_for_the_others(void **state)
+{
+    struct bench *bench = *state;
+    struct query *query = ask(bench, 1, "gone");
+    ask(bench, 2, "gone");
+    query_drop(bench->resolver, query);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(replies.count, 1);
+    assert_int_equal(load_u16(replies.bytes[0]), 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(H8_identical_questions_are_asked_once),
+        TEST(H8_different_questions_are_asked_apart),
+        TEST(F2_failed_request_moves_and_client_gets_one_reply),
+        TEST(attempts_are_bounded_and_the_last_cause_is_told),
+        TEST(nobody_to_ask_is_a_failure_at_once),
+        TEST(F19_error_answer_is_tried_once_elsewhere_then_passed_on),
+        TEST(F19_good_answer_elsewhere_wins),
+        TEST(F19_error_answer_beats_our_own_failure),
+        TEST(G8_truncated_answer_is_passed_when_nobody_does_better),
+        TEST(late_request_is_asked_elsewhere_and_the_first_good_answer_wins),
+        TEST(late_error_answer_waits_for_the_other_request),
+        TEST(late_twice_asks_no_third_time),
+        TEST(late_with_nobody_else_goes_on_waiting),
+        TEST(deadline_gives_servfail_before_the_timeout_and_names_the_upstream),
+        TEST(each_query_keeps_its_own_deadline),
+        TEST(deadline_passes_on_an_error_answer),
+        TEST(H5_timeout_is_kept_for_a_moment),
+        TEST(dead_path_is_not_kept),
+        TEST(H5_servfail_of_an_upstream_is_kept_and_marked),
+        TEST(extended_errors_of_an_upstream_are_passed_on),
+        TEST(B5_lookup_without_queries_is_cancelled),
+        TEST(B5_lookup_goes_on_for_the_others),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Queries from arrival to reply: what is dropped, rejected, refused, answered here; the full pool.
+ */
+#include "fake_upstream.h"
+
+struct waiter {
+    struct starved starved;
+    struct bench *bench;
+    size_t called;
+};
+
+static enum status begin_bytes(struct bench *bench, const void *bytes, size_t length)
+{
+    struct origin origin = {.transport = &datagrams};
+    assert_true(address_parse("127.0.0.1:5000", 0, &origin.client) == STATUS_OK);
+    return query_begin(bench->resolver, &origin, bytes, length, NULL);
+}
+
+static void A1_short_message_is_dropped_and_counted(void **state)
+{
+    struct bench *bench = *state;
+    assert_true(begin_bytes(bench, "\0\0\0", 3) == STATUS_OK);
+    assert_int_equal(replies.count, 0);
+    assert_int_equal(metric_get(&bench->metrics->dropped_malformed), 1);
+}
+
+static void A2_response_is_dropped_and_counted(void **state)
+{
+    struct bench *bench = *state;
+    assert_true(begin_bytes(bench, "\0\1\x80\0\0\1\0\0\0\0\0\0\0\0\1\0\1", 17) == STATUS_OK);
+    assert_int_equal(replies.count, 0);
+    assert_int_equal(metric_get(&bench->metrics->dropped_response), 1);
+}
+
+static void A5_no_question_is_formerr(void **state)
+{
+    struct bench *bench = *state;
+    assert_true(begin_bytes(bench, "\0\1\1\0\0\0\0\0\0\0\0\0", 12) == STATUS_OK);
+    assert_int_equal(reply_rcode(0), RCODE_FORMERR);
+    assert_int_equal(metric_get(&bench->metrics->replies_formerr), 1);
+}
+
+static void A7_other_opcode_is_notimp(void **state)
+{
+    struct bench *bench = *state;
+    assert_true(begin_bytes(bench, "\0\1\x28\0\0\1\0\0\0\0\0\0\0\0\1\0\1", 17) == STATUS_OK);
+    assert_int_equal(reply_rcode(0), RCODE_NOTIMP);
+    assert_int_equal(fake.submitted, 0);
+}
+
+static void A9_transfer_is_refused_and_asks_nobody(void **state)
+{
+    struct bench *bench = *state;
+    assert_true(ask_over(bench, &stream_transport, 1, "zone", TYPE_AXFR, NULL) == STATUS_OK);
+    assert_int_equal(reply_rcode(0), RCODE_REFUSED);
+    assert_int_equal(fake.submitted, 0);
+}
+
+static void A17_any_over_udp_is_minimal_and_over_tcp_asked(void **state)
+{
+    struct bench *bench = *state;
+    struct query *query = NULL;
+    assert_true(ask_over(bench, &datagrams, 1, "any", TYPE_ANY, &query) == STATUS_OK);
+    assert_null(query);
+    assert_true(reply_contains(0, "RFC8482"));
+    assert_true(ask_over(bench, &stream_transport, 2, "any", TYPE_ANY, &query) == STATUS_OK);
+    assert_non_null(query);
+}
+
+static void H11_stranger_is_refused_on_cache_hits_too(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "kept");
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    ask(bench, 2, "kept");
+    assert_int_equal(metric_get(&bench->metrics->cache_hits), 1);
+    bench->config.allow_count = 0;
+    ask(bench, 3, "kept");
+    assert_int_equal(reply_rcode(2), RCODE_REFUSED);
+    assert_int_equal(metric_get(&bench->metrics->cache_hits), 1);
+}
+
+static void cache_off_asks_every_time(void **state)
+{
+    struct bench *bench = *state;
+    struct cache *cache = bench->resolver->cache;
+    bench->resolver->cache = NULL;
+    for (uint16_t id = 0; id < 2; id++) {
+        ask(bench, id, "off");
+        fake_answer(id, RCODE_NOERROR, FAILURE_NONE);
+    }
+    assert_int_equal(fake.submitted, 2);
+    bench->resolver->cache = cache;
+}
+
+static void every_rcode_has_its_counter(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "nx");
+    fake_answer(0, RCODE_NXDOMAIN, FAILURE_NONE);
+    ask(bench, 2, "yx");
+    fake_answer(1, RCODE_YXDOMAIN, FAILURE_NONE);
+    assert_int_equal(metric_get(&bench->metrics->replies_nxdomain), 1);
+    assert_int_equal(metric_get(&bench->metrics->replies_other), 1);
+}
+
+static void on_space(struct starved *starved)
+{
+    struct waiter *waiter = CONTAINER_OF(starved, struct waiter, starved);
+    waiter->called++;
+    assert_non_null(ask(waiter->bench, 100, "again"));
+}
+
+static void full_pool_is_told_and_its_end_too(void **state)
+{
+    struct bench *bench = *state;
+    for (uint16_t id = 0; id < 8; id++)
+        assert_non_null(ask(bench, id, "full"));
+    assert_true(ask_over(bench, &datagrams, 9, "more", TYPE_A, NULL) == STATUS_FULL);
+    struct waiter waiter = {.starved.on_space = on_space, .bench = bench};
+    list_init(&waiter.starved.link);
+    resolver_wait_for_space(bench->resolver, &waiter.starved);
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(waiter.called, 0);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(waiter.called, 1);
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(waiter.called, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(A1_short_message_is_dropped_and_counted),
+        TEST(A2_response_is_dropped_and_counted),
+        TEST(A5_no_question_is_formerr),
+        TEST(A7_other_opcode_is_notimp),
+        TEST(A9_transfer_is_refused_and_asks_nobody),
+        TEST(A17_any_over_udp_is_minimal_and_over_tcp_asked),
+        TEST(H11_stranger_is_refused_on_cache_hits_too),
+        TEST(cache_off_asks_every_time),
+        TEST(every_rcode_has_its_counter),
+        TEST(full_pool_is_told_and_its_end_too),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
