@@ -4,8 +4,7 @@
  *
  * Precedence: flag, environment, file, default. A repeatable option given at one level replaces
  * those of the levels below it. Every error is printed, one line each, as
- *     dnsproxy.yaml:3:7: cache.size: "64XB" is not a size; allowed: 0, or a number with KiB, MiB or
- * GiB
+ *     dnsproxy.yaml:3:7: cache.size: "64XB" is not a size; allowed: ...
  *     --cache-size: "64XB" is not a size; allowed: ...
  *     DNSPROXY_CACHE_SIZE: "64XB" is not a size; allowed: ...
  *
@@ -29,7 +28,8 @@ enum command {
 };
 
 /* Reads arguments (argv[0] is the program), environment and file into a new configuration. All
- * problems go to `errors`, one per line; STATUS_INVALID when there was any. */
+ * problems go to `errors`, one per line; STATUS_INVALID when there was any. With COMMAND_HELP and
+ * COMMAND_VERSION neither file nor environment is read, and the configuration is the default. */
 enum status options_load(int argc, char *const argv[], FILE *errors, enum command *command,
                          struct config **out);
 

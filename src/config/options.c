@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The option table: one row is one option, in every place where it can be given or is described.
+ * And the order in which the places are read.
+ *
+ * A new option is a field of struct config and a row here; the command line, the environment, the
+ * file, --help, the reference page and the manual page follow.
+ *
+ * Thread: main. */
+#include "config/options.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/deadline.h"
+#include "config/settings.h"
+
+#define MILLISECONDS(count) ((count)*NANOSECONDS_PER_MILLISECOND)
+#define SECONDS(count) ((count)*NANOSECONDS_PER_SECOND)
+#define FIELD(name) .offset = offsetof(struct config, name)
+#define BETWEEN(low, high) .minimum = (low), .maximum = (high)
+
+/* In the order of their enums. */
+static const char *const STRATEGIES[] = {"fastest", "ordered", "weighted", "hash", NULL};
+static const char *const LEVELS[] = {"error", "warning", "info", "debug", NULL};
+static const char *const FORMATS[] = {"text", "json", NULL};
+
+const char DEFAULT_CONFIG_FILE[] = "/etc/dnsproxy/dnsproxy.yaml";
+
+// clang-format off
+const struct option OPTIONS[] = {
+    {.flag = "config", .letter = 'c', .environment = "DNSPROXY_CONFIG", .argument = "FILE",
+     .set = set_config_file,
+     .help = "Read the configuration from FILE (YAML); without it from "
+             "/etc/dnsproxy/dnsproxy.yaml, if that exists."},
+    {.flag = "listen", .letter = 'l', .key = "listen", .environment = "DNSPROXY_LISTEN",
+     .argument = "ADDR", .default_text = DNSPROXY_DEFAULT_LISTEN,
+     .set = add_listener, .clear = clear_listeners,
+     .help = "Answer on this address: ADDRESS:PORT for UDP and TCP, udp://ADDRESS:PORT or "
+             "tcp://ADDRESS:PORT for one of them; port 53 unless given."},
+    {.flag = "upstream", .letter = 'u', .key = "upstreams", .environment = "DNSPROXY_UPSTREAM",
+     .argument = "URL", .default_text = "cloudflare",
+     .set = add_upstream, .clear = clear_upstreams,
+     .help = "Ask this server: tls://ADDRESS[:PORT]#NAME, where NAME authenticates it and the port "
+             "is 853 unless given; or a preset: cloudflare, google or quad9."},
+    {.flag = "strategy", .key = "strategy", .environment = "DNSPROXY_STRATEGY", .argument = "NAME",
+     .default_text = "fastest", .set = set_choice, .choices = STRATEGIES, FIELD(strategy),
+     .help = "How to choose among the upstreams: fastest (measured), ordered (the first that is "
+             "up), weighted (shares by weight) or hash (by the name asked for)."},
+    {.flag = "tls-ca", .key = "tls.ca", .environment = "DNSPROXY_TLS_CA", .argument = "FILE",
+     .default_text = "system", .set = set_tls_ca,
+     .help = "Trust the certificates in FILE (PEM) for upstreams; system is the system's store."},
+    {.flag = "workers", .key = "workers", .environment = "DNSPROXY_WORKERS", .argument = "N",
+     .default_text = "auto", .set = set_workers, BETWEEN(1, WORKERS_MAX),
+     .help = "Threads that answer; auto is one for each CPU that this process may use (affinity "
+             "and cgroup quota)."},
+    {.flag = "cache-size", .key = "cache.size", .environment = "DNSPROXY_CACHE_SIZE",
+     .argument = "SIZE", .default_text = "64MiB", .set = set_size, FIELD(cache.size_bytes),
+     BETWEEN(UINT64_C(64) << 10, UINT64_C(1024) << 30), .zero_is_off = true,
+     .help = "Memory for cached answers; 0 turns the cache off."},
+    {.key = "cache.ttl-min", .environment = "DNSPROXY_CACHE_TTL_MIN", .argument = "DURATION",
+     .default_text = "0s", .set = set_seconds, FIELD(cache.ttl_min_s),
+     BETWEEN(SECONDS(1), SECONDS(86400)), .zero_is_off = true,
+     .help = "Keep answers at least this long, whatever their TTL says."},
+    {.key = "cache.ttl-max", .environment = "DNSPROXY_CACHE_TTL_MAX", .argument = "DURATION",
+     .default_text = "1d", .set = set_seconds, FIELD(cache.ttl_max_s),
+     BETWEEN(SECONDS(1), SECONDS(7 * 86400)),
+     .help = "Keep answers at most this long."},
+    {.key = "cache.negative-ttl-max", .environment = "DNSPROXY_CACHE_NEGATIVE_TTL_MAX",
+     .argument = "DURATION", .default_text = "1h", .set = set_seconds,
+     FIELD(cache.negative_ttl_max_s), BETWEEN(SECONDS(1), SECONDS(7 * 86400)),
+     .help = "Keep answers that say that there is no such name or type at most this long."},
+    {.flag = "admin", .key = "admin", .environment = "DNSPROXY_ADMIN", .argument = "ADDR|off",
+     .default_text = "127.0.0.1:9153", .set = set_admin,
+     .help = "Serve /health, /ready and /metrics over HTTP on this address; off does not."},
+    {.flag = "log-level", .key = "log.level", .environment = "DNSPROXY_LOG_LEVEL",
+     .argument = "LEVEL", .default_text = "info", .set = set_choice, .choices = LEVELS,
+     FIELD(log.level),
+     .help = "Log error, warning, info or debug, each with those before it."},
+    {.flag = "log-format", .key = "log.format", .environment = "DNSPROXY_LOG_FORMAT",
+     .argument = "text|json", .default_text = "text", .set = set_choice, .choices = FORMATS,
+     FIELD(log.format),
+     .help = "Write log lines as text or as JSON."},
+    {.flag = "allow", .key = "allow", .environment = "DNSPROXY_ALLOW", .argument = "CIDR",
+     .default_text = "127.0.0.0/8, ::1, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, "
+                     "169.254.0.0/16, 100.64.0.0/10, fe80::/10, fc00::/7",
+     .set = add_prefix, .clear = clear_prefixes,
+     .help = "Answer clients in this range of addresses; all others are refused. The default is "
+             "loopback, private and link-local addresses."},
+    {.key = "refused-source-ports", .environment = "DNSPROXY_REFUSED_SOURCE_PORTS",
+     .argument = "PORT", .default_text = "7, 13, 17, 19, 37, 69, 111, 123, 137, 161, 389, 520, "
+                                         "1900, 3702, 5353, 11211",
+     .set = add_source_port, .clear = clear_source_ports, .may_be_empty = true, BETWEEN(1, 65535),
+     .help = "Drop UDP queries from these source ports: they belong to services that answer "
+             "anything, and an exchange with one might never end. none drops none."},
+
+    {.flag = "query-timeout", .key = "timeouts.query", .environment = "DNSPROXY_QUERY_TIMEOUT",
+     .argument = "DURATION", .default_text = "4s", .set = set_duration, FIELD(timeouts.query_ns),
+     BETWEEN(MILLISECONDS(10), SECONDS(60)),
+     .help = "Give each client its reply within this time, if need be an error; the default is "
+             "below the 5 s that a C library waits."},
+    {.key = "timeouts.connect", .environment = "DNSPROXY_TIMEOUTS_CONNECT",
+     .argument = "DURATION", .default_text = "1s", .set = set_duration, FIELD(timeouts.connect_ns),
+     BETWEEN(MILLISECONDS(10), SECONDS(60)),
+     .help = "Wait this long for a TCP connection to an upstream."},
+    {.key = "timeouts.handshake", .environment = "DNSPROXY_TIMEOUTS_HANDSHAKE",
+     .argument = "DURATION", .default_text = "1500ms", .set = set_duration,
+     FIELD(timeouts.handshake_ns), BETWEEN(MILLISECONDS(10), SECONDS(60)),
+     .help = "Wait this long for the TLS handshake with an upstream."},
+    {.key = "timeouts.request", .environment = "DNSPROXY_TIMEOUTS_REQUEST",
+     .argument = "DURATION", .default_text = "1500ms", .set = set_duration,
+     FIELD(timeouts.request_ns), BETWEEN(MILLISECONDS(10), SECONDS(60)),
+     .help = "Give an upstream this long for an answer before its connection counts as dead and "
+             "the question is asked elsewhere."},
+    {.key = "timeouts.upstream-idle", .environment = "DNSPROXY_TIMEOUTS_UPSTREAM_IDLE",
+     .argument = "DURATION", .default_text = "30s", .set = set_duration, FIELD(timeouts.idle_ns),
+     BETWEEN(MILLISECONDS(10), SECONDS(3600)),
+     .help = "Close an upstream connection that has had nothing to do for this long."},
+    {.key = "timeouts.tcp-idle", .environment = "DNSPROXY_TIMEOUTS_TCP_IDLE",
+     .argument = "DURATION", .default_text = "10s", .set = set_duration,
+     FIELD(timeouts.tcp_idle_ns), BETWEEN(MILLISECONDS(10), SECONDS(3600)),
+     .help = "Close the connection of a TCP client that has asked nothing for this long."},
+    {.key = "timeouts.tcp-message", .environment = "DNSPROXY_TIMEOUTS_TCP_MESSAGE",
+     .argument = "DURATION", .default_text = "5s", .set = set_duration,
+     FIELD(timeouts.tcp_message_ns), BETWEEN(MILLISECONDS(10), SECONDS(600)),
+     .help = "Give a TCP client this long from the first byte of a query to its last."},
+    {.key = "timeouts.tcp-send", .environment = "DNSPROXY_TIMEOUTS_TCP_SEND",
+     .argument = "DURATION", .default_text = "5s", .set = set_duration,
+     FIELD(timeouts.tcp_send_ns), BETWEEN(MILLISECONDS(10), SECONDS(600)),
+     .help = "Close the connection of a TCP client that takes no byte of its replies for this "
+             "long."},
+    {.key = "timeouts.drain", .environment = "DNSPROXY_TIMEOUTS_DRAIN",
+     .argument = "DURATION", .default_text = "2s", .set = set_duration, FIELD(timeouts.drain_ns),
+     BETWEEN(MILLISECONDS(10), SECONDS(600)),
+     .help = "After SIGTERM, answer what is in flight for at most this long."},
+
+    {.key = "limits.queries", .environment = "DNSPROXY_LIMITS_QUERIES", .argument = "N",
+     .default_text = "16384", .set = set_count, FIELD(limits.queries), BETWEEN(1, 1 << 20),
+     .help = "Queries in flight in each worker; more are dropped (UDP) or not read (TCP)."},
+    {.key = "limits.upstream-requests", .environment = "DNSPROXY_LIMITS_UPSTREAM_REQUESTS",
+     .argument = "N", .default_text = "1000", .set = set_count, FIELD(limits.upstream_requests),
+     BETWEEN(1, 16384),
+     .help = "Requests in flight on one upstream connection."},
+    {.key = "limits.upstream-connections", .environment = "DNSPROXY_LIMITS_UPSTREAM_CONNECTIONS",
+     .argument = "N", .default_text = "2", .set = set_count, FIELD(limits.upstream_connections),
+     BETWEEN(1, 16),
+     .help = "Connections of each worker to one upstream; another is opened only when the first "
+             "are full."},
+    {.key = "limits.tcp-clients", .environment = "DNSPROXY_LIMITS_TCP_CLIENTS", .argument = "N",
+     .default_text = "4096", .set = set_count, FIELD(limits.tcp_clients), BETWEEN(1, 1 << 20),
+     .help = "Connections of TCP clients to each worker."},
+    {.key = "limits.tcp-clients-per-address",
+     .environment = "DNSPROXY_LIMITS_TCP_CLIENTS_PER_ADDRESS", .argument = "N",
+     .default_text = "512", .set = set_count, FIELD(limits.tcp_clients_per_address),
+     BETWEEN(1, 1 << 20),
+     .help = "The same from one address (IPv6: from one /64)."},
+    {.key = "limits.tcp-queries", .environment = "DNSPROXY_LIMITS_TCP_QUERIES", .argument = "N",
+     .default_text = "128", .set = set_count, FIELD(limits.tcp_queries), BETWEEN(1, 65535),
+     .help = "Queries in flight of one TCP client; it is not read until one is answered."},
+    {.key = "limits.tcp-queries-total", .environment = "DNSPROXY_LIMITS_TCP_QUERIES_TOTAL",
+     .argument = "N", .default_text = "0", .set = set_count, FIELD(limits.tcp_queries_total),
+     BETWEEN(1, 1000000000), .zero_is_off = true,
+     .help = "Close a TCP client's connection after this many queries; 0 never does."},
+    {.key = "limits.tcp-accept-rate", .environment = "DNSPROXY_LIMITS_TCP_ACCEPT_RATE",
+     .argument = "N", .default_text = "0", .set = set_count, FIELD(limits.tcp_accept_rate),
+     BETWEEN(1, 1000000), .zero_is_off = true,
+     .help = "New TCP connections per second to each worker; 0 is any number."},
+    {.key = "limits.tcp-lifetime", .environment = "DNSPROXY_LIMITS_TCP_LIFETIME",
+     .argument = "DURATION", .default_text = "0s", .set = set_duration,
+     FIELD(limits.tcp_lifetime_ns), BETWEEN(MILLISECONDS(10), SECONDS(7 * 86400)),
+     .zero_is_off = true,
+     .help = "Close a TCP client's connection at this age; 0 never does."},
+    {.key = "limits.udp-rate", .environment = "DNSPROXY_LIMITS_UDP_RATE", .argument = "N",
+     .default_text = "0", .set = set_count, FIELD(limits.udp_rate), BETWEEN(1, 1000000),
+     .zero_is_off = true,
+     .help = "UDP replies per second of each worker to one network (/24 or /56); beyond it clients "
+             "are sent to TCP. 0 is any number."},
+    {.key = "limits.udp-reply-size", .environment = "DNSPROXY_LIMITS_UDP_REPLY_SIZE",
+     .argument = "BYTES", .default_text = "1232", .set = set_count16,
+     FIELD(limits.udp_reply_size), BETWEEN(512, 4096),
+     .help = "Largest UDP reply; clients fetch larger ones over TCP (RFC 9715)."},
+
+    {.flag = "help", .letter = 'h', .set = set_help, .help = "Print this help and exit."},
+    {.flag = "version", .letter = 'V', .set = set_version, .help = "Print the version and exit."},
+};
+// clang-format on
+
+const size_t OPTION_COUNT = sizeof OPTIONS / sizeof OPTIONS[0];
+static_assert(sizeof OPTIONS / sizeof OPTIONS[0] <= OPTIONS_MAX, "struct settings has no room");
+
+const struct command_word COMMANDS[] = {
+    {"serve", COMMAND_SERVE, "Answer queries (the default)."},
+    {"check", COMMAND_CHECK, "Check the configuration, print every error in it and exit."},
+    {"probe", COMMAND_PROBE, "Connect to each upstream, print what was seen as a table and exit."},
+    {"health", COMMAND_HEALTH,
+     "Ask the running daemon, at the address of --admin, whether it is ready, and exit."},
+};
+const size_t COMMAND_COUNT = sizeof COMMANDS / sizeof COMMANDS[0];
+
+const char *strategy_name(enum strategy strategy)
+{
+    assert(strategy <= STRATEGY_HASH);
+    return STRATEGIES[strategy];
+}
+
+static void next_level(struct settings *settings)
+{
+    memset(settings->seen, 0, sizeof settings->seen);
+    settings->where = (struct origin){};
+}
+
+static void apply_defaults(struct settings *settings)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        settings->where.name = OPTIONS[i].key;
+        if (OPTIONS[i].default_text)
+            settings_apply(settings, &OPTIONS[i], OPTIONS[i].default_text);
+    }
+    for (size_t i = 0; i < settings->config->listener_count; i++)
+        settings->config->listeners[i].is_default = true;
+}
+
+static void apply_file(struct settings *settings)
+{
+    const char *from_environment = getenv("DNSPROXY_CONFIG");
+    if (!settings->config_file && from_environment && *from_environment != '\0')
+        settings->config_file = from_environment;
+    if (!settings->config_file && access(DEFAULT_CONFIG_FILE, F_OK) == 0)
+        settings->config_file = DEFAULT_CONFIG_FILE;
+    if (settings->config_file)
+        yaml_read_file(settings, settings->config_file);
+}
+
+/* What no row can check alone. */
+static void check_together(struct settings *settings)
+{
+    settings->where = (struct origin){.name = "cache.ttl-min"};
+    if (settings->config->cache.ttl_min_s > settings->config->cache.ttl_max_s)
+        settings_report(settings, "is longer than cache.ttl-max");
+}
+
+static void load_levels(struct settings *settings, const struct argument *arguments, size_t count)
+{
+    next_level(settings);
+    apply_file(settings);
+    next_level(settings);
+    environment_apply(settings, environ);
+    next_level(settings);
+    arguments_apply(settings, arguments, count);
+    check_together(settings);
+}
+
+static enum status load(struct settings *settings, int argc, char *const argv[])
+{
+    settings->config = calloc(1, sizeof *settings->config);
+    struct argument *arguments = calloc((size_t)argc + 1, sizeof *arguments);
+    if (!settings->config || !arguments) {
+        free(arguments);
+        settings_report(settings, "out of memory");
+        return STATUS_SYSTEM;
+    }
+    apply_defaults(settings);
+    assert(!settings->failed); /* the table's own defaults are allowed */
+    const size_t count = arguments_read(settings, argc, argv, arguments);
+    if (settings->command != COMMAND_HELP && settings->command != COMMAND_VERSION)
+        load_levels(settings, arguments, count);
+    free(arguments);
+    return settings->failed ? STATUS_INVALID : STATUS_OK;
+}
+
+enum status options_load(int argc, char *const argv[], FILE *errors, enum command *command,
+                         struct config **out)
+{
+    struct settings settings = {.errors = errors, .command = COMMAND_SERVE};
+    const enum status status = load(&settings, argc, argv);
+    if (status != STATUS_OK) {
+        config_free(settings.config);
+        return status;
+    }
+    *command = settings.command;
+    *out = settings.config;
+    return STATUS_OK;
+}
+
+void config_free(struct config *config)
+{
+    if (!config)
+        return;
+    clear_upstreams(config);
+    free(config->tls_ca_file);
+    free(config);
+}

@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Listeners and upstreams: their URLs, the presets, authentication names and pins.
+ *
+ * An upstream without a way to authenticate it, or one that would be asked in clear text, is
+ * refused here, so that nothing above ever has to decide what to do with one (FAULTS E2).
+ *
+ * Thread: main. RFC: 7858 (port 853), 8310 (strict profile), 6125 6.4 and 1123 2.1 (names). */
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "config/settings.h"
+
+enum { DNS_PORT = 53, TLS_PORT = 853, PRESET_ADDRESSES = 4, NAME_LENGTH_MAX = 253 };
+
+struct preset {
+    const char *name;
+    const char *authentication_name;
+    const char *addresses[PRESET_ADDRESSES];
+};
+
+static const struct preset PRESETS[] = {
+    {"cloudflare",
+     "cloudflare-dns.com",
+     {"1.1.1.1", "1.0.0.1", "2606:4700:4700::1111", "2606:4700:4700::1001"}},
+    {"google",
+     "dns.google",
+     {"8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"}},
+    {"quad9", "dns.quad9.net", {"9.9.9.9", "149.112.112.112", "2620:fe::fe", "2620:fe::9"}},
+};
+enum { PRESET_COUNT = sizeof PRESETS / sizeof PRESETS[0] };
+
+#define ALLOWED_UPSTREAMS "tls://ADDRESS[:PORT]#NAME, cloudflare, google or quad9"
+
+size_t preset_count(void)
+{
+    return PRESET_COUNT;
+}
+
+const char *preset_name(size_t index)
+{
+    return PRESETS[index].name;
+}
+
+void preset_describe(size_t index, FILE *out)
+{
+    const struct preset *preset = &PRESETS[index];
+    for (size_t i = 0; i < PRESET_ADDRESSES; i++)
+        fprintf(out, "%s%s", i > 0 ? ", " : "", preset->addresses[i]);
+    fprintf(out, " as %s", preset->authentication_name);
+}
+
+/* True when `text` starts with the scheme; `*rest` is what follows. */
+static bool has_scheme(const char *text, const char *scheme, const char **rest)
+{
+    const size_t length = strlen(scheme);
+    if (strncasecmp(text, scheme, length) != 0 || strncmp(text + length, "://", 3) != 0)
+        return false;
+    *rest = text + length + 3;
+    return true;
+}
+
+/* --- listeners --- */
+
+static enum status parse_listener(struct settings *settings, const char *text,
+                                  struct listener_config *out)
+{
+    const char *rest;
+    struct listener_config listener = {.udp = true, .tcp = true};
+    if (has_scheme(text, "tls", &rest) || has_scheme(text, "https", &rest))
+        return settings_reject(settings, text,
+                               "encrypted listeners are not supported by this version");
+    if (has_scheme(text, "udp", &rest))
+        listener.tcp = false;
+    else if (has_scheme(text, "tcp", &rest))
+        listener.udp = false;
+    else
+        rest = text;
+    if (address_parse(rest, DNS_PORT, &listener.address) != STATUS_OK)
+        return settings_reject(settings, text,
+                               "is not an address to listen on; allowed: ADDRESS:PORT, "
+                               "udp://ADDRESS:PORT or tcp://ADDRESS:PORT, where ADDRESS is IPv4 or "
+                               "[IPv6] and PORT 1 to 65535");
+    *out = listener;
+    return STATUS_OK;
+}
+
+enum status add_listener(struct settings *settings, const struct option *option, const char *text)
+{
+    (void)option;
+    struct config *config = settings->config;
+    struct listener_config listener;
+    TRY(parse_listener(settings, text, &listener));
+    for (size_t i = 0; i < config->listener_count; i++) {
+        const struct listener_config *other = &config->listeners[i];
+        const bool overlaps = (listener.udp && other->udp) || (listener.tcp && other->tcp);
+        if (overlaps && address_equal(&listener.address, &other->address))
+            return settings_reject(settings, text, "is listened on twice");
+    }
+    if (config->listener_count == CONFIG_LISTENERS_MAX)
+        return settings_reject(settings, text, "is one too many; allowed: %d listeners",
+                               CONFIG_LISTENERS_MAX);
+    config->listeners[config->listener_count++] = listener;
+    return STATUS_OK;
+}
+
+void clear_listeners(struct config *config)
+{
+    config->listener_count = 0;
+}
+
+/* --- pins --- */
+
+static int hexadecimal_value(char character)
+{
+    if (character >= '0' && character <= '9')
+        return character - '0';
+    const char lower = (char)(character | 0x20);
+    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+static bool parse_hexadecimal_pin(const char *text, uint8_t pin[static PIN_SIZE])
+{
+    if (strlen(text) != (size_t)2 * PIN_SIZE)
+        return false;
+    for (size_t i = 0; i < PIN_SIZE; i++) {
+        const int high = hexadecimal_value(text[2 * i]);
+        const int low = hexadecimal_value(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return false;
+        pin[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+static int base64_value(char character)
+{
+    static const char ALPHABET[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *found = character != '\0' ? strchr(ALPHABET, character) : NULL;
+    return found ? (int)(found - ALPHABET) : -1;
+}
+
+/* 32 bytes are 43 digits and one "="; the last digit carries four bits (RFC 4648 4). */
+static bool parse_base64_pin(const char *text, uint8_t pin[static PIN_SIZE])
+{
+    enum { DIGITS = 43 };
+    if (strlen(text) != DIGITS + 1 || text[DIGITS] != '=')
+        return false;
+    uint32_t bits = 0;
+    unsigned int bit_count = 0;
+    size_t length = 0;
+    for (size_t i = 0; i < DIGITS; i++) {
+        const int value = base64_value(text[i]);
+        if (value < 0)
+            return false;
+        bits = bits << 6 | (uint32_t)value;
+        bit_count += 6;
+        if (bit_count >= 8) {
+            bit_count -= 8;
+            pin[length++] = (uint8_t)(bits >> bit_count);
+        }
+    }
+    return (bits & 0x3) == 0;
+}
+
+static enum status set_pin(struct settings *settings, struct upstream_entry *entry,
+                           const char *text)
+{
+    const char *digits = text;
+    uint8_t pin[PIN_SIZE];
+    if (strncmp(text, "sha256/", 7) == 0)
+        digits += text[7] == '/' ? 8 : 7; /* as HPKP wrote it, and as curl does */
+    if (!parse_base64_pin(digits, pin) && !parse_hexadecimal_pin(digits, pin))
+        return settings_reject(settings, text,
+                               "is not a pin; allowed: a SHA-256 of the public key, as 44 "
+                               "characters of base64 or 64 hexadecimal digits");
+    if (entry->pin_count == CONFIG_PINS_MAX)
+        return settings_reject(settings, text, "is one too many; allowed: %d pins",
+                               CONFIG_PINS_MAX);
+    memcpy(entry->pins[entry->pin_count++], pin, PIN_SIZE);
+    return STATUS_OK;
+}
+
+/* --- upstreams --- */
+
+/* RFC 1123 2.1: letters, digits and hyphens, and a last label that is not a number. */
+static bool is_dns_name(const char *name)
+{
+    const size_t length = strlen(name);
+    if (length == 0 || length > NAME_LENGTH_MAX)
+        return false;
+    for (const char *label = name;;) {
+        const size_t label_length = strcspn(label, ".");
+        if (label_length == 0 || label_length > 63)
+            return false;
+        if (strspn(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") <
+                label_length ||
+            label[0] == '-' || label[label_length - 1] == '-')
+            return false;
+        if (label[label_length] == '\0')
+            return strspn(label, "0123456789") < label_length;
+        label += label_length + 1;
+    }
+}
+
+static bool is_authentication_name(const char *name)
+{
+    uint8_t bytes[sizeof(struct in6_addr)];
+    return inet_pton(AF_INET, name, bytes) == 1 || inet_pton(AF_INET6, name, bytes) == 1 ||
+           is_dns_name(name);
+}
+
+static enum status reject_scheme(struct settings *settings, const char *text)
+{
+    static const char *const CLEAR[] = {"udp", "tcp", "dns"};
+    const char *rest;
+    struct address address;
+    bool is_clear = address_parse(text, TLS_PORT, &address) == STATUS_OK;
+    for (size_t i = 0; i < sizeof CLEAR / sizeof CLEAR[0]; i++)
+        is_clear = is_clear || has_scheme(text, CLEAR[i], &rest);
+    if (is_clear)
+        return settings_reject(
+            settings, text,
+            "would send queries in clear text, which is refused; allowed: " ALLOWED_UPSTREAMS);
+    return settings_reject(settings, text,
+                           "is neither a preset nor a tls:// URL; allowed: " ALLOWED_UPSTREAMS);
+}
+
+/* `host` failed as an address; a name is a mistake worth its own words. */
+static enum status reject_host(struct settings *settings, const char *text, char *host)
+{
+    char *colon = strchr(host, ':');
+    if (colon)
+        *colon = '\0';
+    if (is_dns_name(host))
+        return settings_reject(settings, text,
+                               "names its server, and names are not looked up by this version; "
+                               "write tls://ADDRESS#%s",
+                               host);
+    return settings_reject(settings, text,
+                           "has no usable address; allowed: tls://ADDRESS[:PORT]#NAME, where "
+                           "ADDRESS is IPv4 or [IPv6] and PORT 1 to 65535");
+}
+
+/* Cuts `text` at its "#"; `name` is NULL when there is none. */
+static enum status parse_upstream_url(struct settings *settings, const char *text,
+                                      struct address *address, const char **name)
+{
+    const char *rest;
+    if (!has_scheme(text, "tls", &rest))
+        return reject_scheme(settings, text);
+    char host[NAME_LENGTH_MAX + sizeof ":65535"];
+    const size_t host_length = strcspn(rest, "#");
+    *name = rest[host_length] == '#' ? rest + host_length + 1 : NULL;
+    if (host_length >= sizeof host)
+        return settings_reject(settings, text, "is too long; allowed: " ALLOWED_UPSTREAMS);
+    memcpy(host, rest, host_length);
+    host[host_length] = '\0';
+    if (address_parse(host, TLS_PORT, address) != STATUS_OK)
+        return reject_host(settings, text, host);
+    if (address_is_any(address))
+        return settings_reject(settings, text, "is the address of no server");
+    if (*name && !is_authentication_name(*name))
+        return settings_reject(settings, text,
+                               "has no valid name after \"#\"; allowed: the DNS name or the IP "
+                               "address that the server's certificate is for");
+    return STATUS_OK;
+}
+
+static bool has_pin(const struct upstream_config *upstream, const uint8_t pin[static PIN_SIZE])
+{
+    for (size_t i = 0; i < upstream->pin_count; i++)
+        if (memcmp(upstream->pins[i], pin, PIN_SIZE) == 0)
+            return true;
+    return false;
+}
+
+static bool same_pins(const struct upstream_config *a, const struct upstream_config *b)
+{
+    for (size_t i = 0; i < a->pin_count; i++)
+        if (!has_pin(b, a->pins[i]))
+            return false;
+    for (size_t i = 0; i < b->pin_count; i++)
+        if (!has_pin(a, b->pins[i]))
+            return false;
+    return true;
+}
+
+static bool same_name(const char *a, const char *b)
+{
+    return a && b ? strcasecmp(a, b) == 0 : a == b;
+}
+
+static bool is_duplicate(const struct config *config, const struct upstream_config *upstream)
+{
+    for (size_t i = 0; i < config->upstream_count; i++) {
+        const struct upstream_config *other = &config->upstreams[i];
+        if (address_equal(&other->address, &upstream->address) &&
+            same_name(other->name, upstream->name) && same_pins(other, upstream))
+            return true;
+    }
+    return false;
+}
+
+static bool label_is_taken(const struct config *config, const char *label)
+{
+    for (size_t i = 0; i < config->upstream_count; i++)
+        if (strcasecmp(config->upstreams[i].label, label) == 0)
+            return true;
+    return false;
+}
+
+/* Labels tell the series of the metrics apart, so two upstreams that differ in their pins only are
+ * numbered. */
+static char *make_label(struct settings *settings, const struct upstream_config *upstream)
+{
+    char address[ADDRESS_TEXT_SIZE];
+    char label[ADDRESS_TEXT_SIZE + NAME_LENGTH_MAX + sizeof "#/99"];
+    const int length =
+        snprintf(label, sizeof label, "%s%s%s", address_format(&upstream->address, address),
+                 upstream->name ? "#" : "", upstream->name ? upstream->name : "");
+    for (int i = 2; label_is_taken(settings->config, label); i++)
+        snprintf(label + length, sizeof label - (size_t)length, "/%d", i);
+    return settings_copy(settings, label);
+}
+
+static void free_upstream(struct upstream_config *upstream)
+{
+    free(upstream->label);
+    free(upstream->name);
+    free(upstream->ca_file);
+    *upstream = (struct upstream_config){};
+}
+
+static enum status fill_upstream(struct settings *settings, struct upstream_config *upstream,
+                                 const char *name, const struct upstream_entry *entry)
+{
+    upstream->weight = entry->weight;
+    upstream->pin_count = entry->pin_count;
+    memcpy(upstream->pins, entry->pins, sizeof entry->pins);
+    if (name && !(upstream->name = settings_copy(settings, name)))
+        return STATUS_INVALID;
+    if (entry->ca_file && !(upstream->ca_file = settings_copy(settings, entry->ca_file)))
+        return STATUS_INVALID;
+    if (is_duplicate(settings->config, upstream))
+        return settings_reject(settings, entry->url, "is given twice");
+    upstream->label = make_label(settings, upstream);
+    return upstream->label ? STATUS_OK : STATUS_INVALID;
+}
+
+static enum status append_upstream(struct settings *settings, const struct address *address,
+                                   const char *name, const struct upstream_entry *entry)
+{
+    struct config *config = settings->config;
+    if (config->upstream_count == CONFIG_UPSTREAMS_MAX)
+        return settings_reject(settings, entry->url, "is one too many; allowed: %d upstreams",
+                               CONFIG_UPSTREAMS_MAX);
+    struct upstream_config upstream = {.address = *address};
+    const enum status status = fill_upstream(settings, &upstream, name, entry);
+    if (status == STATUS_OK)
+        config->upstreams[config->upstream_count++] = upstream;
+    else
+        free_upstream(&upstream);
+    return status;
+}
+
+static enum status append_preset(struct settings *settings, const struct preset *preset,
+                                 const struct upstream_entry *entry)
+{
+    for (size_t i = 0; i < PRESET_ADDRESSES; i++) {
+        struct address address;
+        TRY(address_parse(preset->addresses[i], TLS_PORT, &address));
+        TRY(append_upstream(settings, &address, preset->authentication_name, entry));
+    }
+    return STATUS_OK;
+}
+
+enum status upstream_entry_add(struct settings *settings, const struct upstream_entry *entry)
+{
+    for (size_t i = 0; i < PRESET_COUNT; i++)
+        if (strcmp(entry->url, PRESETS[i].name) == 0)
+            return append_preset(settings, &PRESETS[i], entry);
+    struct address address;
+    const char *name = NULL;
+    TRY(parse_upstream_url(settings, entry->url, &address, &name));
+    if (!name && entry->pin_count == 0)
+        return settings_reject(settings, entry->url,
+                               "has no name to authenticate the server by; write "
+                               "tls://ADDRESS#NAME, or give pins in the configuration file");
+    return append_upstream(settings, &address, name, entry);
+}
+
+enum status add_upstream(struct settings *settings, const struct option *option, const char *text)
+{
+    (void)option;
+    struct upstream_entry entry = upstream_entry_new();
+    entry.url = settings_copy(settings, text);
+    const enum status status = entry.url ? upstream_entry_add(settings, &entry) : STATUS_INVALID;
+    upstream_entry_free(&entry);
+    return status;
+}
+
+void clear_upstreams(struct config *config)
+{
+    for (size_t i = 0; i < config->upstream_count; i++)
+        free_upstream(&config->upstreams[i]);
+    config->upstream_count = 0;
+}
+
+/* --- an upstream as a mapping --- */
+
+static enum status set_url(struct settings *settings, struct upstream_entry *entry,
+                           const char *text)
+{
+    entry->url = settings_copy(settings, text);
+    return entry->url ? STATUS_OK : STATUS_INVALID;
+}
+
+static enum status set_ca(struct settings *settings, struct upstream_entry *entry, const char *text)
+{
+    TRY(check_readable(settings, text));
+    entry->ca_file = settings_copy(settings, text);
+    return entry->ca_file ? STATUS_OK : STATUS_INVALID;
+}
+
+static enum status set_weight(struct settings *settings, struct upstream_entry *entry,
+                              const char *text)
+{
+    const size_t digits = strspn(text, "0123456789");
+    const unsigned long weight = strtoul(text, NULL, 10);
+    if (digits == 0 || text[digits] != '\0' || weight < 1 || weight > WEIGHT_MAX)
+        return settings_reject(settings, text, "is not a weight; allowed: 1 to %d", WEIGHT_MAX);
+    entry->weight = (uint32_t)weight;
+    return STATUS_OK;
+}
+
+const struct upstream_field UPSTREAM_FIELDS[] = {
+    {"url", "`tls://ADDRESS[:PORT]#NAME`, or the name of a preset.", set_url, false},
+    {"ca", "A file of certificates (PEM) to trust for this upstream, in place of `tls.ca`.", set_ca,
+     false},
+    {"pins",
+     "SHA-256 of the public key (SubjectPublicKeyInfo) of the server's certificate, in base64 or "
+     "hexadecimal; one or a list, of which one must match.",
+     set_pin, true},
+    {"weight", "Share of the queries with the strategy `weighted`, 1 (the default) to 1000.",
+     set_weight, false},
+};
+const size_t UPSTREAM_FIELD_COUNT = sizeof UPSTREAM_FIELDS / sizeof UPSTREAM_FIELDS[0];
+
+struct upstream_entry upstream_entry_new(void)
+{
+    return (struct upstream_entry){.weight = 1};
+}
+
+void upstream_entry_free(struct upstream_entry *entry)
+{
+    free(entry->url);
+    free(entry->ca_file);
+    *entry = (struct upstream_entry){};
+}

@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Setting one value from text, and saying what is wrong with it.
+ *
+ * The text comes from people: nothing here asserts on it, and each rejection tells what is allowed.
+ *
+ * Thread: main. */
+#include "config/settings.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/deadline.h"
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+enum { ADMIN_PORT = 9153, QUOTED_LENGTH_MAX = 80 };
+
+/* Largest first. */
+static const struct unit DURATION_UNITS[] = {
+    {"d", 86400 * NANOSECONDS_PER_SECOND}, {"h", 3600 * NANOSECONDS_PER_SECOND},
+    {"m", 60 * NANOSECONDS_PER_SECOND},    {"s", NANOSECONDS_PER_SECOND},
+    {"ms", NANOSECONDS_PER_MILLISECOND},
+};
+static const struct unit SIZE_UNITS[] = {
+    {"GiB", UINT64_C(1) << 30},
+    {"MiB", UINT64_C(1) << 20},
+    {"KiB", UINT64_C(1) << 10},
+};
+enum {
+    DURATION_UNIT_COUNT = sizeof DURATION_UNITS / sizeof DURATION_UNITS[0],
+    SIZE_UNIT_COUNT = sizeof SIZE_UNITS / sizeof SIZE_UNITS[0],
+};
+
+/* Control bytes would reach the terminal of whoever reads the error. */
+static void print_masked(FILE *out, const char *text)
+{
+    for (size_t i = 0; text[i] != '\0' && i < QUOTED_LENGTH_MAX; i++) {
+        const bool is_control = (unsigned char)text[i] < ' ' || text[i] == 0x7f;
+        fputc(is_control ? '?' : text[i], out);
+    }
+    if (strlen(text) > QUOTED_LENGTH_MAX)
+        fputs("...", out);
+}
+
+static void print_origin(const struct settings *settings)
+{
+    const struct origin *where = &settings->where;
+    if (where->file && where->line > 0)
+        fprintf(settings->errors, "%s:%zu:%zu: ", where->file, where->line, where->column);
+    else if (where->file)
+        fprintf(settings->errors, "%s: ", where->file);
+    if (where->name) {
+        print_masked(settings->errors, where->name);
+        fputs(": ", settings->errors);
+    }
+}
+
+static void print_problem(struct settings *settings, const char *format, va_list arguments)
+    __attribute__((format(printf, 2, 0)));
+static void print_problem(struct settings *settings, const char *format, va_list arguments)
+{
+    vfprintf(settings->errors, format, arguments);
+    fputc('\n', settings->errors);
+    settings->failed = true;
+}
+
+void settings_report(struct settings *settings, const char *format, ...)
+{
+    print_origin(settings);
+    va_list arguments;
+    va_start(arguments, format);
+    print_problem(settings, format, arguments);
+    va_end(arguments);
+}
+
+enum status settings_reject(struct settings *settings, const char *text, const char *format, ...)
+{
+    print_origin(settings);
+    fputc('"', settings->errors);
+    print_masked(settings->errors, text);
+    fputs("\" ", settings->errors);
+    va_list arguments;
+    va_start(arguments, format);
+    print_problem(settings, format, arguments);
+    va_end(arguments);
+    return STATUS_INVALID;
+}
+
+char *settings_copy(struct settings *settings, const char *text)
+{
+    char *copy = strdup(text);
+    if (!copy)
+        settings_report(settings, "out of memory");
+    return copy;
+}
+
+/* Digits, then the name of a unit or nothing (factor 1). False when it is neither or too large. */
+static bool parse_unit(const char *text, const struct unit *units, size_t count, uint64_t *out)
+{
+    const size_t digits = strspn(text, "0123456789");
+    if (digits == 0 || digits > 18)
+        return false;
+    const uint64_t number = strtoull(text, NULL, 10);
+    const char *name = text + digits;
+    if (*name == '\0') {
+        *out = number;
+        return count == 0 || number == 0; /* "5" of what? But zero is zero. */
+    }
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(name, units[i].name) == 0)
+            return !__builtin_mul_overflow(number, units[i].factor, out);
+    return false;
+}
+
+static const char *format_unit(uint64_t value, const struct unit *units, size_t count, char *text)
+{
+    size_t i = 0;
+    while (i < count - 1 && (value < units[i].factor || value % units[i].factor != 0))
+        i++;
+    snprintf(text, UNIT_TEXT_SIZE, "%" PRIu64 "%s", value / units[i].factor, units[i].name);
+    return text;
+}
+
+const char *duration_format(uint64_t duration_ns, char text[static UNIT_TEXT_SIZE])
+{
+    return format_unit(duration_ns, DURATION_UNITS, DURATION_UNIT_COUNT, text);
+}
+
+const char *size_format(uint64_t size_bytes, char text[static UNIT_TEXT_SIZE])
+{
+    return format_unit(size_bytes, SIZE_UNITS, SIZE_UNIT_COUNT, text);
+}
+
+static bool is_in_range(const struct option *option, uint64_t value)
+{
+    if (value == 0 && option->zero_is_off)
+        return true;
+    return value >= option->minimum && value <= option->maximum;
+}
+
+static const char *zero_text(const struct option *option)
+{
+    return option->zero_is_off ? "0, or " : "";
+}
+
+static void *field_of(struct settings *settings, const struct option *option)
+{
+    return (char *)settings->config + option->offset;
+}
+
+static enum status parse_duration(struct settings *settings, const struct option *option,
+                                  const char *text, uint64_t *out)
+{
+    char minimum[UNIT_TEXT_SIZE];
+    char maximum[UNIT_TEXT_SIZE];
+    uint64_t value;
+    if (!parse_unit(text, DURATION_UNITS, DURATION_UNIT_COUNT, &value) ||
+        !is_in_range(option, value))
+        return settings_reject(settings, text,
+                               "is not a duration; allowed: %s%s to %s, as a whole number with ms, "
+                               "s, m, h or d",
+                               zero_text(option), duration_format(option->minimum, minimum),
+                               duration_format(option->maximum, maximum));
+    *out = value;
+    return STATUS_OK;
+}
+
+enum status set_duration(struct settings *settings, const struct option *option, const char *text)
+{
+    return parse_duration(settings, option, text, field_of(settings, option));
+}
+
+enum status set_seconds(struct settings *settings, const struct option *option, const char *text)
+{
+    uint64_t duration_ns;
+    TRY(parse_duration(settings, option, text, &duration_ns));
+    if (duration_ns % NANOSECONDS_PER_SECOND != 0)
+        return settings_reject(settings, text, "is not a whole number of seconds");
+    assert(option->maximum / NANOSECONDS_PER_SECOND <= UINT32_MAX);
+    *(uint32_t *)field_of(settings, option) = (uint32_t)(duration_ns / NANOSECONDS_PER_SECOND);
+    return STATUS_OK;
+}
+
+enum status set_size(struct settings *settings, const struct option *option, const char *text)
+{
+    char minimum[UNIT_TEXT_SIZE];
+    char maximum[UNIT_TEXT_SIZE];
+    uint64_t value;
+    if (!parse_unit(text, SIZE_UNITS, SIZE_UNIT_COUNT, &value) || !is_in_range(option, value))
+        return settings_reject(
+            settings, text,
+            "is not a size; allowed: %s%s to %s, as a whole number with KiB, MiB or GiB",
+            zero_text(option), size_format(option->minimum, minimum),
+            size_format(option->maximum, maximum));
+    *(uint64_t *)field_of(settings, option) = value;
+    return STATUS_OK;
+}
+
+static enum status parse_count(struct settings *settings, const struct option *option,
+                               const char *text, uint64_t *out)
+{
+    uint64_t value;
+    if (!parse_unit(text, NULL, 0, &value) || !is_in_range(option, value))
+        return settings_reject(settings, text,
+                               "is not a number in range; allowed: %s%" PRIu64 " to %" PRIu64,
+                               zero_text(option), option->minimum, option->maximum);
+    *out = value;
+    return STATUS_OK;
+}
+
+enum status set_count(struct settings *settings, const struct option *option, const char *text)
+{
+    uint64_t value;
+    TRY(parse_count(settings, option, text, &value));
+    assert(option->maximum <= UINT32_MAX);
+    *(uint32_t *)field_of(settings, option) = (uint32_t)value;
+    return STATUS_OK;
+}
+
+enum status set_count16(struct settings *settings, const struct option *option, const char *text)
+{
+    uint64_t value;
+    TRY(parse_count(settings, option, text, &value));
+    assert(option->maximum <= UINT16_MAX);
+    *(uint16_t *)field_of(settings, option) = (uint16_t)value;
+    return STATUS_OK;
+}
+
+enum status set_choice(struct settings *settings, const struct option *option, const char *text)
+{
+    static_assert(sizeof(enum strategy) == sizeof(unsigned int), "a choice is stored as one");
+    for (unsigned int i = 0; option->choices[i]; i++) {
+        if (strcmp(text, option->choices[i]) == 0) {
+            *(unsigned int *)field_of(settings, option) = i;
+            return STATUS_OK;
+        }
+    }
+    char allowed[128] = "";
+    for (size_t i = 0; option->choices[i]; i++)
+        snprintf(allowed + strlen(allowed), sizeof allowed - strlen(allowed), "%s%s",
+                 i > 0 ? ", " : "", option->choices[i]);
+    return settings_reject(settings, text, "is not known; allowed: %s", allowed);
+}
+
+enum status set_workers(struct settings *settings, const struct option *option, const char *text)
+{
+    if (strcmp(text, "auto") == 0) {
+        settings->config->workers = processors_usable();
+        return STATUS_OK;
+    }
+    uint64_t value;
+    if (!parse_unit(text, NULL, 0, &value) || !is_in_range(option, value))
+        return settings_reject(
+            settings, text, "is not a number of workers; allowed: auto, or 1 to %d", WORKERS_MAX);
+    settings->config->workers = (uint32_t)value;
+    return STATUS_OK;
+}
+
+enum status set_admin(struct settings *settings, const struct option *option, const char *text)
+{
+    (void)option;
+    struct address address;
+    if (strcmp(text, "off") == 0) {
+        settings->config->admin.enabled = false;
+        return STATUS_OK;
+    }
+    if (address_parse(text, ADMIN_PORT, &address) != STATUS_OK)
+        return settings_reject(settings, text,
+                               "is not an address; allowed: off, or an IPv4 or [IPv6] address with "
+                               "a port from 1 to 65535");
+    settings->config->admin.enabled = true;
+    settings->config->admin.address = address;
+    return STATUS_OK;
+}
+
+/* Non-blocking, so that a pipe without a writer is an error and not a wait. */
+static enum status check_descriptor(struct settings *settings, const char *path, int descriptor)
+{
+    struct stat info;
+    char byte;
+    if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode))
+        return settings_reject(settings, path, "is not a file");
+    const ssize_t length = read(descriptor, &byte, sizeof byte);
+    if (length < 0)
+        return settings_reject(settings, path, "cannot be read: %s", strerror(errno));
+    if (length == 0)
+        return settings_reject(settings, path, "is empty");
+    return STATUS_OK;
+}
+
+enum status check_readable(struct settings *settings, const char *path)
+{
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (descriptor < 0)
+        return settings_reject(settings, path, "cannot be read: %s", strerror(errno));
+    const enum status status = check_descriptor(settings, path, descriptor);
+    close(descriptor);
+    return status;
+}
+
+enum status set_tls_ca(struct settings *settings, const struct option *option, const char *text)
+{
+    char *path = NULL;
+    if (strcmp(text, option->default_text) != 0) {
+        TRY(check_readable(settings, text));
+        path = settings_copy(settings, text);
+        if (!path)
+            return STATUS_INVALID;
+    }
+    free(settings->config->tls_ca_file);
+    settings->config->tls_ca_file = path;
+    return STATUS_OK;
+}
+
+enum status set_help(struct settings *settings, const struct option *option, const char *text)
+{
+    (void)option;
+    (void)text;
+    settings->command = COMMAND_HELP;
+    return STATUS_OK;
+}
+
+enum status set_version(struct settings *settings, const struct option *option, const char *text)
+{
+    (void)option;
+    (void)text;
+    settings->command = COMMAND_VERSION;
+    return STATUS_OK;
+}
+
+enum status set_config_file(struct settings *settings, const struct option *option,
+                            const char *text)
+{
+    (void)option;
+    settings->config_file = text;
+    return STATUS_OK;
+}
+
+enum status add_prefix(struct settings *settings, const struct option *option, const char *text)
+{
+    (void)option;
+    struct config *config = settings->config;
+    struct prefix prefix;
+    if (prefix_parse(text, &prefix) != STATUS_OK)
+        return settings_reject(settings, text,
+                               "is not a range of addresses; allowed: such as 192.0.2.0/24, "
+                               "2001:db8::/32 or one address, without bits beyond the length");
+    if (config->allow_count == CONFIG_PREFIXES_MAX)
+        return settings_reject(settings, text, "is one too many; allowed: %d ranges",
+                               CONFIG_PREFIXES_MAX);
+    config->allow[config->allow_count++] = prefix;
+    return STATUS_OK;
+}
+
+void clear_prefixes(struct config *config)
+{
+    config->allow_count = 0;
+}
+
+enum status add_source_port(struct settings *settings, const struct option *option,
+                            const char *text)
+{
+    struct config *config = settings->config;
+    uint64_t port;
+    TRY(parse_count(settings, option, text, &port));
+    if (config->refused_source_port_count == CONFIG_PORTS_MAX)
+        return settings_reject(settings, text, "is one too many; allowed: %d ports",
+                               CONFIG_PORTS_MAX);
+    config->refused_source_ports[config->refused_source_port_count++] = (uint16_t)port;
+    return STATUS_OK;
+}
+
+void clear_source_ports(struct config *config)
+{
+    config->refused_source_port_count = 0;
+}
+
+void settings_begin_option(struct settings *settings, const struct option *option)
+{
+    const size_t index = (size_t)(option - OPTIONS);
+    if (!settings->seen[index] && option->clear)
+        option->clear(settings->config);
+    settings->seen[index] = true;
+}
+
+static void apply_list(struct settings *settings, const struct option *option, char *list)
+{
+    if (option->may_be_empty && strcmp(list, "none") == 0)
+        return;
+    bool is_empty = true;
+    char *rest;
+    for (char *item = strtok_r(list, ", \t\r\n", &rest); item;
+         item = strtok_r(NULL, ", \t\r\n", &rest)) {
+        is_empty = false;
+        if (option->set(settings, option, item) != STATUS_OK)
+            settings->failed = true;
+    }
+    if (is_empty)
+        settings_report(settings, "needs at least one value");
+}
+
+void settings_apply(struct settings *settings, const struct option *option, const char *text)
+{
+    settings_begin_option(settings, option);
+    if (!option->clear) {
+        if (option->set(settings, option, text) != STATUS_OK)
+            settings->failed = true;
+        return;
+    }
+    char *list = settings_copy(settings, text);
+    if (list)
+        apply_list(settings, option, list);
+    free(list);
+}
