@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Anything at all as an upstream's answer: what is accepted lies within the message, and is
+ * accepted again, record for record, after we passed it on or let its TTLs age.
+ *
+ * The input is RCODE and TC, the question's type, three counts, the case of the name, then the
+ * records: the rest of the header and of the question is right, so that the fuzzer spends its time
+ * on the records and needs no seeds. */
+#include <assert.h>
+
+#include "dns/reply.h"
+#include "packet.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { PREFIX = 6 };
+
+static struct packet packet;
+static struct answer_scratch scratch;
+static struct answer_scratch scratch_again;
+static uint8_t out[DNS_MESSAGE_MAX];
+
+static enum status check(const uint8_t *bytes, size_t length, const struct question *question,
+                         struct answer_scratch *room, struct answer *answer)
+{
+    struct answer untouched;
+    memset(&untouched, 0xa5, sizeof untouched);
+    *answer = untouched;
+    const enum status status = message_check_answer(bytes, length, question, room, answer);
+    if (status != STATUS_OK)
+        assert(memcmp(answer, &untouched, sizeof untouched) == 0);
+    return status;
+}
+
+static void check_bounds(const struct answer *answer, const uint8_t *bytes, size_t length)
+{
+    assert(answer->body >= bytes && answer->body + answer->body_length <= bytes + length);
+    assert(answer->ttl_count ==
+           answer->answer_count + answer->authority_count + answer->additional_count);
+    size_t end = 0;
+    for (size_t i = 0; i < answer->ttl_count; i++) {
+        assert(answer->ttl_offsets[i] >= end);
+        end = (size_t)answer->ttl_offsets[i] + 4;
+    }
+    assert(end <= answer->body_length);
+    assert(answer->extended_errors_length <= ANSWER_EXTENDED_ERRORS_MAX);
+    assert(answer->ttl_s <= INT32_MAX && answer->rcode <= 0xfff);
+    assert(!(answer->flags & DNS_FLAG_TC) || answer->ttl_s == 0);
+}
+
+static void assert_same(const struct answer *a, const struct answer *b)
+{
+    const bool of_one_hop = a->rcode == RCODE_BADVERS || a->rcode == RCODE_BADCOOKIE;
+    assert(b->rcode == (of_one_hop ? RCODE_SERVFAIL : a->rcode));
+    assert(a->kind == b->kind && (a->flags | DNS_FLAG_RA) == b->flags);
+    assert(a->ttl_s == b->ttl_s || of_one_hop);
+    assert(a->answer_count == b->answer_count && a->authority_count == b->authority_count);
+    assert(a->additional_count == b->additional_count && a->body_length == b->body_length);
+    assert(a->ttl_count == b->ttl_count);
+    assert(memcmp(a->ttl_offsets, b->ttl_offsets, a->ttl_count * sizeof *a->ttl_offsets) == 0);
+}
+
+/* The same octets, but for TTLs that were too large to be. */
+static void assert_same_body(const struct answer *a, const struct answer *b)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < a->ttl_count; i++) {
+        const size_t offset = a->ttl_offsets[i];
+        const uint32_t ttl = load_u32(a->body + offset);
+        assert(memcmp(a->body + done, b->body + done, offset - done) == 0);
+        assert(load_u32(b->body + offset) == (ttl > INT32_MAX ? 0 : ttl));
+        done = offset + 4;
+    }
+    assert(memcmp(a->body + done, b->body + done, a->body_length - done) == 0);
+}
+
+static void make_query(const struct question *question, struct query_message *query)
+{
+    uint8_t bytes[MESSAGE_QUERY_MAX];
+    enum rcode rcode;
+    const size_t length = message_build_query(question, PACKET_ID, bytes);
+    assert(message_parse_query(bytes, length, query, &rcode) == QUERY_ACCEPT);
+}
+
+static void pass_on(const struct answer *answer, const struct question *question, size_t limit)
+{
+    struct query_message query;
+    struct answer again;
+    bool truncated;
+    make_query(question, &query);
+    const struct reply reply = {.answer = answer, .limit = limit};
+    const size_t length = reply_write(&query, &reply, out, &truncated);
+    assert(length <= limit);
+    const enum status status = check(out, length, question, &scratch_again, &again);
+    assert(status == STATUS_OK);
+    if (truncated) {
+        assert(again.flags & DNS_FLAG_TC && again.body_length == 0);
+        return;
+    }
+    assert_same(answer, &again);
+    assert_same_body(answer, &again);
+}
+
+/* Every age of a message is as well-formed as the message. */
+static void age(uint8_t *bytes, size_t length, const struct question *question,
+                const struct answer *answer, uint32_t ttl)
+{
+    struct answer again;
+    for (size_t i = 0; i < answer->ttl_count; i++)
+        store_u32(bytes + (answer->body - bytes) + answer->ttl_offsets[i], ttl);
+    const enum status status = check(bytes, length, question, &scratch_again, &again);
+    assert(status == STATUS_OK);
+}
+
+static void build(const uint8_t *data, size_t size, struct question *question)
+{
+    const unsigned type = data[1];
+    *question = question_of("www.example", type == TYPE_OPT ? TYPE_A : type);
+    put_header(&packet, DNS_FLAG_QR | DNS_FLAG_RD | (data[0] & 0x0f) | (data[0] & 0x10) << 5, 1,
+               data[2], data[3], data[4]);
+    put_question(&packet, data[5] & 1 ? "WWW.example" : "www.example", question->type);
+    put_bytes(&packet, data + PREFIX, size - PREFIX);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct question question;
+    struct answer answer;
+    if (size < PREFIX || size > 60000)
+        return 0;
+    build(data, size, &question);
+    switch (question.type) {
+    case TYPE_TKEY: /* are not asked */
+    case TYPE_TSIG:
+    case TYPE_IXFR:
+    case TYPE_AXFR:
+    case TYPE_MAILB:
+    case TYPE_MAILA:
+        return 0;
+    default:
+        break;
+    }
+    uint8_t *bytes = exact_copy(packet.bytes, packet.length);
+    if (check(bytes, packet.length, &question, &scratch, &answer) == STATUS_OK) {
+        check_bounds(&answer, bytes, packet.length);
+        pass_on(&answer, &question, DNS_MESSAGE_MAX);
+        pass_on(&answer, &question, DNS_UDP_DEFAULT);
+        age(bytes, packet.length, &question, &answer, 0);
+        age(bytes, packet.length, &question, &answer, 0x3f3f3f3f);
+        age(bytes, packet.length, &question, &answer, 0x7fffffff);
+    }
+    free(bytes);
+    return 0;
+}
