@@ -6,6 +6,7 @@ capability, in front of a DNS-over-TLS resolver on the host; once with docker ru
 Needs a Docker engine, docker-compose, and port 8989 free. `./dev test container`."""
 
 import contextlib
+import ipaddress
 import json
 import os
 import shutil
@@ -127,7 +128,8 @@ def main():
     run("docker", "build", "-t", IMAGE, ".")
     size = int(run("docker", "image", "inspect", "-f", "{{.Size}}", IMAGE))
     expect(size < IMAGE_SIZE_MAX, f"the image has {size / 1e6:.1f} MB, less than {IMAGE_SIZE_MAX / 1e6:.0f}")
-    bridge = run("docker", "network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
+    subnet = json.loads(run("docker", "network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]
+    bridge = subnet.get("Gateway") or str(next(ipaddress.ip_network(subnet["Subnet"]).hosts()))
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         os.chmod(directory, 0o755)  # the container's user reads the authority
         authorities = pki.Pki(directory)

@@ -120,8 +120,8 @@ def main():
     for series, value in sorted(after.items()):
         if value != before.get(series, 0):
             print(f"  {value - before.get(series, 0):6.0f}  {series}")
-    print(f"\nThe resolver saw {len(resolver.queries)} queries on {len(resolver.connections)} TLS connections, each "
-          f"padded to {sorted({len(query.raw) for query in resolver.queries})} octets.")
+    print(f"\nThe resolver saw {len(resolver.queries)} queries on {len(resolver.connections)} TLS connections (each worker has "
+          f"its own), padded to {sorted({len(query.raw) for query in resolver.queries})} octets.")
     return 0 if answered else 1
 
 
