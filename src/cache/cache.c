@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The cache: keys, times to live, what may be kept and what a hit looks like.
+ *
+ * All memory is one anonymous mapping of at most `size_bytes`: this struct, the shards, and for
+ * each shard the memory that shard.c manages. Pages are touched as they are needed, so a cache that
+ * is larger than its load costs little; huge pages are declined because they would undo that. There
+ * are few shards when the cache is small, so that the largest message fits into any small ring of a
+ * cache of 1 MiB or more, and a lock for each shard, held for one find or one store.
+ *
+ * Times are exact: an entry is gone when its age reaches its time to live, to the nanosecond, and a
+ * TTL that a hit shows is the time left, rounded down. It follows that a hit in the last second
+ * shows 0, and that however many caches pass an answer on, none keeps it for longer than its owner
+ * said.
+ *
+ * Thread: any; the shard's lock.   Owner: main, which closes it after the last worker has ended.
+ * RFC:    2181 8 (TTLs), 2308 5 (negative answers), 9520 3.2 (failures). */
+#include "cache/cache.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/bytes.h"
+#include "base/siphash.h"
+#include "cache/shard.h"
+
+enum {
+    SHARD_SIZE_MIN = 2 << 20,
+    SHARD_SIZE_MAX = 64 << 20, /* offsets and the time of an insertion stay small */
+    SHARDS_USUAL_MAX = 64,
+    KEY_FLAG_DO = 1,
+    KEY_FLAG_CD = 2,
+};
+
+static const uint64_t second_ns = UINT64_C(1000000000);
+
+struct cache {
+    struct cache_limits limits;
+    struct siphash_key hash_key; /* of this process: nobody can choose names that collide (I9) */
+    uint64_t hash_mask;
+    size_t mapped_bytes;
+    size_t overhead_bytes; /* this struct with its shards */
+    uint32_t shard_mask;
+    struct shard shards[];
+};
+
+/* ---- Open and close ---- */
+
+static uint32_t shard_count_for(uint64_t size_bytes)
+{
+    uint32_t count = 1;
+    while (count < SHARDS_USUAL_MAX && size_bytes / (count * 2) >= SHARD_SIZE_MIN)
+        count *= 2;
+    while (size_bytes / count > SHARD_SIZE_MAX)
+        count *= 2;
+    return count;
+}
+
+/* An adaptive mutex spins for a while before it sleeps: locks are held for about 100 ns. */
+static void lock_init(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+}
+
+static void shards_init(struct cache *cache, uint32_t count)
+{
+    uint8_t *memory = (uint8_t *)cache + cache->overhead_bytes;
+    const size_t room = (cache->mapped_bytes - cache->overhead_bytes) / count;
+    const uint32_t size = (uint32_t)(room & ~(size_t)(alignof(struct shard) - 1));
+    cache->shard_mask = count - 1;
+    for (uint32_t i = 0; i < count; i++) {
+        lock_init(&cache->shards[i].lock);
+        shard_init(&cache->shards[i], memory + (size_t)i * size, size);
+    }
+}
+
+enum status cache_open_with_hash_mask(const struct cache_limits *limits, uint64_t hash_mask,
+                                      struct cache **out)
+{
+    if (limits->size_bytes < CACHE_SIZE_MIN)
+        return STATUS_INVALID;
+    if (limits->size_bytes > SIZE_MAX / 2) {
+        errno = ENOMEM;
+        return STATUS_SYSTEM;
+    }
+    const size_t size = (size_t)limits->size_bytes;
+    struct cache *cache =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (cache == MAP_FAILED)
+        return STATUS_SYSTEM;
+    /* A kernel without huge pages refuses, and that is as good. */
+    (void)madvise(cache, size, MADV_NOHUGEPAGE);
+    const uint32_t count = shard_count_for(size);
+    cache->limits = *limits;
+    cache->hash_key = siphash_random_key();
+    cache->hash_mask = hash_mask;
+    cache->mapped_bytes = size;
+    cache->overhead_bytes = sizeof(*cache) + count * sizeof(cache->shards[0]);
+    shards_init(cache, count);
+    *out = cache;
+    return STATUS_OK;
+}
+
+enum status cache_open(const struct cache_limits *limits, struct cache **out)
+{
+    return cache_open_with_hash_mask(limits, UINT64_MAX, out);
+}
+
+void cache_close(struct cache *cache)
+{
+    if (!cache)
+        return;
+    for (uint32_t i = 0; i <= cache->shard_mask; i++)
+        pthread_mutex_destroy(&cache->shards[i].lock);
+    munmap(cache, cache->mapped_bytes);
+}
+
+void cache_usage(struct cache *cache, uint64_t *bytes, uint64_t *entries)
+{
+    *bytes = cache->overhead_bytes;
+    *entries = 0;
+    for (uint32_t i = 0; i <= cache->shard_mask; i++) {
+        struct shard *shard = &cache->shards[i];
+        pthread_mutex_lock(&shard->lock);
+        *bytes += shard_bytes(shard);
+        *entries += shard->entry_count;
+        pthread_mutex_unlock(&shard->lock);
+    }
+}
+
+/* ---- Keys ---- */
+
+/* Fills `key` and returns the shard that has the question, unlocked. */
+static struct shard *key_make(struct cache *cache, const struct question *question, struct key *key)
+{
+    store_u16(key->bytes, question->type);
+    store_u16(key->bytes + 2, question->class);
+    key->bytes[4] = (uint8_t)((question->dnssec_ok ? KEY_FLAG_DO : 0) |
+                              (question->checking_disabled ? KEY_FLAG_CD : 0));
+    memcpy(key->bytes + KEY_FIXED, question->name, question->name_length);
+    key->length = (uint16_t)(KEY_FIXED + question->name_length);
+    const uint64_t hash = siphash(&cache->hash_key, key->bytes, key->length) & cache->hash_mask;
+    key->hash = (uint32_t)hash;
+    return &cache->shards[(uint32_t)(hash >> 32) & cache->shard_mask];
+}
+
+/* ---- Find ---- */
+
+/* Takes `age_s` off the TTLs in `body`, down to 0. */
+static void age_ttls(const struct entry *entry, uint32_t age_s, uint8_t *body)
+{
+    const uint8_t *offsets = entry->bytes + entry->key_length;
+    for (uint32_t i = 0; i < entry->ttl_count; i++) {
+        uint8_t *field = body + load_u16(offsets + (size_t)i * 2);
+        const uint32_t ttl_s = load_u32(field);
+        store_u32(field, ttl_s > age_s ? ttl_s - age_s : 0);
+    }
+}
+
+static void copy_out(const struct entry *entry, uint64_t now, uint8_t *body, struct answer *out)
+{
+    const uint8_t *kept = entry->bytes + entry->key_length + (size_t)entry->ttl_count * 2;
+    const uint64_t age_ns = now > entry->stored_ns ? now - entry->stored_ns : 0;
+    const uint32_t age_s = (uint32_t)((age_ns + second_ns - 1) / second_ns);
+    memcpy(body, kept, (size_t)entry->body_length + entry->extended_errors_length);
+    age_ttls(entry, age_s, body);
+    *out = (struct answer){
+        .kind = (enum answer_kind)entry->kind,
+        .flags = entry->flags,
+        .rcode = entry->rcode,
+        .answer_count = entry->answer_count,
+        .authority_count = entry->authority_count,
+        .additional_count = entry->additional_count,
+        .ttl_s = entry->lifetime_s - age_s,
+        .body = body,
+        .body_length = entry->body_length,
+        .extended_errors = body + entry->body_length,
+        .extended_errors_length = entry->extended_errors_length,
+    };
+}
+
+enum status cache_find(struct cache *cache, const struct question *question, uint64_t now,
+                       uint8_t body[static DNS_MESSAGE_MAX], struct answer *out)
+{
+    /* Filled as far as it is used; zeroing it would cost as much as the hash. */
+    struct key key __attribute__((uninitialized));
+    struct shard *shard = key_make(cache, question, &key);
+    enum status status = STATUS_NOT_FOUND;
+    pthread_mutex_lock(&shard->lock);
+    struct entry *entry = shard_find(shard, &key);
+    if (entry && !entry_is_expired(entry, now)) {
+        /* A popular entry stays at the maximum, and its line stays clean. */
+        if (entry->visits < ENTRY_VISITS_MAX)
+            entry->visits++;
+        copy_out(entry, now, body, out);
+        status = STATUS_OK;
+    }
+    pthread_mutex_unlock(&shard->lock);
+    return status;
+}
+
+/* ---- Store ---- */
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* RFC 2181 8: a TTL with the top bit set is 0. */
+static uint32_t sane_ttl(uint32_t ttl_s)
+{
+    return ttl_s > INT32_MAX ? 0 : ttl_s;
+}
+
+/* The configured minimum, which never makes an answer of 0 one that is kept. */
+static uint32_t raised_ttl(const struct cache *cache, const struct answer *answer, uint32_t ttl_s)
+{
+    const bool is_raised = answer->kind == ANSWER_POSITIVE && ttl_s > 0;
+    return is_raised && ttl_s < cache->limits.ttl_min_s ? cache->limits.ttl_min_s : ttl_s;
+}
+
+/* For how long the answer is kept in place of `old` (NULL: nothing there); 0: not at all. */
+static uint32_t lifetime_for(const struct cache *cache, const struct answer *answer,
+                             const struct entry *old, uint64_t now)
+{
+    uint32_t ttl_s = raised_ttl(cache, answer, sane_ttl(answer->ttl_s));
+    if (answer->kind == ANSWER_NEGATIVE)
+        ttl_s = smaller(ttl_s, cache->limits.negative_ttl_max_s);
+    if (answer->kind == ANSWER_FAILURE && ttl_s > 0) {
+        if (old && old->kind != ANSWER_FAILURE && !entry_is_expired(old, now))
+            return 0;
+        if (old && old->kind == ANSWER_FAILURE)
+            ttl_s = old->lifetime_s * 2;
+        ttl_s = smaller(ttl_s, FAILURE_LIFETIME_MAX_S);
+    }
+    return smaller(ttl_s, cache->limits.ttl_max_s);
+}
+
+/* No TTL may outlast the entry, so each is brought within its lifetime. */
+static void bound_ttls(const struct cache *cache, const struct answer *answer, uint32_t lifetime_s,
+                       uint8_t *body)
+{
+    for (uint32_t i = 0; i < answer->ttl_count; i++) {
+        uint8_t *field = body + answer->ttl_offsets[i];
+        const uint32_t ttl_s = raised_ttl(cache, answer, sane_ttl(load_u32(field)));
+        store_u32(field, smaller(ttl_s, lifetime_s));
+    }
+}
+
+static void entry_fill(const struct cache *cache, struct entry *entry, const struct answer *answer,
+                       uint16_t extended_errors_length, uint32_t lifetime_s)
+{
+    entry->lifetime_s = lifetime_s;
+    entry->kind = (uint8_t)answer->kind;
+    entry->flags = answer->flags;
+    entry->rcode = answer->rcode;
+    entry->answer_count = answer->answer_count;
+    entry->authority_count = answer->authority_count;
+    entry->additional_count = answer->additional_count;
+    entry->body_length = answer->body_length;
+    entry->extended_errors_length = extended_errors_length;
+    entry->ttl_count = answer->ttl_count;
+    const size_t room =
+        2U * answer->ttl_count + (size_t)answer->body_length + extended_errors_length;
+    struct writer writer = writer_over(entry->bytes + entry->key_length, room);
+    for (uint32_t i = 0; i < answer->ttl_count; i++) {
+        assert(answer->ttl_offsets[i] + 4 <= answer->body_length);
+        write_u16(&writer, answer->ttl_offsets[i]);
+    }
+    uint8_t *body = writer.position;
+    write_bytes(&writer, answer->body, answer->body_length);
+    write_bytes(&writer, answer->extended_errors, extended_errors_length);
+    bound_ttls(cache, answer, lifetime_s, body);
+}
+
+/* With the shard locked. */
+static void store_locked(struct cache *cache, struct shard *shard, const struct key *key,
+                         const struct answer *answer, uint64_t now)
+{
+    shard_sweep(shard, now);
+    struct entry *old = shard_find(shard, key);
+    const uint32_t lifetime_s = lifetime_for(cache, answer, old, now);
+    if (lifetime_s == 0)
+        return;
+    /* Extended errors inform, they are not needed: a hit must fit into a message. */
+    uint16_t extended_errors_length = answer->extended_errors_length;
+    if ((uint32_t)answer->body_length + extended_errors_length > DNS_MESSAGE_MAX)
+        extended_errors_length = 0;
+    const size_t size = sizeof(struct entry) + key->length + 2U * answer->ttl_count +
+                        answer->body_length + extended_errors_length;
+    struct entry *entry = shard_insert(shard, key, old, (uint32_t)size, now);
+    if (!entry)
+        return;
+    entry->stored_ns = now;
+    entry_fill(cache, entry, answer, extended_errors_length, lifetime_s);
+}
+
+void cache_store(struct cache *cache, const struct question *question, const struct answer *answer,
+                 uint64_t now)
+{
+    if (!question->recursion_desired || answer->flags & DNS_FLAG_TC || answer->ttl_s == 0)
+        return;
+    struct key key __attribute__((uninitialized));
+    struct shard *shard = key_make(cache, question, &key);
+    pthread_mutex_lock(&shard->lock);
+    store_locked(cache, shard, &key, answer, now);
+    pthread_mutex_unlock(&shard->lock);
+}

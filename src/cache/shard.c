@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One shard: two rings of entries, a hash index that grows with them, and ghosts.
+ *
+ * Eviction is S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023).
+ * A new entry is appended to the small ring, a tenth of the room. What reaches its tail and was
+ * asked for meanwhile moves to the main ring; what was not leaves, and 16 bits of its hash stay as
+ * a ghost. A key that comes back while its ghost is there goes to the main ring at once. At the
+ * tail of the main ring an entry that was asked for is appended again, one that was not is dropped.
+ * So a scan of names asked once passes through the small ring and never touches what is popular,
+ * and a hit writes nothing but a counter that soon stays at its maximum.
+ *
+ * Queues that only ever append and drop need no allocator: a ring is a log of entries of any size,
+ * without fragments or free lists, and the bound on memory is the size of the mapping. Three things
+ * follow. A replaced entry of another size stays behind, dead, until the tail comes by (most
+ * refreshes have the same size and happen in place). A main ring that waits for popular entries
+ * would keep expired ones for ever: every store therefore moves a sweep over both rings, which
+ * takes expired entries out of the index whatever else is hit. And while a sixteenth of the main
+ * ring is dead or was never used, it takes all that leaves the small ring, and its tail spares the
+ * living until it has come past the dead. How many entries one store may spare is bounded: past
+ * that it drops.
+ *
+ * The index is a table of chains of 32-bit offsets that grows by linear hashing (Litwin 1980): an
+ * insertion that makes it too dense splits a bucket or two, never all. So it is never larger than
+ * its entries deserve, also in a cache that is far from full, and an A answer costs its 88 bytes
+ * and 12 of index, 4 of which are in the 88.
+ *
+ * Thread: whoever holds the lock.   Owner: struct cache. */
+#include "cache/shard.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum {
+    BUCKETS_FIRST = 16,
+    BUCKETS_PER_ENTRY = 2, /* so that the first entry of a chain is nearly always the right one */
+    BYTES_PER_BUCKET = 48, /* of the shard; a bucket takes 4 */
+    BYTES_PER_GHOST = 128, /* of the shard; a ghost takes 2. About one for each entry (S3-FIFO) */
+    GHOSTS_PER_SET = 8,
+    SMALL_SHARE = 10,   /* the small ring is a tenth (S3-FIFO) */
+    SPARE_SHARE = 16,   /* of the main ring, free or dead: worth filling again */
+    VISITS_TO_STAY = 1, /* hits that take an entry from the small to the main ring */
+    SPARED_MAX = 128,   /* for each insertion: a bound on its time */
+    SWEPT_SMALL = 1,
+    SWEPT_MAIN = 2,
+};
+
+static struct entry *entry_at(const struct shard *shard, uint32_t offset)
+{
+    return (struct entry *)(void *)(shard->memory + offset);
+}
+
+static uint32_t offset_of(const struct shard *shard, const struct entry *entry)
+{
+    return (uint32_t)((const uint8_t *)entry - shard->memory);
+}
+
+static uint32_t align_up(size_t size)
+{
+    return (uint32_t)((size + ENTRY_ALIGNMENT - 1) & ~(size_t)(ENTRY_ALIGNMENT - 1));
+}
+
+static uint32_t entry_size(const struct entry *entry)
+{
+    return align_up(sizeof(*entry) + entry->key_length + 2U * entry->ttl_count +
+                    entry->body_length + entry->extended_errors_length);
+}
+
+static bool entry_is_dead(const struct entry *entry)
+{
+    return entry->lifetime_s == 0;
+}
+
+/* Expired, and of no use for anything else. A failure is remembered a while longer, because the
+ * next one is kept twice as long (RFC 9520 3.2). */
+static bool entry_is_spent(const struct entry *entry, uint64_t now)
+{
+    const uint64_t grace_s = entry->kind == ANSWER_FAILURE ? FAILURE_LIFETIME_MAX_S : 0;
+    return entry_is_expired(entry, now) &&
+           now - entry->stored_ns >= (entry->lifetime_s + grace_s) * UINT64_C(1000000000);
+}
+
+/* ---- Ring ---- */
+
+static void ring_init(struct ring *ring, uint32_t start, uint32_t end)
+{
+    *ring = (struct ring){.start = start, .end = end, .head = start, .tail = start, .hand = start};
+}
+
+static bool ring_is_empty(const struct ring *ring)
+{
+    return !ring->lapped && ring->head == ring->tail;
+}
+
+/* Where `size` bytes would go, or 0. */
+static uint32_t ring_place(const struct ring *ring, uint32_t size)
+{
+    if (ring->lapped)
+        return ring->tail - ring->head >= size ? ring->head : 0;
+    if (ring->end - ring->head >= size)
+        return ring->head;
+    return ring->tail - ring->start >= size ? ring->start : 0;
+}
+
+static void ring_append(struct ring *ring, uint32_t place, uint32_t size)
+{
+    if (place != ring->head) {
+        ring->limit = ring->head;
+        ring->lapped = true;
+        if (ring->hand == ring->limit)
+            ring->hand = place;
+    }
+    ring->head = place + size;
+}
+
+/* Gives the room of the oldest entry back. */
+static void ring_pop(struct ring *ring, uint32_t size)
+{
+    const uint32_t popped = ring->tail;
+    assert(!ring_is_empty(ring));
+    ring->tail += size;
+    if (ring->lapped && ring->tail == ring->limit) {
+        ring->tail = ring->start;
+        ring->lapped = false;
+    }
+    if (ring_is_empty(ring))
+        ring->head = ring->tail = ring->hand = ring->start;
+    if (ring->hand == popped)
+        ring->hand = ring->tail;
+}
+
+static uint32_t ring_used(const struct ring *ring)
+{
+    return ring->lapped ? ring->limit - ring->tail + ring->head - ring->start
+                        : ring->head - ring->tail;
+}
+
+/* Enough of it is free or dead to take entries that nobody asked for. */
+static bool ring_has_spare_room(const struct ring *ring)
+{
+    const uint32_t size = ring->end - ring->start;
+    return size - ring_used(ring) + ring->dead >= size / SPARE_SHARE;
+}
+
+static struct ring *ring_of(struct shard *shard, uint32_t offset)
+{
+    return offset >= shard->main.start ? &shard->main : &shard->small;
+}
+
+/* ---- Index ---- */
+
+static uint32_t *bucket_of(const struct shard *shard, uint32_t hash)
+{
+    uint32_t bucket = hash & shard->bucket_mask;
+    if (bucket >= shard->bucket_count)
+        bucket &= shard->bucket_mask >> 1;
+    return &shard->buckets[bucket];
+}
+
+/* The link that leads to the entry. */
+static uint32_t *index_link(const struct shard *shard, const struct entry *entry)
+{
+    const uint32_t offset = offset_of(shard, entry);
+    uint32_t *link = bucket_of(shard, entry->hash);
+    while (*link != offset) {
+        assert(*link != 0);
+        link = &entry_at(shard, *link)->next;
+    }
+    return link;
+}
+
+/* Moves what belongs there from the next bucket in turn to a new one behind the last. */
+static void index_split(struct shard *shard)
+{
+    const uint32_t fresh = shard->bucket_count;
+    if (fresh > shard->bucket_mask)
+        shard->bucket_mask = shard->bucket_mask * 2 + 1;
+    uint32_t *link = &shard->buckets[fresh & shard->bucket_mask >> 1];
+    while (*link != 0) {
+        struct entry *entry = entry_at(shard, *link);
+        if ((entry->hash & shard->bucket_mask) == fresh) {
+            const uint32_t offset = *link;
+            *link = entry->next;
+            entry->next = shard->buckets[fresh];
+            shard->buckets[fresh] = offset;
+        } else {
+            link = &entry->next;
+        }
+    }
+    shard->bucket_count++;
+}
+
+static void index_add(struct shard *shard, struct entry *entry)
+{
+    while (shard->entry_count >= shard->bucket_count / BUCKETS_PER_ENTRY &&
+           shard->bucket_count < shard->bucket_max)
+        index_split(shard);
+    uint32_t *bucket = bucket_of(shard, entry->hash);
+    entry->next = *bucket;
+    *bucket = offset_of(shard, entry);
+    shard->entry_count++;
+}
+
+/* Takes the entry out of the index; its room stays taken until the tail comes by. */
+static void entry_kill(struct shard *shard, struct entry *entry)
+{
+    assert(!entry_is_dead(entry));
+    *index_link(shard, entry) = entry->next;
+    entry->lifetime_s = 0;
+    shard->entry_count--;
+    ring_of(shard, offset_of(shard, entry))->dead += entry_size(entry);
+}
+
+struct entry *shard_find(struct shard *shard, const struct key *key)
+{
+    for (uint32_t offset = *bucket_of(shard, key->hash); offset != 0;) {
+        struct entry *entry = entry_at(shard, offset);
+        if (entry->hash == key->hash && entry->key_length == key->length &&
+            memcmp(entry->bytes, key->bytes, key->length) == 0)
+            return entry;
+        offset = entry->next;
+    }
+    return NULL;
+}
+
+/* ---- Ghosts ---- */
+
+/* The set of a hash, newest ghost first. Sets are chosen by the upper bits, so that what identifies
+ * a ghost in its set, the lower 16, is independent of it; 0 means none. */
+static uint16_t *ghost_set(const struct shard *shard, uint32_t hash)
+{
+    return shard->ghosts + ((uint64_t)hash * shard->ghost_sets >> 32) * GHOSTS_PER_SET;
+}
+
+static uint16_t ghost_of(uint32_t hash)
+{
+    return (uint16_t)(hash | 1);
+}
+
+static void ghost_put(struct shard *shard, uint32_t hash)
+{
+    uint16_t *set = ghost_set(shard, hash);
+    memmove(set + 1, set, (GHOSTS_PER_SET - 1) * sizeof(*set));
+    set[0] = ghost_of(hash);
+}
+
+static bool ghost_take(struct shard *shard, uint32_t hash)
+{
+    uint16_t *set = ghost_set(shard, hash);
+    for (size_t i = 0; i < GHOSTS_PER_SET; i++) {
+        if (set[i] == ghost_of(hash)) {
+            set[i] = 0;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- Eviction ---- */
+
+static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size, uint64_t now);
+
+static void entry_move(struct shard *shard, struct entry *entry, uint32_t *link, uint32_t offset)
+{
+    memmove(entry_at(shard, offset), entry, entry_size(entry));
+    *link = offset;
+}
+
+static void tail_drop(struct shard *shard, struct ring *ring)
+{
+    struct entry *entry = entry_at(shard, ring->tail);
+    if (!entry_is_dead(entry))
+        entry_kill(shard, entry);
+    const uint32_t size = entry_size(entry);
+    ring->dead -= size;
+    ring_pop(ring, size);
+}
+
+/* From the tail of the main ring to its head. The room just given up is room enough. */
+static void tail_spare(struct shard *shard)
+{
+    struct ring *ring = &shard->main;
+    struct entry *entry = entry_at(shard, ring->tail);
+    const uint32_t size = entry_size(entry);
+    uint32_t *link = index_link(shard, entry);
+    if (entry->visits > 0)
+        entry->visits--;
+    ring_pop(ring, size);
+    const uint32_t place = ring_place(ring, size);
+    assert(place != 0);
+    ring_append(ring, place, size);
+    entry_move(shard, entry, link, place);
+    shard->spare_budget--;
+}
+
+static void evict_main(struct shard *shard, uint64_t now)
+{
+    const struct entry *entry = entry_at(shard, shard->main.tail);
+    const bool wanted = entry->visits > 0 || ring_has_spare_room(&shard->main);
+    if (wanted && shard->spare_budget > 0 && !entry_is_dead(entry) && !entry_is_spent(entry, now))
+        tail_spare(shard);
+    else
+        tail_drop(shard, &shard->main);
+}
+
+static void evict_small(struct shard *shard, uint64_t now)
+{
+    struct entry *entry = entry_at(shard, shard->small.tail);
+    if (entry_is_dead(entry) || entry_is_spent(entry, now)) {
+        tail_drop(shard, &shard->small);
+        return;
+    }
+    const uint32_t size = entry_size(entry);
+    if (entry->visits < VISITS_TO_STAY && !ring_has_spare_room(&shard->main)) {
+        ghost_put(shard, entry->hash);
+        tail_drop(shard, &shard->small);
+        return;
+    }
+    const uint32_t place = make_room(shard, &shard->main, size, now);
+    entry->visits = 0;
+    entry_move(shard, entry, index_link(shard, entry), place);
+    ring_pop(&shard->small, size);
+}
+
+static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size, uint64_t now)
+{
+    assert(size <= ring->end - ring->start);
+    uint32_t place = ring_place(ring, size);
+    while (place == 0) {
+        if (ring == &shard->main)
+            evict_main(shard, now);
+        else
+            evict_small(shard, now);
+        place = ring_place(ring, size);
+    }
+    ring_append(ring, place, size);
+    return place;
+}
+
+static void ring_sweep(struct shard *shard, struct ring *ring, uint32_t count, uint64_t now)
+{
+    for (uint32_t i = 0; i < count && !ring_is_empty(ring); i++) {
+        if (ring->hand == ring->head)
+            ring->hand = ring->tail;
+        struct entry *entry = entry_at(shard, ring->hand);
+        if (!entry_is_dead(entry) && entry_is_spent(entry, now))
+            entry_kill(shard, entry);
+        ring->hand += entry_size(entry);
+        if (ring->lapped && ring->hand == ring->limit)
+            ring->hand = ring->start;
+    }
+}
+
+void shard_sweep(struct shard *shard, uint64_t now)
+{
+    ring_sweep(shard, &shard->small, SWEPT_SMALL, now);
+    ring_sweep(shard, &shard->main, SWEPT_MAIN, now);
+}
+
+/* ---- Insertion ---- */
+
+struct entry *shard_insert(struct shard *shard, const struct key *key, struct entry *old,
+                           uint32_t size, uint64_t now)
+{
+    size = align_up(size);
+    if (old && entry_size(old) == size)
+        return old;
+    struct ring *ring = &shard->small;
+    const uint8_t visits = old ? old->visits : 0;
+    if (old) {
+        ring = ring_of(shard, offset_of(shard, old));
+        entry_kill(shard, old);
+    } else if (ghost_take(shard, key->hash)) {
+        ring = &shard->main;
+    }
+    if (size > shard->small.end - shard->small.start)
+        return NULL;
+    shard->spare_budget = SPARED_MAX;
+    struct entry *entry = entry_at(shard, make_room(shard, ring, size, now));
+    entry->hash = key->hash;
+    entry->key_length = key->length;
+    entry->visits = visits;
+    memcpy(entry->bytes, key->bytes, key->length);
+    index_add(shard, entry);
+    return entry;
+}
+
+uint64_t shard_bytes(const struct shard *shard)
+{
+    return ring_used(&shard->small) + ring_used(&shard->main) +
+           shard->bucket_count * sizeof(*shard->buckets);
+}
+
+/* Memory: buckets (none at offset 0 is an entry, so 0 can mean none), ghosts, small, main. */
+void shard_init(struct shard *shard, uint8_t *memory, uint32_t size)
+{
+    shard->memory = memory;
+    shard->bucket_count = BUCKETS_FIRST;
+    shard->bucket_mask = BUCKETS_FIRST - 1;
+    shard->bucket_max = size / BYTES_PER_BUCKET;
+    shard->ghost_sets = size / BYTES_PER_GHOST / GHOSTS_PER_SET;
+    shard->entry_count = 0;
+
+    const size_t ghosts = shard->bucket_max * sizeof(*shard->buckets);
+    const size_t ghost_bytes = shard->ghost_sets * GHOSTS_PER_SET * sizeof(*shard->ghosts);
+    const uint32_t rings = align_up(ghosts + ghost_bytes);
+    const uint32_t main = align_up(rings + (size - rings) / SMALL_SHARE);
+    shard->buckets = (uint32_t *)(void *)memory;
+    shard->ghosts = (uint16_t *)(void *)(memory + ghosts);
+    ring_init(&shard->small, rings, main);
+    ring_init(&shard->main, main, size & ~(uint32_t)(ENTRY_ALIGNMENT - 1));
+}

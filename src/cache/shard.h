@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Private to the cache: one shard, the memory of which holds entries, their index and the memory of
+ * what was let go. It knows where entries lie and which of them must leave; what is in them and for
+ * how long is cache.c's business.
+ *
+ * Thread: any that holds `lock`, for every function here but shard_init. Owner: struct cache. */
+#ifndef CACHE_SHARD_H
+#define CACHE_SHARD_H
+
+#include <pthread.h>
+#include <stdalign.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cache/cache.h"
+
+/* What an answer is found by: type, class, DO and CD, then the name; compared as a whole. */
+enum { KEY_FIXED = 5, KEY_MAX = KEY_FIXED + DNS_NAME_MAX };
+
+struct key {
+    uint32_t hash;
+    uint16_t length;
+    uint8_t bytes[KEY_MAX];
+};
+
+/* One answer as it is kept. A lifetime of 0 marks an entry that left the index: its room is free
+ * once the tail of its ring has come by. `bytes` holds the key, the TTL offsets (big-endian), the
+ * body and the extended errors. */
+struct entry {
+    uint64_t stored_ns;
+    uint32_t next; /* offset in the shard of the next entry of the bucket; 0: none */
+    uint32_t hash;
+    uint32_t lifetime_s;
+    uint16_t body_length;
+    uint16_t extended_errors_length;
+    uint16_t ttl_count;
+    uint16_t key_length;
+    uint16_t flags;
+    uint16_t rcode;
+    uint16_t answer_count;
+    uint16_t authority_count;
+    uint16_t additional_count;
+    uint8_t kind;   /* enum answer_kind */
+    uint8_t visits; /* hits since it came or was last spared, up to ENTRY_VISITS_MAX */
+    uint8_t bytes[];
+};
+
+enum {
+    ENTRY_VISITS_MAX = 3,
+    ENTRY_ALIGNMENT = 8,
+    FAILURE_LIFETIME_MAX_S = 30, /* FAULTS H5 */
+};
+
+/* Entries of any size one behind the other. Offsets count from the start of the shard. */
+struct ring {
+    uint32_t start;
+    uint32_t end;
+    uint32_t head;  /* where the next entry goes */
+    uint32_t tail;  /* the oldest entry */
+    uint32_t hand;  /* the next entry to be looked at by the sweep */
+    uint32_t limit; /* when lapped: where the entries behind the tail end */
+    uint32_t dead;  /* bytes of dead entries */
+    bool lapped;    /* the head has begun again at the start, the tail has not */
+};
+
+struct shard {
+    alignas(64) pthread_mutex_t lock;
+    uint8_t *memory;
+    uint32_t *buckets; /* offsets of first entries; 0: none */
+    uint32_t bucket_count;
+    uint32_t bucket_mask; /* the smallest 2^n - 1 that reaches all buckets in use */
+    uint32_t bucket_max;
+    uint32_t entry_count;
+    uint16_t *ghosts;
+    uint32_t ghost_sets;
+    uint32_t spare_budget; /* entries that may still be spared by this insertion */
+    struct ring small;
+    struct ring main;
+};
+
+/* `size` bytes of zeroed `memory`, aligned to 64, become a shard. The lock is the caller's. */
+void shard_init(struct shard *shard, uint8_t *memory, uint32_t size);
+
+/* The entry of a key, however old, or NULL. */
+struct entry *shard_find(struct shard *shard, const struct key *key);
+
+/* Room for an entry of `size` bytes (header included) under `key`. The entry is in the index, with
+ * hash, key and visits set; all else is the caller's to fill in before it unlocks. `old` is what
+ * shard_find gave for the key: it is replaced in any case. NULL when the shard is too small. */
+struct entry *shard_insert(struct shard *shard, const struct key *key, struct entry *old,
+                           uint32_t size, uint64_t now);
+
+/* Forgets a few entries that nobody will ask for again. */
+void shard_sweep(struct shard *shard, uint64_t now);
+
+/* Bytes of index and rings in use. */
+uint64_t shard_bytes(const struct shard *shard);
+
+/* True when the answer may no longer be used. */
+static inline bool entry_is_expired(const struct entry *entry, uint64_t now)
+{
+    const uint64_t age_ns = now > entry->stored_ns ? now - entry->stored_ns : 0;
+    return age_ns >= entry->lifetime_s * UINT64_C(1000000000);
+}
+
+/* For tests: only these bits of every hash are used, so that keys collide (FAULTS H1). */
+enum status cache_open_with_hash_mask(const struct cache_limits *limits, uint64_t hash_mask,
+                                      struct cache **out);
+
+#endif

@@ -1,0 +1,990 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The cache: keys, times to live, failures, the bound on memory, and what eviction keeps. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "cache/cache.h"
+#include "cache/shard.h"
+#include "cache_fixture.h"
+
+enum { TTL_MAX_S = 86400, NEGATIVE_MAX_S = 900 };
+
+static const uint64_t start_ns = UINT64_C(5000123456789);
+static uint8_t found_body[DNS_MESSAGE_MAX];
+static struct fixture_answer stored;
+
+static struct cache *open_with(struct cache_limits limits)
+{
+    struct cache *cache = NULL;
+    assert_int_equal(cache_open(&limits, &cache), STATUS_OK);
+    return cache;
+}
+
+static struct cache *open_size(uint64_t size_bytes)
+{
+    return open_with((struct cache_limits){
+        .size_bytes = size_bytes, .ttl_max_s = TTL_MAX_S, .negative_ttl_max_s = NEGATIVE_MAX_S});
+}
+
+static uint64_t after_s(uint64_t seconds)
+{
+    return start_ns + seconds * fixture_second_ns;
+}
+
+/* Stores an A answer of one record at `now`. */
+static void store_at(struct cache *cache, const struct question *question, uint32_t ttl_s,
+                     uint64_t now)
+{
+    fixture_fill(&stored, question, 1, FIXTURE_RECORD, 1, ttl_s);
+    cache_store(cache, question, &stored.answer, now);
+}
+
+static void store_kind(struct cache *cache, const struct question *question, enum answer_kind kind,
+                       uint32_t ttl_s, uint64_t now)
+{
+    fixture_fill(&stored, question, 1, FIXTURE_RECORD, 1, ttl_s);
+    stored.answer.kind = kind;
+    cache_store(cache, question, &stored.answer, now);
+}
+
+static bool is_found(struct cache *cache, const struct question *question, uint64_t now)
+{
+    struct answer hit;
+    return cache_find(cache, question, now, found_body, &hit) == STATUS_OK;
+}
+
+/* The TTL that a hit shows; the test fails without a hit. */
+static uint32_t ttl_at(struct cache *cache, const struct question *question, uint64_t now)
+{
+    struct answer hit = {.ttl_count = 1};
+    assert_int_equal(cache_find(cache, question, now, found_body, &hit), STATUS_OK);
+    assert_int_equal(hit.ttl_count, 0);
+    assert_null(hit.ttl_offsets);
+    return load_u32(hit.body + FIXTURE_TTL_OFFSET);
+}
+
+static uint64_t entries_in(struct cache *cache)
+{
+    uint64_t bytes = 0;
+    uint64_t entries = 0;
+    cache_usage(cache, &bytes, &entries);
+    return entries;
+}
+
+static uint64_t bytes_in(struct cache *cache)
+{
+    uint64_t bytes = 0;
+    uint64_t entries = 0;
+    cache_usage(cache, &bytes, &entries);
+    return bytes;
+}
+
+/* ---- Opening ---- */
+
+static void size_below_the_minimum_is_invalid(void **state)
+{
+    (void)state;
+    struct cache *cache = NULL;
+    const struct cache_limits limits = {.size_bytes = CACHE_SIZE_MIN - 1, .ttl_max_s = 1};
+    assert_int_equal(cache_open(&limits, &cache), STATUS_INVALID);
+    assert_null(cache);
+    cache_close(cache);
+}
+
+static void refused_memory_is_a_system_error(void **state)
+{
+    (void)state;
+    struct cache *cache = NULL;
+    const uint64_t sizes[] = {UINT64_MAX, (uint64_t)INT64_MAX - 65536};
+    for (size_t i = 0; i < 2; i++) {
+        const struct cache_limits limits = {.size_bytes = sizes[i], .ttl_max_s = 1};
+        assert_int_equal(cache_open(&limits, &cache), STATUS_SYSTEM);
+        assert_null(cache);
+    }
+}
+
+static void every_size_keeps_answers(void **state)
+{
+    (void)state;
+    for (uint64_t size = CACHE_SIZE_MIN; size <= 512 << 20; size = size * 3 / 2 + 1) {
+        struct cache *cache = open_size(size);
+        for (uint32_t i = 0; i < 50; i++) {
+            const struct question question = fixture_question(i);
+            store_at(cache, &question, 60, start_ns);
+            assert_true(is_found(cache, &question, start_ns));
+        }
+        assert_int_equal(entries_in(cache), 50);
+        cache_close(cache);
+    }
+}
+
+static void many_shards_share_the_load(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(16 << 20);
+    for (uint32_t i = 0; i < 50000; i++) {
+        const struct question question = fixture_question(i);
+        store_at(cache, &question, 60, start_ns);
+    }
+    assert_int_equal(entries_in(cache), 50000);
+    for (uint32_t i = 0; i < 50000; i++) {
+        const struct question question = fixture_question(i);
+        assert_true(is_found(cache, &question, start_ns));
+    }
+    assert_true(bytes_in(cache) <= 50000 * 128);
+    cache_close(cache);
+}
+
+/* ---- What a hit is ---- */
+
+static void H7_hit_is_the_answer_that_was_stored(void **state)
+{
+    (void)state;
+    static const uint8_t extended_errors[] = {0, 3, 0, 2, 'h', 'i'};
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(7);
+    fixture_fill(&stored, &question, 9, 77, 2, 300);
+    stored.answer.flags = DNS_FLAG_AA | DNS_FLAG_RA | DNS_FLAG_AD;
+    stored.answer.rcode = 0xabc;
+    stored.answer.authority_count = 3;
+    stored.answer.additional_count = 4;
+    stored.answer.extended_errors = extended_errors;
+    stored.answer.extended_errors_length = sizeof(extended_errors);
+    cache_store(cache, &question, &stored.answer, start_ns);
+
+    struct answer hit;
+    assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+    assert_int_equal(hit.kind, ANSWER_POSITIVE);
+    assert_int_equal(hit.flags, DNS_FLAG_AA | DNS_FLAG_RA | DNS_FLAG_AD);
+    assert_int_equal(hit.rcode, 0xabc);
+    assert_int_equal(hit.answer_count, 2);
+    assert_int_equal(hit.authority_count, 3);
+    assert_int_equal(hit.additional_count, 4);
+    assert_int_equal(hit.ttl_s, 300);
+    assert_ptr_equal(hit.body, found_body);
+    assert_int_equal(hit.body_length, 77);
+    assert_memory_equal(hit.body, stored.body, 77);
+    assert_int_equal(hit.extended_errors_length, sizeof(extended_errors));
+    assert_memory_equal(hit.extended_errors, extended_errors, sizeof(extended_errors));
+    cache_close(cache);
+}
+
+static void H9_what_belongs_to_one_hop_is_not_kept(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(7);
+    fixture_fill(&stored, &question, 1, FIXTURE_RECORD, 1, 300);
+    stored.answer.has_keepalive = true;
+    stored.answer.keepalive_100ms = 33;
+    stored.answer.has_padding = true;
+    cache_store(cache, &question, &stored.answer, start_ns);
+    struct answer hit;
+    assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+    assert_false(hit.has_keepalive);
+    assert_int_equal(hit.keepalive_100ms, 0);
+    assert_false(hit.has_padding);
+    cache_close(cache);
+}
+
+static void answer_without_records_is_kept(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(7);
+    const struct answer failure = {.kind = ANSWER_FAILURE, .rcode = RCODE_SERVFAIL, .ttl_s = 1};
+    cache_store(cache, &question, &failure, start_ns);
+    struct answer hit;
+    assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+    assert_int_equal(hit.rcode, RCODE_SERVFAIL);
+    assert_int_equal(hit.body_length, 0);
+    assert_int_equal(hit.extended_errors_length, 0);
+    cache_close(cache);
+}
+
+static void miss_leaves_the_output_alone(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(7);
+    struct answer hit = {.rcode = 77};
+    assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_NOT_FOUND);
+    assert_int_equal(hit.rcode, 77);
+    cache_close(cache);
+}
+
+static void another_answer_of_another_size_replaces_the_first(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(7);
+    for (uint8_t version = 0; version < 200; version++) {
+        fixture_fill(&stored, &question, version, (uint16_t)(16 + version % 5 * 40), 1, 60);
+        cache_store(cache, &question, &stored.answer, start_ns);
+        struct answer hit;
+        assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+        assert_int_equal(hit.body[0], version);
+        assert_true(fixture_is_intact(&hit, &question));
+        assert_int_equal(entries_in(cache), 1);
+    }
+    cache_close(cache);
+}
+
+/* ---- H1: keys ---- */
+
+/* Number `i` of all that differ from the base question in exactly one part of the key. */
+static struct question variant(size_t i)
+{
+    struct question question = fixture_question(1);
+    if (i == 1)
+        question.type = TYPE_AAAA;
+    if (i == 2)
+        question.class = CLASS_CH;
+    if (i == 3)
+        question.dnssec_ok = true;
+    if (i == 4)
+        question.checking_disabled = true;
+    if (i == 5)
+        question.name[3] = '9';
+    if (i == 6) /* a name that ends where the other goes on */
+        memmove(question.name, question.name + 9, question.name_length -= 9);
+    if (i == 7)
+        question.type = TYPE_A << 8;
+    return question;
+}
+
+enum { VARIANTS = 8 };
+
+static void H1_key_differs_in_each_of_its_parts(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    for (size_t i = 0; i < VARIANTS; i++) {
+        const struct question question = variant(i);
+        assert_false(is_found(cache, &question, start_ns));
+        fixture_fill(&stored, &question, (uint8_t)i, FIXTURE_RECORD, 1, 60);
+        cache_store(cache, &question, &stored.answer, start_ns);
+    }
+    for (size_t i = 0; i < VARIANTS; i++) {
+        const struct question question = variant(i);
+        struct answer hit;
+        assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+        assert_int_equal(hit.body[0], i);
+    }
+    cache_close(cache);
+}
+
+static void H1_questions_of_the_same_hash_are_told_apart(void **state)
+{
+    (void)state;
+    const struct cache_limits limits = {.size_bytes = 1 << 20, .ttl_max_s = 60};
+    struct cache *cache = NULL;
+    assert_int_equal(cache_open_with_hash_mask(&limits, 0xf, &cache), STATUS_OK);
+    for (uint32_t i = 0; i < 1000; i += 2) {
+        const struct question question = fixture_question(i);
+        fixture_fill(&stored, &question, (uint8_t)i, FIXTURE_RECORD, 1, 60);
+        cache_store(cache, &question, &stored.answer, start_ns);
+    }
+    for (uint32_t i = 0; i < 1000; i++) {
+        const struct question question = fixture_question(i);
+        struct answer hit;
+        const enum status status = cache_find(cache, &question, start_ns, found_body, &hit);
+        assert_int_equal(status, i % 2 == 0 ? STATUS_OK : STATUS_NOT_FOUND);
+        assert_true(status != STATUS_OK || fixture_is_intact(&hit, &question));
+        assert_true(status != STATUS_OK || hit.body[0] == (uint8_t)i);
+    }
+    cache_close(cache);
+}
+
+static void H1_variants_of_the_same_hash_are_told_apart(void **state)
+{
+    (void)state;
+    const struct cache_limits limits = {.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 60};
+    struct cache *cache = NULL;
+    assert_int_equal(cache_open_with_hash_mask(&limits, 0, &cache), STATUS_OK);
+    for (size_t i = 0; i < VARIANTS; i++) {
+        const struct question question = variant(i);
+        assert_false(is_found(cache, &question, start_ns));
+        store_at(cache, &question, 60, start_ns);
+        assert_true(is_found(cache, &question, start_ns));
+    }
+    assert_int_equal(entries_in(cache), VARIANTS);
+    cache_close(cache);
+}
+
+static void I9_two_caches_do_not_hash_alike(void **state)
+{
+    (void)state;
+    /* Which shard a name goes to, and so which names a full cache loses, depends on the key. */
+    uint64_t lost[2] = {0};
+    for (size_t i = 0; i < 2; i++) {
+        struct cache *cache = open_size(4 << 20); /* two shards */
+        for (uint32_t k = 0; k < 60000; k++) {
+            const struct question question = fixture_question(k);
+            store_at(cache, &question, 60, start_ns);
+        }
+        for (uint32_t k = 0; k < 60000; k++) {
+            const struct question question = fixture_question(k);
+            lost[i] = lost[i] * 31 + is_found(cache, &question, start_ns);
+        }
+        cache_close(cache);
+    }
+    assert_int_not_equal(lost[0], lost[1]);
+}
+
+/* ---- H3: TTLs ---- */
+
+static void H3_ttl_0_is_not_kept(void **state)
+{
+    (void)state;
+    struct cache *cache = open_with(
+        (struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, 0, start_ns);
+    assert_false(is_found(cache, &question, start_ns));
+    cache_close(cache);
+}
+
+static void H3_ttl_with_the_top_bit_is_0(void **state)
+{
+    (void)state;
+    struct cache *cache = open_with(
+        (struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, 0x80000000, start_ns);
+    assert_false(is_found(cache, &question, start_ns));
+    store_at(cache, &question, UINT32_MAX, start_ns);
+    assert_false(is_found(cache, &question, start_ns));
+
+    /* A record of such a TTL beside one that is kept. */
+    fixture_fill(&stored, &question, 1, 2 * FIXTURE_RECORD, 2, 300);
+    store_u32(stored.body + stored.ttl_offsets[1], 0x80000001);
+    cache_store(cache, &question, &stored.answer, start_ns);
+    assert_int_equal(ttl_at(cache, &question, start_ns), 300);
+    assert_int_equal(load_u32(found_body + stored.ttl_offsets[1]), 0);
+    cache_close(cache);
+}
+
+static void H3_ttl_of_2_to_the_31_minus_1_is_cut_to_the_maximum(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, INT32_MAX, start_ns);
+    assert_int_equal(ttl_at(cache, &question, start_ns), TTL_MAX_S);
+    assert_true(is_found(cache, &question, after_s(TTL_MAX_S) - 1));
+    assert_false(is_found(cache, &question, after_s(TTL_MAX_S)));
+    cache_close(cache);
+}
+
+static void H3_largest_ttl_without_a_maximum_does_not_wrap(void **state)
+{
+    (void)state;
+    struct cache *cache =
+        open_with((struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = UINT32_MAX});
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, INT32_MAX, start_ns);
+    assert_int_equal(ttl_at(cache, &question, after_s(100)), INT32_MAX - 100);
+    assert_int_equal(ttl_at(cache, &question, after_s(INT32_MAX - 1)), 1);
+    assert_false(is_found(cache, &question, after_s(INT32_MAX)));
+    cache_close(cache);
+}
+
+static void H3_minimum_raises_what_the_client_sees(void **state)
+{
+    (void)state;
+    struct cache *cache = open_with(
+        (struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, 5, start_ns);
+    assert_int_equal(ttl_at(cache, &question, start_ns), 60);
+    assert_int_equal(ttl_at(cache, &question, after_s(59)), 1);
+    assert_false(is_found(cache, &question, after_s(60)));
+    cache_close(cache);
+}
+
+static void H3_maximum_wins_over_the_minimum(void **state)
+{
+    (void)state;
+    struct cache *cache = open_with(
+        (struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 600, .ttl_max_s = 60});
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, 5, start_ns);
+    assert_int_equal(ttl_at(cache, &question, start_ns), 60);
+    cache_close(cache);
+}
+
+static void H3_each_ttl_ages_and_none_underflows(void **state)
+{
+    (void)state;
+    static const uint32_t before[] = {100, 300, 7, 0};
+    static const uint32_t after_8_s[] = {92, 92, 0, 0}; /* 300: no longer than the answer */
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    fixture_fill(&stored, &question, 1, 4 * FIXTURE_RECORD, 4, 100);
+    for (size_t i = 0; i < 4; i++)
+        store_u32(stored.body + stored.ttl_offsets[i], before[i]);
+    cache_store(cache, &question, &stored.answer, start_ns);
+    assert_true(is_found(cache, &question, after_s(8)));
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(load_u32(found_body + stored.ttl_offsets[i]), after_8_s[i]);
+    cache_close(cache);
+}
+
+static void H3_ttl_shown_is_never_above_the_time_left(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, 10, start_ns);
+    assert_int_equal(ttl_at(cache, &question, start_ns), 10);
+    assert_int_equal(ttl_at(cache, &question, start_ns + 1), 9);
+    assert_int_equal(ttl_at(cache, &question, after_s(1)), 9);
+    assert_int_equal(ttl_at(cache, &question, after_s(1) + 1), 8);
+    assert_int_equal(ttl_at(cache, &question, after_s(9)), 1);
+    /* The last second: still an answer, nobody may keep it. */
+    assert_int_equal(ttl_at(cache, &question, after_s(9) + 1), 0);
+    assert_int_equal(ttl_at(cache, &question, after_s(10) - 1), 0);
+    assert_false(is_found(cache, &question, after_s(10)));
+    assert_false(is_found(cache, &question, after_s(1000000)));
+    cache_close(cache);
+}
+
+static void H3_clock_of_another_worker_may_be_behind(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, 10, start_ns);
+    assert_int_equal(ttl_at(cache, &question, start_ns - 1), 10);
+    assert_int_equal(ttl_at(cache, &question, 0), 10);
+    cache_close(cache);
+}
+
+static void RFC2181_truncated_answer_is_not_kept(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    fixture_fill(&stored, &question, 1, FIXTURE_RECORD, 1, 300);
+    stored.answer.flags |= DNS_FLAG_TC;
+    cache_store(cache, &question, &stored.answer, start_ns);
+    assert_false(is_found(cache, &question, start_ns));
+    cache_close(cache);
+}
+
+static void answer_to_a_question_without_RD_is_not_kept(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    struct question question = fixture_question(1);
+    question.recursion_desired = false;
+    store_at(cache, &question, 300, start_ns);
+    question.recursion_desired = true;
+    assert_false(is_found(cache, &question, start_ns));
+    cache_close(cache);
+}
+
+/* ---- H4 and H5: negative answers and failures ---- */
+
+static void H4_negative_ttl_is_cut_and_never_raised(void **state)
+{
+    (void)state;
+    struct cache *cache = open_with((struct cache_limits){.size_bytes = CACHE_SIZE_MIN,
+                                                          .ttl_min_s = 60,
+                                                          .ttl_max_s = 1000,
+                                                          .negative_ttl_max_s = 900});
+    const struct question question = fixture_question(1);
+    store_kind(cache, &question, ANSWER_NEGATIVE, 3600, start_ns);
+    assert_int_equal(ttl_at(cache, &question, start_ns), 900);
+    assert_false(is_found(cache, &question, after_s(900)));
+    store_kind(cache, &question, ANSWER_NEGATIVE, 5, start_ns);
+    assert_int_equal(ttl_at(cache, &question, start_ns), 5);
+    assert_false(is_found(cache, &question, after_s(5)));
+    cache_close(cache);
+}
+
+static void H4_maximum_holds_for_negative_answers(void **state)
+{
+    (void)state;
+    struct cache *cache = open_with((struct cache_limits){
+        .size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 100, .negative_ttl_max_s = 900});
+    const struct question question = fixture_question(1);
+    store_kind(cache, &question, ANSWER_NEGATIVE, 3600, start_ns);
+    assert_int_equal(ttl_at(cache, &question, start_ns), 100);
+    cache_close(cache);
+}
+
+static void H4_negative_maximum_of_0_keeps_none(void **state)
+{
+    (void)state;
+    struct cache *cache =
+        open_with((struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 100});
+    const struct question question = fixture_question(1);
+    store_kind(cache, &question, ANSWER_NEGATIVE, 3600, start_ns);
+    assert_false(is_found(cache, &question, start_ns));
+    cache_close(cache);
+}
+
+static enum answer_kind kind_at(struct cache *cache, const struct question *question, uint64_t now)
+{
+    struct answer hit;
+    assert_int_equal(cache_find(cache, question, now, found_body, &hit), STATUS_OK);
+    return hit.kind;
+}
+
+static void H5_failure_never_replaces_a_fresh_answer(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    static const enum answer_kind kinds[] = {ANSWER_POSITIVE, ANSWER_NEGATIVE};
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct question question = fixture_question(i);
+        store_kind(cache, &question, kinds[i], 10, start_ns);
+        store_kind(cache, &question, ANSWER_FAILURE, 5, after_s(10) - 1);
+        assert_int_equal(kind_at(cache, &question, after_s(10) - 1), kinds[i]);
+        store_kind(cache, &question, ANSWER_FAILURE, 5, after_s(10));
+        assert_int_equal(kind_at(cache, &question, after_s(10)), ANSWER_FAILURE);
+    }
+    cache_close(cache);
+}
+
+static void H5_answer_replaces_a_failure(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_kind(cache, &question, ANSWER_FAILURE, 5, start_ns);
+    store_kind(cache, &question, ANSWER_POSITIVE, 10, start_ns);
+    assert_int_equal(kind_at(cache, &question, start_ns), ANSWER_POSITIVE);
+    cache_close(cache);
+}
+
+static void RFC9520_failures_in_a_row_are_kept_twice_as_long_up_to_30_s(void **state)
+{
+    (void)state;
+    static const uint64_t kept_s[] = {1, 2, 4, 8, 16, 30, 30, 30};
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    uint64_t now = start_ns;
+    for (size_t i = 0; i < sizeof(kept_s) / sizeof(kept_s[0]); i++) {
+        store_kind(cache, &question, ANSWER_FAILURE, 1, now);
+        now += kept_s[i] * fixture_second_ns;
+        assert_true(is_found(cache, &question, now - 1));
+        assert_false(is_found(cache, &question, now));
+    }
+    /* A good answer ends the row. */
+    store_kind(cache, &question, ANSWER_POSITIVE, 1, now);
+    now += fixture_second_ns;
+    store_kind(cache, &question, ANSWER_FAILURE, 1, now);
+    assert_false(is_found(cache, &question, now + fixture_second_ns));
+    cache_close(cache);
+}
+
+static void RFC9520_fresh_failure_is_doubled_too(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_kind(cache, &question, ANSWER_FAILURE, 3, start_ns);
+    store_kind(cache, &question, ANSWER_FAILURE, 3, start_ns + 1);
+    assert_true(is_found(cache, &question, after_s(6)));
+    assert_false(is_found(cache, &question, after_s(6) + 1));
+    cache_close(cache);
+}
+
+static void RFC9520_no_failure_is_kept_longer_than_30_s(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_kind(cache, &question, ANSWER_FAILURE, 3600, start_ns);
+    assert_false(is_found(cache, &question, after_s(30)));
+    cache_close(cache);
+}
+
+static void RFC9520_failure_is_remembered_past_its_time_though_others_are_stored(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(1 << 20);
+    const struct question question = fixture_question(1);
+    store_kind(cache, &question, ANSWER_FAILURE, 4, start_ns);
+    for (uint32_t i = 2; i < 300; i++) {
+        const struct question other = fixture_question(i);
+        store_at(cache, &other, 60, after_s(33));
+    }
+    store_kind(cache, &question, ANSWER_FAILURE, 4, after_s(33));
+    assert_true(is_found(cache, &question, after_s(41) - 1));
+    cache_close(cache);
+}
+
+/* ---- H12: memory ---- */
+
+static void largest_message_fits_a_cache_of_1_MiB(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(1 << 20);
+    for (uint32_t i = 0; i < 100; i++) {
+        const struct question question = fixture_question(i);
+        fixture_fill(&stored, &question, 5, DNS_MESSAGE_MAX - 40, 1, 60);
+        cache_store(cache, &question, &stored.answer, start_ns);
+        struct answer hit;
+        assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+        assert_true(fixture_is_intact(&hit, &question));
+        assert_true(bytes_in(cache) <= 1 << 20);
+    }
+    cache_close(cache);
+}
+
+static void extended_errors_go_when_the_message_would_be_too_large(void **state)
+{
+    (void)state;
+    static const uint8_t extended_errors[64] = {0, 3, 0, 60};
+    struct cache *cache = open_size(4 << 20);
+    const struct question question = fixture_question(1);
+    fixture_fill(&stored, &question, 5, DNS_MESSAGE_MAX - 40, 1, 60);
+    stored.answer.extended_errors = extended_errors;
+    stored.answer.extended_errors_length = sizeof(extended_errors);
+    cache_store(cache, &question, &stored.answer, start_ns);
+    struct answer hit;
+    assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+    assert_int_equal(hit.body_length, DNS_MESSAGE_MAX - 40);
+    assert_int_equal(hit.extended_errors_length, 0);
+    cache_close(cache);
+}
+
+static void answer_too_large_for_the_cache_only_ends_the_older_one(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    const struct question other = fixture_question(2);
+    store_at(cache, &question, 60, start_ns);
+    store_at(cache, &other, 60, start_ns);
+    fixture_fill(&stored, &question, 5, 60000, 1, 60);
+    cache_store(cache, &question, &stored.answer, start_ns);
+    assert_false(is_found(cache, &question, start_ns));
+    assert_true(is_found(cache, &other, start_ns));
+    assert_int_equal(entries_in(cache), 1);
+    cache_close(cache);
+}
+
+static uint64_t resident_bytes(void)
+{
+    unsigned long long total = 0;
+    unsigned long long resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%llu %llu", &total, &resident), 2);
+    fclose(file);
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void churn(struct cache *cache, uint32_t from, uint32_t count, uint64_t bound)
+{
+    for (uint32_t i = from; i < from + count; i++) {
+        const struct question question = fixture_question(i);
+        fixture_fill(&stored, &question, 1, (uint16_t)(16 + i % 97), 1, 60);
+        cache_store(cache, &question, &stored.answer, start_ns + i * UINT64_C(1000));
+        if (i % 512 == 0)
+            assert_true(bytes_in(cache) <= bound);
+    }
+}
+
+static void H12_memory_is_bounded_under_churn(void **state)
+{
+    (void)state;
+    const uint64_t size = 3 << 20;
+    const uint64_t before = resident_bytes();
+    struct cache *cache = open_size(size);
+    churn(cache, 0, 200000, size);
+    const uint64_t filled = resident_bytes();
+    churn(cache, 200000, 1000000, size);
+    const uint64_t slack = 512 << 10; /* of this program: its stack, its libraries' pages */
+    assert_true(filled <= before + size + slack);
+    assert_true(resident_bytes() <= filled + slack);
+    assert_true(entries_in(cache) > 15000);
+    cache_close(cache);
+}
+
+static void H12_memory_of_a_cache_far_from_full_is_small(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(256 << 20);
+    const uint64_t before = bytes_in(cache);
+    const uint64_t resident = resident_bytes();
+    for (uint32_t i = 0; i < 100000; i++) {
+        const struct question question = fixture_question(i);
+        store_at(cache, &question, 60, start_ns);
+    }
+    assert_true(bytes_in(cache) - before <= 100000 * 100);
+    assert_true(resident_bytes() - resident <= 100000 * 128);
+    cache_close(cache);
+}
+
+static void H12_scan_does_not_displace_what_is_popular(void **state)
+{
+    (void)state;
+    enum { HOT = 200, SCANNED_EACH = 3, ROUNDS = 300 };
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    uint32_t hits = 0;
+    uint32_t scanned = HOT;
+    for (uint32_t i = 0; i < HOT * ROUNDS; i++) {
+        const struct question hot = fixture_question(i % HOT);
+        if (is_found(cache, &hot, start_ns))
+            hits++;
+        else
+            store_at(cache, &hot, 3600, start_ns);
+        for (uint32_t k = 0; k < SCANNED_EACH; k++) {
+            const struct question once = fixture_question(scanned++);
+            store_at(cache, &once, 3600, start_ns);
+        }
+    }
+    /* Between two uses of a name 600 others and 200 popular ones come by, more than fit: LRU would
+     * never hit. */
+    assert_true(entries_in(cache) < 750);
+    assert_true(hits > HOT * ROUNDS * 9 / 10);
+    cache_close(cache);
+}
+
+static void H12_expired_entries_go_though_one_name_is_always_hit(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(2 << 20);
+    const struct question hot = fixture_question(0);
+    store_at(cache, &hot, 3600, start_ns);
+    for (uint32_t i = 1; i <= 5000; i++) {
+        const struct question question = fixture_question(i);
+        store_at(cache, &question, 1, start_ns);
+    }
+    assert_int_equal(entries_in(cache), 5001);
+    for (uint32_t i = 0; i < 10000; i++) {
+        const struct question again = fixture_question(10000 + i % 50);
+        store_at(cache, &again, 1, after_s(2));
+        assert_true(is_found(cache, &hot, after_s(2)));
+    }
+    assert_int_equal(entries_in(cache), 51);
+    cache_close(cache);
+}
+
+static void H12_room_of_expired_entries_is_used_again(void **state)
+{
+    (void)state;
+    enum { FILL = 30000, FITS = 18000 };
+    struct cache *cache = open_size(2 << 20);
+    const struct question hot = fixture_question(0);
+    store_at(cache, &hot, 86400, start_ns);
+    for (uint32_t i = 1; i < FILL; i++) {
+        const struct question question = fixture_question(i);
+        store_at(cache, &question, 60, start_ns);
+        assert_true(is_found(cache, &hot, start_ns));
+    }
+    const uint64_t full = entries_in(cache);
+    assert_true(full > FITS);
+    /* Names that are never asked for again find the room that the expired ones gave up. */
+    for (uint32_t i = FILL; i < 4 * FILL; i++) {
+        const struct question question = fixture_question(i);
+        store_at(cache, &question, 60, after_s(100));
+        assert_true(is_found(cache, &hot, after_s(100)));
+    }
+    uint64_t fresh = 0;
+    for (uint32_t i = FILL; i < 4 * FILL; i++) {
+        const struct question question = fixture_question(i);
+        fresh += is_found(cache, &question, after_s(100));
+    }
+    assert_true(fresh > FITS * 9 / 10);
+    assert_true(entries_in(cache) <= full + full / 10);
+    cache_close(cache);
+}
+
+static void second_chance_is_bounded_when_all_is_popular(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(1 << 20);
+    for (uint32_t i = 0; i < 40000; i++) {
+        const struct question question = fixture_question(i);
+        store_at(cache, &question, 3600, start_ns);
+        for (size_t k = 0; k < 4; k++)
+            assert_true(is_found(cache, &question, start_ns));
+    }
+    assert_true(entries_in(cache) > 8000);
+    assert_true(bytes_in(cache) <= 1 << 20);
+    cache_close(cache);
+}
+
+/* ---- H13: against a naive model ---- */
+
+enum { MODEL_NAMES = 3000 };
+
+struct model_entry {
+    bool is_stored;
+    uint8_t version;
+    uint16_t length;
+    uint32_t ttl_s;
+    uint64_t stored_ns;
+};
+
+struct model {
+    struct cache *cache;
+    uint64_t size_bytes;
+    uint64_t random;
+    uint64_t now;
+    uint32_t hits;
+    struct model_entry entries[MODEL_NAMES];
+};
+
+static bool model_has(const struct model *model, const struct model_entry *entry)
+{
+    return entry->is_stored && model->now - entry->stored_ns < entry->ttl_s * fixture_second_ns;
+}
+
+/* What the cache gives must be the last that was stored, and fresh. */
+static void model_find(struct model *model, uint32_t name, bool must_be_found)
+{
+    const struct question question = fixture_question(name);
+    const struct model_entry *entry = &model->entries[name];
+    struct answer hit;
+    if (cache_find(model->cache, &question, model->now, found_body, &hit) != STATUS_OK) {
+        assert_false(must_be_found);
+        return;
+    }
+    const uint64_t age_ns = model->now - entry->stored_ns;
+    const uint64_t age_s = (age_ns + fixture_second_ns - 1) / fixture_second_ns;
+    model->hits++;
+    assert_true(model_has(model, entry));
+    assert_int_equal(hit.body_length, entry->length);
+    assert_int_equal(hit.body[0], entry->version);
+    assert_int_equal(hit.ttl_s, entry->ttl_s - age_s);
+    assert_int_equal(load_u32(hit.body + FIXTURE_TTL_OFFSET), entry->ttl_s - age_s);
+    assert_true(fixture_is_intact(&hit, &question));
+}
+
+static void model_store(struct model *model, uint32_t name, uint16_t length_max)
+{
+    const struct question question = fixture_question(name);
+    const uint64_t random = fixture_random(&model->random);
+    struct model_entry *entry = &model->entries[name];
+    const uint16_t ttls = (uint16_t)(1 + random % 3);
+    *entry = (struct model_entry){
+        .is_stored = true,
+        .version = (uint8_t)(random >> 8),
+        .length = (uint16_t)(ttls * FIXTURE_RECORD + (random >> 16) % length_max),
+        .ttl_s = 1 + (uint32_t)(random >> 32) % 8,
+        .stored_ns = model->now,
+    };
+    fixture_fill(&stored, &question, entry->version, entry->length, ttls, entry->ttl_s);
+    cache_store(model->cache, &question, &stored.answer, model->now);
+    model_find(model, name, true);
+}
+
+static void model_count(const struct model *model)
+{
+    uint64_t bytes = 0;
+    uint64_t entries = 0;
+    uint64_t stored_count = 0;
+    for (size_t i = 0; i < MODEL_NAMES; i++)
+        stored_count += model->entries[i].is_stored;
+    cache_usage(model->cache, &bytes, &entries);
+    assert_true(bytes <= model->size_bytes);
+    assert_true(entries <= stored_count);
+}
+
+/* `steps` random steps; half of the names asked for are a tenth of all names. */
+static uint32_t model_run(uint64_t size_bytes, uint64_t seed, uint32_t steps, uint16_t length_max)
+{
+    struct model *model = calloc(1, sizeof(*model));
+    assert_non_null(model);
+    *model = (struct model){
+        .cache = open_size(size_bytes), .size_bytes = size_bytes, .random = seed, .now = start_ns};
+    for (uint32_t i = 0; i < steps; i++) {
+        const uint64_t random = fixture_random(&model->random);
+        const uint32_t names = random >> 40 & 1 ? MODEL_NAMES : MODEL_NAMES / 10;
+        const uint32_t name = (uint32_t)(random % names);
+        model->now += (random >> 20) % 2000000;
+        if ((random >> 41) % 3 == 0)
+            model_store(model, name, length_max);
+        else
+            model_find(model, name, false);
+        if (i % 1000 == 0)
+            model_count(model);
+    }
+    const uint32_t hits = model->hits;
+    cache_close(model->cache);
+    free(model);
+    return hits;
+}
+
+static void H13_model_with_small_answers(void **state)
+{
+    (void)state;
+    assert_true(model_run(CACHE_SIZE_MIN, 0x1234567, 300000, 60) > 100000);
+}
+
+static void H13_model_with_answers_of_all_sizes(void **state)
+{
+    (void)state;
+    assert_true(model_run(CACHE_SIZE_MIN, 0x7654321, 100000, 4000) > 30000);
+    assert_true(model_run(1 << 20, 0xabcdef, 20000, 60000) > 6000);
+}
+
+static void H13_model_with_room_for_all(void **state)
+{
+    (void)state;
+    assert_true(model_run(4 << 20, 0x55aa55aa, 300000, 200) > 100000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(size_below_the_minimum_is_invalid),
+        cmocka_unit_test(refused_memory_is_a_system_error),
+        cmocka_unit_test(every_size_keeps_answers),
+        cmocka_unit_test(many_shards_share_the_load),
+        cmocka_unit_test(H7_hit_is_the_answer_that_was_stored),
+        cmocka_unit_test(H9_what_belongs_to_one_hop_is_not_kept),
+        cmocka_unit_test(answer_without_records_is_kept),
+        cmocka_unit_test(miss_leaves_the_output_alone),
+        cmocka_unit_test(another_answer_of_another_size_replaces_the_first),
+        cmocka_unit_test(H1_key_differs_in_each_of_its_parts),
+        cmocka_unit_test(H1_questions_of_the_same_hash_are_told_apart),
+        cmocka_unit_test(H1_variants_of_the_same_hash_are_told_apart),
+        cmocka_unit_test(I9_two_caches_do_not_hash_alike),
+        cmocka_unit_test(H3_ttl_0_is_not_kept),
+        cmocka_unit_test(H3_ttl_with_the_top_bit_is_0),
+        cmocka_unit_test(H3_ttl_of_2_to_the_31_minus_1_is_cut_to_the_maximum),
+        cmocka_unit_test(H3_largest_ttl_without_a_maximum_does_not_wrap),
+        cmocka_unit_test(H3_minimum_raises_what_the_client_sees),
+        cmocka_unit_test(H3_maximum_wins_over_the_minimum),
+        cmocka_unit_test(H3_each_ttl_ages_and_none_underflows),
+        cmocka_unit_test(H3_ttl_shown_is_never_above_the_time_left),
+        cmocka_unit_test(H3_clock_of_another_worker_may_be_behind),
+        cmocka_unit_test(RFC2181_truncated_answer_is_not_kept),
+        cmocka_unit_test(answer_to_a_question_without_RD_is_not_kept),
+        cmocka_unit_test(H4_negative_ttl_is_cut_and_never_raised),
+        cmocka_unit_test(H4_maximum_holds_for_negative_answers),
+        cmocka_unit_test(H4_negative_maximum_of_0_keeps_none),
+        cmocka_unit_test(H5_failure_never_replaces_a_fresh_answer),
+        cmocka_unit_test(H5_answer_replaces_a_failure),
+        cmocka_unit_test(RFC9520_failures_in_a_row_are_kept_twice_as_long_up_to_30_s),
+        cmocka_unit_test(RFC9520_fresh_failure_is_doubled_too),
+        cmocka_unit_test(RFC9520_no_failure_is_kept_longer_than_30_s),
+        cmocka_unit_test(RFC9520_failure_is_remembered_past_its_time_though_others_are_stored),
+        cmocka_unit_test(largest_message_fits_a_cache_of_1_MiB),
+        cmocka_unit_test(extended_errors_go_when_the_message_would_be_too_large),
+        cmocka_unit_test(answer_too_large_for_the_cache_only_ends_the_older_one),
+        cmocka_unit_test(H12_memory_is_bounded_under_churn),
+        cmocka_unit_test(H12_memory_of_a_cache_far_from_full_is_small),
+        cmocka_unit_test(H12_scan_does_not_displace_what_is_popular),
+        cmocka_unit_test(H12_expired_entries_go_though_one_name_is_always_hit),
+        cmocka_unit_test(H12_room_of_expired_entries_is_used_again),
+        cmocka_unit_test(second_chance_is_bounded_when_all_is_popular),
+        cmocka_unit_test(H13_model_with_small_answers),
+        cmocka_unit_test(H13_model_with_answers_of_all_sizes),
+        cmocka_unit_test(H13_model_with_room_for_all),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
