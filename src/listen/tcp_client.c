@@ -155,10 +155,11 @@ static void take_messages(struct tcp_client *client)
 
 /* What to do next. */
 
+/* The peer's end is read only behind its last message, so what it sent before is in flight or
+ * answered (FAULTS B8). */
 static bool is_over(const struct tcp_client *client)
 {
-    const bool no_more = client->stream.ended && !client->has_buffered;
-    return (client->is_ending || no_more) && client->in_flight == 0;
+    return (client->is_ending || client->stream.ended) && client->in_flight == 0;
 }
 
 static enum client_wait what_to_wait_for(const struct tcp_client *client)

@@ -331,15 +331,17 @@ static void B3_each_message_has_a_deadline_of_its_own(void **state)
     fake.config.timeouts.tcp_message_ns = 200 * NANOSECONDS_PER_MILLISECOND;
     serve();
     const int fd = connect_client();
-    uint8_t bytes[FRAME_SIZE];
+    uint8_t bytes[FRAME_SIZE + 5];
     frame(bytes, 1, 'a');
+    memcpy(bytes + FRAME_SIZE, bytes, 5);
     send_bytes(fd, bytes, 5);
     for (int i = 0; i < 10; i++) { /* always in the midst of a message, 400 ms in all */
         turn_for(40 * NANOSECONDS_PER_MILLISECOND);
-        send_bytes(fd, bytes + 5, FRAME_SIZE - 5);
-        send_bytes(fd, bytes, 5);
+        send_bytes(fd, bytes + 5, FRAME_SIZE);
         await_reply(fd, 1);
     }
+    await_end(fd); /* the last one never comes */
+    assert_int_equal(fake.begun, 10);
 }
 
 static void B3_reads_without_a_message_are_capped(void **state)
@@ -405,6 +407,31 @@ static void B4_client_that_reads_slowly_is_kept(void **state)
         if (id % 40 == 0)
             turn_for(50 * NANOSECONDS_PER_MILLISECOND);
     }
+}
+
+static void B4_progress_extends_the_send_deadline(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_send_ns = 400 * NANOSECONDS_PER_MILLISECOND;
+    fake.reply_length = 60000;
+    serve();
+    const int fd = connect_client();
+    const int size = 32768; /* what is read lets a part of what waits out, never all */
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+    TURN_UNTIL(METRIC(tcp_clients) == 1);
+    const struct tcp_client *client = only_client();
+    assert_int_equal(setsockopt(client->stream.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+    ask_many(fd, 200, 'a');
+    TURN_UNTIL(stream_unsent(&client->stream) > 0);
+    const uint64_t end_ns = loop_clock() + 1200 * NANOSECONDS_PER_MILLISECOND;
+    while (loop_clock() < end_ns) {
+        uint8_t bytes[16384];
+        assert_int_not_equal(recv(fd, bytes, sizeof(bytes), 0), 0);
+        turn_for(10 * NANOSECONDS_PER_MILLISECOND);
+        assert_int_equal(METRIC(tcp_clients), 1);
+        assert_true(stream_unsent(&client->stream) > 0);
+    }
+    TURN_UNTIL(METRIC(tcp_clients) == 0); /* it has stopped reading */
 }
 
 static void B4_reply_that_finds_no_room_closes_the_client(void **state)
@@ -838,6 +865,24 @@ static void close_gives_everything_back(void **state)
     await_end(fd);
 }
 
+static void close_forgets_what_was_left_for_the_next_turn(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    assert_true(is_served(fd));
+    ask_many(fd, 500, 'a');
+    assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_SECOND));
+    assert_true(only_client()->has_buffered);
+    const size_t begun = fake.begun;
+    tcp_close(listener);
+    tcp_clients_close(clients);
+    listener = NULL;
+    clients = NULL;
+    turn_for(5 * NANOSECONDS_PER_MILLISECOND);
+    assert_int_equal(fake.begun, begun);
+}
+
 static void open_fails_on_what_the_loop_cannot_watch(void **state)
 {
     (void)state;
@@ -866,6 +911,7 @@ int main(void)
         TEST(B3_reads_without_a_message_are_capped),
         TEST(B4_client_that_never_reads_is_bounded_and_closed),
         TEST(B4_client_that_reads_slowly_is_kept),
+        TEST(B4_progress_extends_the_send_deadline),
         TEST(B4_reply_that_finds_no_room_closes_the_client),
         TEST(B5_reset_gives_every_query_back),
         TEST(B5_client_at_its_limit_that_resets_is_noticed),
@@ -893,6 +939,7 @@ int main(void)
         TEST(J2_stopped_listener_refuses),
         TEST(J2_client_that_comes_while_draining_is_refused),
         TEST(close_gives_everything_back),
+        TEST(close_forgets_what_was_left_for_the_next_turn),
         TEST(open_fails_on_what_the_loop_cannot_watch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
