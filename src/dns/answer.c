@@ -171,7 +171,6 @@ static enum status take_opt(struct check *check, const struct record *record)
     if (check->has_opt || !has_root_owner) /* RFC 6891 6.1.1 and 6.1.2 */
         return STATUS_MALFORMED;
     check->has_opt = true;
-    check->body_end = record->owner;
     const uint16_t rcode_upper = (uint16_t)(record->ttl >> 24);
     check->answer.rcode = (uint16_t)(check->answer.rcode | rcode_upper << 4);
 

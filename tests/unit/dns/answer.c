@@ -210,7 +210,8 @@ static void G1_answer_cut_anywhere_is_malformed(void **state)
     put_record(&packet, TYPE_A, 60, 4);
     put_u32(&packet, 1);
     put_soa(60, 60);
-    put_name(&packet, "x.example");
+    put_labels(&packet, "x");
+    put_pointer(&packet, QUESTION_POINTER);
     put_record(&packet, 65280, 60, 5);
     put_bytes(&packet, "12345", 5);
     put_opt(&packet, 1232, 0, 6);
@@ -258,7 +259,7 @@ static void G1_pointers_lead_backward_to_names_only(void **state)
         put_a(60);
         assert_int_equal(packet.length, 45);
         put_pointer(&packet, target);
-        put_record(&packet, TYPE_A, 60, 4);
+        put_record(&packet, TYPE_A, 0, 4);
         put_u32(&packet, 0);
         const bool is_good = next < sizeof good / sizeof good[0] && good[next] == target;
         next += is_good;
@@ -285,6 +286,31 @@ static void G1_name_over_255_through_a_pointer_is_malformed(void **state)
         put_record(&packet, TYPE_A, 60, 4);
         put_u32(&packet, 0);
         assert_int_equal(check(), labels < 127 ? STATUS_OK : STATUS_MALFORMED);
+    }
+}
+
+static void G1_names_over_their_limits_are_malformed(void **state)
+{
+    (void)state;
+    for (unsigned label = 1; label <= 255; label++) {
+        begin(TYPE_A, 1, 0, 0);
+        put_u8(&packet, label);
+        put_zeros(&packet, label);
+        put_u8(&packet, 0);
+        put_record(&packet, TYPE_A, 0, 4);
+        put_u32(&packet, 0);
+        assert_int_equal(check(), label <= DNS_LABEL_MAX ? STATUS_OK : STATUS_MALFORMED);
+    }
+    for (unsigned last = 60; last <= 63; last++) {
+        begin(TYPE_A, 1, 0, 0);
+        for (unsigned i = 0; i < 4; i++) {
+            put_u8(&packet, i == 3 ? last : 63);
+            put_zeros(&packet, i == 3 ? last : 63);
+        }
+        put_u8(&packet, 0);
+        put_record(&packet, TYPE_A, 0, 4);
+        put_u32(&packet, 0);
+        assert_int_equal(check(), last <= 61 ? STATUS_OK : STATUS_MALFORMED);
     }
 }
 
@@ -332,8 +358,8 @@ static struct packet rdata;
 /* RDATA of the layout; its last name ends in `tail`, a label, pointer or root. */
 static void build_rdata(const struct layout *layout, const void *tail, size_t tail_length)
 {
-    rdata.length = 0;
-    put_zeros(&rdata, layout->before);
+    rdata.length = layout->before;
+    memset(rdata.bytes, 0xff, layout->before);
     for (unsigned i = 0; i < layout->strings; i++)
         put_bytes(&rdata, "\3abc", 4);
     for (unsigned i = 1; i < layout->names; i++)
@@ -430,34 +456,60 @@ static void G9_as_many_records_as_fit_are_taken(void **state)
         assert_int_equal(load_u32(answer.body + answer.ttl_offsets[i]), i + 1);
 }
 
+/* The least of several runs: what else the machine does is not our matter. */
 static double seconds_to_check(void)
 {
-    struct timespec before;
-    struct timespec after;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
-    assert_int_equal(check(), STATUS_OK);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
-    return (double)(after.tv_sec - before.tv_sec) + (double)(after.tv_nsec - before.tv_nsec) / 1e9;
+    double least = 1e9;
+    for (unsigned i = 0; i < 7; i++) {
+        struct timespec before;
+        struct timespec after;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+        const enum status status =
+            message_check_answer(packet.bytes, packet.length, &question, &scratch, &answer);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+        assert_int_equal(status, STATUS_OK);
+        const double seconds =
+            (double)(after.tv_sec - before.tv_sec) + (double)(after.tv_nsec - before.tv_nsec) / 1e9;
+        least = seconds < least ? seconds : least;
+    }
+    return least;
 }
 
-static void G2_compression_bomb_costs_linear_time(void **state)
+/* 126 labels of one octet, each followed by a pointer to the one before, inside an opaque record:
+ * the name that takes the most steps. Returns the offset of its first label. */
+static size_t put_worst_name(void)
 {
-    (void)state;
-    /* A name of 127 labels inside an opaque record, and pointers to each of its labels. */
-    begin(65280, 0, 0, 0);
     put_pointer(&packet, QUESTION_POINTER);
-    put_record(&packet, 65280, 60, 255);
-    const size_t name = packet.length;
-    for (unsigned i = 0; i < 127; i++)
-        put_labels(&packet, "x");
+    put_record(&packet, 65280, 60, 1 + 126 * 4);
+    size_t next = packet.length;
     put_u8(&packet, 0);
+    for (unsigned i = 0; i < 126; i++) {
+        const size_t label = packet.length;
+        put_labels(&packet, "x");
+        put_pointer(&packet, next);
+        next = label;
+    }
+    return next;
+}
+
+static double seconds_with_pointers_to(size_t target)
+{
+    begin(65280, 0, 0, 0);
+    const size_t worst = put_worst_name();
     unsigned count = 1;
     for (; packet.length + 12 <= DNS_MESSAGE_MAX; count++) {
-        put_pointer(&packet, name + 2 * (size_t)(count % 127));
+        put_pointer(&packet, target ? target : worst);
         put_record(&packet, 65280, 60, 0);
     }
     store_u16(packet.bytes + 6, (uint16_t)count);
-    assert_true(seconds_to_check() < 0.2);
+    return seconds_to_check();
+}
+
+static void G2_compression_bomb_costs_no_more_than_any_message(void **state)
+{
+    (void)state;
+    const double plain = seconds_with_pointers_to(QUESTION_POINTER);
+    assert_true(seconds_with_pointers_to(0) < 8 * plain);
 }
 
 static void G2_pointers_to_pointers_are_bounded(void **state)
@@ -537,21 +589,23 @@ static void G2_no_label_starts_in_a_ttl(void **state)
 static void G2_names_beyond_the_reach_of_pointers_are_checked(void **state)
 {
     (void)state;
-    begin(TYPE_A, 3, 0, 0);
-    put_pointer(&packet, QUESTION_POINTER);
-    const size_t filler = ANSWER_POINTER_REACH - packet.length - 10 - 15;
-    put_record(&packet, 65280, 60, filler);
-    put_zeros(&packet, filler);
-    for (unsigned i = 0; i < 2; i++) { /* the fixed part of one lies across the end of the reach */
-        put_labels(&packet, "far.away");
+    /* Every part of a record lies once across the end of the reach. */
+    for (size_t before = 0; before <= 60; before++) {
+        begin(TYPE_A, 3, 0, 0);
         put_pointer(&packet, QUESTION_POINTER);
-        put_record(&packet, TYPE_A, 60, 4);
-        put_u32(&packet, 0);
+        const size_t filler = ANSWER_POINTER_REACH - packet.length - 10 - before;
+        put_record(&packet, 65280, 60, filler);
+        put_zeros(&packet, filler);
+        for (unsigned i = 0; i < 2; i++) {
+            put_labels(&packet, "far.away");
+            put_pointer(&packet, QUESTION_POINTER);
+            put_record(&packet, TYPE_A, 60, 4);
+            put_u32(&packet, 0);
+        }
+        assert_int_equal(check(), STATUS_OK);
+        packet.bytes[packet.length - 25] = 64;
+        assert_int_equal(check(), STATUS_MALFORMED);
     }
-    assert_true(packet.length > ANSWER_POINTER_REACH);
-    assert_int_equal(check(), STATUS_OK);
-    packet.bytes[packet.length - 25] = 64;
-    assert_int_equal(check(), STATUS_MALFORMED);
 }
 
 static void RFC6891_opt_is_taken_off(void **state)
@@ -648,18 +702,18 @@ static void RFC8914_extended_errors_are_kept_whole_as_room_lasts(void **state)
 {
     (void)state;
     begin(TYPE_A, 0, 0, 1);
-    put_opt(&packet, 1232, 0, 5 + 304 + 304 + 204 + 6);
+    put_opt(&packet, 1232, 0, 5 + 304 + 304 + 208 + 6);
     put_option(&packet, OPTION_EXTENDED_ERROR, "\0", 1); /* too short to be one */
     uint8_t data[300] = {0, 1};
     put_option(&packet, OPTION_EXTENDED_ERROR, data, 300);
     data[1] = 2;
     put_option(&packet, OPTION_EXTENDED_ERROR, data, 300); /* no room */
     data[1] = 3;
-    put_option(&packet, OPTION_EXTENDED_ERROR, data, 200); /* up to 508 */
+    put_option(&packet, OPTION_EXTENDED_ERROR, data, 204); /* to the last octet */
     data[1] = 4;
-    put_option(&packet, OPTION_EXTENDED_ERROR, data, 2); /* no room for six octets */
+    put_option(&packet, OPTION_EXTENDED_ERROR, data, 2);
     assert_int_equal(check(), STATUS_OK);
-    assert_int_equal(answer.extended_errors_length, 304 + 204);
+    assert_int_equal(answer.extended_errors_length, ANSWER_EXTENDED_ERRORS_MAX);
     assert_int_equal(answer.extended_errors[5], 1);
     assert_int_equal(answer.extended_errors[304 + 5], 3);
 }
@@ -825,6 +879,12 @@ static void G7_records_of_other_names_do_not_make_an_answer(void **state)
     assert_int_equal(answer.kind, ANSWER_NEGATIVE);
     assert_int_equal(answer.ttl_s, 0);
 
+    begin(TYPE_A, 2, 0, 0); /* the first label alone is not the name */
+    put_cname("www.example", "a.example", 60);
+    put_a_of("a.example.net");
+    assert_int_equal(check(), STATUS_OK);
+    assert_int_equal(answer.kind, ANSWER_NEGATIVE);
+
     begin(TYPE_A, 0, 0, 1);
     put_a(60);
     assert_int_equal(check(), STATUS_OK);
@@ -876,13 +936,14 @@ int main(void)
         cmocka_unit_test(G1_bytes_after_the_last_record_are_not_passed_on),
         cmocka_unit_test(G1_pointers_lead_backward_to_names_only),
         cmocka_unit_test(G1_name_over_255_through_a_pointer_is_malformed),
+        cmocka_unit_test(G1_names_over_their_limits_are_malformed),
         cmocka_unit_test(G1_record_past_the_end_is_malformed),
         cmocka_unit_test(G1_rdata_with_names_has_exactly_its_length),
         cmocka_unit_test(G1_pointers_in_rdata_are_checked),
         cmocka_unit_test(RFC3597_addresses_of_other_classes_are_opaque),
         cmocka_unit_test(G9_RFC3597_other_types_are_opaque),
         cmocka_unit_test(G9_as_many_records_as_fit_are_taken),
-        cmocka_unit_test(G2_compression_bomb_costs_linear_time),
+        cmocka_unit_test(G2_compression_bomb_costs_no_more_than_any_message),
         cmocka_unit_test(G2_pointers_to_pointers_are_bounded),
         cmocka_unit_test(G2_chain_of_a_thousand_cnames_costs_little),
         cmocka_unit_test(G2_comparing_names_stops_at_a_budget),

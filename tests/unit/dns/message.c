@@ -57,6 +57,39 @@ static void RFC1035_question_and_header_are_taken(void **state)
     assert_memory_equal(query.spelling, "\3wWw\7Example\3COM", 17);
 }
 
+static void RFC6840_bits_are_taken_one_by_one(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 16; i++) {
+        const bool recursion = i & 1;
+        const bool checking_disabled = i & 2;
+        const bool authentic = i & 4;
+        const bool dnssec = i & 8;
+        put_query((recursion ? DNS_FLAG_RD : 0) | (checking_disabled ? DNS_FLAG_CD : 0) |
+                      (authentic ? DNS_FLAG_AD : 0),
+                  "example", TYPE_A, 1);
+        put_opt(&packet, 1232, dnssec ? DNS_EDNS_FLAG_DO : 0, 0);
+        memset(&query, i & 1 ? 0 : 1, sizeof query); /* nothing is left as it was */
+        assert_int_equal(parse(), QUERY_ACCEPT);
+        assert_int_equal(query.question.recursion_desired, recursion);
+        assert_int_equal(query.question.checking_disabled, checking_disabled);
+        assert_int_equal(query.has_authentic_data, authentic);
+        assert_int_equal(query.question.dnssec_ok, dnssec);
+        assert_false(query.has_keepalive);
+    }
+    put_query(DNS_FLAG_RD, "example", TYPE_A, 0);
+    memset(&query, 1, sizeof query);
+    assert_int_equal(parse(), QUERY_ACCEPT);
+    assert_false(query.has_edns);
+    assert_false(query.has_keepalive);
+    assert_false(query.question.dnssec_ok);
+    put_header(&packet, DNS_FLAG_RD, 2, 0, 0, 0);
+    memset(&query, 1, sizeof query);
+    ASSERT_REJECTED(RCODE_FORMERR);
+    assert_false(query.has_question);
+    assert_false(query.has_edns);
+}
+
 static void A1_shorter_than_a_header_is_dropped(void **state)
 {
     (void)state;
@@ -545,6 +578,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(RFC1035_question_and_header_are_taken),
+        cmocka_unit_test(RFC6840_bits_are_taken_one_by_one),
         cmocka_unit_test(A1_shorter_than_a_header_is_dropped),
         cmocka_unit_test(A2_a_response_is_never_answered),
         cmocka_unit_test(A4_truncated_query_is_formerr),

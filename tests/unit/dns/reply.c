@@ -185,6 +185,11 @@ static void RFC6891_extended_rcode_without_edns_is_servfail(void **state)
     reply_to_query(&(struct reply){.answer = &answer, .limit = 512});
     assert_int_equal(flags_of_reply() & DNS_RCODE_MASK, RCODE_SERVFAIL);
 
+    answer.rcode = 15; /* the highest that needs no EDNS */
+    reply_to_query(&(struct reply){.answer = &answer, .limit = 512});
+    assert_int_equal(flags_of_reply() & DNS_RCODE_MASK, 15);
+
+    answer.rcode = 0xab3;
     ask(0, 1232, 0, false);
     reply_to_query(&(struct reply){.answer = &answer, .limit = 512});
     assert_int_equal(flags_of_reply() & DNS_RCODE_MASK, 3);
