@@ -13,7 +13,6 @@
 #ifndef NET_LOOP_H
 #define NET_LOOP_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 

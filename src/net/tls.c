@@ -432,8 +432,6 @@ static enum status explain(struct tls *tls, int result, int error, enum failure 
         *failure = FAILURE_CLOSED;
         return STATUS_CLOSED;
     case SSL_ERROR_SYSCALL:
-        if (error == 0)
-            return fail_with(tls, FAILURE_CLOSED, "closed by the server", failure);
         return fail_with(tls, socket_failure(error), strerrordesc_np(error), failure);
     default:
         return fail_in_protocol(tls, failure);

@@ -35,6 +35,7 @@ struct identity_form {
     long not_before_s;             /* from now; 0: a day ago */
     long not_after_s;              /* from now; 0: in a year */
     bool is_ca;
+    const char *usage;     /* extended key usage; NULL: any */
     size_t padding_length; /* octets of a comment that make it large */
 };
 
@@ -78,6 +79,8 @@ static inline struct identity identity_make(const struct identity_form *form)
     X509_set_pubkey(certificate, identity.key);
     if (form->is_ca)
         add_extension(certificate, NID_basic_constraints, "critical,CA:TRUE");
+    if (form->usage)
+        add_extension(certificate, NID_ext_key_usage, form->usage);
     if (form->san)
         add_extension(certificate, NID_subject_alt_name, form->san);
     if (form->padding_length > 0)

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -273,6 +274,29 @@ static void a_bad_descriptor_is_refused(void **state)
     close(fds[1]);
 }
 
+static void a_loop_without_descriptors_is_not_opened(void **state)
+{
+    (void)state;
+    struct loop second;
+    struct rlimit before;
+    const int free_fd = dup(0);
+    close(free_fd);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    for (int allowed = 0; allowed < 2; allowed++) {
+        const struct rlimit few = {.rlim_cur = (rlim_t)(free_fd + allowed),
+                                   .rlim_max = before.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+        const enum status status = loop_open(&second);
+        const int error = errno;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        assert_int_equal(status, STATUS_SYSTEM);
+        assert_int_equal(error, EMFILE);
+        const int now_free_fd = dup(0);
+        close(now_free_fd);
+        assert_int_equal(now_free_fd, free_fd);
+    }
+}
+
 static void a_broken_loop_says_so(void **state)
 {
     (void)state;
@@ -440,6 +464,7 @@ int main(void)
         TEST(a_source_removed_in_the_same_batch_is_not_called),
         TEST(more_events_than_a_batch_come_in_the_next_turn),
         TEST(a_bad_descriptor_is_refused),
+        TEST(a_loop_without_descriptors_is_not_opened),
         TEST(a_broken_loop_says_so),
         TEST(J7_the_clock_counts_through_suspend),
         TEST(a_deadline_ends_the_wait_without_spinning),

@@ -310,6 +310,16 @@ static void E1_wildcard_covers_one_whole_label_only(void **state)
     assert_int_equal(outcome_of_form("example.net", top), FAILURE_CERTIFICATE_NAME);
 }
 
+static void E1_certificate_that_is_not_for_servers_fails(void **state)
+{
+    (void)state;
+    const struct identity_form form = {.common_name = "x",
+                                       .san = "DNS:dns.example.net",
+                                       .issuer = &authority,
+                                       .usage = "clientAuth"};
+    assert_int_equal(outcome_of_form("dns.example.net", form), FAILURE_CERTIFICATE_INVALID);
+}
+
 static void E6_address_in_the_certificate_is_accepted(void **state)
 {
     (void)state;
@@ -941,6 +951,7 @@ int main(void)
         cmocka_unit_test(E1_issuer_that_is_no_authority_fails),
         cmocka_unit_test(E1_no_san_and_name_only_in_cn_fails),
         cmocka_unit_test(E1_wildcard_covers_one_whole_label_only),
+        cmocka_unit_test(E1_certificate_that_is_not_for_servers_fails),
         cmocka_unit_test(E6_address_in_the_certificate_is_accepted),
         cmocka_unit_test(E6_server_name_is_sent_only_when_there_is_a_dns_name),
         cmocka_unit_test(E4_pin_alone_decides_when_there_is_no_name),
