@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One pipelined connection: IDs, matching, late and strange answers, states, deadlines. */
+#include "fake_stream.h"
+
+static uint16_t id_of(size_t stream, size_t written)
+{
+    return load_u16(streams[stream].written[written]);
+}
+
+static void answers_out_of_order_reach_their_requests(void **state)
+{
+    struct bench *bench = *state;
+    struct ask asks[50];
+    begin(bench);
+    for (size_t i = 0; i < 50; i++) {
+        char label[8];
+        snprintf(label, sizeof(label), "n%zu", i);
+        assert_int_equal(ask(bench, &asks[i], label), 0);
+    }
+    make_ready(0);
+    for (size_t i = 50; i-- > 0;) {
+        answer_written(0, i, i % 2 ? RCODE_NXDOMAIN : RCODE_NOERROR);
+        assert_int_equal(asks[i].done, 1);
+        assert_int_equal(asks[i].rcode, i % 2 ? RCODE_NXDOMAIN : RCODE_NOERROR);
+    }
+    assert_int_equal(stream_count, 1);
+}
+
+static void F9_identifiers_in_flight_never_collide(void **state)
+{
+    struct bench *bench = *state;
+    static struct ask asks[100];
+    static bool is_used[65536];
+    bench->config.limits.upstream_connections = 1;
+    begin(bench);
+    for (size_t i = 0; i < 100; i++)
+        ask(bench, &asks[i], "x");
+    for (size_t i = 0; i < 100; i++) {
+        assert_false(is_used[id_of(0, i)]);
+        is_used[id_of(0, i)] = true;
+    }
+    make_ready(0);
+    for (size_t i = 0; i < 100; i++)
+        answer_written(0, i, RCODE_NOERROR);
+    /* 128 slots would leave 512 generations: an ID comes back only after its slot was used that
+     * often. */
+    for (size_t i = 0; i < 3000; i++) {
+        struct ask one;
+        ask(bench, &one, "y");
+        const size_t last = streams[0].written_count - 1;
+        assert_false(is_used[id_of(0, last)]);
+        is_used[id_of(0, last)] = true;
+        answer_written(0, last, RCODE_NOERROR);
+        assert_int_equal(one.done, 1);
+    }
+}
+
+static void full_connection_opens_a_second_and_no_third(void **state)
+{
+    struct bench *bench = *state;
+    static struct ask asks[201];
+    bench->config.upstream_count = 1;
+    begin(bench);
+    for (size_t i = 0; i < 200; i++)
+        ask(bench, &asks[i], "x");
+    assert_int_equal(stream_count, 2);
+    ask_init(&asks[200], "x");
+    assert_true(ask_again(bench, &asks[200]) == STATUS_NOT_FOUND);
+    assert_int_equal(asks[200].failure, FAILURE_OVERLOADED);
+    for (size_t i = 0; i < 200; i++)
+        request_cancel(&asks[i].request);
+}
+
+static void F10_late_answer_reaches_nobody(void **state)
+{
+    struct bench *bench = *state;
+    struct ask first;
+    struct ask second;
+    begin(bench);
+    ask(bench, &first, "same");
+    make_ready(0);
+    request_cancel(&first.request);
+    ask(bench, &second, "same");
+    assert_int_not_equal(id_of(0, 0), id_of(0, 1));
+    answer_written(0, 0, RCODE_NXDOMAIN);
+    assert_int_equal(first.done, 0);
+    assert_int_equal(second.done, 0);
+    answer_written(0, 1, RCODE_NOERROR);
+    assert_int_equal(second.done, 1);
+    assert_int_equal(second.rcode, RCODE_NOERROR);
+}
+
+static void F10_too_many_reserved_identifiers_retire_the_connection(void **state)
+{
+    struct bench *bench = *state;
+    static struct ask asks[40];
+    begin(bench);
+    ask(bench, &asks[0], "stays");
+    make_ready(0);
+    for (size_t i = 1; i < 30; i++) {
+        ask(bench, &asks[i], "gone");
+        request_cancel(&asks[i].request);
+    }
+    assert_true(stream_count > 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].draining), 1);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(asks[0].done, 1);
+    assert_null(streams[0].stream);
+}
+
+static void F12_answer_to_another_question_is_thrown_away(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "right");
+    make_ready(0);
+    uint8_t saved[MESSAGE_QUERY_MAX];
+    memcpy(saved, streams[0].written[0], sizeof(saved));
+    streams[0].written[0][DNS_HEADER_SIZE + 1] = 'w';
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(one.done, 0);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].unmatched), 1);
+    memcpy(streams[0].written[0], saved, sizeof(saved));
+    streams[0].written[0][DNS_HEADER_SIZE + 1] = 'R'; /* only the case differs: accepted */
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(one.done, 1);
+}
+
+static void F13_second_answer_and_strangers_are_counted(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(one.done, 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].unmatched), 1);
+}
+
+static void F13_flood_of_strangers_closes_the_connection(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    uint8_t stranger[DNS_HEADER_SIZE] = {0};
+    store_u16(stranger, (uint16_t)(id_of(0, 0) ^ 1));
+    for (size_t i = 0; i < 100 && streams[0].stream; i++)
+        deliver(0, stranger, sizeof(stranger));
+    assert_null(streams[0].stream);
+    assert_int_equal(one.done, 1);
+    assert_int_equal(one.failure, FAILURE_PROTOCOL);
+}
+
+static void F8_message_too_short_for_a_header_closes_the_connection(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    deliver(0, (const uint8_t *)"\0\1\2", 3);
+    assert_int_equal(one.failure, FAILURE_PROTOCOL);
+    assert_null(streams[0].stream);
+}
+
+static void G4_answer_without_question_is_a_failure_at_once(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    uint8_t header[DNS_HEADER_SIZE] = {0, 0, 0x80, RCODE_REFUSED};
+    store_u16(header, id_of(0, 0));
+    deliver(0, header, sizeof(header));
+    assert_int_equal(one.done, 1);
+    assert_int_equal(one.failure, FAILURE_MALFORMED_ANSWER);
+    assert_false(one.has_answer);
+}
+
+static void F19_error_codes_come_with_their_answer(void **state)
+{
+    struct bench *bench = *state;
+    static const struct {
+        enum rcode rcode;
+        enum failure failure;
+    } rows[] = {
+        {RCODE_SERVFAIL, FAILURE_SERVER_FAILURE}, {RCODE_REFUSED, FAILURE_REFUSED},
+        {RCODE_FORMERR, FAILURE_OTHER_RCODE},     {RCODE_NOTIMP, FAILURE_OTHER_RCODE},
+        {RCODE_YXDOMAIN, FAILURE_NONE},           {RCODE_NXDOMAIN, FAILURE_NONE},
+    };
+    begin(bench);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct ask one;
+        ask(bench, &one, "x");
+        if (i == 0)
+            make_ready(0);
+        answer_written(0, i, rows[i].rcode);
+        assert_true(one.has_answer);
+        assert_int_equal(one.failure, rows[i].failure);
+    }
+}
+
+static void F6_each_state_has_its_own_deadline(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    turn(bench, 999);
+    assert_int_equal(one.done, 0);
+    turn(bench, 1);
+    assert_int_equal(one.failure, FAILURE_CONNECT_TIMEOUT);
+    assert_true(ask_again(bench, &one) == STATUS_OK);
+    streams[1].stream->handler->on_connected(streams[1].stream);
+    turn(bench, 1499);
+    assert_int_equal(one.done, 1);
+    turn(bench, 1);
+    assert_int_equal(one.failure, FAILURE_HANDSHAKE_TIMEOUT);
+}
+
+static void F5_silence_since_the_oldest_request_ends_the_connection(void **state)
+{
+    struct bench *bench = *state;
+    struct ask first;
+    struct ask later;
+    begin(bench);
+    ask(bench, &first, "first");
+    make_ready(0);
+    turn(bench, 1400);
+    ask(bench, &later, "later"); /* new traffic postpones nothing */
+    turn(bench, 100);
+    assert_int_equal(first.late, 1);
+    assert_int_equal(first.failure, FAILURE_REQUEST_TIMEOUT);
+    assert_int_equal(later.failure, FAILURE_REQUEST_TIMEOUT);
+    assert_null(streams[0].stream);
+}
+
+static void slow_answer_on_a_live_connection_is_late_but_not_lost(void **state)
+{
+    struct bench *bench = *state;
+    struct ask slow;
+    struct ask quick;
+    begin(bench);
+    ask(bench, &slow, "slow");
+    make_ready(0);
+    turn(bench, 100);
+    ask(bench, &quick, "quick");
+    turn(bench, 100);
+    answer_written(0, 1, RCODE_NOERROR);
+    turn(bench, 1300);
+    assert_int_equal(slow.late, 1);
+    assert_int_equal(slow.done, 0);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(slow.rcode, RCODE_NOERROR);
+    assert_int_equal(slow.done, 1);
+}
+
+static void F1_idle_close_is_no_failure(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    peer_closes(0, FAILURE_CLOSED);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].idle_closes), 1);
+    assert_int_equal(bench->group->upstreams[0].failures, 0);
+}
+
+static void F2_close_with_requests_in_flight_hands_each_back_once(void **state)
+{
+    struct bench *bench = *state;
+    struct ask asks[3];
+    begin(bench);
+    for (size_t i = 0; i < 3; i++)
+        ask(bench, &asks[i], "x");
+    make_ready(0);
+    answer_written(0, 1, RCODE_NOERROR);
+    peer_closes(0, FAILURE_RESET);
+    assert_int_equal(asks[0].failure, FAILURE_RESET);
+    assert_int_equal(asks[1].failure, FAILURE_NONE);
+    assert_int_equal(asks[2].failure, FAILURE_RESET);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(asks[i].done, 1);
+    assert_int_equal(bench->group->upstreams[0].failures, 0); /* it had answered: normal */
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[FAILURE_RESET]), 2);
+}
+
+static void idle_connection_is_closed_after_its_time(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    turn(bench, 29999);
+    assert_non_null(streams[0].stream);
+    turn(bench, 1);
+    assert_null(streams[0].stream);
+    assert_int_equal(bench->group->upstreams[0].failures, 0);
+}
+
+/* An answer with an OPT that holds a keepalive option. */
+static void answer_with_keepalive(size_t stream, size_t written, uint16_t timeout_100ms)
+{
+    uint8_t message[512];
+    struct writer writer = writer_over(message, sizeof(message));
+    const uint8_t *query = streams[stream].written[written];
+    size_t end = DNS_HEADER_SIZE;
+    while (query[end])
+        end += query[end] + 1u;
+    write_bytes(&writer, query, end + 1 + DNS_QUESTION_TAIL);
+    store_u16(message + 2, DNS_FLAG_QR | DNS_FLAG_RD | DNS_FLAG_RA);
+    write_bytes(&writer, "\0\0\x29\x04\xd0\0\0\0\0\0\6\0\x0b\0\2", 15);
+    write_u16(&writer, timeout_100ms);
+    deliver(stream, message, writer_length(&writer));
+}
+
+static void RFC7828_keepalive_shortens_the_idle_time(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    answer_with_keepalive(0, 0, 20);
+    assert_int_equal(one.done, 1);
+    turn(bench, 1999);
+    assert_non_null(streams[0].stream);
+    turn(bench, 1);
+    assert_null(streams[0].stream);
+}
+
+static void RFC7828_keepalive_of_zero_closes_when_all_is_answered(void **state)
+{
+    struct bench *bench = *state;
+    struct ask first;
+    struct ask second;
+    struct ask third;
+    begin(bench);
+    ask(bench, &first, "first");
+    ask(bench, &second, "second");
+    make_ready(0);
+    answer_with_keepalive(0, 0, 0);
+    assert_non_null(streams[0].stream);
+    assert_int_equal(ask(bench, &third, "third"), 1); /* no new request on the old one */
+    answer_written(0, 1, RCODE_NOERROR);
+    assert_int_equal(second.done, 1);
+    assert_null(streams[0].stream);
+    request_cancel(&third.request);
+}
+
+static void F16_full_stream_is_overload_and_no_failure(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->config.upstream_count = 1;
+    bench->config.limits.upstream_connections = 1;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    struct ask two;
+    refuse_bytes = true;
+    ask_init(&two, "y");
+    assert_true(ask_again(bench, &two) == STATUS_NOT_FOUND);
+    assert_int_equal(two.failure, FAILURE_OVERLOADED);
+    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    refuse_bytes = false;
+    answer_written(0, 0, RCODE_NOERROR);
+}
+
+static void E5_resumed_handshakes_are_counted_apart(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    is_resumed = true;
+    ask(bench, &one, "x");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].handshakes_resumed), 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].handshakes_full), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(answers_out_of_order_reach_their_requests),
+        TEST(F9_identifiers_in_flight_never_collide),
+        TEST(full_connection_opens_a_second_and_no_third),
+        TEST(F10_late_answer_reaches_nobody),
+        TEST(F10_too_many_reserved_identifiers_retire_the_connection),
+        TEST(F12_answer_to_another_question_is_thrown_away),
+        TEST(F13_second_answer_and_strangers_are_counted),
+        TEST(F13_flood_of_strangers_closes_the_connection),
+        TEST(F8_message_too_short_for_a_header_closes_the_connection),
+        TEST(G4_answer_without_question_is_a_failure_at_once),
+        TEST(F19_error_codes_come_with_their_answer),
+        TEST(F6_each_state_has_its_own_deadline),
+        TEST(F5_silence_since_the_oldest_request_ends_the_connection),
+        TEST(slow_answer_on_a_live_connection_is_late_but_not_lost),
+        TEST(F1_idle_close_is_no_failure),
+        TEST(F2_close_with_requests_in_flight_hands_each_back_once),
+        TEST(idle_connection_is_closed_after_its_time),
+        TEST(RFC7828_keepalive_shortens_the_idle_time),
+        TEST(RFC7828_keepalive_of_zero_closes_when_all_is_answered),
+        TEST(F16_full_stream_is_overload_and_no_failure),
+        TEST(E5_resumed_handshakes_are_counted_apart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

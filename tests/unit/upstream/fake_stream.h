@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The upstream layer over streams that this file plays: the test opens, feeds and closes them, and
+ * reads what was written. It takes the place of net/stream.c and net/tls.c, which are therefore not
+ * linked.
+ *
+ * Time is loop.now; turn() delivers closes and expires deadlines, as the loop would. */
+#ifndef TESTS_FAKE_STREAM_H
+#define TESTS_FAKE_STREAM_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "upstream/internal.h"
+
+enum { STREAMS_MAX = 64, MESSAGES_MAX = 8192, UPSTREAMS_MAX = 4 };
+
+static struct fake_stream {
+    struct stream *stream; /* NULL once freed */
+    struct address peer;
+    bool is_closing;
+    enum failure failure;
+    uint8_t (*written)[MESSAGE_QUERY_MAX];
+    size_t written_count;
+    uint8_t inbox[2048];
+    size_t inbox_length;
+} streams[STREAMS_MAX];
+static size_t stream_count;
+static enum failure refuse_connects; /* FAILURE_NONE: connects begin */
+static bool refuse_bytes;            /* the out buffer is full */
+static bool is_resumed;
+
+/* --- In place of net/ --- */
+
+static struct fake_stream *fake_of(const struct stream *stream)
+{
+    for (size_t i = 0; i < stream_count; i++)
+        if (streams[i].stream == stream)
+            return &streams[i];
+    fail_msg("a stream that was freed or never opened");
+    return NULL;
+}
+
+enum status stream_connect(struct stream *stream, struct loop *loop,
+                           const struct stream_handler *handler, const struct address *address,
+                           struct tls_client *client, uint64_t user_timeout_ns, size_t out_limit,
+                           enum failure *failure)
+{
+    assert_non_null(client);
+    assert_true(user_timeout_ns > 0 && out_limit > 0);
+    if (refuse_connects != FAILURE_NONE) {
+        *failure = refuse_connects;
+        return STATUS_SYSTEM;
+    }
+    assert_true(stream_count < STREAMS_MAX);
+    *stream = (struct stream){.loop = loop, .handler = handler, .state = STREAM_CONNECTING};
+    streams[stream_count++] = (struct fake_stream){
+        .stream = stream,
+        .peer = *address,
+        .written = calloc(MESSAGES_MAX, MESSAGE_QUERY_MAX),
+    };
+    return STATUS_OK;
+}
+
+uint8_t *stream_begin_message(struct stream *stream, size_t max_length)
+{
+    struct fake_stream *fake = fake_of(stream);
+    assert_true(max_length <= MESSAGE_QUERY_MAX && fake->written_count < MESSAGES_MAX);
+    return refuse_bytes ? NULL : fake->written[fake->written_count];
+}
+
+void stream_end_message(struct stream *stream, size_t length)
+{
+    assert_int_equal(length % 128, 0);
+    fake_of(stream)->written_count++;
+}
+
+enum status stream_next_message(struct stream *stream, const uint8_t **message, size_t *length)
+{
+    struct fake_stream *fake = fake_of(stream);
+    if (fake->inbox_length == SIZE_MAX)
+        return STATUS_AGAIN;
+    *message = fake->inbox;
+    *length = fake->inbox_length;
+    fake->inbox_length = SIZE_MAX;
+    return STATUS_OK;
+}
+
+void stream_close(struct stream *stream, enum failure failure)
+{
+    struct fake_stream *fake = fake_of(stream);
+    if (stream->state == STREAM_CLOSED)
+        return;
+    stream->state = STREAM_CLOSED;
+    fake->is_closing = true;
+    fake->failure = failure;
+}
+
+void stream_free(struct stream *stream)
+{
+    struct fake_stream *fake = fake_of(stream);
+    free(fake->written);
+    fake->written = NULL;
+    fake->stream = NULL;
+}
+
+enum status tls_client_open(const struct tls_settings *settings, struct tls_client **out)
+{
+    assert_non_null(settings->name);
+    *out = malloc(1);
+    return STATUS_OK;
+}
+
+void tls_client_close(struct tls_client *client)
+{
+    free(client);
+}
+
+void tls_facts(const struct tls *tls, struct tls_facts *out)
+{
+    (void)tls;
+    *out = (struct tls_facts){.version = "TLSv1.3", .cipher = "", .resumed = is_resumed};
+}
+
+const char *tls_error_text(const struct tls *tls)
+{
+    (void)tls;
+    return "";
+}
+
+/* --- The group under test --- */
+
+struct ask {
+    struct question question;
+    struct attempts attempts;
+    struct request request;
+    unsigned done;
+    unsigned late;
+    bool has_answer;
+    unsigned rcode;
+    enum failure failure;
+};
+
+struct bench {
+    struct config config;
+    struct loop loop;
+    struct metrics *metrics;
+    struct group *group;
+};
+
+static int bench_setup(void **state)
+{
+    struct bench *bench = calloc(1, sizeof(*bench));
+    stream_count = 0;
+    refuse_connects = FAILURE_NONE;
+    refuse_bytes = false;
+    is_resumed = false;
+    bench->config.upstream_count = UPSTREAMS_MAX;
+    for (size_t i = 0; i < UPSTREAMS_MAX; i++) {
+        struct upstream_config *upstream = &bench->config.upstreams[i];
+        static char names[UPSTREAMS_MAX][8];
+        snprintf(names[i], sizeof(names[i]), "up%zu", i);
+        upstream->label = names[i];
+        upstream->name = names[i];
+        upstream->weight = 1;
+        char text[32];
+        snprintf(text, sizeof(text), "127.0.0.1:%zu", 1000 + i);
+        assert_true(address_parse(text, 853, &upstream->address) == STATUS_OK);
+    }
+    bench->config.strategy = STRATEGY_ORDERED;
+    bench->config.limits.upstream_requests = 100;
+    bench->config.limits.upstream_connections = 2;
+    bench->config.timeouts.connect_ns = 1000 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.timeouts.handshake_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.timeouts.request_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.timeouts.idle_ns = 30 * NANOSECONDS_PER_SECOND;
+    list_init(&bench->loop.queues);
+    bench->loop.now = 1000 * NANOSECONDS_PER_SECOND;
+    bench->metrics = metrics_open(UPSTREAMS_MAX);
+    *state = bench;
+    return 0;
+}
+
+/* Opens the group; tests change the configuration before. */
+static void begin(struct bench *bench)
+{
+    static const struct tls_trust *const trusts[UPSTREAMS_MAX];
+    const struct group_settings settings = {
+        .config = &bench->config,
+        .loop = &bench->loop,
+        .metrics = bench->metrics,
+        .trusts = trusts,
+    };
+    assert_true(group_open(&settings, &bench->group) == STATUS_OK);
+}
+
+static int bench_teardown(void **state)
+{
+    struct bench *bench = *state;
+    group_close(bench->group);
+    for (size_t i = 0; i < stream_count; i++)
+        assert_null(streams[i].stream);
+    for (size_t i = 0; i < UPSTREAMS_MAX; i++) {
+        assert_int_equal(metric_get(&bench->metrics->upstreams[i].in_flight), 0);
+        assert_int_equal(metric_get(&bench->metrics->upstreams[i].ready), 0);
+        assert_int_equal(metric_get(&bench->metrics->upstreams[i].connecting), 0);
+        assert_int_equal(metric_get(&bench->metrics->upstreams[i].handshaking), 0);
+        assert_int_equal(metric_get(&bench->metrics->upstreams[i].draining), 0);
+    }
+    metrics_close(bench->metrics);
+    free(bench);
+    return 0;
+}
+
+/* The end of a turn: closes are reported until none is left. */
+static void reap(void)
+{
+    bool again = true;
+    while (again) {
+        again = false;
+        for (size_t i = 0; i < stream_count; i++) {
+            if (!streams[i].stream || !streams[i].is_closing)
+                continue;
+            streams[i].is_closing = false;
+            streams[i].stream->handler->on_closed(streams[i].stream, streams[i].failure);
+            again = true;
+        }
+    }
+}
+
+[[maybe_unused]] static void turn(struct bench *bench, uint64_t ms)
+{
+    bench->loop.now += ms * NANOSECONDS_PER_MILLISECOND;
+    for (struct list *link = bench->loop.queues.next; link != &bench->loop.queues;
+         link = link->next)
+        deadline_queue_expire(CONTAINER_OF(link, struct deadline_queue, link), bench->loop.now);
+    reap();
+}
+
+void loop_add_queue(struct loop *loop, struct deadline_queue *queue)
+{
+    list_append(&loop->queues, &queue->link);
+}
+
+void loop_remove_queue(struct deadline_queue *queue)
+{
+    list_remove(&queue->link);
+}
+
+/* --- What the peer does --- */
+
+static void make_ready(size_t index)
+{
+    struct stream *stream = streams[index].stream;
+    stream->handler->on_connected(stream);
+    stream->state = STREAM_OPEN;
+    stream->handler->on_open(stream);
+}
+
+[[maybe_unused]] static void peer_closes(size_t index, enum failure failure)
+{
+    stream_close(streams[index].stream, failure);
+    reap();
+}
+
+static void deliver(size_t index, const uint8_t *message, size_t length)
+{
+    struct fake_stream *fake = &streams[index];
+    assert_true(length <= sizeof(fake->inbox));
+    memcpy(fake->inbox, message, length);
+    fake->inbox_length = length;
+    fake->stream->handler->on_readable(fake->stream);
+    reap();
+}
+
+/* Answers the `written`th message of a stream, without records, by turning the question around. */
+[[maybe_unused]] static void answer_written(size_t index, size_t written, enum rcode rcode)
+{
+    uint8_t message[MESSAGE_QUERY_MAX];
+    memcpy(message, streams[index].written[written], sizeof(message));
+    size_t end = DNS_HEADER_SIZE;
+    while (message[end])
+        end += message[end] + 1u;
+    store_u16(message + 2, (uint16_t)(DNS_FLAG_QR | DNS_FLAG_RD | DNS_FLAG_RA | rcode));
+    store_u16(message + 10, 0); /* no OPT */
+    deliver(index, message, end + 1 + DNS_QUESTION_TAIL);
+}
+
+/* --- What the lookup does --- */
+
+static void ask_done(struct request *request, const struct answer *answer, enum failure failure)
+{
+    struct ask *ask = CONTAINER_OF(request, struct ask, request);
+    ask->done++;
+    ask->has_answer = answer != NULL;
+    ask->rcode = answer ? answer->rcode : 0;
+    ask->failure = failure;
+}
+
+static void ask_late(struct request *request)
+{
+    CONTAINER_OF(request, struct ask, request)->late++;
+}
+
+static void ask_init(struct ask *ask, const char *label)
+{
+    *ask = (struct ask){.question = {.type = TYPE_A, .class = CLASS_IN}};
+    ask->question.name_length = (uint8_t)(strlen(label) + 2);
+    ask->question.name[0] = (uint8_t)strlen(label);
+    memcpy(ask->question.name + 1, label, strlen(label) + 1);
+    request_init(&ask->request, &ask->question, &ask->attempts, ask_done, ask_late);
+}
+
+[[maybe_unused]] static enum status ask_again(struct bench *bench, struct ask *ask)
+{
+    ask->failure = FAILURE_NONE;
+    return request_submit(bench->group, &ask->request, REQUEST_ANYWHERE, &ask->failure);
+}
+
+/* The index of the stream that carries it. */
+[[maybe_unused]] static size_t ask(struct bench *bench, struct ask *ask, const char *label)
+{
+    ask_init(ask, label);
+    assert_true(ask_again(bench, ask) == STATUS_OK);
+    return (size_t)(fake_of(&ask->request.connection->stream) - streams);
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, bench_setup, bench_teardown)
+
+#endif

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The choice of an upstream: strategies, health, back-off, trials, attempts. */
+#include "fake_stream.h"
+
+/* The upstream that a request was sent to; the request is cancelled. */
+static size_t chosen(struct bench *bench, const char *label)
+{
+    struct ask one;
+    ask(bench, &one, label);
+    request_cancel(&one.request);
+    return one.request.upstream;
+}
+
+static void cool_down(struct bench *bench, size_t upstream)
+{
+    bench->group->upstreams[upstream].down = true;
+    bench->group->upstreams[upstream].retry_ns = UINT64_MAX;
+}
+
+static void ordered_takes_the_first_that_is_up(void **state)
+{
+    struct bench *bench = *state;
+    begin(bench);
+    assert_int_equal(chosen(bench, "x"), 0);
+    cool_down(bench, 0);
+    assert_int_equal(chosen(bench, "x"), 1);
+    cool_down(bench, 1);
+    assert_int_equal(chosen(bench, "x"), 2);
+}
+
+static void weighted_shares_by_weight(void **state)
+{
+    struct bench *bench = *state;
+    size_t counts[UPSTREAMS_MAX] = {0};
+    bench->config.strategy = STRATEGY_WEIGHTED;
+    bench->config.limits.upstream_requests = 10000; /* cancelled ones keep their IDs */
+    for (size_t i = 0; i < UPSTREAMS_MAX; i++)
+        bench->config.upstreams[i].weight = (uint32_t)(i + 1);
+    begin(bench);
+    for (size_t i = 0; i < 1000; i++)
+        counts[chosen(bench, "x")]++;
+    for (size_t i = 0; i < UPSTREAMS_MAX; i++)
+        assert_in_range(counts[i], 100 * (i + 1) - 60, 100 * (i + 1) + 60);
+}
+
+static void hash_keeps_a_name_at_its_upstream_and_moves_only_those_of_a_dead_one(void **state)
+{
+    struct bench *bench = *state;
+    size_t home[64];
+    bool is_used[UPSTREAMS_MAX] = {false};
+    bench->config.strategy = STRATEGY_HASH;
+    begin(bench);
+    for (size_t i = 0; i < 64; i++) {
+        char label[8];
+        snprintf(label, sizeof(label), "n%zu", i);
+        home[i] = chosen(bench, label);
+        is_used[home[i]] = true;
+        assert_int_equal(chosen(bench, label), home[i]);
+    }
+    for (size_t i = 0; i < UPSTREAMS_MAX; i++)
+        assert_true(is_used[i]);
+    cool_down(bench, 2);
+    for (size_t i = 0; i < 64; i++) {
+        char label[8];
+        snprintf(label, sizeof(label), "n%zu", i);
+        const size_t now = chosen(bench, label);
+        if (home[i] == 2)
+            assert_int_not_equal(now, 2);
+        else
+            assert_int_equal(now, home[i]);
+    }
+}
+
+static void fastest_prefers_the_quick_and_measures_the_others_again(void **state)
+{
+    struct bench *bench = *state;
+    size_t counts[UPSTREAMS_MAX] = {0};
+    bench->config.strategy = STRATEGY_FASTEST;
+    bench->config.limits.upstream_requests = 10000;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    bench->group->upstreams[0].rtt_ns = 5 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->upstreams[1].rtt_ns = 20 * NANOSECONDS_PER_MILLISECOND;
+    for (size_t i = 0; i < 100; i++)
+        counts[chosen(bench, "x")]++;
+    assert_int_equal(counts[0], 100);
+    for (size_t i = 0; i < 5000; i++)
+        counts[chosen(bench, "x")]++;
+    assert_true(counts[1] > 0);
+}
+
+static void fastest_turns_away_from_one_that_piles_up(void **state)
+{
+    struct bench *bench = *state;
+    struct ask asks[20];
+    size_t counts[UPSTREAMS_MAX] = {0};
+    bench->config.strategy = STRATEGY_FASTEST;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    bench->group->upstreams[0].rtt_ns = 5 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->upstreams[1].rtt_ns = 10 * NANOSECONDS_PER_MILLISECOND;
+    for (size_t i = 0; i < 20; i++) {
+        ask(bench, &asks[i], "x");
+        counts[asks[i].request.upstream]++;
+    }
+    assert_in_range(counts[1], 4, 10);
+    for (size_t i = 0; i < 20; i++)
+        request_cancel(&asks[i].request);
+}
+
+static void round_trip_time_is_smoothed(void **state)
+{
+    struct bench *bench = *state;
+    struct upstream *upstream;
+    begin(bench);
+    upstream = &bench->group->upstreams[0];
+    upstream_answered(upstream, 8000);
+    assert_int_equal(upstream->rtt_ns, 8000);
+    upstream_answered(upstream, 16000);
+    assert_int_equal(upstream->rtt_ns, 9000);
+}
+
+static void retry_goes_to_each_upstream_before_any_twice_and_to_none_thrice(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    ask(bench, &one, "x");
+    assert_int_equal(one.request.upstream, 0);
+    request_cancel(&one.request);
+    assert_true(ask_again(bench, &one) == STATUS_OK);
+    assert_int_equal(one.request.upstream, 1);
+    request_cancel(&one.request);
+    assert_true(ask_again(bench, &one) == STATUS_OK);
+    request_cancel(&one.request);
+    assert_true(ask_again(bench, &one) == STATUS_OK);
+    request_cancel(&one.request);
+    assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
+}
+
+static void elsewhere_is_never_the_same_upstream(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    enum failure failure;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    ask(bench, &one, "x");
+    request_cancel(&one.request);
+    assert_true(request_submit(bench->group, &one.request, REQUEST_ELSEWHERE, &failure) ==
+                STATUS_NOT_FOUND);
+}
+
+static void one_quick_failure_is_chance_and_two_take_an_upstream_down(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    peer_closes(0, FAILURE_REFUSED_CONNECTION);
+    assert_int_equal(chosen(bench, "x"), 0);
+    peer_closes(1, FAILURE_REFUSED_CONNECTION);
+    assert_int_equal(chosen(bench, "x"), 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
+}
+
+static void timeout_takes_an_upstream_down_at_once(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    turn(bench, 1000);
+    assert_int_equal(one.failure, FAILURE_CONNECT_TIMEOUT);
+    assert_int_equal(chosen(bench, "x"), 1);
+}
+
+static void recovery_is_found_by_a_trial_that_no_query_pays_for(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    turn(bench, 1000);
+    assert_int_equal(chosen(bench, "x"), 1); /* stream 1 */
+    turn(bench, 200);                        /* over the first back-off with its jitter */
+    assert_int_equal(chosen(bench, "x"), 1);
+    assert_int_equal(stream_count, 3); /* the trial */
+    assert_int_equal(address_port(&streams[2].peer), 1000);
+    assert_int_equal(streams[2].written_count, 0);
+    assert_int_equal(chosen(bench, "x"), 1);
+    make_ready(2);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 1);
+    assert_int_equal(chosen(bench, "x"), 0);
+}
+
+static void F4_backoff_doubles_with_jitter_up_to_its_limit(void **state)
+{
+    struct bench *bench = *state;
+    struct upstream *upstream;
+    begin(bench);
+    upstream = &bench->group->upstreams[0];
+    for (uint64_t expected_ms = 100; expected_ms < 60000; expected_ms *= 2) {
+        upstream_failed(upstream, FAILURE_CONNECT_TIMEOUT, "");
+        const uint64_t backoff_ms =
+            (upstream->retry_ns - bench->loop.now) / NANOSECONDS_PER_MILLISECOND;
+        const uint64_t bounded_ms = expected_ms < 30000 ? expected_ms : 30000;
+        assert_in_range(backoff_ms, bounded_ms * 3 / 4, bounded_ms * 5 / 4);
+    }
+}
+
+static void F4_accept_then_close_costs_two_connects_at_most(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    peer_closes(0, FAILURE_CLOSED);
+    assert_true(ask_again(bench, &one) == STATUS_OK);
+    make_ready(1);
+    peer_closes(1, FAILURE_CLOSED);
+    assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
+    assert_int_equal(stream_count, 2);
+}
+
+static void F18_all_down_is_a_failure_at_once_and_tried_again_soon(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t j = 0; j < 8; j++)
+            upstream_failed(&bench->group->upstreams[i], FAILURE_UNREACHABLE, "");
+        bench->group->upstreams[i].attempted_ns = bench->loop.now;
+    }
+    ask_init(&one, "x");
+    assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
+    assert_int_equal(one.failure, FAILURE_UNREACHABLE);
+    turn(bench, 250);
+    assert_true(ask_again(bench, &one) == STATUS_OK);
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(one.done, 1);
+    assert_int_equal(bench->group->upstreams[0].failures, 0);
+}
+
+static void connect_that_cannot_begin_moves_on_in_the_same_call(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    refuse_connects = FAILURE_UNREACHABLE;
+    ask_init(&one, "x");
+    assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
+    assert_int_equal(one.failure, FAILURE_UNREACHABLE);
+    for (size_t i = 0; i < UPSTREAMS_MAX; i++)
+        assert_int_equal(metric_get(&bench->metrics->upstreams[i].failures[FAILURE_UNREACHABLE]),
+                         2);
+}
+
+static void I1_want_of_descriptors_is_not_the_upstreams_fault(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    refuse_connects = FAILURE_LOCAL;
+    ask_init(&one, "x");
+    assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
+    assert_int_equal(one.failure, FAILURE_LOCAL);
+    assert_false(bench->group->upstreams[0].down);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(ordered_takes_the_first_that_is_up),
+        TEST(weighted_shares_by_weight),
+        TEST(hash_keeps_a_name_at_its_upstream_and_moves_only_those_of_a_dead_one),
+        TEST(fastest_prefers_the_quick_and_measures_the_others_again),
+        TEST(fastest_turns_away_from_one_that_piles_up),
+        TEST(round_trip_time_is_smoothed),
+        TEST(retry_goes_to_each_upstream_before_any_twice_and_to_none_thrice),
+        TEST(elsewhere_is_never_the_same_upstream),
+        TEST(one_quick_failure_is_chance_and_two_take_an_upstream_down),
+        TEST(timeout_takes_an_upstream_down_at_once),
+        TEST(recovery_is_found_by_a_trial_that_no_query_pays_for),
+        TEST(F4_backoff_doubles_with_jitter_up_to_its_limit),
+        TEST(F4_accept_then_close_costs_two_connects_at_most),
+        TEST(F18_all_down_is_a_failure_at_once_and_tried_again_soon),
+        TEST(connect_that_cannot_begin_moves_on_in_the_same_call),
+        TEST(I1_want_of_descriptors_is_not_the_upstreams_fault),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
