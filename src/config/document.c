@@ -95,8 +95,8 @@ void options_print_help(FILE *out)
     for (size_t i = 0; i < OPTION_COUNT; i++)
         if (OPTIONS[i].flag)
             print_help_option(out, &OPTIONS[i]);
-    fputs("\nFile, environment and command line are described in dnsproxy(8), with the options\n"
-          "(timeouts, limits and more) that only the first two of them have.\n",
+    fputs("\nThe configuration file is described in dnsproxy(8), with the options (timeouts,\n"
+          "limits and more) that only the file and the environment have.\n",
           out);
 }
 

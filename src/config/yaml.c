@@ -119,9 +119,33 @@ static void skip_value(struct document *document)
 
 static void refuse_value(struct document *document, const char *name, const char *problem)
 {
+    const bool is_reported = document->broken || document->event.type == YAML_ALIAS_EVENT;
     set_origin(document, name);
-    if (document->event.type != YAML_ALIAS_EVENT) /* which is reported already */
+    if (!is_reported)
         settings_report(document->settings, "%s", problem);
+    skip_value(document);
+}
+
+/* The scalar in hand as a key of `section`; NULL, reported and passed over when it is none. */
+static const char *read_key_text(struct document *document, const char *section)
+{
+    set_origin(document, *section != '\0' ? section : NULL);
+    const bool is_scalar = document->event.type == YAML_SCALAR_EVENT;
+    const char *text = is_scalar ? scalar(document) : NULL;
+    if (text)
+        return text;
+    if (!is_scalar)
+        refuse_value(document, NULL, "a key is plain text");
+    next(document);
+    skip_value(document);
+    return NULL;
+}
+
+/* The key in hand, about which errors are, and its value. */
+static void refuse_key(struct document *document, const char *problem, const char *nearest)
+{
+    settings_report(document->settings, "%s%s", problem, nearest);
+    next(document);
     skip_value(document);
 }
 
@@ -168,25 +192,20 @@ static void read_field_value(struct document *document, const struct upstream_fi
 }
 
 /* The key in hand and its value; `seen` has a bit for each field that was there before. */
-static void read_field(struct document *document, const char *option_key, unsigned int *seen,
-                       struct upstream_entry *entry)
+static void read_field(struct document *document, const char *option_key, const char *key,
+                       unsigned int *seen, struct upstream_entry *entry)
 {
     char name[KEY_SIZE];
-    const char *key = scalar(document);
-    snprintf(name, sizeof name, "%s.%s", option_key, key ? key : "");
+    snprintf(name, sizeof name, "%s.%s", option_key, key);
     set_origin(document, name);
-    const struct upstream_field *field = key ? find_field(key) : NULL;
+    const struct upstream_field *field = find_field(key);
     if (!field) {
-        settings_report(document->settings, "is not known; allowed: url, ca, pins, weight");
-        next(document);
-        skip_value(document);
+        refuse_key(document, "is not known; allowed: url, ca, pins, weight", "");
         return;
     }
     const unsigned int bit = 1U << (field - UPSTREAM_FIELDS);
     if (*seen & bit) {
-        settings_report(document->settings, "is given twice");
-        next(document);
-        skip_value(document);
+        refuse_key(document, "is given twice", "");
         return;
     }
     *seen |= bit;
@@ -198,14 +217,11 @@ static void read_fields(struct document *document, const char *option_key,
 {
     unsigned int seen = 0;
     while (next(document) != YAML_MAPPING_END_EVENT && !document->broken) {
-        if (document->event.type != YAML_SCALAR_EVENT) {
-            refuse_value(document, option_key, "has a key that is not plain text");
-            next(document);
-            skip_value(document);
+        const char *key = read_key_text(document, option_key);
+        if (!key)
             continue;
-        }
         const bool had_url = entry->url;
-        read_field(document, option_key, &seen, entry);
+        read_field(document, option_key, key, &seen, entry);
         if (entry->url && !had_url)
             *url_origin = document->settings->where;
     }
@@ -307,20 +323,12 @@ static void read_section(struct document *document, const char *section);
 
 static void read_subsection(struct document *document, const char *key, size_t first)
 {
-    if (next(document) != YAML_MAPPING_START_EVENT) {
-        set_origin(document, key);
-        settings_report(document->settings, "is a section of keys, such as %s", OPTIONS[first].key);
-        skip_value(document);
-        return;
-    }
-    read_section(document, key);
-}
-
-static void refuse_key(struct document *document, const char *problem, const char *nearest)
-{
-    settings_report(document->settings, "%s%s", problem, nearest);
-    next(document);
-    skip_value(document);
+    char problem[KEY_SIZE];
+    snprintf(problem, sizeof problem, "is a section of keys, such as %s", OPTIONS[first].key);
+    if (next(document) == YAML_MAPPING_START_EVENT)
+        read_section(document, key);
+    else
+        refuse_value(document, key, problem);
 }
 
 /* The full key in hand, and its value. Recurses only into known sections, so only as deep as the
@@ -352,15 +360,10 @@ static void read_section(struct document *document, const char *section)
 {
     while (next(document) != YAML_MAPPING_END_EVENT && !document->broken) {
         char key[KEY_SIZE];
-        set_origin(document, *section != '\0' ? section : NULL);
-        if (document->event.type != YAML_SCALAR_EVENT) {
-            refuse_value(document, NULL, "a key is plain text");
-            next(document);
-            skip_value(document);
+        const char *text = read_key_text(document, section);
+        if (!text)
             continue;
-        }
-        const char *text = scalar(document);
-        snprintf(key, sizeof key, "%s%s%s", section, *section != '\0' ? "." : "", text ? text : "");
+        snprintf(key, sizeof key, "%s%s%s", section, *section != '\0' ? "." : "", text);
         read_key(document, key);
     }
 }
