@@ -801,6 +801,21 @@ static void H12_room_of_expired_entries_is_used_again(void **state)
     cache_close(cache);
 }
 
+static void popularity_outlives_a_refresh_of_another_size(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question popular = fixture_question(0);
+    churn(cache, 1, 3000, CACHE_SIZE_MIN);
+    store_at(cache, &popular, 3600, start_ns);
+    assert_true(is_found(cache, &popular, start_ns));
+    fixture_fill(&stored, &popular, 2, 3 * FIXTURE_RECORD, 1, 3600);
+    cache_store(cache, &popular, &stored.answer, start_ns);
+    churn(cache, 3001, 500, CACHE_SIZE_MIN);
+    assert_true(is_found(cache, &popular, start_ns));
+    cache_close(cache);
+}
+
 static void second_chance_is_bounded_when_all_is_popular(void **state)
 {
     (void)state;
@@ -981,6 +996,7 @@ int main(void)
         cmocka_unit_test(H12_scan_does_not_displace_what_is_popular),
         cmocka_unit_test(H12_expired_entries_go_though_one_name_is_always_hit),
         cmocka_unit_test(H12_room_of_expired_entries_is_used_again),
+        cmocka_unit_test(popularity_outlives_a_refresh_of_another_size),
         cmocka_unit_test(second_chance_is_bounded_when_all_is_popular),
         cmocka_unit_test(H13_model_with_small_answers),
         cmocka_unit_test(H13_model_with_answers_of_all_sizes),
