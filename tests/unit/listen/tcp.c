@@ -758,6 +758,27 @@ static void I4_full_resolver_holds_clients_back_and_loses_nothing(void **state)
     assert_int_equal(fake.begun, 105);
 }
 
+static void I4_room_reaches_every_client_that_waits(void **state)
+{
+    (void)state;
+    fake.config.limits.queries = 1;
+    fake.config.limits.tcp_queries = 1;
+    serve();
+    int fds[4];
+    for (uint16_t i = 0; i < 4; i++) {
+        fds[i] = connect_client();
+        TURN_UNTIL(METRIC(tcp_clients) == i + 1U);
+        ask(fds[i], i, 'w');
+    }
+    for (uint16_t i = 0; i < 4; i++) {
+        TURN_UNTIL(fake_waiting_count() == 1);
+        const uint16_t id = fake_waiting(0)->message.id;
+        fake_answer(fake_waiting(0));
+        await_reply(fds[id], id);
+    }
+    assert_int_equal(fake.begun, 4);
+}
+
 static void I4_client_that_goes_while_held_back_is_forgotten(void **state)
 {
     (void)state;
@@ -932,6 +953,7 @@ int main(void)
         TEST(B10_idle_time_does_not_run_during_a_query),
         TEST(I1_no_descriptors_pauses_accepting_only),
         TEST(I4_full_resolver_holds_clients_back_and_loses_nothing),
+        TEST(I4_room_reaches_every_client_that_waits),
         TEST(I4_client_that_goes_while_held_back_is_forgotten),
         TEST(I6_idle_client_takes_less_than_one_KiB),
         TEST(turn_takes_a_share_of_each_client),
