@@ -23,7 +23,7 @@ void udp_stop(struct udp_listener *listener);  /* reads no more; replies still g
 void udp_close(struct udp_listener *listener); /* safe on NULL */
 
 enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out);
-void tcp_clients_close(struct tcp_clients *clients); /* closes every client; safe on NULL */
+void tcp_clients_close(struct tcp_clients *clients); /* stops its listeners; safe on NULL */
 
 enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **out);
 void tcp_stop(struct tcp_listener *listener);  /* accepts no more */

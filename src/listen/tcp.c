@@ -26,6 +26,7 @@ enum { ACCEPTS_PER_TURN = 32 };
 struct tcp_listener {
     struct tcp_clients *clients;
     struct loop_source source;
+    struct list link;             /* tcp_clients.listeners */
     struct deadline accept_again; /* armed: no descriptors, out of the loop */
     int fd;                       /* -1: stopped */
 };
@@ -128,6 +129,7 @@ enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **
         free(listener);
         return status;
     }
+    list_append(&clients->listeners, &listener->link);
     *out = listener;
     return STATUS_OK;
 }
@@ -139,6 +141,7 @@ void tcp_stop(struct tcp_listener *listener)
         return;
     loop_remove(loop_of(listener), &listener->source);
     deadline_cancel(&listener->accept_again);
+    list_remove(&listener->link);
     close(listener->fd);
     listener->fd = -1;
 }
@@ -178,6 +181,7 @@ enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out
     clients->resolver = resolver;
     clients->room.on_space = tcp_client_on_space;
     list_init(&clients->room.link);
+    list_init(&clients->listeners);
     list_init(&clients->open);
     list_init(&clients->starved);
     if (pool_open(&clients->pool, sizeof(struct tcp_client), capacity) != STATUS_OK)
@@ -207,6 +211,8 @@ void tcp_clients_close(struct tcp_clients *clients)
 {
     if (!clients)
         return;
+    while (!list_is_empty(&clients->listeners))
+        tcp_stop(CONTAINER_OF(clients->listeners.next, struct tcp_listener, link));
     while (!list_is_empty(&clients->open))
         tcp_client_free(CONTAINER_OF(clients->open.next, struct tcp_client, link));
     list_remove(&clients->room.link);

@@ -25,6 +25,7 @@ struct tcp_clients {
     struct pool pool; /* of struct tcp_client */
     struct census census;
     struct rate_bucket accepted;
+    struct list listeners;              /* those not stopped */
     struct list open;                   /* every client */
     struct list starved;                /* clients with a message and no query to be had for it */
     struct starved room;                /* waits for the resolver while `starved` is not empty */

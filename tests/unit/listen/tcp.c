@@ -261,9 +261,9 @@ static void B2_length_below_a_header_closes_that_connection_only(void **state)
     (void)state;
     serve();
     const int other = connect_client();
-    for (uint8_t length = 0; length < DNS_HEADER_SIZE; length++) {
+    for (int length = 0; length < DNS_HEADER_SIZE; length++) {
         const int fd = connect_client();
-        uint8_t bytes[FRAME_SIZE] = {0, length};
+        uint8_t bytes[FRAME_SIZE] = {0, (uint8_t)length};
         send_bytes(fd, bytes, sizeof(bytes));
         await_end(fd);
         close_client(fd);
@@ -877,8 +877,8 @@ static void close_gives_everything_back(void **state)
     const int fd = connect_client();
     ask_many(fd, 3, 'w');
     TURN_UNTIL(fake_waiting_count() == 3);
-    tcp_close(listener);
     tcp_clients_close(clients);
+    tcp_close(listener); /* in either order */
     listener = NULL;
     clients = NULL;
     assert_int_equal(fake.dropped, 3);

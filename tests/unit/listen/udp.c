@@ -23,6 +23,7 @@ static struct {
     bool peer_is_port_zero; /* what is received seems to come from port 0 */
 } kernel;
 
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): libc's names are reserved */
 int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags,
              struct timespec *timeout)
 {
@@ -37,6 +38,7 @@ int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags,
     return received;
 }
 
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): libc's names are reserved */
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
 {
     kernel.sends++;
