@@ -231,10 +231,12 @@ static uint32_t lifetime_for(const struct cache *cache, const struct answer *ans
     uint32_t ttl_s = raised_ttl(cache, answer, sane_ttl(answer->ttl_s));
     if (answer->kind == ANSWER_NEGATIVE)
         ttl_s = smaller(ttl_s, cache->limits.negative_ttl_max_s);
-    if (answer->kind == ANSWER_FAILURE && ttl_s > 0) {
-        if (old && old->kind != ANSWER_FAILURE && !entry_is_expired(old, now))
+    if (answer_is_failure(answer->kind) && ttl_s > 0) {
+        if (old && !answer_is_failure(old->kind) && !entry_is_expired(old, now))
             return 0;
-        if (old && old->kind == ANSWER_FAILURE)
+        /* Only what an upstream said is kept for longer each time: a timeout may be the fault of
+         * the way there, and must not outlive it. */
+        if (old && old->kind == ANSWER_FAILURE && answer->kind == ANSWER_FAILURE)
             ttl_s = old->lifetime_s * 2;
         ttl_s = smaller(ttl_s, FAILURE_LIFETIME_MAX_S);
     }

@@ -73,6 +73,11 @@ enum answer_kind {
     ANSWER_TIMEOUT,  /* our own failure: no upstream gave an answer in time */
 };
 
+static inline bool answer_is_failure(enum answer_kind kind)
+{
+    return kind == ANSWER_FAILURE || kind == ANSWER_TIMEOUT;
+}
+
 enum {
     ANSWER_TTLS_MAX = 5957,           /* records of 11 octets that fit into a message */
     ANSWER_EXTENDED_ERRORS_MAX = 512, /* octets of extended errors that are kept */

@@ -39,8 +39,8 @@ bool resolve_query(struct resolver *resolver, struct query *query)
         break;
     }
     if (is_cached(resolver, query, &answer)) {
-        const bool is_failure = answer.kind == ANSWER_FAILURE || answer.kind == ANSWER_TIMEOUT;
-        query_answer(resolver, query, &answer, is_failure ? &cached_error : NULL);
+        query_answer(resolver, query, &answer,
+                     answer_is_failure(answer.kind) ? &cached_error : NULL);
         return false;
     }
     return lookup_join_or_start(resolver, query);
