@@ -44,11 +44,12 @@ enum {
 /* Control bytes would reach the terminal of whoever reads the error. */
 static void print_masked(FILE *out, const char *text)
 {
-    for (size_t i = 0; text[i] != '\0' && i < QUOTED_LENGTH_MAX; i++) {
+    const size_t length = strnlen(text, QUOTED_LENGTH_MAX);
+    for (size_t i = 0; i < length; i++) {
         const bool is_control = (unsigned char)text[i] < ' ' || text[i] == 0x7f;
         fputc(is_control ? '?' : text[i], out);
     }
-    if (strlen(text) > QUOTED_LENGTH_MAX)
+    if (text[length] != '\0')
         fputs("...", out);
 }
 

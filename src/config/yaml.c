@@ -370,7 +370,8 @@ static void read_section(struct document *document, const char *section)
 
 static void read_document(struct document *document)
 {
-    if (next(document) != YAML_STREAM_START_EVENT || next(document) != YAML_DOCUMENT_START_EVENT)
+    next(document); /* the start of the stream */
+    if (next(document) != YAML_DOCUMENT_START_EVENT)
         return; /* broken, or nothing but comments */
     if (next(document) == YAML_MAPPING_START_EVENT)
         read_section(document, "");
