@@ -250,8 +250,6 @@ static void complete(struct connection *connection, struct slot *slot, const str
 {
     struct request *request = slot->request;
     struct upstream *upstream = connection->upstream;
-    const uint64_t from =
-        request->sent_ns > connection->opened_ns ? request->sent_ns : connection->opened_ns;
     detach(connection, request);
     slot_give(connection, (uint16_t)(slot - connection->slots));
     connection->unmatched = 0;
@@ -260,7 +258,7 @@ static void complete(struct connection *connection, struct slot *slot, const str
     if (answer) {
         connection->answers++;
         metric_add(&upstream->metrics->answers, 1);
-        upstream_answered(upstream, upstream->group->loop->now - from);
+        upstream_answered(upstream, upstream->group->loop->now - request->sent_ns);
         obey_keepalive(connection, answer);
     }
     rest(connection);
@@ -315,6 +313,19 @@ static void on_connected(struct stream *stream)
     deadline_arm(&group->handshake, &connection->deadline, group->loop->now);
 }
 
+/* What waited for the handshake leaves now, and its time begins. */
+static void restart_requests(struct connection *connection)
+{
+    struct group *group = connection->upstream->group;
+    for (size_t i = 0; i < group->slot_count; i++) {
+        struct request *request = connection->slots[i].request;
+        if (!request)
+            continue;
+        request->sent_ns = group->loop->now;
+        deadline_arm(&group->late, &request->late, group->loop->now);
+    }
+}
+
 static void on_open(struct stream *stream)
 {
     struct connection *connection = of_stream(stream);
@@ -325,9 +336,9 @@ static void on_open(struct stream *stream)
                              : &upstream->metrics->handshakes_full,
                1);
     connection_enter(connection, CONNECTION_READY);
-    connection->opened_ns = upstream->group->loop->now;
-    connection->last_message_ns = connection->opened_ns;
+    connection->last_message_ns = upstream->group->loop->now;
     deadline_cancel(&connection->deadline);
+    restart_requests(connection);
     upstream_connected(upstream);
     rest(connection);
 }
@@ -431,11 +442,16 @@ void connection_on_late(struct deadline *deadline, uint64_t now)
 {
     struct request *request = CONTAINER_OF(deadline, struct request, late);
     struct connection *connection = request->connection;
-    (void)now;
     assert(connection);
-    /* Silence since this request was sent, however much was sent after it (FAULTS F5). */
-    if (connection->state >= CONNECTION_READY && connection->last_message_ns <= request->sent_ns)
+    struct deadline_queue *late = &connection->upstream->group->late;
+    /* Silence for as long as a request may take, however much was sent meanwhile (FAULTS F5). */
+    const uint64_t quiet_since_ns = connection->last_message_ns > request->sent_ns
+                                        ? connection->last_message_ns
+                                        : request->sent_ns;
+    if (connection->state >= CONNECTION_READY && now - quiet_since_ns >= late->duration_ns)
         stream_close(&connection->stream, FAILURE_REQUEST_TIMEOUT);
+    else
+        deadline_arm(late, &request->late, now);
     request->on_late(request);
 }
 
@@ -455,8 +471,8 @@ enum status connection_open(struct upstream *upstream, enum failure *failure)
     slots_init(connection, group->slot_count);
     deadline_init(&connection->deadline);
     metric_add(&upstream->metrics->connects, 1);
-    /* Room for every slot at the common padded length, and for some long names. */
-    const size_t out_limit = group->slot_count * (2 + 128) + 64 * MESSAGE_QUERY_MAX;
+    /* Room for every slot, so the slots are the limit and the stream never is (FAULTS F16). */
+    const size_t out_limit = group->slot_count * (2 + MESSAGE_QUERY_MAX);
     const enum status status = stream_connect(
         &connection->stream, group->loop, &connection_handler, &upstream->config->address,
         upstream->tls, group->config->timeouts.request_ns, out_limit, failure);

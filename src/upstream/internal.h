@@ -43,11 +43,10 @@ struct connection {
     uint16_t last_free;
     uint32_t in_flight;
     uint32_t abandoned;
-    uint32_t unmatched; /* messages that answered nothing, since the last good one */
-    uint64_t answers;   /* ever */
-    uint64_t opened_ns; /* when it became READY */
-    uint64_t last_message_ns;
-    struct slot slots[]; /* group->slot_count */
+    uint32_t unmatched;       /* messages that answered nothing, since the last good one */
+    uint64_t answers;         /* ever */
+    uint64_t last_message_ns; /* of the last message, or when it became READY */
+    struct slot slots[];      /* group->slot_count */
 };
 
 struct upstream {
