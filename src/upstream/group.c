@@ -181,6 +181,8 @@ static struct upstream *choose_upstream(struct group *group, const struct reques
         upstream = choose_up(group, attempts->twice, request->question);
     if (!upstream)
         upstream = choose_down(group, attempts->once);
+    if (!upstream && scope == REQUEST_ANYWHERE)
+        upstream = choose_down(group, attempts->twice);
     return upstream;
 }
 
