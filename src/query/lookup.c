@@ -318,7 +318,8 @@ static void on_done(struct request *request, const struct answer *answer, enum f
     lookup->failure = failure;
     lookup->failed_upstream = request->upstream;
     if (!answer) {
-        retry(lookup, request, REQUEST_ANYWHERE);
+        /* With the other request still out, the same upstream need not hear it twice. */
+        retry(lookup, request, is_in_flight(lookup) ? REQUEST_ELSEWHERE : REQUEST_ANYWHERE);
         return;
     }
     keep_error_answer(lookup, answer);
