@@ -237,7 +237,7 @@ static uint32_t lifetime_for(const struct cache *cache, const struct answer *ans
         /* Only what an upstream said is kept for longer each time: a timeout may be the fault of
          * the way there, and must not outlive it. */
         if (old && old->kind == ANSWER_FAILURE && answer->kind == ANSWER_FAILURE)
-            ttl_s = old->lifetime_s * 2;
+            ttl_s = entry_is_expired(old, now) ? old->lifetime_s * 2 : old->lifetime_s;
         ttl_s = smaller(ttl_s, FAILURE_LIFETIME_MAX_S);
     }
     return smaller(ttl_s, cache->limits.ttl_max_s);

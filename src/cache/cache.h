@@ -37,9 +37,9 @@ enum status cache_find(struct cache *cache, const struct question *question, uin
                        uint8_t body[static DNS_MESSAGE_MAX], struct answer *out);
 
 /* Keeps a copy if it may be kept: ttl_s > 0 within the bounds, RD set in the question, and a
- * failure never replaces a fresh positive or negative entry (H5). A failure that follows an expired
- * or fresh failure of the same key is kept twice as long as that one was, up to 30 s (RFC
- * 9520 3.2). Any thread. */
+ * failure never replaces a fresh positive or negative entry (H5). An upstream's failure that
+ * follows an expired one of the same key is kept twice as long as that one was, up to 30 s (RFC
+ * 9520 3.2); one that follows a fresh one, from another worker, is kept as long. Any thread. */
 void cache_store(struct cache *cache, const struct question *question, const struct answer *answer,
                  uint64_t now);
 
