@@ -37,7 +37,8 @@ enum policy_verdict policy_judge(const struct config *config, const struct query
         return POLICY_REFUSE;
     if (is_resolver_arpa(question))
         return POLICY_NODATA;
-    if (question->type == TYPE_ANY && query->origin.transport->is_datagram)
+    if (question->type == TYPE_ANY && question->class == CLASS_IN &&
+        query->origin.transport->is_datagram)
         return POLICY_MINIMAL_ANY;
     return POLICY_RESOLVE;
 }

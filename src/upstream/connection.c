@@ -434,7 +434,7 @@ void connection_on_deadline(struct deadline *deadline, uint64_t now)
         break;
     case CONNECTION_DRAINING:
     case CONNECTION_CLOSED:
-        assert(!"a connection without a deadline");
+        assert(false && "a connection without a deadline");
     }
 }
 

@@ -94,7 +94,7 @@ static struct upstream *choose_weighted(struct group *group, struct upstream *co
             return candidates[i];
         ticket -= candidates[i]->config->weight;
     }
-    assert(!"a ticket above the sum of the weights");
+    assert(false && "a ticket above the sum of the weights");
     return candidates[0];
 }
 

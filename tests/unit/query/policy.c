@@ -11,6 +11,7 @@ static enum policy_verdict judge(struct bench *bench, const struct transport *tr
     struct query query = {.origin.transport = transport};
     assert_true(address_parse(client, 53, &query.origin.client) == STATUS_OK);
     query.message.question.type = type;
+    query.message.question.class = CLASS_IN;
     query.message.question.name_length = (uint8_t)name_length;
     memcpy(query.message.question.name, name, name_length);
     return policy_judge(&bench->config, &query);
