@@ -70,5 +70,5 @@ def shared_proxy(pki, tmp_path_factory, shared_upstream):
     """One proxy for the tests of one file that do not disturb one another: each asks names of its
     own, and compares counters only with what they were before."""
     directory = tmp_path_factory.mktemp("proxy")
-    with Proxy([shared_upstream], ca=pki.ca, directory=directory) as proxy:
+    with Proxy([shared_upstream], ca=pki.ca, directory=directory, lifetime=600.0) as proxy:
         yield proxy

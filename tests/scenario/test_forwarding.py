@@ -15,7 +15,7 @@ import pytest
 
 from support import zone
 from support.proxy import extended_errors, make_query
-from support.upstream import KEEPALIVE, PADDING, Query
+from support.upstream import KEEPALIVE, PADDING
 from support.waiting import eventually
 
 
@@ -247,7 +247,8 @@ def test_J9_started_before_the_upstream_is_ready_and_recovers(start_upstream, st
     eventually(lambda: proxy.query(next(names)).rcode() == dns.rcode.NOERROR, timeout=2)
 
 
-def test_H8_identical_questions_in_flight_are_asked_once(upstream, proxy):
+def test_H8_identical_questions_in_flight_are_asked_once(upstream, start_proxy):
+    proxy = start_proxy(upstream, config={"timeouts": {"query": "10s", "request": "9s"}})
     held = []
     upstream.on_query = held.append
     messages = [make_query("same.test", options=[dns.edns.GenericOption(10, struct.pack("!Q", n))])
@@ -256,8 +257,8 @@ def test_H8_identical_questions_in_flight_are_asked_once(upstream, proxy):
     for sock, message in zip(sockets, messages):
         sock.send(message.to_wire())
     eventually(lambda: proxy.metric("dnsproxy_lookups_joined_total") == 99)
-    for query in held:
-        Query.answer(query)
+    upstream.wait_for(lambda: held)
+    held[0].answer()
     for sock, message in zip(sockets, messages):
         with sock:
             reply = dns.message.from_wire(sock.recv(4096))

@@ -15,7 +15,8 @@ import pytest
 
 from support import zone
 from support.proxy import extended_errors, make_query
-from support.upstream import FullListener, Query, first, frame, in_reverse, never
+from support.upstream import (FullListener, Query, fast_address, fast_answer, first, frame,
+                              in_reverse, never)
 from support.waiting import eventually
 
 FAILURES = "dnsproxy_upstream_failures_total"
@@ -129,6 +130,38 @@ def test_F2_resent_to_another_upstream(start_upstream, start_proxy):
     assert steady.names() == ["moved.test."]
 
 
+# F3: closes at random
+
+def test_F3_random_closes_under_load_lose_nothing(upstream, proxy):
+    order = random.Random(3)
+    upstream.on_query = lambda query: query.answer(after=order.choice([0, 0.002, 0.02]))
+    lost = []
+    end = time.monotonic() + 2
+
+    def load(lane):
+        number = 0
+        while time.monotonic() < end:
+            name = f"load{lane}-{number}.test"
+            reply = proxy.query(name)
+            if reply.rcode() != dns.rcode.NOERROR:
+                lost.append((name, extended_errors(reply)))
+            number += 1
+    lanes = [threading.Thread(target=load, args=(lane,)) for lane in range(6)]
+    for lane in lanes:
+        lane.start()
+    closes = 0
+    while time.monotonic() < end:
+        time.sleep(order.uniform(0.1, 0.2))  # no query meets two of them
+        for connection in upstream.open_connections():
+            ENDS[order.choice(list(ENDS))](connection)
+            closes += 1
+    for lane in lanes:
+        lane.join()
+    assert lost == []
+    assert closes >= 8 and len(set(upstream.names())) > 100
+    assert proxy.metric("dnsproxy_lookups_retried_total") > 0, "no close met a query"
+
+
 # F4: connections that never come to anything
 
 CONNECT_FAULTS = {
@@ -226,7 +259,7 @@ def test_F6_idle_connection_outlives_the_request_timer(upstream, start_proxy):
 
 
 def test_F6_idle_timer_closes_without_failure(upstream, start_proxy):
-    proxy = start_proxy(upstream, config={"timeouts": {"idle": "200ms"}})
+    proxy = start_proxy(upstream, config={"timeouts": {"upstream-idle": "200ms"}})
     assert_right(proxy.query("idle.test"), "idle.test")
     connection = upstream.connections[0]
     upstream.wait_for(lambda: connection.end_time, timeout=2)
@@ -382,17 +415,6 @@ def test_F7_frames_of_ours_survive_a_window_that_opens_and_shuts(start_upstream,
 
 # F9, F10: identifiers
 
-def fast_answer(query):
-    """An address record for any query, without parsing it."""
-    raw = query.raw
-    end = 12
-    while raw[end]:
-        end += 1 + raw[end]
-    end += 5
-    query.reply(raw[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + raw[12:end]
-                + b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\4" + raw[13:17])
-
-
 def test_F9_more_than_65536_queries_never_share_an_identifier(upstream, start_proxy):
     """Answers come late and out of order, so that many identifiers are in flight at once."""
     total, window = 66_000, 400
@@ -413,7 +435,7 @@ def test_F9_more_than_65536_queries_never_share_an_identifier(upstream, start_pr
                 fast_answer(one)
             kept.clear()
     upstream.on_query = hook
-    proxy = start_proxy(upstream, config={"cache": {"size": 0}})
+    proxy = start_proxy(upstream, config={"cache": {"size": 0}, "limits": {"tcp-queries": 1000}})
     tail = b"\x04many\x04test\0\0\1\0\1"
     with proxy.tcp(timeout=20) as client:
         def write():
@@ -584,7 +606,7 @@ def test_F13_flood_of_unsolicited_answers_ends_the_connection(upstream, proxy):
 # F14: closing
 
 def test_F14_our_close_waits_for_nobody(upstream, start_proxy):
-    proxy = start_proxy(upstream, config={"timeouts": {"idle": "150ms"}})
+    proxy = start_proxy(upstream, config={"timeouts": {"upstream-idle": "150ms"}})
     assert_right(proxy.query("close.test"), "close.test")
     connection = upstream.connections[0]
     # The upstream never sends a close_notify of its own, and still the socket is closed at once.
@@ -608,17 +630,69 @@ def test_F14_connection_that_is_closing_delays_no_replacement(upstream, proxy):
 def test_F16_upstream_that_does_not_read_is_bounded_and_left(start_upstream, start_proxy):
     blocked, good = start_upstream(receive_buffer=2048), start_upstream()
     blocked.on_open = lambda connection: connection.pause_reading()
+    good.on_query = fast_answer
     proxy = start_proxy(blocked, good, config={"strategy": "ordered",
                                                "timeouts": {"request": "400ms"}},
                         environment={"ASAN_OPTIONS": "quarantine_size_mb=1"})
     before = proxy.memory_bytes()
-    names = [f"blocked{number}." + "y" * 60 + ".test" for number in range(3000)]
+    names = [f"{number:04}-blocked." + "y" * 60 + ".test" for number in range(3000)]
     replies = proxy.ask_all([make_query(name) for name in names], connections=10)
     for reply, name in zip(replies, names):
-        assert_right(reply, name)
+        assert reply.rcode() == dns.rcode.NOERROR, reply
+        assert reply.answer[0][0].address == fast_address(name)
     assert proxy.memory_bytes() - before < 40 << 20
     assert proxy.metric("dnsproxy_upstream_in_flight", upstream=blocked.label) == 0
     assert blocked.queries == []
+
+
+# F17: clients that leave
+
+STAGES = {
+    "handshake": {"on_accept": lambda connection: connection.stall()},
+    "unread": {"on_open": lambda connection: connection.pause_reading()},
+    "in-flight": {"on_query": never},
+    "retried": {"on_query": lambda query: query.connection.after(
+        0.05, query.connection.reset) if query.connection.number == 0 else None},
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_F17_clients_that_leave_take_their_queries_with_them(start_upstream, start_proxy, stage):
+    upstream = start_upstream(receive_buffer=2048)
+    proxy = start_proxy(upstream, config={"timeouts": {"query": "1s", "request": "600ms"}})
+    for hook, function in STAGES[stage].items():
+        setattr(upstream, hook, function)
+    messages = [make_query(f"left{number}." + "z" * 60 + ".test") for number in range(50)]
+    clients = [proxy.tcp() for _ in range(4)]
+    for client in clients:
+        client.send(*messages)  # the same questions: lookups with several queries
+    eventually(lambda: proxy.metric("dnsproxy_queries_in_flight") == 200)
+    clients[0].reset()
+    clients[1].reset()
+    eventually(lambda: proxy.metric("dnsproxy_queries_in_flight") <= 100)
+    for client in clients[2:]:  # the others have their replies all the same
+        for _ in messages:
+            assert client.receive().rcode() == dns.rcode.SERVFAIL
+        client.close()
+    for gauge in ("dnsproxy_queries_in_flight", "dnsproxy_lookups_in_flight",
+                  "dnsproxy_upstream_in_flight"):
+        eventually(lambda gauge=gauge: proxy.metric(gauge) == 0)
+
+
+@pytest.mark.parametrize("stage", ["unread", "in-flight"])
+def test_F17_lookup_without_clients_is_given_up(start_upstream, start_proxy, stage):
+    upstream = start_upstream(receive_buffer=2048)
+    proxy = start_proxy(upstream)
+    for hook, function in STAGES[stage].items():
+        setattr(upstream, hook, function)
+    with proxy.tcp() as client:
+        client.send(*[make_query(f"alone{number}.test") for number in range(50)])
+        eventually(lambda: proxy.metric("dnsproxy_upstream_in_flight") == 50)
+        client.reset()
+    # At once, and not when the requests time out.
+    eventually(lambda: proxy.metric("dnsproxy_upstream_in_flight") == 0, timeout=1)
+    assert proxy.metric("dnsproxy_queries_in_flight") == 0
+    assert proxy.metric("dnsproxy_lookups_in_flight") == 0
 
 
 # F18: all down, and back
@@ -710,7 +784,7 @@ def test_F19_best_answer_is_given_when_only_one_upstream_answers(start_upstream,
 def test_thousand_misses_answered_in_reverse_use_at_most_two_connections(upstream, start_proxy):
     total = 1000
     upstream.on_query = in_reverse(total)
-    proxy = start_proxy(upstream)
+    proxy = start_proxy(upstream, config={"timeouts": {"query": "10s", "request": "9s"}})
     names = [f"reverse{number}.test" for number in range(total)]
     replies = proxy.ask_all([make_query(name) for name in names], connections=20)
     for reply, name in zip(replies, names):

@@ -82,8 +82,9 @@ class Metrics(dict):
 class TcpClient:
     """A client's TCP connection, message by message or byte by byte (`socket`)."""
 
-    def __init__(self, address, timeout=5.0):
-        self.socket = socket.create_connection(address, timeout)
+    def __init__(self, address, timeout=5.0, source=None):
+        source_address = (source, 0) if source else None
+        self.socket = socket.create_connection(address, timeout, source_address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, *messages):
@@ -113,6 +114,12 @@ class TcpClient:
         return True
 
     def close(self):
+        """FIN, or RST when replies wait unread."""
+        self.socket.close()
+
+    def reset(self):
+        """RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     def __enter__(self):
@@ -136,10 +143,11 @@ class TcpClient:
 
 class Proxy:
     """A running proxy. Attributes: port (UDP and TCP, on `address`), admin_port, process, lines
-    (all of stderr so far), config (as written to the file)."""
+    (all of stderr so far), config (as written to the file). It is killed after `lifetime` seconds,
+    so that no test goes on for ever."""
 
     def __init__(self, upstreams, *, ca=None, config=None, arguments=(), environment=None,
-                 address="127.0.0.1", directory="/tmp", wait=True):
+                 address="127.0.0.1", directory="/tmp", wait=True, lifetime=30.0):
         self.address = address
         self._upstreams = [self._upstream_entry(upstream) for upstream in upstreams]
         self._extra = config or {}
@@ -147,6 +155,7 @@ class Proxy:
         self._arguments = list(arguments)
         self._environment = environment or {}
         self._directory = str(directory)
+        self._lifetime = lifetime
         self.lines = []
         self._stopped = False
         for _ in range(5):
@@ -183,6 +192,9 @@ class Proxy:
         self.process = subprocess.Popen([binary(), "-c", path, *self._arguments],
                                         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                         env=environment, text=True, errors="replace")
+        self._executioner = threading.Timer(self._lifetime, self.process.kill)
+        self._executioner.daemon = True
+        self._executioner.start()
         self._reader = threading.Thread(target=self._read_log, args=(self.process.stderr,),
                                         daemon=True)
         self._reader.start()
@@ -200,6 +212,7 @@ class Proxy:
         if self.process.poll() is None:
             return True
         self._reader.join(5)
+        self._executioner.cancel()
         if self.process.returncode == 2 and "in use" in self.output():
             return False
         raise AssertionError(f"ended with {self.process.returncode}:\n{self.output()}")
@@ -218,6 +231,7 @@ class Proxy:
             self.process.kill()
             self.process.wait()
             status = f"no status: still running {time.monotonic() - started:.1f} s after SIGTERM"
+        self._executioner.cancel()
         self._reader.join(5)
         report = [line for line in self.lines if _SANITIZER.search(line)]
         assert status == expected_status and not report, f"status {status}\n{self.output()}"
@@ -294,9 +308,9 @@ class Proxy:
         sock.connect((self.address, self.port))
         return sock
 
-    def tcp(self, timeout=6.0):
-        """A TcpClient; a context manager."""
-        return TcpClient((self.address, self.port), timeout)
+    def tcp(self, timeout=6.0, source=None):
+        """A TcpClient, from the address `source`; a context manager."""
+        return TcpClient((self.address, self.port), timeout, source)
 
     def ask_all(self, messages, *, connections=1, timeout=10.0):
         """Asks all messages at once over TCP, spread over `connections`, and gives the replies in
