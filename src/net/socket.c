@@ -16,6 +16,7 @@
 enum {
     UDP_BUFFER_SIZE = 4 << 20, /* a burst of 10,000 queries; the kernel caps it at rmem_max */
     BACKLOG = 4096,            /* the kernel caps it at somaxconn */
+    UNSENT_SIZE = 64 << 10,    /* what the kernel keeps of a client that reads slowly */
     KEEPALIVE_IDLE_S = 15,     /* below the 30 s at which some NATs forget a silent connection */
     KEEPALIVE_INTERVAL_S = 5,
     KEEPALIVE_PROBES = 3,
@@ -83,6 +84,9 @@ static enum status set_up_listener(int fd, const struct address *address)
 {
     TRY(set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1));
     TRY(set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+    /* For the accepted sockets. Without it the kernel takes megabytes for each client that does not
+     * read, and has room again, which is how we see progress, only when a third of that is gone. */
+    try_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_SIZE);
     TRY(bind_to(fd, address));
     return listen(fd, BACKLOG) == 0 ? STATUS_OK : STATUS_SYSTEM;
 }
