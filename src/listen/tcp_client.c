@@ -21,9 +21,9 @@
 
 enum {
     MESSAGES_PER_TURN = 64,
-    OUT_LIMIT = 256 * 1024, /* a reply beyond it closes the client */
-    OUT_HIGH = 64 * 1024,   /* not read above it, so the rest is for the queries in flight */
-    READS_MAX = 1024,       /* reads that brought no whole message (FAULTS B3) */
+    OUT_LIMIT = 1024 * 1024, /* a reply beyond it closes the client */
+    OUT_HIGH = 64 * 1024,    /* not read above it, so the rest is for the queries in flight */
+    READS_MAX = 1024,        /* reads that brought no whole message (FAULTS B3) */
 };
 
 static void settle(struct tcp_client *client);

@@ -441,9 +441,9 @@ static void B4_reply_that_finds_no_room_closes_the_client(void **state)
     serve();
     const int other = connect_client();
     const int fd = connect_client();
-    ask_many(fd, 10, 'w');
-    TURN_UNTIL(fake_waiting_count() == 10);
-    while (fake_waiting_count() > 0) /* 655 kB in one turn */
+    ask_many(fd, 20, 'w');
+    TURN_UNTIL(fake_waiting_count() == 20);
+    while (fake_waiting_count() > 0) /* 1.3 MB in one turn */
         fake_answer(fake_waiting(0));
     await_end(fd);
     assert_true(METRIC(dropped_gone) > 0);
