@@ -13,6 +13,7 @@
  * RFC:    7858 and 8310 (DoT, strict), 8446, 9325, 9525 (names), 7469 (pins over the chain). */
 #include "net/tls.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,8 +40,8 @@ struct tls_trust {
 
 struct tls_client {
     SSL_CTX *context;
-    char *server_name; /* for SNI; NULL: an address, or pins alone */
-    bool has_name;
+    char *name; /* without a final dot; NULL: pins alone */
+    bool name_is_address;
     uint8_t (*pins)[PIN_LENGTH];
     size_t pin_count;
     SSL_SESSION *sessions[SESSIONS_MAX]; /* oldest first */
@@ -165,30 +166,48 @@ static bool chain_is_pinned(const struct tls_client *client, STACK_OF(X509) * ch
     return false;
 }
 
+/* RFC 9525 6: subject alternative names only, and a wildcard is a whole label. Not left to the
+ * X509_VERIFY_PARAM of the connection: SSL_new copies the name into it, and goes on without name
+ * when memory is short. */
+static bool is_named(const struct tls_client *client, X509 *certificate)
+{
+    const unsigned flags =
+        X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS;
+    if (client->name_is_address)
+        return X509_check_ip_asc(certificate, client->name, 0) == 1;
+    return X509_check_host(certificate, client->name, 0, flags, NULL) == 1;
+}
+
+/* What is wrong with a chain that has been verified, or needs no verifying. */
+static int verdict_on_peer(const struct tls_client *client, X509_STORE_CTX *store)
+{
+    X509 *leaf = X509_STORE_CTX_get0_cert(store);
+    /* RFC 7858 4.2: without a name the pinned key of the server is all that counts. */
+    if (!client->name)
+        return is_pinned(client, leaf) ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION;
+    if (!is_named(client, leaf))
+        return X509_V_ERR_HOSTNAME_MISMATCH;
+    /* RFC 7469 2.6: a pin may name any certificate of the chain that was verified. */
+    if (client->pin_count > 0 && !chain_is_pinned(client, X509_STORE_CTX_get0_chain(store)))
+        return X509_V_ERR_APPLICATION_VERIFICATION;
+    return X509_V_OK;
+}
+
 /* Takes the place of OpenSSL's own verification of the chain, within the handshake. */
 static int judge_peer(X509_STORE_CTX *store, void *argument)
 {
     const struct tls_client *client = argument;
-    bool pinned = true;
-    if (client->has_name) {
-        if (X509_verify_cert(store) != 1)
-            return 0;
-        /* RFC 7469 2.6: a pin may name any certificate of the chain that was verified. */
-        if (client->pin_count > 0)
-            pinned = chain_is_pinned(client, X509_STORE_CTX_get0_chain(store));
-    } else {
-        /* RFC 7858 4.2: without a name the pinned key of the server is all that counts. */
-        pinned = is_pinned(client, X509_STORE_CTX_get0_cert(store));
-    }
-    X509_STORE_CTX_set_error(store, pinned ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
-    return pinned;
+    if (client->name && X509_verify_cert(store) != 1)
+        return 0;
+    const int verdict = verdict_on_peer(client, store);
+    X509_STORE_CTX_set_error(store, verdict);
+    return verdict == X509_V_OK;
 }
 
 static enum failure certificate_failure(long verdict)
 {
     switch (verdict) {
     case X509_V_ERR_HOSTNAME_MISMATCH:
-    case X509_V_ERR_IP_ADDRESS_MISMATCH:
         return FAILURE_CERTIFICATE_NAME;
     case X509_V_ERR_CERT_HAS_EXPIRED:
         return FAILURE_CERTIFICATE_EXPIRED;
@@ -279,22 +298,23 @@ static void set_sessions(SSL_CTX *context)
     SSL_CTX_sess_set_new_cb(context, new_session);
 }
 
-static enum status set_name(struct tls_client *client, const char *name)
+static bool is_address(const char *name)
 {
-    X509_VERIFY_PARAM *parameters = SSL_CTX_get0_param(client->context);
-    client->has_name = true;
-    if (X509_VERIFY_PARAM_set1_ip_asc(parameters, name) == 1)
-        return STATUS_OK;
+    uint8_t bytes[16];
+    return inet_pton(AF_INET, name, bytes) == 1 || inet_pton(AF_INET6, name, bytes) == 1;
+}
+
+static enum status copy_name(struct tls_client *client, const char *name)
+{
     size_t length = strlen(name);
     if (length > 0 && name[length - 1] == '.') /* RFC 6066 3: without the final dot */
         length--;
-    client->server_name = strndup(name, length);
-    if (!client->server_name)
-        return STATUS_SYSTEM;
-    X509_VERIFY_PARAM_set_hostflags(parameters, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
-                                                    X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    if (length == 0 || X509_VERIFY_PARAM_set1_host(parameters, client->server_name, length) != 1)
+    if (length == 0 || name[0] == '.') /* OpenSSL would let ".example" stand for all below it */
         return STATUS_INVALID;
+    client->name = strndup(name, length);
+    if (!client->name)
+        return STATUS_SYSTEM;
+    client->name_is_address = is_address(client->name);
     return STATUS_OK;
 }
 
@@ -323,7 +343,7 @@ static enum status set_up_client(struct tls_client *client, const struct tls_set
     if (!settings->name)
         return STATUS_OK;
     SSL_CTX_set1_cert_store(client->context, settings->trust->store);
-    return set_name(client, settings->name);
+    return copy_name(client, settings->name);
 }
 
 enum status tls_client_open(const struct tls_settings *settings, struct tls_client **out)
@@ -350,7 +370,7 @@ void tls_client_close(struct tls_client *client)
     for (size_t i = 0; i < client->session_count; i++)
         SSL_SESSION_free(client->sessions[i]);
     SSL_CTX_free(client->context);
-    free(client->server_name);
+    free(client->name);
     free(client->pins);
     free(client);
 }
@@ -368,7 +388,8 @@ enum status tls_open(struct tls_client *client, int fd, struct tls **out)
     tls->ssl = SSL_new(client->context);
     if (!tls->ssl || SSL_set_fd(tls->ssl, fd) != 1 || SSL_set_app_data(tls->ssl, tls) != 1)
         goto fail;
-    if (client->server_name && SSL_set_tlsext_host_name(tls->ssl, client->server_name) != 1)
+    if (client->name && !client->name_is_address &&
+        SSL_set_tlsext_host_name(tls->ssl, client->name) != 1)
         goto fail;
     SSL_set_connect_state(tls->ssl);
     offer_newest_session(tls);

@@ -195,7 +195,8 @@ static void E2_settings_that_authenticate_nobody_are_refused(void **state)
     const struct tls_settings bad[] = {{.trust = trust},
                                        {.name = "dns.example.net"},
                                        {.trust = trust, .name = ""},
-                                       {.trust = trust, .name = "."}};
+                                       {.trust = trust, .name = "."},
+                                       {.trust = trust, .name = ".example.net"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(tls_client_open(&bad[i], &client), STATUS_INVALID);
     assert_null(client);
