@@ -54,6 +54,8 @@ struct tls {
     const char *error_text;
     bool wants_write;
     bool failed; /* OpenSSL allows no further call than SSL_free */
+    bool has_peer_pin;
+    uint8_t peer_pin[PIN_LENGTH]; /* of the leaf it showed; OpenSSL forgets one that it refused */
 };
 
 /* --- Trust --- */
@@ -197,6 +199,9 @@ static int verdict_on_peer(const struct tls_client *client, X509_STORE_CTX *stor
 static int judge_peer(X509_STORE_CTX *store, void *argument)
 {
     const struct tls_client *client = argument;
+    struct tls *tls =
+        SSL_get_app_data(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
+    tls->has_peer_pin = public_key_hash(X509_STORE_CTX_get0_cert(store), tls->peer_pin);
     if (client->name && X509_verify_cert(store) != 1)
         return 0;
     const int verdict = verdict_on_peer(client, store);
@@ -523,8 +528,8 @@ const char *tls_error_text(const struct tls *tls)
 
 enum status tls_peer_pin(const struct tls *tls, uint8_t out[static 32])
 {
-    X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
-    if (!certificate)
+    if (!tls->has_peer_pin)
         return STATUS_NOT_FOUND;
-    return public_key_hash(certificate, out) ? STATUS_OK : STATUS_SYSTEM;
+    memcpy(out, tls->peer_pin, PIN_LENGTH);
+    return STATUS_OK;
 }

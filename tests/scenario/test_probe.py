@@ -132,6 +132,7 @@ def test_E1_bad_certificate_is_named_and_asked_nothing(probe, start_upstream, ce
     assert row["CERTIFICATE"] == text
     assert row["QUERY"] == row["CIPHER"] == "-"
     assert result.notes[0].startswith(f"failed: {text}")
+    assert f"sha256/{upstream.certificate.pin}" in result.notes[1]
     assert upstream.application_bytes() == 0
 
 
