@@ -5,6 +5,7 @@
  * started. Exit status: 0 clean stop, 1 configuration error, 2 cannot bind or start. Thread: main.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
@@ -99,6 +100,18 @@ static void on_worker_stopped(void)
     const uint64_t one = 1;
     ssize_t written = write(server.stopped_fd, &one, sizeof(one));
     (void)written; /* it fails only when the counter is full, and then main is woken anyway */
+}
+
+/* A standard descriptor that the parent has closed would be taken by the first socket, and log
+ * lines would go there (FAULTS J6). */
+static void reserve_standard_descriptors(void)
+{
+    int fd = -1;
+    do
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
 }
 
 /* As many descriptors as this process may have: one for each client and connection. */
@@ -352,6 +365,7 @@ int main(int argc, char *argv[])
     struct config *config = NULL;
     /* Writing to a client that has gone is an ordinary event, not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
+    reserve_standard_descriptors();
     if (options_load(argc, argv, stderr, &command, &config) != STATUS_OK)
         return EXIT_CONFIGURATION;
     const int exit_status = run(command, config);
