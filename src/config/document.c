@@ -1,27 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What people read about the options, made from their table: --help, the reference page and the
- * manual page.
+/* What people read about the options, made from their table: --help, and one document that is the
+ * reference page as Markdown and the manual page as roff.
  *
  * Thread: main. Sources: CommonMark tables as GitHub has them; man-pages(7) and groff_man(7). */
+#include <ctype.h>
 #include <string.h>
 
 #include "config/settings.h"
 
 enum { HELP_WIDTH = 80, HELP_INDENT = 26 };
 
-struct exit_status {
-    const char *status;
-    const char *meaning;
-};
-
-static const struct exit_status EXIT_STATUSES[] = {
-    {"0", "A clean stop; the configuration is valid (check), every upstream answered (probe), the "
-          "daemon is ready (health)."},
-    {"1", "An error in the configuration or the arguments; an upstream did not answer (probe), the "
-          "daemon is not ready (health)."},
-    {"2", "An address cannot be bound, or the daemon cannot start."},
-};
-enum { EXIT_STATUS_COUNT = sizeof EXIT_STATUSES / sizeof EXIT_STATUSES[0] };
+enum form { MARKDOWN, ROFF };
 
 static const char PRECEDENCE[] =
     "An option on the command line replaces that of the environment, which replaces that of the "
@@ -30,9 +19,40 @@ static const char PRECEDENCE[] =
     "one value. Every value is checked, also one that is replaced, and nothing is started when one "
     "is wrong.";
 
-static const char LISTS[] =
+static const char VALUES[] =
     "Where a list is taken, its values are separated by commas or spaces; in the configuration "
-    "file they may also be a YAML list.";
+    "file they may also be a YAML list. A key with a dot stands in a section: `cache.size` is "
+    "`size` under `cache`. A duration is a whole number with `ms`, `s`, `m`, `h` or `d`; a size "
+    "one with `KiB`, `MiB` or `GiB`.";
+
+static const char VARIABLES[] =
+    "Each option has its variable. One that starts with `DNSPROXY_` and is not known is an error, "
+    "except those that Kubernetes and Docker set for a service called dnsproxy "
+    "(`DNSPROXY_SERVICE_*`, `DNSPROXY_PORT*`); an empty one counts as not set.";
+
+static const char EXAMPLE[] = "listen: [127.0.0.1:53, 'udp://[::1]:53']\n"
+                              "upstreams:\n"
+                              "  - tls://9.9.9.9#dns.quad9.net\n"
+                              "  - url: tls://192.0.2.1:8853\n"
+                              "    pins: [sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=]\n"
+                              "    weight: 10\n"
+                              "cache:\n"
+                              "  size: 128MiB\n";
+
+static const char MANUAL_HEAD[] =
+    ".TH DNSPROXY 8 \"\" \"dnsproxy " DNSPROXY_VERSION "\" \"System Administration\"\n"
+    ".SH NAME\n"
+    "dnsproxy \\- answer DNS queries over authenticated DNS over TLS\n"
+    ".SH SYNOPSIS\n"
+    ".B dnsproxy\n"
+    "[\\fICOMMAND\\fR] [\\fB\\-c\\fR \\fIFILE\\fR] [\\fB\\-l\\fR \\fIADDR\\fR]...\n"
+    "[\\fB\\-u\\fR \\fIURL\\fR]... [\\fIOPTION\\fR]...\n"
+    ".SH DESCRIPTION\n"
+    "dnsproxy answers the DNS queries of a host, of containers or of a network. What its cache "
+    "does not know it asks servers over TLS (RFC 7858), which it authenticates by name or by key; "
+    "to a server that fails this, and in clear text, no query is ever sent.\n";
+
+/* --- --help --- */
 
 /* Prints words from column `column` on, broken before HELP_WIDTH and indented. */
 static void print_wrapped(FILE *out, const char *text, int column)
@@ -69,7 +89,7 @@ static void print_help_option(FILE *out, const struct option *option)
 {
     char term[64];
     char letter[] = {'-', option->letter, ',', ' ', '\0'};
-    snprintf(term, sizeof term, "%s--%s%s%s", option->letter ? letter : "    ", option->flag,
+    snprintf(term, sizeof term, "%s%s%s%s", option->letter ? letter : "    ", option->flag,
              option->argument ? " " : "", option->argument ? option->argument : "");
     print_help_row(out, term, option->help);
     if (!option->environment)
@@ -100,115 +120,18 @@ void options_print_help(FILE *out)
           out);
 }
 
-/* --- Markdown --- */
+/* --- what the two forms differ in --- */
 
-/* A bar would end the cell, also inside of code. */
-static void print_cell(FILE *out, const char *text)
+/* A bar would end a cell of Markdown, also inside of code. roff takes a backslash, a hyphen that is
+ * a minus, a quote that would become typographic, and a dot or quote that starts a line. */
+static void print_text(FILE *out, enum form form, const char *text)
 {
-    for (; *text != '\0'; text++) {
-        if (*text == '|')
-            fputc('\\', out);
-        fputc(*text, out);
-    }
-}
-
-static void print_code_cell(FILE *out, const char *text)
-{
-    fputs(" | ", out);
-    if (!text)
-        return;
-    fputc('`', out);
-    print_cell(out, text);
-    fputc('`', out);
-}
-
-static void print_flag(FILE *out, const struct option *option)
-{
-    char flag[64] = "";
-    if (option->flag)
-        snprintf(flag, sizeof flag, "--%s%s%s", option->flag, option->argument ? " " : "",
-                 option->argument ? option->argument : "");
-    print_code_cell(out, option->flag ? flag : NULL);
-    if (option->letter)
-        fprintf(out, ", `-%c`", option->letter);
-}
-
-static void print_reference_row(FILE *out, const struct option *option)
-{
-    fputs("| ", out);
-    if (option->key)
-        fprintf(out, "`%s`", option->key);
-    print_flag(out, option);
-    print_code_cell(out, option->environment);
-    print_code_cell(out, option->default_text);
-    fputs(" | ", out);
-    print_cell(out, option->help);
-    fputs(option->clear ? " A list. |\n" : " |\n", out);
-}
-
-static void print_reference_upstreams(FILE *out)
-{
-    fputs("\n### An upstream as a mapping\n\n"
-          "In the file, an item of `upstreams` may be a mapping:\n\n"
-          "| key | meaning |\n| --- | --- |\n",
-          out);
-    for (size_t i = 0; i < UPSTREAM_FIELD_COUNT; i++)
-        fprintf(out, "| `%s` | %s |\n", UPSTREAM_FIELDS[i].key, UPSTREAM_FIELDS[i].help);
-    fputs("\n```yaml\n"
-          "listen: [127.0.0.1:53, 'udp://[::1]:53']\n"
-          "upstreams:\n"
-          "  - tls://9.9.9.9#dns.quad9.net\n"
-          "  - url: tls://192.0.2.1:8853\n"
-          "    pins: [sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=]\n"
-          "    weight: 10\n"
-          "cache:\n"
-          "  size: 128MiB\n"
-          "```\n\n"
-          "### Presets\n\n| name | servers |\n| --- | --- |\n",
-          out);
-    for (size_t i = 0; i < preset_count(); i++) {
-        fprintf(out, "| `%s` | ", preset_name(i));
-        preset_describe(i, out);
-        fputs(" |\n", out);
-    }
-}
-
-void options_print_reference(FILE *out)
-{
-    fputs("# Reference\n\nMade by the program itself (`generate-docs reference`); do not edit.\n\n"
-          "## Commands\n\n| command | does |\n| --- | --- |\n",
-          out);
-    for (size_t i = 0; i < COMMAND_COUNT; i++)
-        fprintf(out, "| `%s` | %s |\n", COMMANDS[i].name, COMMANDS[i].help);
-    fprintf(out,
-            "\n## Options\n\n%s\n\n%s A key with a dot stands in a section: `cache.size` is "
-            "`size` under `cache`. A duration is a whole number with `ms`, `s`, `m`, `h` or `d`; "
-            "a size one with `KiB`, `MiB` or `GiB`. An environment variable that starts with "
-            "`DNSPROXY_` and is not known is an error, except those that Kubernetes and Docker set "
-            "for a service called dnsproxy (`DNSPROXY_SERVICE_*`, `DNSPROXY_PORT*`); an empty one "
-            "counts as not set.\n\n",
-            PRECEDENCE, LISTS);
-    fputs("| key | flag | environment | default | meaning |\n"
-          "| --- | --- | --- | --- | --- |\n",
-          out);
-    for (size_t i = 0; i < OPTION_COUNT; i++)
-        print_reference_row(out, &OPTIONS[i]);
-    print_reference_upstreams(out);
-    fputs("\n## Exit status\n\n| status | meaning |\n| --- | --- |\n", out);
-    for (size_t i = 0; i < EXIT_STATUS_COUNT; i++)
-        fprintf(out, "| %s | %s |\n", EXIT_STATUSES[i].status, EXIT_STATUSES[i].meaning);
-}
-
-/* --- roff --- */
-
-/* Escapes what roff takes for itself: a backslash, a hyphen that is a minus, a quote that would
- * become typographic, and a dot or quote that starts a line. */
-static void print_roff(FILE *out, const char *text)
-{
-    if (*text == '.' || *text == '\'')
+    if (form == ROFF && (*text == '.' || *text == '\''))
         fputs("\\&", out);
     for (; *text != '\0'; text++) {
-        if (*text == '\\')
+        if (form == MARKDOWN)
+            fprintf(out, *text == '|' ? "\\%c" : "%c", *text);
+        else if (*text == '\\')
             fputs("\\e", out);
         else if (*text == '-')
             fputs("\\-", out);
@@ -219,130 +142,161 @@ static void print_roff(FILE *out, const char *text)
     }
 }
 
-static void print_paragraph(FILE *out, const char *macro, const char *text)
+static void print_heading(FILE *out, enum form form, const char *title)
 {
-    fprintf(out, "%s\n", macro);
-    print_roff(out, text);
+    fputs(form == MARKDOWN ? "\n## " : ".SH ", out);
+    for (; *title != '\0'; title++)
+        fputc(form == MARKDOWN ? *title : toupper((unsigned char)*title), out);
     fputc('\n', out);
 }
 
-static void print_manual_term(FILE *out, const struct option *option)
+static void print_paragraph(FILE *out, enum form form, const char *text)
+{
+    fputs(form == MARKDOWN ? "\n" : ".PP\n", out);
+    print_text(out, form, text);
+    fputc('\n', out);
+}
+
+static void print_table_head(FILE *out, enum form form, const char *term, const char *meaning)
+{
+    if (form == MARKDOWN)
+        fprintf(out, "\n| %s | %s |\n| --- | --- |\n", term, meaning);
+}
+
+static void print_row(FILE *out, enum form form, const char *term, const char *meaning)
+{
+    fputs(form == MARKDOWN ? "| `" : ".TP\n.B ", out);
+    print_text(out, form, term);
+    fputs(form == MARKDOWN ? "` | " : "\n", out);
+    print_text(out, form, meaning);
+    fputs(form == MARKDOWN ? " |\n" : "\n", out);
+}
+
+static void print_cell(FILE *out, const char *text)
+{
+    fputs(text ? " `" : " ", out);
+    print_text(out, MARKDOWN, text ? text : "");
+    fputs(text ? "` |" : " |", out);
+}
+
+static void print_markdown_option(FILE *out, const struct option *option)
+{
+    char flag[64];
+    char letter[] = {'`', ',', ' ', '`', '-', option->letter, '\0'};
+    snprintf(flag, sizeof flag, "%s%s%s%s", option->flag ? option->flag : "",
+             option->argument ? " " : "", option->argument ? option->argument : "",
+             option->letter ? letter : "");
+    fputc('|', out);
+    print_cell(out, option->key);
+    print_cell(out, option->flag ? flag : NULL);
+    print_cell(out, option->environment);
+    print_cell(out, option->default_text);
+    fputc(' ', out);
+    print_text(out, MARKDOWN, option->help);
+    fputs(option->clear ? " A list. |\n" : " |\n", out);
+}
+
+static void print_fact(FILE *out, const char *label, const char *value)
+{
+    if (!value)
+        return;
+    fprintf(out, "%s: ", label);
+    print_text(out, ROFF, value);
+    fputs(".\n", out);
+}
+
+static void print_roff_option(FILE *out, const struct option *option)
 {
     fputs(".TP\n", out);
     if (option->letter)
         fprintf(out, "\\fB\\-%c\\fR, ", option->letter);
-    fputs(option->flag ? "\\fB\\-\\-" : "\\fB", out);
-    print_roff(out, option->flag ? option->flag : option->key);
-    fputs(option->flag ? "\\fR" : ":\\fR", out);
-    if (option->argument) {
-        fputs(" \\fI", out);
-        print_roff(out, option->argument);
-        fputs("\\fR", out);
-    }
-    fputc('\n', out);
+    fputs("\\fB", out);
+    print_text(out, ROFF, option->flag ? option->flag : option->key);
+    fputs(option->flag ? "\\fR \\fI" : ":\\fR \\fI", out);
+    print_text(out, ROFF, option->argument ? option->argument : "");
+    fputs("\\fR\n", out);
+    print_text(out, ROFF, option->help);
+    fputs(option->clear ? "\nA list.\n" : "\n", out);
+    print_fact(out, "Default", option->default_text);
+    print_fact(out, "Key", option->flag ? option->key : NULL);
+    print_fact(out, "Variable", option->environment);
 }
 
-static void print_manual_option(FILE *out, const struct option *option)
-{
-    print_manual_term(out, option);
-    print_roff(out, option->help);
-    if (option->clear)
-        fputs(option->flag ? "\nMay be repeated." : "\nA list.", out);
-    if (option->default_text) {
-        fputs("\nDefault: ", out);
-        print_roff(out, option->default_text);
-        fputc('.', out);
-    }
-    if (option->key && option->flag) {
-        fputs("\nKey: ", out);
-        print_roff(out, option->key);
-        fputc('.', out);
-    }
-    fputc('\n', out);
-}
+/* --- the document --- */
 
-static void print_manual_upstreams(FILE *out)
+static void print_options(FILE *out, enum form form)
 {
-    print_paragraph(out, ".SS Upstreams",
-                    "In the file, an item of upstreams may be a mapping with these keys.");
-    for (size_t i = 0; i < UPSTREAM_FIELD_COUNT; i++) {
-        print_paragraph(out, ".TP\n.B", UPSTREAM_FIELDS[i].key);
-        print_roff(out, UPSTREAM_FIELDS[i].help);
-        fputc('\n', out);
-    }
-    print_paragraph(out, ".PP", "The presets are:");
-    for (size_t i = 0; i < preset_count(); i++) {
-        print_paragraph(out, ".TP\n.B", preset_name(i));
-        preset_describe(i, out);
-        fputs(".\n", out);
-    }
-}
-
-static void print_manual_environment(FILE *out)
-{
-    print_paragraph(out, ".SH ENVIRONMENT",
-                    "Each option may be given in a variable. One that starts with DNSPROXY_ and is "
-                    "not known is an error, except DNSPROXY_SERVICE_* and DNSPROXY_PORT*, which "
-                    "Kubernetes and Docker set for a service called dnsproxy; an empty one counts "
-                    "as not set.");
+    print_heading(out, form, "Options");
+    print_paragraph(out, form, PRECEDENCE);
+    print_paragraph(out, form, VALUES);
+    if (form == MARKDOWN)
+        fputs("\n| key | flag | environment | default | meaning |\n"
+              "| --- | --- | --- | --- | --- |\n",
+              out);
     for (size_t i = 0; i < OPTION_COUNT; i++) {
-        const struct option *option = &OPTIONS[i];
-        if (!option->environment)
-            continue;
-        print_paragraph(out, ".TP\n.B", option->environment);
-        print_roff(out, option->flag ? "As --" : "As the key ");
-        print_roff(out, option->flag ? option->flag : option->key);
-        fputs(".\n", out);
+        if (form == MARKDOWN)
+            print_markdown_option(out, &OPTIONS[i]);
+        else
+            print_roff_option(out, &OPTIONS[i]);
     }
 }
 
-static void print_manual_head(FILE *out)
+static void print_upstreams(FILE *out, enum form form)
 {
-    fputs(".TH DNSPROXY 8 \"\" \"dnsproxy " DNSPROXY_VERSION "\" \"System Administration\"\n"
-          ".SH NAME\n"
-          "dnsproxy \\- answer DNS queries over authenticated DNS over TLS\n"
-          ".SH SYNOPSIS\n"
-          ".B dnsproxy\n"
-          "[\\fICOMMAND\\fR] [\\fB\\-c\\fR \\fIFILE\\fR] [\\fB\\-l\\fR \\fIADDR\\fR]...\n"
-          "[\\fB\\-u\\fR \\fIURL\\fR]... [\\fIOPTION\\fR]...\n",
-          out);
-    print_paragraph(out, ".SH DESCRIPTION",
-                    "dnsproxy answers the DNS queries of a host, of containers or of a network. "
-                    "What its cache does not know it asks servers over TLS (RFC 7858), which it "
-                    "authenticates by name or by key; to a server that fails this, and in clear "
-                    "text, no query is ever sent.");
-    print_paragraph(out, ".PP", "The commands are:");
-    for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        print_paragraph(out, ".TP\n.B", COMMANDS[i].name);
-        print_roff(out, COMMANDS[i].help);
-        fputc('\n', out);
+    print_heading(out, form, "An upstream as a mapping");
+    print_paragraph(out, form, "In the file, an item of `upstreams` may be a mapping:");
+    print_table_head(out, form, "key", "meaning");
+    for (size_t i = 0; i < UPSTREAM_FIELD_COUNT; i++)
+        print_row(out, form, UPSTREAM_FIELDS[i].key, UPSTREAM_FIELDS[i].help);
+    fputs(form == MARKDOWN ? "\n```yaml\n" : ".PP\n.nf\n", out);
+    fputs(EXAMPLE, out);
+    fputs(form == MARKDOWN ? "```\n" : ".fi\n", out);
+    print_heading(out, form, "Presets");
+    print_table_head(out, form, "name", "servers");
+    for (size_t i = 0; i < PRESET_COUNT; i++) {
+        const struct preset *preset = &PRESETS[i];
+        char servers[256];
+        snprintf(servers, sizeof servers, "%s, %s, %s, %s as %s", preset->addresses[0],
+                 preset->addresses[1], preset->addresses[2], preset->addresses[3],
+                 preset->authentication_name);
+        print_row(out, form, preset->name, servers);
     }
+}
+
+static void print_document(FILE *out, enum form form)
+{
+    print_heading(out, form, "Commands");
+    print_table_head(out, form, "command", "does");
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        print_row(out, form, COMMANDS[i].name, COMMANDS[i].help);
+    print_options(out, form);
+    print_upstreams(out, form);
+    print_heading(out, form, "Environment");
+    print_paragraph(out, form, VARIABLES);
+    print_heading(out, form, "Exit status");
+    print_table_head(out, form, "status", "meaning");
+    print_row(out, form, "0",
+              "A clean stop; the configuration is valid (check), every upstream answered (probe), "
+              "the daemon is ready (health).");
+    print_row(out, form, "1",
+              "An error in the configuration or the arguments; an upstream did not answer (probe), "
+              "the daemon is not ready (health).");
+    print_row(out, form, "2", "An address cannot be bound, or the daemon cannot start.");
+    print_heading(out, form, "Files");
+    print_table_head(out, form, "file", "is");
+    print_row(out, form, DEFAULT_CONFIG_FILE,
+              "The configuration, in YAML, unless -c names another.");
+}
+
+void options_print_reference(FILE *out)
+{
+    fputs("# Reference\n\nMade by the program itself (`generate-docs reference`); do not edit.\n",
+          out);
+    print_document(out, MARKDOWN);
 }
 
 void options_print_manual(FILE *out)
 {
-    print_manual_head(out);
-    print_paragraph(out, ".SH OPTIONS", PRECEDENCE);
-    print_paragraph(out, ".PP", LISTS);
-    for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (OPTIONS[i].flag)
-            print_manual_option(out, &OPTIONS[i]);
-    print_paragraph(out, ".SS Keys without a flag",
-                    "These stand in the configuration file or the environment. A key with a dot "
-                    "stands in a section: cache.size is size under cache.");
-    for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (!OPTIONS[i].flag)
-            print_manual_option(out, &OPTIONS[i]);
-    print_manual_upstreams(out);
-    print_manual_environment(out);
-    fputs(".SH EXIT STATUS\n", out);
-    for (size_t i = 0; i < EXIT_STATUS_COUNT; i++) {
-        print_paragraph(out, ".TP\n.B", EXIT_STATUSES[i].status);
-        print_roff(out, EXIT_STATUSES[i].meaning);
-        fputc('\n', out);
-    }
-    fputs(".SH FILES\n", out);
-    print_paragraph(out, ".TP\n.I", DEFAULT_CONFIG_FILE);
-    print_roff(out, "The configuration, in YAML, unless -c names another.");
-    fputc('\n', out);
+    fputs(MANUAL_HEAD, out);
+    print_document(out, ROFF);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What somebody who wrote an unknown name may have meant.
+/* The option of a name, or what somebody who wrote an unknown one may have meant.
  *
  * Thread: main. Source: Wagner and Fischer, "The string-to-string correction problem" (1974). */
 #include <assert.h>
@@ -42,12 +42,27 @@ static size_t name_distance(const char *name, const char *known)
     return dot ? smaller(whole, edit_distance(name, dot + 1) + 1) : whole;
 }
 
-const char *settings_nearest(const char *name, size_t field)
+const char *option_name(const struct option *option, size_t field)
+{
+    return *(const char *const *)((const char *)option + field);
+}
+
+const struct option *option_find(const char *name, size_t field)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        const char *known = option_name(&OPTIONS[i], field);
+        if (known && strcmp(known, name) == 0)
+            return &OPTIONS[i];
+    }
+    return NULL;
+}
+
+const char *option_nearest(const char *name, size_t field)
 {
     const char *nearest = NULL;
     size_t nearest_distance = SIZE_MAX;
     for (size_t i = 0; i < OPTION_COUNT; i++) {
-        const char *known = *(const char *const *)((const char *)&OPTIONS[i] + field);
+        const char *known = option_name(&OPTIONS[i], field);
         const size_t distance = known ? name_distance(name, known) : SIZE_MAX;
         if (distance < nearest_distance) {
             nearest = known;

@@ -72,19 +72,8 @@ static uint32_t path_quota(const char *hierarchy, const char *cgroup)
     }
 }
 
-/* True when the comma-separated `controllers` name cpu. */
-static bool has_cpu(const char *controllers)
-{
-    for (const char *at = controllers; *at != '\0'; at += strspn(at, ",")) {
-        const size_t length = strcspn(at, ",");
-        if (length == 3 && memcmp(at, "cpu", 3) == 0)
-            return true;
-        at += length;
-    }
-    return false;
-}
-
-/* A line is "ID:CONTROLLERS:PATH"; version 2 has no controllers. */
+/* A line is "ID:CONTROLLERS:PATH"; version 1 has a hierarchy named by its controllers, of which
+ * only that of cpu has quota files. */
 static uint32_t line_quota(char *line, const char *mount)
 {
     line[strcspn(line, "\n")] = '\0';
@@ -93,13 +82,10 @@ static uint32_t line_quota(char *line, const char *mount)
     if (!cgroup)
         return UINT32_MAX;
     *cgroup++ = '\0';
-    controllers++;
-    if (*controllers == '\0')
-        return path_quota(mount, cgroup);
-    if (!has_cpu(controllers))
-        return UINT32_MAX;
+    *controllers = '/';
     char hierarchy[PATH_MAX];
-    if (snprintf(hierarchy, sizeof hierarchy, "%s/%s", mount, controllers) >= (int)sizeof hierarchy)
+    if (snprintf(hierarchy, sizeof hierarchy, "%s%s", mount, controllers[1] ? controllers : "") >=
+        (int)sizeof hierarchy)
         return UINT32_MAX;
     return path_quota(hierarchy, cgroup);
 }

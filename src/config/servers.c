@@ -12,15 +12,9 @@
 
 #include "config/settings.h"
 
-enum { DNS_PORT = 53, TLS_PORT = 853, PRESET_ADDRESSES = 4, NAME_LENGTH_MAX = 253 };
+enum { DNS_PORT = 53, TLS_PORT = 853, NAME_LENGTH_MAX = 253 };
 
-struct preset {
-    const char *name;
-    const char *authentication_name;
-    const char *addresses[PRESET_ADDRESSES];
-};
-
-static const struct preset PRESETS[] = {
+const struct preset PRESETS[] = {
     {"cloudflare",
      "cloudflare-dns.com",
      {"1.1.1.1", "1.0.0.1", "2606:4700:4700::1111", "2606:4700:4700::1001"}},
@@ -29,27 +23,9 @@ static const struct preset PRESETS[] = {
      {"8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"}},
     {"quad9", "dns.quad9.net", {"9.9.9.9", "149.112.112.112", "2620:fe::fe", "2620:fe::9"}},
 };
-enum { PRESET_COUNT = sizeof PRESETS / sizeof PRESETS[0] };
+const size_t PRESET_COUNT = sizeof PRESETS / sizeof PRESETS[0];
 
 #define ALLOWED_UPSTREAMS "tls://ADDRESS[:PORT]#NAME, cloudflare, google or quad9"
-
-size_t preset_count(void)
-{
-    return PRESET_COUNT;
-}
-
-const char *preset_name(size_t index)
-{
-    return PRESETS[index].name;
-}
-
-void preset_describe(size_t index, FILE *out)
-{
-    const struct preset *preset = &PRESETS[index];
-    for (size_t i = 0; i < PRESET_ADDRESSES; i++)
-        fprintf(out, "%s%s", i > 0 ? ", " : "", preset->addresses[i]);
-    fprintf(out, " as %s", preset->authentication_name);
-}
 
 /* True when `text` starts with the scheme; `*rest` is what follows. */
 static bool has_scheme(const char *text, const char *scheme, const char **rest)
@@ -112,57 +88,35 @@ void clear_listeners(struct config *config)
 
 /* --- pins --- */
 
-static int hexadecimal_value(char character)
+/* The digits of `text` after each other, `bits` from each; false unless they are one pin. */
+static bool decode_pin(const char *text, const char *alphabet, unsigned int bits,
+                       uint8_t pin[static PIN_SIZE])
 {
-    if (character >= '0' && character <= '9')
-        return character - '0';
-    const char lower = (char)(character | 0x20);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-static bool parse_hexadecimal_pin(const char *text, uint8_t pin[static PIN_SIZE])
-{
-    if (strlen(text) != (size_t)2 * PIN_SIZE)
-        return false;
-    for (size_t i = 0; i < PIN_SIZE; i++) {
-        const int high = hexadecimal_value(text[2 * i]);
-        const int low = hexadecimal_value(text[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return false;
-        pin[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
-}
-
-static int base64_value(char character)
-{
-    static const char ALPHABET[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *found = character != '\0' ? strchr(ALPHABET, character) : NULL;
-    return found ? (int)(found - ALPHABET) : -1;
-}
-
-/* 32 bytes are 43 digits and one "="; the last digit carries four bits (RFC 4648 4). */
-static bool parse_base64_pin(const char *text, uint8_t pin[static PIN_SIZE])
-{
-    enum { DIGITS = 43 };
-    if (strlen(text) != DIGITS + 1 || text[DIGITS] != '=')
-        return false;
-    uint32_t bits = 0;
-    unsigned int bit_count = 0;
+    uint32_t waiting = 0;
+    unsigned int waiting_bits = 0;
     size_t length = 0;
-    for (size_t i = 0; i < DIGITS; i++) {
-        const int value = base64_value(text[i]);
-        if (value < 0)
+    for (; *text != '\0' && length < PIN_SIZE; text++) {
+        const char *digit = strchr(alphabet, *text);
+        if (!digit)
             return false;
-        bits = bits << 6 | (uint32_t)value;
-        bit_count += 6;
-        if (bit_count >= 8) {
-            bit_count -= 8;
-            pin[length++] = (uint8_t)(bits >> bit_count);
+        waiting = waiting << bits | (uint32_t)(digit - alphabet);
+        waiting_bits += bits;
+        if (waiting_bits >= 8) {
+            waiting_bits -= 8;
+            pin[length++] = (uint8_t)(waiting >> waiting_bits);
         }
     }
-    return (bits & 0x3) == 0;
+    const bool has_more = (waiting & ((1U << waiting_bits) - 1)) != 0;
+    return length == PIN_SIZE && !has_more && strcmp(text, bits == 6 ? "=" : "") == 0;
+}
+
+/* RFC 4648 4 and 8: 32 bytes are 43 digits and one "=" of base64, or 64 hexadecimal digits. */
+static bool parse_pin(const char *text, uint8_t pin[static PIN_SIZE])
+{
+    return decode_pin(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", 6,
+                      pin) ||
+           decode_pin(text, "0123456789abcdef", 4, pin) ||
+           decode_pin(text, "0123456789ABCDEF", 4, pin);
 }
 
 static enum status set_pin(struct settings *settings, struct upstream_entry *entry,
@@ -172,7 +126,7 @@ static enum status set_pin(struct settings *settings, struct upstream_entry *ent
     uint8_t pin[PIN_SIZE];
     if (strncmp(text, "sha256/", 7) == 0)
         digits += text[7] == '/' ? 8 : 7; /* as HPKP wrote it, and as curl does */
-    if (!parse_base64_pin(digits, pin) && !parse_hexadecimal_pin(digits, pin))
+    if (!parse_pin(digits, pin))
         return settings_reject(settings, text,
                                "is not a pin; allowed: a SHA-256 of the public key, as 44 "
                                "characters of base64 or 64 hexadecimal digits");
@@ -269,25 +223,6 @@ static enum status parse_upstream_url(struct settings *settings, const char *tex
     return STATUS_OK;
 }
 
-static bool has_pin(const struct upstream_config *upstream, const uint8_t pin[static PIN_SIZE])
-{
-    for (size_t i = 0; i < upstream->pin_count; i++)
-        if (memcmp(upstream->pins[i], pin, PIN_SIZE) == 0)
-            return true;
-    return false;
-}
-
-static bool same_pins(const struct upstream_config *a, const struct upstream_config *b)
-{
-    for (size_t i = 0; i < a->pin_count; i++)
-        if (!has_pin(b, a->pins[i]))
-            return false;
-    for (size_t i = 0; i < b->pin_count; i++)
-        if (!has_pin(a, b->pins[i]))
-            return false;
-    return true;
-}
-
 static bool same_name(const char *a, const char *b)
 {
     return a && b ? strcasecmp(a, b) == 0 : a == b;
@@ -298,7 +233,8 @@ static bool is_duplicate(const struct config *config, const struct upstream_conf
     for (size_t i = 0; i < config->upstream_count; i++) {
         const struct upstream_config *other = &config->upstreams[i];
         if (address_equal(&other->address, &upstream->address) &&
-            same_name(other->name, upstream->name) && same_pins(other, upstream))
+            same_name(other->name, upstream->name) &&
+            memcmp(other->pins, upstream->pins, sizeof other->pins) == 0)
             return true;
     }
     return false;
@@ -369,7 +305,7 @@ static enum status append_upstream(struct settings *settings, const struct addre
 static enum status append_preset(struct settings *settings, const struct preset *preset,
                                  const struct upstream_entry *entry)
 {
-    for (size_t i = 0; i < PRESET_ADDRESSES; i++) {
+    for (size_t i = 0; i < sizeof preset->addresses / sizeof preset->addresses[0]; i++) {
         struct address address;
         TRY(address_parse(preset->addresses[i], TLS_PORT, &address));
         TRY(append_upstream(settings, &address, preset->authentication_name, entry));
@@ -395,11 +331,7 @@ enum status upstream_entry_add(struct settings *settings, const struct upstream_
 enum status add_upstream(struct settings *settings, const struct option *option, const char *text)
 {
     (void)option;
-    struct upstream_entry entry = upstream_entry_new();
-    entry.url = settings_copy(settings, text);
-    const enum status status = entry.url ? upstream_entry_add(settings, &entry) : STATUS_INVALID;
-    upstream_entry_free(&entry);
-    return status;
+    return upstream_entry_add(settings, &(struct upstream_entry){.url = text, .weight = 1});
 }
 
 void clear_upstreams(struct config *config)
@@ -414,15 +346,15 @@ void clear_upstreams(struct config *config)
 static enum status set_url(struct settings *settings, struct upstream_entry *entry,
                            const char *text)
 {
-    entry->url = settings_copy(settings, text);
-    return entry->url ? STATUS_OK : STATUS_INVALID;
+    entry->url = text;
+    entry->where = settings->where;
+    return STATUS_OK;
 }
 
 static enum status set_ca(struct settings *settings, struct upstream_entry *entry, const char *text)
 {
-    TRY(check_readable(settings, text));
-    entry->ca_file = settings_copy(settings, text);
-    return entry->ca_file ? STATUS_OK : STATUS_INVALID;
+    entry->ca_file = text;
+    return check_readable(settings, text);
 }
 
 static enum status set_weight(struct settings *settings, struct upstream_entry *entry,
@@ -448,15 +380,3 @@ const struct upstream_field UPSTREAM_FIELDS[] = {
      set_weight, false},
 };
 const size_t UPSTREAM_FIELD_COUNT = sizeof UPSTREAM_FIELDS / sizeof UPSTREAM_FIELDS[0];
-
-struct upstream_entry upstream_entry_new(void)
-{
-    return (struct upstream_entry){.weight = 1};
-}
-
-void upstream_entry_free(struct upstream_entry *entry)
-{
-    free(entry->url);
-    free(entry->ca_file);
-    *entry = (struct upstream_entry){};
-}

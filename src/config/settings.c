@@ -18,28 +18,37 @@
 
 #include "base/deadline.h"
 
-struct unit {
-    const char *name;
-    uint64_t factor;
+enum { ADMIN_PORT = 9153, QUOTED_LENGTH_MAX = 80, UNITS_MAX = 5 };
+
+struct quantity {
+    const char *name; /* for errors: "is not NAME; allowed: BESIDES1 to 2FORM" */
+    const char *besides;
+    const char *form;
+    struct unit {
+        const char *name;
+        uint64_t factor;
+    } units[UNITS_MAX]; /* largest first; none: plain numbers */
 };
 
-enum { ADMIN_PORT = 9153, QUOTED_LENGTH_MAX = 80 };
-
-/* Largest first. */
-static const struct unit DURATION_UNITS[] = {
-    {"d", 86400 * NANOSECONDS_PER_SECOND}, {"h", 3600 * NANOSECONDS_PER_SECOND},
-    {"m", 60 * NANOSECONDS_PER_SECOND},    {"s", NANOSECONDS_PER_SECOND},
-    {"ms", NANOSECONDS_PER_MILLISECOND},
+const struct quantity DURATIONS = {
+    "a duration",
+    "",
+    ", as a whole number with ms, s, m, h or d",
+    {{"d", 86400 * NANOSECONDS_PER_SECOND},
+     {"h", 3600 * NANOSECONDS_PER_SECOND},
+     {"m", 60 * NANOSECONDS_PER_SECOND},
+     {"s", NANOSECONDS_PER_SECOND},
+     {"ms", NANOSECONDS_PER_MILLISECOND}},
 };
-static const struct unit SIZE_UNITS[] = {
-    {"GiB", UINT64_C(1) << 30},
-    {"MiB", UINT64_C(1) << 20},
-    {"KiB", UINT64_C(1) << 10},
+const struct quantity SIZES = {
+    "a size",
+    "",
+    ", as a whole number with KiB, MiB or GiB",
+    {{"GiB", UINT64_C(1) << 30}, {"MiB", UINT64_C(1) << 20}, {"KiB", UINT64_C(1) << 10}},
 };
-enum {
-    DURATION_UNIT_COUNT = sizeof DURATION_UNITS / sizeof DURATION_UNITS[0],
-    SIZE_UNIT_COUNT = sizeof SIZE_UNITS / sizeof SIZE_UNITS[0],
-};
+const struct quantity COUNTS = {.name = "a number in range", .besides = "", .form = ""};
+const struct quantity WORKER_COUNTS = {
+    .name = "a number of workers", .besides = "auto, or ", .form = ""};
 
 /* Control bytes would reach the terminal of whoever reads the error. */
 static void print_masked(FILE *out, const char *text)
@@ -105,8 +114,8 @@ char *settings_copy(struct settings *settings, const char *text)
     return copy;
 }
 
-/* Digits, then the name of a unit or nothing (factor 1). False when it is neither or too large. */
-static bool parse_unit(const char *text, const struct unit *units, size_t count, uint64_t *out)
+/* Digits, then the name of a unit, if there are any. */
+static bool parse_number(const struct quantity *quantity, const char *text, uint64_t *out)
 {
     const size_t digits = strspn(text, "0123456789");
     if (digits == 0 || digits > 18)
@@ -115,31 +124,25 @@ static bool parse_unit(const char *text, const struct unit *units, size_t count,
     const char *name = text + digits;
     if (*name == '\0') {
         *out = number;
-        return count == 0 || number == 0; /* "5" of what? But zero is zero. */
+        return !quantity->units[0].name || number == 0; /* "5" of what? But zero is zero. */
     }
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(name, units[i].name) == 0)
-            return !__builtin_mul_overflow(number, units[i].factor, out);
+    for (size_t i = 0; i < UNITS_MAX && quantity->units[i].name; i++)
+        if (strcmp(name, quantity->units[i].name) == 0)
+            return !__builtin_mul_overflow(number, quantity->units[i].factor, out);
     return false;
 }
 
-static const char *format_unit(uint64_t value, const struct unit *units, size_t count, char *text)
+const char *number_format(const struct quantity *quantity, uint64_t value,
+                          char text[static NUMBER_TEXT_SIZE])
 {
-    size_t i = 0;
-    while (i < count - 1 && (value < units[i].factor || value % units[i].factor != 0))
-        i++;
-    snprintf(text, UNIT_TEXT_SIZE, "%" PRIu64 "%s", value / units[i].factor, units[i].name);
+    struct unit unit = {"", 1};
+    for (size_t i = 0; i < UNITS_MAX && quantity->units[i].name; i++) {
+        unit = quantity->units[i];
+        if (value >= unit.factor && value % unit.factor == 0)
+            break;
+    }
+    snprintf(text, NUMBER_TEXT_SIZE, "%" PRIu64 "%s", value / unit.factor, unit.name);
     return text;
-}
-
-const char *duration_format(uint64_t duration_ns, char text[static UNIT_TEXT_SIZE])
-{
-    return format_unit(duration_ns, DURATION_UNITS, DURATION_UNIT_COUNT, text);
-}
-
-const char *size_format(uint64_t size_bytes, char text[static UNIT_TEXT_SIZE])
-{
-    return format_unit(size_bytes, SIZE_UNITS, SIZE_UNIT_COUNT, text);
 }
 
 static bool is_in_range(const struct option *option, uint64_t value)
@@ -149,9 +152,21 @@ static bool is_in_range(const struct option *option, uint64_t value)
     return value >= option->minimum && value <= option->maximum;
 }
 
-static const char *zero_text(const struct option *option)
+static enum status read_number(struct settings *settings, const struct option *option,
+                               const char *text, uint64_t *out)
 {
-    return option->zero_is_off ? "0, or " : "";
+    const struct quantity *quantity = option->quantity;
+    uint64_t value;
+    if (parse_number(quantity, text, &value) && is_in_range(option, value)) {
+        *out = value;
+        return STATUS_OK;
+    }
+    char minimum[NUMBER_TEXT_SIZE];
+    char maximum[NUMBER_TEXT_SIZE];
+    return settings_reject(settings, text, "is not %s; allowed: %s%s%s to %s%s", quantity->name,
+                           option->zero_is_off ? "0, or " : "", quantity->besides,
+                           number_format(quantity, option->minimum, minimum),
+                           number_format(quantity, option->maximum, maximum), quantity->form);
 }
 
 static void *field_of(struct settings *settings, const struct option *option)
@@ -159,81 +174,28 @@ static void *field_of(struct settings *settings, const struct option *option)
     return (char *)settings->config + option->offset;
 }
 
-static enum status parse_duration(struct settings *settings, const struct option *option,
-                                  const char *text, uint64_t *out)
+enum status set_number(struct settings *settings, const struct option *option, const char *text)
 {
-    char minimum[UNIT_TEXT_SIZE];
-    char maximum[UNIT_TEXT_SIZE];
     uint64_t value;
-    if (!parse_unit(text, DURATION_UNITS, DURATION_UNIT_COUNT, &value) ||
-        !is_in_range(option, value))
-        return settings_reject(settings, text,
-                               "is not a duration; allowed: %s%s to %s, as a whole number with ms, "
-                               "s, m, h or d",
-                               zero_text(option), duration_format(option->minimum, minimum),
-                               duration_format(option->maximum, maximum));
-    *out = value;
-    return STATUS_OK;
-}
-
-enum status set_duration(struct settings *settings, const struct option *option, const char *text)
-{
-    return parse_duration(settings, option, text, field_of(settings, option));
-}
-
-enum status set_seconds(struct settings *settings, const struct option *option, const char *text)
-{
-    uint64_t duration_ns;
-    TRY(parse_duration(settings, option, text, &duration_ns));
-    if (duration_ns % NANOSECONDS_PER_SECOND != 0)
+    TRY(read_number(settings, option, text, &value));
+    const uint64_t divisor = option->divisor > 0 ? option->divisor : 1;
+    if (value % divisor != 0)
         return settings_reject(settings, text, "is not a whole number of seconds");
-    assert(option->maximum / NANOSECONDS_PER_SECOND <= UINT32_MAX);
-    *(uint32_t *)field_of(settings, option) = (uint32_t)(duration_ns / NANOSECONDS_PER_SECOND);
-    return STATUS_OK;
-}
-
-enum status set_size(struct settings *settings, const struct option *option, const char *text)
-{
-    char minimum[UNIT_TEXT_SIZE];
-    char maximum[UNIT_TEXT_SIZE];
-    uint64_t value;
-    if (!parse_unit(text, SIZE_UNITS, SIZE_UNIT_COUNT, &value) || !is_in_range(option, value))
-        return settings_reject(
-            settings, text,
-            "is not a size; allowed: %s%s to %s, as a whole number with KiB, MiB or GiB",
-            zero_text(option), size_format(option->minimum, minimum),
-            size_format(option->maximum, maximum));
-    *(uint64_t *)field_of(settings, option) = value;
-    return STATUS_OK;
-}
-
-static enum status parse_count(struct settings *settings, const struct option *option,
-                               const char *text, uint64_t *out)
-{
-    uint64_t value;
-    if (!parse_unit(text, NULL, 0, &value) || !is_in_range(option, value))
-        return settings_reject(settings, text,
-                               "is not a number in range; allowed: %s%" PRIu64 " to %" PRIu64,
-                               zero_text(option), option->minimum, option->maximum);
-    *out = value;
-    return STATUS_OK;
-}
-
-enum status set_count(struct settings *settings, const struct option *option, const char *text)
-{
-    uint64_t value;
-    TRY(parse_count(settings, option, text, &value));
-    assert(option->maximum <= UINT32_MAX);
-    *(uint32_t *)field_of(settings, option) = (uint32_t)value;
-    return STATUS_OK;
-}
-
-enum status set_count16(struct settings *settings, const struct option *option, const char *text)
-{
-    uint64_t value;
-    TRY(parse_count(settings, option, text, &value));
-    assert(option->maximum <= UINT16_MAX);
-    *(uint16_t *)field_of(settings, option) = (uint16_t)value;
+    value /= divisor;
+    void *field = field_of(settings, option);
+    switch (option->size) {
+    case sizeof(uint16_t):
+        assert(value <= UINT16_MAX);
+        *(uint16_t *)field = (uint16_t)value;
+        break;
+    case sizeof(uint32_t):
+        assert(value <= UINT32_MAX);
+        *(uint32_t *)field = (uint32_t)value;
+        break;
+    default:
+        assert(option->size == sizeof(uint64_t));
+        *(uint64_t *)field = value;
+    }
     return STATUS_OK;
 }
 
@@ -255,15 +217,9 @@ enum status set_choice(struct settings *settings, const struct option *option, c
 
 enum status set_workers(struct settings *settings, const struct option *option, const char *text)
 {
-    if (strcmp(text, "auto") == 0) {
-        settings->config->workers = processors_usable();
-        return STATUS_OK;
-    }
-    uint64_t value;
-    if (!parse_unit(text, NULL, 0, &value) || !is_in_range(option, value))
-        return settings_reject(
-            settings, text, "is not a number of workers; allowed: auto, or 1 to %d", WORKERS_MAX);
-    settings->config->workers = (uint32_t)value;
+    if (strcmp(text, "auto") != 0)
+        return set_number(settings, option, text);
+    settings->config->workers = processors_usable();
     return STATUS_OK;
 }
 
@@ -285,28 +241,18 @@ enum status set_admin(struct settings *settings, const struct option *option, co
 }
 
 /* Non-blocking, so that a pipe without a writer is an error and not a wait. */
-static enum status check_descriptor(struct settings *settings, const char *path, int descriptor)
-{
-    struct stat info;
-    char byte;
-    if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode))
-        return settings_reject(settings, path, "is not a file");
-    const ssize_t length = read(descriptor, &byte, sizeof byte);
-    if (length < 0)
-        return settings_reject(settings, path, "cannot be read: %s", strerror(errno));
-    if (length == 0)
-        return settings_reject(settings, path, "is empty");
-    return STATUS_OK;
-}
-
 enum status check_readable(struct settings *settings, const char *path)
 {
+    struct stat info = {};
     const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (descriptor < 0)
+    if (descriptor < 0 || fstat(descriptor, &info) != 0)
         return settings_reject(settings, path, "cannot be read: %s", strerror(errno));
-    const enum status status = check_descriptor(settings, path, descriptor);
     close(descriptor);
-    return status;
+    if (!S_ISREG(info.st_mode))
+        return settings_reject(settings, path, "is not a file");
+    if (info.st_size == 0)
+        return settings_reject(settings, path, "is empty");
+    return STATUS_OK;
 }
 
 enum status set_tls_ca(struct settings *settings, const struct option *option, const char *text)
@@ -323,19 +269,10 @@ enum status set_tls_ca(struct settings *settings, const struct option *option, c
     return STATUS_OK;
 }
 
-enum status set_help(struct settings *settings, const struct option *option, const char *text)
+enum status set_command(struct settings *settings, const struct option *option, const char *text)
 {
-    (void)option;
     (void)text;
-    settings->command = COMMAND_HELP;
-    return STATUS_OK;
-}
-
-enum status set_version(struct settings *settings, const struct option *option, const char *text)
-{
-    (void)option;
-    (void)text;
-    settings->command = COMMAND_VERSION;
+    settings->command = option->letter == 'h' ? COMMAND_HELP : COMMAND_VERSION;
     return STATUS_OK;
 }
 
@@ -373,7 +310,7 @@ enum status add_source_port(struct settings *settings, const struct option *opti
 {
     struct config *config = settings->config;
     uint64_t port;
-    TRY(parse_count(settings, option, text, &port));
+    TRY(read_number(settings, option, text, &port));
     if (config->refused_source_port_count == CONFIG_PORTS_MAX)
         return settings_reject(settings, text, "is one too many; allowed: %d ports",
                                CONFIG_PORTS_MAX);

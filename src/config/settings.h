@@ -43,20 +43,32 @@ struct settings {
     bool seen[OPTIONS_MAX]; /* set on the current level */
 };
 
+struct option;
+typedef enum status option_setter(struct settings *settings, const struct option *option,
+                                  const char *text);
+typedef void option_clearer(struct config *config);
+
+/* What a number counts and how it is written; settings.c has the kinds. */
+struct quantity;
+extern const struct quantity DURATIONS, SIZES, COUNTS, WORKER_COUNTS;
+
 struct option {
-    const char *flag;         /* without the dashes; NULL: none */
+    const char *flag;         /* "--listen"; NULL: none */
     const char *key;          /* dotted YAML key; NULL: says what to do, not how */
     const char *environment;  /* NULL: none */
     const char *argument;     /* what the value is called; NULL: takes none */
     const char *default_text; /* as one would write it; NULL: none */
     const char *help;
-    enum status (*set)(struct settings *settings, const struct option *option, const char *text);
-    void (*clear)(struct config *config); /* empties a repeatable option; NULL: not repeatable */
-    const char *const *choices;           /* of set_choice: names in the order of the enum */
+    option_setter *set;
+    option_clearer *clear;           /* empties a repeatable option; NULL: not repeatable */
+    const char *const *choices;      /* of set_choice: names in the order of the enum */
+    const struct quantity *quantity; /* of a number, with its limits */
     uint64_t minimum;
     uint64_t maximum;
-    size_t offset; /* of the field in struct config, for the set functions of one plain field */
-    char letter;   /* 0: none */
+    uint64_t divisor; /* the field counts these; 0: ones */
+    size_t offset;    /* of the field in struct config, for the set functions of one plain field */
+    size_t size;
+    char letter; /* 0: none */
     bool may_be_empty;
     bool zero_is_off; /* 0 is allowed besides minimum to maximum */
 };
@@ -92,56 +104,41 @@ void settings_apply(struct settings *settings, const struct option *option, cons
 /* To be called before the first value of an option on a level. */
 void settings_begin_option(struct settings *settings, const struct option *option);
 
-/* The flag, key or variable most similar to `name`; `field` is the offset of the pointer to it in
- * struct option. */
-const char *settings_nearest(const char *name, size_t field);
+/* Flags, keys and variables are found by the offset of their pointer in struct option. */
+#define OPTION_FLAG offsetof(struct option, flag)
+#define OPTION_KEY offsetof(struct option, key)
+#define OPTION_ENVIRONMENT offsetof(struct option, environment)
+const char *option_name(const struct option *option, size_t field);
+const struct option *option_find(const char *name, size_t field); /* NULL: none */
+const char *option_nearest(const char *name, size_t field);       /* never NULL */
 
 /* An option on the command line. */
 struct argument {
     const struct option *option;
     const char *value;
-    char word[32]; /* for errors: "--listen" */
 };
 
-/* Words that a person writes: "1m 30s" is never needed, so the largest unit that divides. */
-enum { UNIT_TEXT_SIZE = 32 };
-const char *duration_format(uint64_t duration_ns, char text[static UNIT_TEXT_SIZE]);
-const char *size_format(uint64_t size_bytes, char text[static UNIT_TEXT_SIZE]);
+/* As a person writes it: "1m 30s" is never needed, so the largest unit that divides. */
+enum { NUMBER_TEXT_SIZE = 32 };
+const char *number_format(const struct quantity *quantity, uint64_t value,
+                          char text[static NUMBER_TEXT_SIZE]);
 
-/* The set functions of the table. */
-enum status set_duration(struct settings *settings, const struct option *option, const char *text);
-enum status set_seconds(struct settings *settings, const struct option *option, const char *text);
-enum status set_size(struct settings *settings, const struct option *option, const char *text);
-enum status set_count(struct settings *settings, const struct option *option, const char *text);
-enum status set_count16(struct settings *settings, const struct option *option, const char *text);
-enum status set_choice(struct settings *settings, const struct option *option, const char *text);
-enum status set_workers(struct settings *settings, const struct option *option, const char *text);
-enum status set_admin(struct settings *settings, const struct option *option, const char *text);
-enum status set_tls_ca(struct settings *settings, const struct option *option, const char *text);
-enum status set_help(struct settings *settings, const struct option *option, const char *text);
-enum status set_version(struct settings *settings, const struct option *option, const char *text);
-enum status set_config_file(struct settings *settings, const struct option *option,
-                            const char *text);
-enum status add_prefix(struct settings *settings, const struct option *option, const char *text);
-enum status add_source_port(struct settings *settings, const struct option *option,
-                            const char *text);
-enum status add_listener(struct settings *settings, const struct option *option, const char *text);
-enum status add_upstream(struct settings *settings, const struct option *option, const char *text);
-void clear_prefixes(struct config *config);
-void clear_source_ports(struct config *config);
-void clear_listeners(struct config *config);
-void clear_upstreams(struct config *config);
+/* The set and clear functions of the table. */
+option_setter set_number, set_choice, set_workers, set_admin, set_tls_ca, set_command,
+    set_config_file, add_prefix, add_source_port, add_listener, add_upstream;
+option_clearer clear_prefixes, clear_source_ports, clear_listeners, clear_upstreams;
 
-/* STATUS_INVALID and reported unless `path` is a file that can be read and is not empty. */
+/* STATUS_INVALID and reported unless `path` is a file that can be opened and is not empty. */
 enum status check_readable(struct settings *settings, const char *path);
 
-/* An upstream as a mapping of the YAML file. */
+/* An upstream, as a URL or as a mapping of the YAML file; its strings live as long as the text. */
 struct upstream_entry {
-    char *url;
-    char *ca_file;
+    const char *url;
+    const char *ca_file;
     uint8_t pins[CONFIG_PINS_MAX][PIN_SIZE];
     size_t pin_count;
     uint32_t weight;
+    struct origin where; /* of the URL */
 };
 
 /* One key of such a mapping. */
@@ -154,16 +151,16 @@ struct upstream_field {
 extern const struct upstream_field UPSTREAM_FIELDS[];
 extern const size_t UPSTREAM_FIELD_COUNT;
 
-struct upstream_entry upstream_entry_new(void);
-void upstream_entry_free(struct upstream_entry *entry);
-
 /* Appends what the entry's URL or preset stands for. */
 enum status upstream_entry_add(struct settings *settings, const struct upstream_entry *entry);
 
-/* For the documents. */
-size_t preset_count(void);
-const char *preset_name(size_t index);
-void preset_describe(size_t index, FILE *out);
+struct preset {
+    const char *name;
+    const char *authentication_name;
+    const char *addresses[4];
+};
+extern const struct preset PRESETS[];
+extern const size_t PRESET_COUNT;
 
 /* The levels; each reports its problems and goes on. */
 
@@ -173,8 +170,8 @@ size_t arguments_read(struct settings *settings, int argc, char *const argv[],
                       struct argument *arguments);
 void arguments_apply(struct settings *settings, const struct argument *arguments, size_t count);
 void environment_apply(struct settings *settings, char *const environment[]);
-void yaml_read(struct settings *settings, const char *file, const char *text, size_t length);
-void yaml_read_file(struct settings *settings, const char *file);
+void yaml_read(struct settings *settings, const char *name, const char *text, size_t length);
+void yaml_read_file(struct settings *settings, const char *name);
 
 /* CPUs that this process may use: affinity, bounded by the cgroup's quota; 1 to 64. */
 enum { WORKERS_MAX = 64 };

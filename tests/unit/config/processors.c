@@ -102,8 +102,7 @@ static void version_1_has_a_hierarchy_for_its_controllers(void **state)
     (void)state;
     put("mount/cpu,cpuacct/a/cpu.cfs_quota_us", "250000\n");
     put("mount/cpu,cpuacct/a/cpu.cfs_period_us", "100000\n");
-    put("mount/cpuset/a/cpu.cfs_quota_us", "100000\n");
-    put("mount/cpuset/a/cpu.cfs_period_us", "100000\n");
+    put("mount/cpuset/a/cpuset.cpus", "0-3\n");
     assert_int_equal(quota("7:cpuset:/a\n3:cpu,cpuacct:/a\n1:name=systemd:/a\n"), 3);
     put("mount/cpu,cpuacct/a/cpu.cfs_quota_us", "-1\n");
     assert_int_equal(quota("3:cpu,cpuacct:/a\n"), UINT32_MAX);
