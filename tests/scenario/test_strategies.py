@@ -11,6 +11,7 @@ from support.proxy import make_query
 from support.waiting import eventually
 
 UP = "dnsproxy_upstream_up"
+SLOW_S = 0.2  # what a quick upstream never takes, however busy the machine
 
 
 def ask(proxy, count, prefix):
@@ -82,21 +83,21 @@ def test_hash_keeps_a_name_with_its_upstream(start_upstream, start_proxy):
 
 def test_fastest_prefers_the_quick_one(start_upstream, start_proxy):
     slow, quick = start_upstream(), start_upstream()
-    slow.on_query = lambda query: query.answer(after=0.03)
+    slow.on_query = lambda query: query.answer(after=SLOW_S)
     proxy = start_proxy(slow, quick, config={"strategy": "fastest"})
-    ask_in_turn(proxy, 100, "f")
-    assert len(quick.queries) >= 90
-    assert len(slow.queries) + len(quick.queries) <= 110
+    ask_in_turn(proxy, 60, "f")
+    assert len(quick.queries) >= 55
+    assert len(slow.queries) + len(quick.queries) <= 66
     assert (proxy.metric("dnsproxy_upstream_rtt_seconds", upstream=slow.label)
             > proxy.metric("dnsproxy_upstream_rtt_seconds", upstream=quick.label))
 
 
 def test_fastest_is_the_default(start_upstream, start_proxy):
     slow, quick = start_upstream(), start_upstream()
-    slow.on_query = lambda query: query.answer(after=0.03)
+    slow.on_query = lambda query: query.answer(after=SLOW_S)
     proxy = start_proxy(slow, quick)
-    ask_in_turn(proxy, 50, "d")
-    assert len(quick.queries) >= 40
+    ask_in_turn(proxy, 40, "d")
+    assert len(quick.queries) >= 35
 
 
 @pytest.mark.parametrize("strategy", ["fastest", "ordered", "weighted", "hash"])

@@ -11,6 +11,7 @@ import time
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rrset
 import pytest
 
 from support import zone
@@ -415,6 +416,30 @@ def test_F7_frames_of_ours_survive_a_window_that_opens_and_shuts(start_upstream,
 
 # F9, F10: identifiers
 
+def ask_numbers(proxy, total):
+    """Asks for as many names that are numbers over one TCP connection, to be answered by
+    fast_answer, as fast as Python can; gives how many replies were wrong."""
+    tail = b"\x04many\x04test\0\0\1\0\1"
+    wrong = 0
+    with proxy.tcp(timeout=20) as client:
+        def write():
+            for start in range(0, total, 100):
+                client.send(*(struct.pack("!HHHHHH", number & 0xffff, 0x100, 1, 0, 0, 0)
+                              + b"\x08%08d" % number + tail
+                              for number in range(start, start + 100)))
+        writer = threading.Thread(target=write)
+        writer.start()
+        stream = client.socket.makefile("rb", buffering=1 << 16)
+        for _ in range(total):
+            raw = stream.read(int.from_bytes(stream.read(2), "big"))
+            number = int(raw[13:21])
+            # The ID, the question and the record must belong to one another.
+            if raw[:2] != struct.pack("!H", number & 0xffff) or raw[-4:] != raw[13:17]:
+                wrong += 1
+        writer.join()
+    return wrong
+
+
 def test_F9_more_than_65536_queries_never_share_an_identifier(upstream, start_proxy):
     """Answers come late and out of order, so that many identifiers are in flight at once."""
     total, window = 66_000, 400
@@ -436,25 +461,8 @@ def test_F9_more_than_65536_queries_never_share_an_identifier(upstream, start_pr
             kept.clear()
     upstream.on_query = hook
     proxy = start_proxy(upstream, config={"cache": {"size": 0}, "limits": {"tcp-queries": 1000}})
-    tail = b"\x04many\x04test\0\0\1\0\1"
-    with proxy.tcp(timeout=20) as client:
-        def write():
-            for start in range(0, total, 100):
-                client.send(*(struct.pack("!HHHHHH", number & 0xffff, 0x100, 1, 0, 0, 0)
-                              + b"\x08%08d" % number + tail
-                              for number in range(start, start + 100)))
-        writer = threading.Thread(target=write)
-        writer.start()
-        stream = client.socket.makefile("rb", buffering=1 << 16)
-        wrong = 0
-        for _ in range(total):
-            raw = stream.read(int.from_bytes(stream.read(2), "big"))
-            number = int(raw[13:21])
-            # The ID, the question and the record must belong to one another.
-            if raw[:2] != struct.pack("!H", number & 0xffff) or raw[-4:] != raw[13:17]:
-                wrong += 1
-        writer.join()
-    assert wrong == 0 and collisions == []
+    assert ask_numbers(proxy, total) == 0
+    assert collisions == []
     assert len(upstream.queries) == total
     assert len(upstream.connections) <= 2
 
@@ -481,12 +489,16 @@ def test_F10_late_answer_matches_no_new_query(upstream, start_proxy):
     late = []
 
     def hook(query):
-        if query.name == "late.test.":
+        if query.raw[13:14].isdigit():
+            fast_answer(query)
+        elif query.name == "late.test.":
             late.append(query)
         else:
             query.answer()
     upstream.on_query = hook
-    proxy = start_proxy(upstream, config={"timeouts": {"query": "600ms", "request": "300ms"}})
+    proxy = start_proxy(upstream, config={
+        "timeouts": {"query": "600ms", "request": "300ms"}, "cache": {"size": 0},
+        "limits": {"tcp-queries": 500}})
     result = proxy.ask_later("late.test")
     upstream.wait_for(lambda: late)
     connection = late[0].connection
@@ -495,10 +507,10 @@ def test_F10_late_answer_matches_no_new_query(upstream, start_proxy):
         time.sleep(0.04)
     assert_fails(result())
     taken = {query.id for query in late if query.connection is connection}
-    for number in range(300):
-        name = f"new{number}.test"
-        assert_right(proxy.query(name), name)
-    assert not taken & {query.id for query in connection.queries[-300:]}
+    # Enough to use every other ID once.
+    seen = len(connection.queries)
+    assert ask_numbers(proxy, 66_000) == 0
+    assert not taken & {query.id for query in connection.queries[seen:]}
     before = proxy.metric(UNMATCHED)
     asked = list(late)
     for query in asked:
@@ -506,6 +518,28 @@ def test_F10_late_answer_matches_no_new_query(upstream, start_proxy):
     eventually(lambda: proxy.metric(UNMATCHED) == before + len(asked))
     assert_right(proxy.query("last.test"), "last.test")
     assert upstream.connections == [connection]
+
+
+def test_F10_answer_of_before_is_not_taken_for_that_of_now(upstream, start_proxy):
+    """The same question is asked twice in the same place; only the ID tells the answers apart."""
+    stale = []
+
+    def hook(query):
+        for message in stale:
+            query.reply(message)
+        answer = query.make_answer()
+        query.reply(answer, after=0.02)
+        answer.answer[0] = dns.rrset.from_text(query.question.name, 300, "IN", "A", "6.6.6.6")
+        stale.append(answer.to_wire())
+    upstream.on_query = hook
+    proxy = start_proxy(upstream, config={"cache": {"size": 0},
+                                          "limits": {"upstream-requests": 1}})
+    for number in range(20):
+        assert_right(proxy.query("same.test"), "same.test")
+        eventually(lambda: proxy.metric("dnsproxy_upstream_in_flight") == 0)
+        assert len(upstream.queries) == number + 1
+        assert proxy.metric(UNMATCHED) == number * (number + 1) / 2
+    assert len(upstream.connections) == 1
 
 
 # F12, F13: answers that answer nothing
