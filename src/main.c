@@ -304,7 +304,8 @@ static void stop(void)
     }
     cache_close(server.cache);
     trusts_close(server.trusts);
-    log_event(LOG_LEVEL_INFO, "stopped", NULL);
+    if (server.started > 0)
+        log_event(LOG_LEVEL_INFO, "stopped", NULL);
     log_close();
     if (server.signal_fd >= 0)
         close(server.signal_fd);
