@@ -4,10 +4,10 @@
  *     2026-11-23T06:12:46.123Z warning upstream_failed upstream=1.1.1.1:853 cause="no answer"
  *     {"time":"2026-11-23T06:12:46.123Z","level":"warning","event":"upstream_failed",...}
  *
- * Any thread may log: the line is formatted into a bounded ring and the main thread writes it, so a
- * log disk that is full or a reader that has stopped never holds a worker up (FAULTS J6). Lines
- * that find the ring full, or stderr not taking them, are dropped and counted; the next line that
- * gets through is preceded by one that tells how many. No query name and no client address is ever
+ * Any thread may log: the line goes into a bounded queue and the main thread writes it, so a log
+ * disk that is full or a reader that has stopped never holds a worker up (FAULTS J6). Lines that
+ * find the queue full, or stderr not taking them, are dropped and counted; the next line that gets
+ * through is preceded by one that tells how many. No query name and no client address is ever
  * logged above the level debug (RFC 8932, RFC 9076). */
 #ifndef OBSERVE_LOG_H
 #define OBSERVE_LOG_H
@@ -24,17 +24,17 @@ struct log_limit {
     uint64_t suppressed;
 };
 
-/* Before this call lines are written directly, as text, from level info on. Makes the ring and its
- * eventfd. */
+/* Before this call lines are written directly, as text, from level info on. Who calls it has
+ * ignored SIGPIPE and filled descriptor 2. */
 enum status log_open(enum log_level level, enum log_format format);
 
-/* The eventfd that the main thread polls; readable when lines wait. */
+/* What the main thread polls; readable when lines wait. */
 int log_descriptor(void);
 
 /* Writes waiting lines to stderr, never waiting for it. Main thread only. */
 void log_drain(void);
 
-/* Drains for the last time and gives everything back; later lines are written directly. */
+/* Drains for the last time; later lines are written directly. */
 void log_close(void);
 
 /* The pairs are const char * key, const char * value, ..., NULL. A NULL value leaves its pair out.

@@ -18,59 +18,31 @@
 
 #include "base/deadline.h"
 
-enum kind {
-    KIND_COUNTER,
-    KIND_GAUGE,
-    KIND_HISTOGRAM,
-    KIND_UPSTREAM_COUNTER,
-    KIND_UPSTREAM_GAUGE,
-    KIND_UPSTREAM_FAILURES,
-};
+enum scope { SCOPE_WORKER, SCOPE_UPSTREAM, SCOPE_PROCESS };
+enum type { TYPE_COUNTER, TYPE_GAUGE, TYPE_HISTOGRAM, TYPE_FAILURES };
+
+static const char *const type_names[] = {"counter", "gauge", "histogram", "counter"};
 
 struct row {
-    enum kind kind;
-    size_t offset; /* in struct metrics, or in struct upstream_metrics */
+    enum scope scope;
+    enum type type;
+    size_t offset; /* in struct metrics, struct upstream_metrics or struct metrics_view */
     const char *name;
     const char *labels;
     const char *help;
 };
 
-/* clang-format off */
 static const struct row rows[] = {
-#define WORKER_ROW(kind, field, name, labels, help) \
-    {kind, offsetof(struct metrics, field), name, labels, help},
-#define UPSTREAM_ROW(kind, field, name, labels, help) \
-    {kind, offsetof(struct upstream_metrics, field), name, labels, help},
-#define COUNTER(field, name, labels, help) WORKER_ROW(KIND_COUNTER, field, name, labels, help)
-#define GAUGE(field, name, labels, help) WORKER_ROW(KIND_GAUGE, field, name, labels, help)
-#define HISTOGRAM(field, name, labels, help) WORKER_ROW(KIND_HISTOGRAM, field, name, labels, help)
-#define UPSTREAM_COUNTER(field, name, labels, help) \
-    UPSTREAM_ROW(KIND_UPSTREAM_COUNTER, field, name, labels, help)
-#define UPSTREAM_GAUGE(field, name, labels, help) \
-    UPSTREAM_ROW(KIND_UPSTREAM_GAUGE, field, name, labels, help)
-#define UPSTREAM_FAILURES(field, name, help) \
-    UPSTREAM_ROW(KIND_UPSTREAM_FAILURES, field, name, "", help)
+#define METRIC(type, field, name, labels, help) \
+    {SCOPE_WORKER, TYPE_##type, offsetof(struct metrics, field), name, labels, help},
+#define UPSTREAM_METRIC(type, field, name, labels, help) \
+    {SCOPE_UPSTREAM, TYPE_##type, offsetof(struct upstream_metrics, field), name, labels, help},
+#define PROCESS_METRIC(type, field, name, labels, help) \
+    {SCOPE_PROCESS, TYPE_##type, offsetof(struct metrics_view, field), name, labels, help},
 #include "observe/metrics.def"
 };
-/* clang-format on */
 
 enum { ROW_COUNT = sizeof(rows) / sizeof(*rows) };
-
-/* Metrics that no worker counts. */
-static const struct {
-    const char *name;
-    const char *type;
-    const char *labels;
-    const char *help;
-} process_rows[] = {
-    {"dnsproxy_cache_bytes", "gauge", "", "Bytes that the cache occupies"},
-    {"dnsproxy_cache_entries", "gauge", "", "Answers in the cache"},
-    {"dnsproxy_log_dropped_total", "counter", "", "Log lines that stderr did not take in time"},
-    {"process_start_time_seconds", "gauge", "", "Start of the process, seconds since 1970"},
-    {"dnsproxy_build_info", "gauge", "version=\"" DNSPROXY_VERSION "\"", "Always 1"},
-};
-
-enum { PROCESS_ROW_COUNT = sizeof(process_rows) / sizeof(*process_rows) };
 
 /* ---- recording ---- */
 
@@ -144,40 +116,6 @@ static uint64_t sum_for_upstream(const struct metrics_view *view, size_t upstrea
 
 /* ---- exposition ---- */
 
-static bool is_in_seconds(const struct row *row)
-{
-    const char *suffix = strrchr(row->name, '_');
-    return suffix && strcmp(suffix, "_seconds") == 0;
-}
-
-static const char *type_of(enum kind kind)
-{
-    switch (kind) {
-    case KIND_COUNTER:
-    case KIND_UPSTREAM_COUNTER:
-    case KIND_UPSTREAM_FAILURES:
-        return "counter";
-    case KIND_GAUGE:
-    case KIND_UPSTREAM_GAUGE:
-        return "gauge";
-    case KIND_HISTOGRAM:
-        return "histogram";
-    }
-    return "untyped";
-}
-
-static void print_head(FILE *out, const char *name, const char *type, const char *help)
-{
-    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
-static void print_sample(FILE *out, const char *name, const char *labels, uint64_t value)
-{
-    const char *const open = *labels ? "{" : "";
-    const char *const close = *labels ? "}" : "";
-    fprintf(out, "%s%s%s%s %" PRIu64 "\n", name, open, labels, close, value);
-}
-
 static double seconds(uint64_t duration_ns)
 {
     return (double)duration_ns / (double)NANOSECONDS_PER_SECOND;
@@ -197,26 +135,38 @@ static void print_label_value(FILE *out, const char *value)
     }
 }
 
-static void print_upstream_labels(FILE *out, const struct row *row, const char *upstream,
-                                  const char *cause)
+/* Name and labels of one sample; what is NULL or "" is left out. */
+static void print_series(FILE *out, const struct row *row, const char *suffix, const char *upstream,
+                         const char *last_label)
 {
-    fprintf(out, "%s{upstream=\"", row->name);
-    print_label_value(out, upstream);
-    fputc('"', out);
-    if (*row->labels)
-        fprintf(out, ",%s", row->labels);
-    if (cause)
-        fprintf(out, ",cause=\"%s\"", cause);
-    fputs("} ", out);
+    const char *separator = "{";
+    fprintf(out, "%s%s", row->name, suffix);
+    if (upstream) {
+        fputs("{upstream=\"", out);
+        print_label_value(out, upstream);
+        fputc('"', out);
+        separator = ",";
+    }
+    if (*row->labels) {
+        fprintf(out, "%s%s", separator, row->labels);
+        separator = ",";
+    }
+    if (*last_label) {
+        fprintf(out, "%s%s", separator, last_label);
+        separator = ",";
+    }
+    fputs(*separator == ',' ? "} " : " ", out);
 }
 
 static void print_upstream(FILE *out, const struct metrics_view *view, const struct row *row,
                            size_t upstream)
 {
+    const char *suffix = strrchr(row->name, '_');
+    const bool is_in_seconds = suffix && strcmp(suffix, "_seconds") == 0;
     uint64_t with_value;
     const uint64_t sum = sum_for_upstream(view, upstream, row->offset, &with_value);
-    print_upstream_labels(out, row, view->upstream_labels[upstream], NULL);
-    if (is_in_seconds(row))
+    print_series(out, row, "", view->upstream_labels[upstream], "");
+    if (is_in_seconds)
         fprintf(out, "%.9f\n", with_value ? seconds(sum / with_value) : 0.0);
     else
         fprintf(out, "%" PRIu64 "\n", sum);
@@ -226,12 +176,12 @@ static void print_failures(FILE *out, const struct metrics_view *view, const str
                            size_t upstream)
 {
     for (size_t cause = FAILURE_NONE + 1; cause < FAILURE_COUNT; cause++) {
+        char label[64];
         uint64_t with_value;
         const size_t offset = row->offset + cause * sizeof(metric);
-        const uint64_t sum = sum_for_upstream(view, upstream, offset, &with_value);
-        print_upstream_labels(out, row, view->upstream_labels[upstream],
-                              failure_label((enum failure)cause));
-        fprintf(out, "%" PRIu64 "\n", sum);
+        snprintf(label, sizeof(label), "cause=\"%s\"", failure_label((enum failure)cause));
+        print_series(out, row, "", view->upstream_labels[upstream], label);
+        fprintf(out, "%" PRIu64 "\n", sum_for_upstream(view, upstream, offset, &with_value));
     }
 }
 
@@ -241,41 +191,41 @@ static void print_histogram(FILE *out, const struct metrics_view *view, const st
 {
     uint64_t count = 0;
     for (size_t bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++) {
+        char label[32] = "le=\"+Inf\"";
+        if (bucket + 1 < HISTOGRAM_BUCKETS)
+            snprintf(label, sizeof(label), "le=\"%.9g\"", seconds(FIRST_BUCKET_NS << bucket));
         const size_t offset = offsetof(struct histogram, buckets) + bucket * sizeof(metric);
         count += sum_of_workers(view, row->offset + offset);
-        fprintf(out, "%s_bucket{%s%sle=\"", row->name, row->labels, *row->labels ? "," : "");
-        if (bucket + 1 < HISTOGRAM_BUCKETS)
-            fprintf(out, "%.9g\"} %" PRIu64 "\n", seconds(FIRST_BUCKET_NS << bucket), count);
-        else
-            fprintf(out, "+Inf\"} %" PRIu64 "\n", count);
+        print_series(out, row, "_bucket", NULL, label);
+        fprintf(out, "%" PRIu64 "\n", count);
     }
-    const uint64_t sum_ns = sum_of_workers(view, row->offset + offsetof(struct histogram, sum_ns));
-    const char *const open = *row->labels ? "{" : "";
-    const char *const close = *row->labels ? "}" : "";
-    fprintf(out, "%s_sum%s%s%s %.9f\n", row->name, open, row->labels, close, seconds(sum_ns));
-    fprintf(out, "%s_count%s%s%s %" PRIu64 "\n", row->name, open, row->labels, close, count);
+    print_series(out, row, "_sum", NULL, "");
+    fprintf(out, "%.9f\n",
+            seconds(sum_of_workers(view, row->offset + offsetof(struct histogram, sum_ns))));
+    print_series(out, row, "_count", NULL, "");
+    fprintf(out, "%" PRIu64 "\n", count);
 }
 
 static void print_row(FILE *out, const struct metrics_view *view, const struct row *row)
 {
-    switch (row->kind) {
-    case KIND_COUNTER:
-    case KIND_GAUGE:
-        print_sample(out, row->name, row->labels, sum_of_workers(view, row->offset));
-        break;
-    case KIND_HISTOGRAM:
-        print_histogram(out, view, row);
-        break;
-    case KIND_UPSTREAM_COUNTER:
-    case KIND_UPSTREAM_GAUGE:
-        for (size_t upstream = 0; upstream < view->upstream_count; upstream++)
-            print_upstream(out, view, row, upstream);
-        break;
-    case KIND_UPSTREAM_FAILURES:
-        for (size_t upstream = 0; upstream < view->upstream_count; upstream++)
+    const size_t upstream_count = row->scope == SCOPE_UPSTREAM ? view->upstream_count : 0;
+    for (size_t upstream = 0; upstream < upstream_count; upstream++) {
+        if (row->type == TYPE_FAILURES)
             print_failures(out, view, row, upstream);
-        break;
+        else
+            print_upstream(out, view, row, upstream);
     }
+    if (row->scope == SCOPE_UPSTREAM)
+        return;
+    if (row->type == TYPE_HISTOGRAM) {
+        print_histogram(out, view, row);
+        return;
+    }
+    const uint64_t value = row->scope == SCOPE_WORKER
+                               ? sum_of_workers(view, row->offset)
+                               : *(const uint64_t *)field_at(view, row->offset);
+    print_series(out, row, "", NULL, "");
+    fprintf(out, "%" PRIu64 "\n", value);
 }
 
 void metrics_print(FILE *out, const struct metrics_view *view)
@@ -285,60 +235,34 @@ void metrics_print(FILE *out, const struct metrics_view *view)
 
     const char *name = "";
     for (size_t i = 0; i < ROW_COUNT; i++) {
-        if (strcmp(rows[i].name, name) != 0)
-            print_head(out, rows[i].name, type_of(rows[i].kind), rows[i].help);
-        name = rows[i].name;
-        print_row(out, view, &rows[i]);
+        const struct row *row = &rows[i];
+        if (strcmp(row->name, name) != 0)
+            fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", row->name, row->help, row->name,
+                    type_names[row->type]);
+        name = row->name;
+        print_row(out, view, row);
     }
-    const uint64_t values[] = {view->cache_bytes, view->cache_entries, view->log_dropped,
-                               view->start_time_s, 1};
-    static_assert(sizeof(values) / sizeof(*values) == PROCESS_ROW_COUNT, "one value for each row");
-    for (size_t i = 0; i < PROCESS_ROW_COUNT; i++) {
-        print_head(out, process_rows[i].name, process_rows[i].type, process_rows[i].help);
-        print_sample(out, process_rows[i].name, process_rows[i].labels, values[i]);
-    }
-}
-
-/* ---- docs/reference.md ---- */
-
-static const char *labels_for_reference(const struct row *row)
-{
-    switch (row->kind) {
-    case KIND_UPSTREAM_COUNTER:
-    case KIND_UPSTREAM_GAUGE:
-        return "upstream";
-    case KIND_UPSTREAM_FAILURES:
-        return "upstream, cause";
-    case KIND_COUNTER:
-    case KIND_GAUGE:
-    case KIND_HISTOGRAM:
-        return "";
-    }
-    return "";
-}
-
-static void print_reference_row(FILE *out, const char *name, const char *type, const char *common,
-                                const char *labels, const char *help)
-{
-    fprintf(out, "| `%s` | %s | %s%s", name, type, common, *common && *labels ? ", " : "");
-    if (*labels)
-        fprintf(out, "`%s`", labels);
-    fprintf(out, " | %s |\n", help);
+    fputs("# HELP dnsproxy_build_info Always 1\n# TYPE dnsproxy_build_info gauge\n"
+          "dnsproxy_build_info{version=\"" DNSPROXY_VERSION "\"} 1\n",
+          out);
 }
 
 void metrics_print_reference(FILE *out)
 {
-    fputs("| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n", out);
-    for (size_t i = 0; i < ROW_COUNT; i++)
-        print_reference_row(out, rows[i].name, type_of(rows[i].kind),
-                            labels_for_reference(&rows[i]), rows[i].labels, rows[i].help);
-    for (size_t i = 0; i < PROCESS_ROW_COUNT; i++) {
-        /* The docs are not generated anew for each version. */
-        const char *labels = *process_rows[i].labels ? "version" : "";
-        print_reference_row(out, process_rows[i].name, process_rows[i].type, labels, "",
-                            process_rows[i].help);
+    fputs("## Metrics\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n", out);
+    for (size_t i = 0; i < ROW_COUNT; i++) {
+        const struct row *row = &rows[i];
+        fprintf(out, "| `%s` | %s | %s%s", row->name, type_names[row->type],
+                row->scope == SCOPE_UPSTREAM ? "upstream" : "",
+                row->type == TYPE_FAILURES ? ", cause" : "");
+        if (*row->labels)
+            fprintf(out, "%s`%s`", row->scope == SCOPE_UPSTREAM ? ", " : "", row->labels);
+        fprintf(out, " | %s |\n", row->help);
     }
-    fputs("\n| `cause` | Meaning |\n|---|---|\n", out);
+    /* Without the version: the docs are not generated anew for each one. */
+    fputs("| `dnsproxy_build_info` | gauge | version | Always 1 |\n"
+          "\n| `cause` | Meaning |\n|---|---|\n",
+          out);
     for (size_t cause = FAILURE_NONE + 1; cause < FAILURE_COUNT; cause++)
         fprintf(out, "| `%s` | %s |\n", failure_label((enum failure)cause),
                 failure_text((enum failure)cause));

@@ -24,36 +24,20 @@ struct histogram {
     metric sum_ns;
 };
 
+/* The types of metrics.def. */
+typedef metric metric_COUNTER;
+typedef metric metric_GAUGE;
+typedef struct histogram metric_HISTOGRAM;
+typedef metric metric_FAILURES[FAILURE_COUNT];
+
 struct upstream_metrics {
-#define COUNTER(field, name, labels, help)
-#define GAUGE(field, name, labels, help)
-#define HISTOGRAM(field, name, labels, help)
-#define UPSTREAM_COUNTER(field, name, labels, help) metric field;
-#define UPSTREAM_GAUGE(field, name, labels, help) metric field;
-#define UPSTREAM_FAILURES(field, name, help) metric field[FAILURE_COUNT];
+#define UPSTREAM_METRIC(type, field, name, labels, help) metric_##type field;
 #include "observe/metrics.def"
-#undef COUNTER
-#undef GAUGE
-#undef HISTOGRAM
-#undef UPSTREAM_COUNTER
-#undef UPSTREAM_GAUGE
-#undef UPSTREAM_FAILURES
 };
 
 struct metrics {
-#define COUNTER(field, name, labels, help) metric field;
-#define GAUGE(field, name, labels, help) metric field;
-#define HISTOGRAM(field, name, labels, help) struct histogram field;
-#define UPSTREAM_COUNTER(field, name, labels, help)
-#define UPSTREAM_GAUGE(field, name, labels, help)
-#define UPSTREAM_FAILURES(field, name, help)
+#define METRIC(type, field, name, labels, help) metric_##type field;
 #include "observe/metrics.def"
-#undef COUNTER
-#undef GAUGE
-#undef HISTOGRAM
-#undef UPSTREAM_COUNTER
-#undef UPSTREAM_GAUGE
-#undef UPSTREAM_FAILURES
     struct upstream_metrics *upstreams; /* in the order of the configuration */
     size_t upstream_count;
 };
