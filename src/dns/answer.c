@@ -300,6 +300,8 @@ static enum answer_kind kind_of(struct check *check, const struct question *ques
         return has_data(check, question) ? ANSWER_POSITIVE : ANSWER_NEGATIVE;
     case RCODE_NXDOMAIN:
         return ANSWER_NEGATIVE;
+    case RCODE_YXDOMAIN: /* RFC 6672 2.2: the DNAME that says so comes with it, and has a TTL */
+        return check->answer.answer_count > 0 ? ANSWER_POSITIVE : ANSWER_FAILURE;
     default:
         return ANSWER_FAILURE;
     }
@@ -333,6 +335,10 @@ static void finish(struct check *check, const struct question *question)
     answer->ttl_offsets = check->scratch->ttl_offsets;
     answer->extended_errors = check->scratch->extended_errors;
     answer->kind = kind_of(check, question);
+    /* RFC 4035 3.2.3: AD speaks of records. Some servers (Unbound) write an error over the header
+     * of the query, and AD is set in ours. */
+    if (answer->kind == ANSWER_FAILURE)
+        answer->flags &= (uint16_t)~DNS_FLAG_AD;
     answer->ttl_s = ttl_of(check);
 }
 

@@ -904,6 +904,31 @@ static void G8_RFC2181_truncated_answer_is_not_kept(void **state)
     assert_int_equal(answer.ttl_s, 0);
 }
 
+static void RFC6672_name_too_long_behind_a_dname_is_kept(void **state)
+{
+    (void)state;
+    begin_flags(ANSWER_FLAGS | DNS_FLAG_AD | RCODE_YXDOMAIN, TYPE_A, 1, 0, 0);
+    put_name(&packet, "example");
+    const size_t data = packet_begin_record(&packet, TYPE_DNAME, 70);
+    put_name(&packet, "a-very-long.name");
+    packet_end_record(&packet, data);
+    assert_int_equal(check(), STATUS_OK);
+    assert_int_equal(answer.kind, ANSWER_POSITIVE);
+    assert_int_equal(answer.ttl_s, 70);
+    assert_int_equal(answer.flags, DNS_FLAG_RA | DNS_FLAG_AD);
+}
+
+static void RFC4035_error_is_not_authentic(void **state)
+{
+    (void)state;
+    for (unsigned rcode = 0; rcode <= DNS_RCODE_MASK; rcode++) {
+        begin_flags(ANSWER_FLAGS | DNS_FLAG_AA | DNS_FLAG_AD | rcode, TYPE_A, 0, 0, 0);
+        assert_int_equal(check(), STATUS_OK);
+        const bool is_error = rcode != RCODE_NOERROR && rcode != RCODE_NXDOMAIN;
+        assert_int_equal(answer.flags, DNS_FLAG_AA | DNS_FLAG_RA | (is_error ? 0 : DNS_FLAG_AD));
+    }
+}
+
 static void RFC9520_failures_are_kept_for_a_second(void **state)
 {
     (void)state;
@@ -962,6 +987,8 @@ int main(void)
         cmocka_unit_test(H4_long_chain_or_loop_is_not_kept),
         cmocka_unit_test(G7_records_of_other_names_do_not_make_an_answer),
         cmocka_unit_test(G8_RFC2181_truncated_answer_is_not_kept),
+        cmocka_unit_test(RFC6672_name_too_long_behind_a_dname_is_kept),
+        cmocka_unit_test(RFC4035_error_is_not_authentic),
         cmocka_unit_test(RFC9520_failures_are_kept_for_a_second),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
