@@ -26,12 +26,12 @@
 
 enum {
     CONNECTIONS_MAX = 32,
-    CONNECTION_AGE_S = 5,
     CONNECTION_MEMORY = 8192, /* request line and headers; larger ones are refused */
 };
 
-#define CONNECTION_AGE_NS (CONNECTION_AGE_S * NANOSECONDS_PER_SECOND)
+#define CONNECTION_AGE_NS (5 * NANOSECONDS_PER_SECOND)
 #define ACCEPT_PAUSE_NS NANOSECONDS_PER_SECOND
+#define TICK_NS NANOSECONDS_PER_SECOND /* how often ages are looked at */
 
 static const char text_plain[] = "text/plain; charset=utf-8";
 static const char text_exposition[] = "text/plain; version=0.0.4; charset=utf-8";
@@ -47,8 +47,7 @@ struct admin {
     struct MHD_Daemon *daemon;
     int epoll_fd; /* watches the listener and the epoll descriptor of libmicrohttpd */
     int listen_fd;
-    bool is_accepting;
-    uint64_t accept_after_ns; /* while not accepting */
+    uint64_t accept_after_ns; /* for want of descriptors */
     size_t connection_count;
     struct admin_connection connections[CONNECTIONS_MAX];
     struct log_limit accept_limit;
@@ -56,74 +55,70 @@ struct admin {
 
 /* ---- replies ---- */
 
-struct content {
-    unsigned int code;
-    const char *type;
-    char *body; /* on the heap; it becomes the response's */
-    size_t length;
-};
-
-static struct content content_of(unsigned int code, const char *text)
+/* Writes the body and returns the status code. */
+static unsigned int write_body(const struct admin_source *source, const char *path, FILE *out)
 {
-    char *body = strdup(text);
-    return (struct content){code, text_plain, body, body ? strlen(body) : 0};
+    if (strcmp(path, "/metrics") == 0) {
+        source->print_metrics(out);
+        return MHD_HTTP_OK;
+    }
+    if (strcmp(path, "/ready") == 0) {
+        const bool is_ready = source->is_ready();
+        fputs(is_ready ? "ready\n" : "not ready\n", out);
+        return is_ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
+    }
+    if (strcmp(path, "/health") == 0) {
+        const bool is_healthy = source->is_healthy();
+        fputs(is_healthy ? "healthy\n" : "a worker does not turn\n", out);
+        return is_healthy ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
+    }
+    if (strcmp(path, "/") == 0) {
+        fputs("dnsproxy " DNSPROXY_VERSION "\n/health\n/ready\n/metrics\n", out);
+        return MHD_HTTP_OK;
+    }
+    fputs("not found; there is /health, /ready and /metrics\n", out);
+    return MHD_HTTP_NOT_FOUND;
 }
 
-static struct content content_of_metrics(const struct admin_source *source)
+static bool add_headers(struct MHD_Response *response, const char *type, unsigned int code)
 {
-    struct content content = {.code = MHD_HTTP_OK, .type = text_exposition};
-    FILE *out = open_memstream(&content.body, &content.length);
-    if (!out)
-        return content;
-    source->print_metrics(out);
-    if (fclose(out) == 0)
-        return content;
-    free(content.body);
-    content.body = NULL;
-    return content;
-}
-
-static struct content content_for(const struct admin_source *source, const char *path)
-{
-    if (strcmp(path, "/metrics") == 0)
-        return content_of_metrics(source);
-    if (strcmp(path, "/ready") == 0)
-        return source->is_ready() ? content_of(MHD_HTTP_OK, "ready\n")
-                                  : content_of(MHD_HTTP_SERVICE_UNAVAILABLE, "not ready\n");
-    if (strcmp(path, "/health") == 0)
-        return source->is_healthy()
-                   ? content_of(MHD_HTTP_OK, "healthy\n")
-                   : content_of(MHD_HTTP_SERVICE_UNAVAILABLE, "a worker does not turn\n");
-    if (strcmp(path, "/") == 0)
-        return content_of(MHD_HTTP_OK,
-                          "dnsproxy " DNSPROXY_VERSION "\n/health\n/ready\n/metrics\n");
-    return content_of(MHD_HTTP_NOT_FOUND, "not found; there is /health, /ready and /metrics\n");
-}
-
-static bool add_headers(struct MHD_Response *response, const struct content *content)
-{
-    if (MHD_add_response_header(response, "Content-Type", content->type) == MHD_NO ||
+    if (MHD_add_response_header(response, "Content-Type", type) == MHD_NO ||
         MHD_add_response_header(response, "Cache-Control", "no-store") == MHD_NO ||
         MHD_add_response_header(response, "X-Content-Type-Options", "nosniff") == MHD_NO)
         return false;
-    return content->code != MHD_HTTP_METHOD_NOT_ALLOWED ||
+    return code != MHD_HTTP_METHOD_NOT_ALLOWED ||
            MHD_add_response_header(response, "Allow", "GET, HEAD") == MHD_YES;
 }
 
-/* MHD_NO closes the connection: all that is left to do when memory is short. */
-static enum MHD_Result send_content(struct MHD_Connection *connection, struct content content)
+/* `path` NULL: the method is not allowed. MHD_NO closes the connection: all that is left to do when
+ * memory is short. */
+static enum MHD_Result respond(const struct admin_source *source, struct MHD_Connection *connection,
+                               const char *path)
 {
-    if (!content.body)
+    char *body = NULL;
+    size_t length;
+    FILE *out = open_memstream(&body, &length);
+    if (!out)
         return MHD_NO;
+    unsigned int code = MHD_HTTP_METHOD_NOT_ALLOWED;
+    if (path)
+        code = write_body(source, path, out);
+    else
+        fputs("only GET and HEAD\n", out);
+    if (fclose(out) != 0) {
+        free(body);
+        return MHD_NO;
+    }
     struct MHD_Response *response =
-        MHD_create_response_from_buffer(content.length, content.body, MHD_RESPMEM_MUST_FREE);
+        MHD_create_response_from_buffer(length, body, MHD_RESPMEM_MUST_FREE);
     if (!response) {
-        free(content.body);
+        free(body);
         return MHD_NO;
     }
     enum MHD_Result result = MHD_NO;
-    if (add_headers(response, &content))
-        result = MHD_queue_response(connection, content.code, response);
+    const bool is_metrics = path && strcmp(path, "/metrics") == 0;
+    if (add_headers(response, is_metrics ? text_exposition : text_plain, code))
+        result = MHD_queue_response(connection, code, response);
     MHD_destroy_response(response);
     return result;
 }
@@ -138,13 +133,12 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     (void)upload;
     const struct admin *admin = context;
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
-        return send_content(connection,
-                            content_of(MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n"));
+        return respond(admin->source, connection, NULL);
     static char headers_seen;
     const bool is_end = *request_context == &headers_seen && *upload_length == 0;
     *request_context = &headers_seen;
     *upload_length = 0; /* a body is thrown away */
-    return is_end ? send_content(connection, content_for(admin->source, url)) : MHD_YES;
+    return is_end ? respond(admin->source, connection, url) : MHD_YES;
 }
 
 /* ---- connections ---- */
@@ -186,35 +180,9 @@ static void shut_down_expired(struct admin *admin, uint64_t now)
     }
 }
 
-static enum status watch(const struct admin *admin, int fd)
-{
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-    return epoll_ctl(admin->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? STATUS_OK : STATUS_SYSTEM;
-}
-
-/* A listener that is not accepted from stays readable: it must leave the epoll set, or the main
- * thread would spin. */
-static void pause_accepting(struct admin *admin, uint64_t until)
-{
-    epoll_ctl(admin->epoll_fd, EPOLL_CTL_DEL, admin->listen_fd, NULL);
-    admin->is_accepting = false;
-    admin->accept_after_ns = until;
-}
-
-static void resume_accepting(struct admin *admin, uint64_t now)
-{
-    if (admin->is_accepting || admin->connection_count >= CONNECTIONS_MAX ||
-        now < admin->accept_after_ns)
-        return;
-    if (watch(admin, admin->listen_fd) == STATUS_OK)
-        admin->is_accepting = true;
-    else
-        admin->accept_after_ns = now + ACCEPT_PAUSE_NS;
-}
-
 static void accept_waiting(struct admin *admin, uint64_t now)
 {
-    while (admin->is_accepting && admin->connection_count < CONNECTIONS_MAX) {
+    while (admin->connection_count < CONNECTIONS_MAX && now >= admin->accept_after_ns) {
         int fd;
         struct address client;
         const enum status status = socket_accept(admin->listen_fd, &fd, &client);
@@ -222,18 +190,29 @@ static void accept_waiting(struct admin *admin, uint64_t now)
             continue;
         if (status == STATUS_AGAIN)
             return;
-        if (status != STATUS_OK) {
-            log_event_limited(&admin->accept_limit, now, LOG_LEVEL_WARNING, "admin_accept_failed",
-                              "cause", "out of descriptors or memory", NULL);
-            pause_accepting(admin, now + ACCEPT_PAUSE_NS);
-            return;
-        }
-        /* On failure it has closed the descriptor. */
-        if (MHD_add_connection(admin->daemon, fd, &client.any, address_length(&client)) == MHD_NO)
-            pause_accepting(admin, now + ACCEPT_PAUSE_NS);
+        /* When it fails, MHD_add_connection has closed the descriptor. */
+        if (status == STATUS_OK &&
+            MHD_add_connection(admin->daemon, fd, &client.any, address_length(&client)) == MHD_YES)
+            continue;
+        log_event_limited(&admin->accept_limit, now, LOG_LEVEL_WARNING, "admin_accept_failed",
+                          "cause", "out of descriptors or memory", NULL);
+        admin->accept_after_ns = now + ACCEPT_PAUSE_NS;
     }
-    if (admin->is_accepting)
-        pause_accepting(admin, now); /* until a connection ends */
+}
+
+static enum status watch(const struct admin *admin, int operation, int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    return epoll_ctl(admin->epoll_fd, operation, fd, &event) == 0 ? STATUS_OK : STATUS_SYSTEM;
+}
+
+/* A listener that is not accepted from stays readable: while it waits for a place or a descriptor
+ * it must be silent, or the main thread would spin. */
+static enum status watch_listener(const struct admin *admin, uint64_t now)
+{
+    const bool may_accept =
+        admin->connection_count < CONNECTIONS_MAX && now >= admin->accept_after_ns;
+    return watch(admin, EPOLL_CTL_MOD, admin->listen_fd, may_accept ? EPOLLIN : 0);
 }
 
 /* ---- public ---- */
@@ -242,7 +221,6 @@ static struct MHD_Daemon *start_daemon(struct admin *admin)
 {
     return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_request,
                             admin, MHD_OPTION_CONNECTION_LIMIT, (unsigned int)CONNECTIONS_MAX,
-                            MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int)CONNECTION_AGE_S,
                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
                             MHD_OPTION_NOTIFY_CONNECTION, on_connection, admin,
                             MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
@@ -259,10 +237,9 @@ static enum status open_parts(struct admin *admin, const struct address *address
     admin->daemon = start_daemon(admin);
     if (!admin->daemon)
         return STATUS_SYSTEM;
-    TRY(watch(admin, MHD_get_daemon_info(admin->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd));
-    TRY(watch(admin, admin->listen_fd));
-    admin->is_accepting = true;
-    return STATUS_OK;
+    const int daemon_fd = MHD_get_daemon_info(admin->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    TRY(watch(admin, EPOLL_CTL_ADD, daemon_fd, EPOLLIN));
+    return watch(admin, EPOLL_CTL_ADD, admin->listen_fd, EPOLLIN);
 }
 
 enum status admin_open(const struct address *address, const struct admin_source *source,
@@ -301,34 +278,22 @@ uint16_t admin_port(const struct admin *admin)
     return address_port(&address);
 }
 
-static uint64_t time_left(const struct admin *admin, uint64_t now)
-{
-    uint64_t next = DEADLINE_NEVER;
-    if (!admin->is_accepting && admin->connection_count < CONNECTIONS_MAX)
-        next = admin->accept_after_ns;
-    for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
-        const struct admin_connection *connection = &admin->connections[i];
-        if (connection->fd >= 0 && connection->expires_ns < next)
-            next = connection->expires_ns;
-    }
-    if (next == DEADLINE_NEVER)
-        return DEADLINE_NEVER;
-    uint64_t left = next > now ? next - now : 0;
-    MHD_UNSIGNED_LONG_LONG wait_ms;
-    if (MHD_get_timeout(admin->daemon, &wait_ms) == MHD_YES &&
-        wait_ms * NANOSECONDS_PER_MILLISECOND < left)
-        left = wait_ms * NANOSECONDS_PER_MILLISECOND;
-    return left;
-}
-
 uint64_t admin_run(struct admin *admin)
 {
     const uint64_t now = loop_clock();
     shut_down_expired(admin, now);
     accept_waiting(admin, now);
     MHD_run(admin->daemon);
-    resume_accepting(admin, now);
-    return time_left(admin, now);
+    const bool is_listening = watch_listener(admin, now) == STATUS_OK;
+
+    uint64_t left = DEADLINE_NEVER;
+    if (admin->connection_count > 0 || now < admin->accept_after_ns || !is_listening)
+        left = TICK_NS;
+    MHD_UNSIGNED_LONG_LONG wait_ms;
+    if (MHD_get_timeout(admin->daemon, &wait_ms) == MHD_YES &&
+        wait_ms < left / NANOSECONDS_PER_MILLISECOND)
+        left = wait_ms * NANOSECONDS_PER_MILLISECOND;
+    return left;
 }
 
 void admin_close(struct admin *admin)

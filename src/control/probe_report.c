@@ -10,45 +10,46 @@
 
 #include "base/deadline.h"
 
-enum column {
-    COLUMN_UPSTREAM,
-    COLUMN_VERSION,
-    COLUMN_CIPHER,
-    COLUMN_CERTIFICATE,
-    COLUMN_ALPN,
-    COLUMN_RESUMPTION,
-    COLUMN_PADDING,
-    COLUMN_KEEPALIVE,
-    COLUMN_CONNECT,
-    COLUMN_HANDSHAKE,
-    COLUMN_QUERY,
-    COLUMN_COUNT
-};
-
-static const char *const titles[COLUMN_COUNT] = {
+static const char *const titles[] = {
     "UPSTREAM", "TLS",       "CIPHER",  "CERTIFICATE", "ALPN",  "RESUMES",
     "PADS",     "KEEPALIVE", "CONNECT", "HANDSHAKE",   "QUERY",
 };
 
-enum { CELL_SIZE = 320, BASE64_SIZE = (PIN_SIZE + 2) / 3 * 4 + 1 };
+enum {
+    COLUMN_COUNT = sizeof(titles) / sizeof(*titles),
+    CELL_SIZE = 320,
+    BASE64_SIZE = (PIN_SIZE + 2) / 3 * 4 + 1
+};
 
 struct row {
+    size_t count;
     char cells[COLUMN_COUNT][CELL_SIZE];
 };
 
-static void set_cell(struct row *row, enum column column, const char *text)
+/* The next cell from the left. */
+static void add_cell(struct row *row, const char *text)
 {
-    snprintf(row->cells[column], CELL_SIZE, "%s", *text ? text : "-");
+    assert(row->count < COLUMN_COUNT);
+    char *cell = row->cells[row->count++];
+    snprintf(cell, CELL_SIZE, "%s", *text ? text : "-");
     /* A label comes from the configuration; a terminal must not obey it. */
-    for (char *at = row->cells[column]; *at; at++)
-        if ((unsigned char)*at < ' ' || *at == 0x7f)
-            *at = '?';
+    for (; *cell; cell++)
+        if ((unsigned char)*cell < ' ' || *cell == 0x7f)
+            *cell = '?';
 }
 
-static void set_time(struct row *row, enum column column, uint64_t duration_ns)
+static void add_time(struct row *row, bool is_known, uint64_t duration_ns)
 {
-    snprintf(row->cells[column], CELL_SIZE, "%.1f ms",
-             (double)duration_ns / (double)NANOSECONDS_PER_MILLISECOND);
+    char text[32] = "";
+    if (is_known)
+        snprintf(text, sizeof(text), "%.1f ms",
+                 (double)duration_ns / (double)NANOSECONDS_PER_MILLISECOND);
+    add_cell(row, text);
+}
+
+static void add_answer(struct row *row, bool is_known, bool is_yes, const char *yes)
+{
+    add_cell(row, !is_known ? "" : is_yes ? yes : "no");
 }
 
 static bool is_about_certificate(enum failure failure)
@@ -65,47 +66,29 @@ static const char *verdict(const struct probe_result *result)
     return is_about_certificate(result->failure) ? failure_text(result->failure) : "-";
 }
 
-static const char *resumption_text(enum resumption resumption)
-{
-    switch (resumption) {
-    case RESUMPTION_YES:
-        return "yes";
-    case RESUMPTION_NO:
-        return "no";
-    case RESUMPTION_FAILED:
-        return "failed";
-    case RESUMPTION_UNKNOWN:
-        return "-";
-    }
-    return "-";
-}
-
-static void fill_answer(struct row *row, const struct probe_result *result)
-{
-    set_cell(row, COLUMN_PADDING, result->has_padding ? "yes" : "no");
-    if (result->has_keepalive)
-        snprintf(row->cells[COLUMN_KEEPALIVE], CELL_SIZE, "%u.%u s", result->keepalive_100ms / 10U,
-                 result->keepalive_100ms % 10U);
-    set_time(row, COLUMN_QUERY, result->query_ns);
-}
+static const char *const resumption_texts[] = {[RESUMPTION_UNKNOWN] = "-",
+                                               [RESUMPTION_YES] = "yes",
+                                               [RESUMPTION_NO] = "no",
+                                               [RESUMPTION_FAILED] = "failed"};
 
 static void fill(struct row *row, const struct probe_result *result)
 {
-    for (size_t column = 0; column < COLUMN_COUNT; column++)
-        set_cell(row, (enum column)column, "");
-    set_cell(row, COLUMN_UPSTREAM, result->upstream);
-    set_cell(row, COLUMN_VERSION, result->version);
-    set_cell(row, COLUMN_CIPHER, result->cipher);
-    set_cell(row, COLUMN_CERTIFICATE, verdict(result));
-    set_cell(row, COLUMN_RESUMPTION, resumption_text(result->resumption));
-    if (result->is_connected)
-        set_time(row, COLUMN_CONNECT, result->connect_ns);
-    if (result->is_authenticated) {
-        set_cell(row, COLUMN_ALPN, result->has_alpn ? "dot" : "no");
-        set_time(row, COLUMN_HANDSHAKE, result->handshake_ns);
-    }
-    if (result->is_answered)
-        fill_answer(row, result);
+    char keepalive[32] = "";
+    if (result->is_answered && result->has_keepalive)
+        snprintf(keepalive, sizeof(keepalive), "%u.%u s", result->keepalive_100ms / 10U,
+                 result->keepalive_100ms % 10U);
+    row->count = 0;
+    add_cell(row, result->upstream);
+    add_cell(row, result->version);
+    add_cell(row, result->cipher);
+    add_cell(row, verdict(result));
+    add_answer(row, result->is_authenticated, result->has_alpn, "dot");
+    add_cell(row, resumption_texts[result->resumption]);
+    add_answer(row, result->is_answered, result->has_padding, "yes");
+    add_cell(row, keepalive);
+    add_time(row, result->is_connected, result->connect_ns);
+    add_time(row, result->is_authenticated, result->handshake_ns);
+    add_time(row, result->is_answered, result->query_ns);
 }
 
 static void widen(int widths[static COLUMN_COUNT], const struct row *row)
@@ -165,7 +148,7 @@ void probe_report(FILE *out, const struct probe_result *results, size_t count)
     struct row rows[CONFIG_UPSTREAMS_MAX];
     int widths[COLUMN_COUNT] = {0};
     for (size_t column = 0; column < COLUMN_COUNT; column++)
-        set_cell(&title, (enum column)column, titles[column]);
+        add_cell(&title, titles[column]);
     widen(widths, &title);
     for (size_t i = 0; i < count; i++) {
         fill(&rows[i], &results[i]);
