@@ -190,6 +190,18 @@ static bool start_failed(const char *what)
     return false;
 }
 
+static bool open_parts(const struct config *config, const struct sockets *sockets)
+{
+    if (open_admin(config) != STATUS_OK)
+        return false;
+    if (open_cache(config) != STATUS_OK)
+        return start_failed("cache (a smaller --cache-size may help)");
+    for (size_t i = 0; i < config->workers; i++)
+        if (open_worker(config, sockets, i) != STATUS_OK)
+            return start_failed("worker");
+    return true;
+}
+
 /* Opens everything and starts the workers. Says on stderr what failed. */
 static bool start(const struct config *config)
 {
@@ -197,14 +209,12 @@ static bool start(const struct config *config)
     raise_descriptor_limit();
     if (open_signals() != STATUS_OK)
         return start_failed("signals");
-    if (sockets_open(config, &sockets) != STATUS_OK || open_admin(config) != STATUS_OK)
+    if (sockets_open(config, &sockets) != STATUS_OK)
         return false;
-    if (open_cache(config) != STATUS_OK)
-        return start_failed("cache (a smaller --cache-size may help)");
-    for (size_t i = 0; i < config->workers; i++)
-        if (open_worker(config, sockets, i) != STATUS_OK)
-            return start_failed("worker");
+    const bool is_open = open_parts(config, sockets);
     sockets_release(sockets);
+    if (!is_open)
+        return false;
     if (log_open(config->log.level, config->log.format) != STATUS_OK)
         return start_failed("log");
     for (; server.started < config->workers; server.started++)
