@@ -167,7 +167,7 @@ def hasty_proxy(pki, tmp_path_factory, shared_upstream):
     """A proxy with short timeouts."""
     timeouts = {"tcp-idle": "600ms", "tcp-message": "400ms", "tcp-send": "500ms"}
     with Proxy([shared_upstream], ca=pki.ca, directory=tmp_path_factory.mktemp("hasty"),
-               config={"timeouts": timeouts}) as proxy:
+               config={"timeouts": timeouts}, lifetime=120) as proxy:
         yield proxy
 
 

@@ -144,10 +144,10 @@ class TcpClient:
 class Proxy:
     """A running proxy. Attributes: port (UDP and TCP, on `address`), admin_port, process, lines
     (all of stderr so far), config (as written to the file). It is killed after `lifetime` seconds,
-    so that no test goes on for ever."""
+    so that no test goes on for ever. `wrapper` is a command that runs the command behind it."""
 
     def __init__(self, upstreams, *, ca=None, config=None, arguments=(), environment=None,
-                 address="127.0.0.1", directory="/tmp", wait=True, lifetime=30.0):
+                 address="127.0.0.1", directory="/tmp", wait=True, lifetime=30.0, wrapper=()):
         self.address = address
         self._upstreams = [self._upstream_entry(upstream) for upstream in upstreams]
         self._extra = config or {}
@@ -156,6 +156,7 @@ class Proxy:
         self._environment = environment or {}
         self._directory = str(directory)
         self._lifetime = lifetime
+        self._wrapper = list(wrapper)
         self.lines = []
         self._stopped = False
         for _ in range(5):
@@ -189,9 +190,10 @@ class Proxy:
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
         environment.update(self._environment)
         self.lines = []
-        self.process = subprocess.Popen([binary(), "-c", path, *self._arguments],
-                                        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                        env=environment, text=True, errors="replace")
+        command = [*self._wrapper, binary(), "-c", path, *self._arguments]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE,
+                                        stdout=subprocess.DEVNULL, env=environment, text=True,
+                                        errors="replace")
         self._executioner = threading.Timer(self._lifetime, self.process.kill)
         self._executioner.daemon = True
         self._executioner.start()
