@@ -182,12 +182,14 @@ void worker_close(struct worker *worker)
     if (worker->is_started)
         pthread_join(worker->thread, NULL);
     tcp_clients_close(worker->tcp_clients);
-    resolver_abort(&worker->resolver);
+    if (worker->group) /* without it the resolver was never opened */
+        resolver_abort(&worker->resolver);
     for (size_t i = 0; i < worker->config->listener_count; i++) {
         udp_close(worker->udp[i]);
         tcp_close(worker->tcp[i]);
     }
-    resolver_close(&worker->resolver);
+    if (worker->group)
+        resolver_close(&worker->resolver);
     group_close(worker->group);
     loop_close(&worker->loop);
     free(worker);

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+/* A worker that cannot be opened: whatever is missing, what was opened is closed again and nothing
+ * else is touched. The upstream layer is this file, in place of upstream/group.c. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "upstream/upstream.h"
+#include "worker.h"
+
+static bool group_fails;
+static char group_memory;
+
+enum status group_open(const struct group_settings *settings, struct group **out)
+{
+    (void)settings;
+    if (group_fails)
+        return STATUS_FULL;
+    *out = (struct group *)(void *)&group_memory;
+    return STATUS_OK;
+}
+
+void group_close(struct group *group)
+{
+    (void)group;
+}
+
+void request_init(struct request *request, const struct question *question,
+                  struct attempts *attempts, request_done *on_done, request_late *on_late)
+{
+    (void)request, (void)question, (void)attempts, (void)on_done, (void)on_late;
+    fail_msg("nobody asks anything");
+}
+
+enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
+                           enum failure *failure)
+{
+    (void)group, (void)request, (void)scope, (void)failure;
+    return STATUS_NOT_FOUND;
+}
+
+void request_cancel(struct request *request)
+{
+    (void)request;
+}
+
+bool request_is_in_flight(const struct request *request)
+{
+    (void)request;
+    return false;
+}
+
+const char *group_upstream_label(const struct group *group, size_t index)
+{
+    (void)group, (void)index;
+    return "";
+}
+
+static void on_stopped(void)
+{
+}
+
+static void prepare(struct config *config)
+{
+    *config = (struct config){.listener_count = 1, .limits = {.queries = 4, .tcp_clients = 4}};
+    config->limits.tcp_clients_per_address = 4;
+    assert_true(address_parse("127.0.0.1:53", 0, &config->listeners[0].address) == STATUS_OK);
+}
+
+static enum status open_with(int udp_fd, int tcp_fd)
+{
+    static struct config config;
+    struct worker *worker = NULL;
+    prepare(&config);
+    struct metrics *metrics = metrics_open(1);
+    const struct worker_settings settings = {.config = &config,
+                                             .metrics = metrics,
+                                             .udp_fds = &udp_fd,
+                                             .tcp_fds = &tcp_fd,
+                                             .on_stopped = on_stopped};
+    const enum status status = worker_open(&settings, &worker);
+    worker_close(worker);
+    metrics_close(metrics);
+    return status;
+}
+
+static void I2_worker_without_upstreams_is_an_error(void **state)
+{
+    (void)state;
+    group_fails = true;
+    assert_true(open_with(-1, -1) == STATUS_FULL);
+}
+
+/* epoll takes no regular files. */
+static void I2_worker_without_a_listener_is_an_error(void **state)
+{
+    (void)state;
+    group_fails = false;
+    assert_true(open_with(open("/proc/self/exe", O_RDONLY), -1) == STATUS_SYSTEM);
+    assert_true(open_with(-1, open("/proc/self/exe", O_RDONLY)) == STATUS_SYSTEM);
+}
+
+static void worker_that_was_never_started_closes(void **state)
+{
+    (void)state;
+    group_fails = false;
+    assert_true(open_with(-1, -1) == STATUS_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(I2_worker_without_upstreams_is_an_error),
+        cmocka_unit_test(I2_worker_without_a_listener_is_an_error),
+        cmocka_unit_test(worker_that_was_never_started_closes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
