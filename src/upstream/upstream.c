@@ -177,10 +177,14 @@ void upstream_set_idle(struct upstream *upstream, uint64_t duration_ns)
     if (idle_ns == upstream->idle.duration_ns)
         return;
     upstream->idle.duration_ns = idle_ns;
-    for (struct connection *connection = next_connection(upstream, upstream->connections.next);
-         connection; connection = next_connection(upstream, connection->link.next))
-        if (connection->state == CONNECTION_READY && connection->in_flight == 0)
-            deadline_arm(&upstream->idle, &connection->deadline, upstream->group->loop->now);
+    /* All are taken out first: those of the old duration may be due after the new ones. */
+    struct list idle;
+    list_init(&idle);
+    list_append_all(&idle, &upstream->idle.armed);
+    struct list *link;
+    while ((link = list_take_first(&idle)))
+        deadline_arm(&upstream->idle, CONTAINER_OF(link, struct deadline, link),
+                     upstream->group->loop->now);
 }
 
 enum status upstream_open(struct upstream *upstream, struct group *group, size_t index,

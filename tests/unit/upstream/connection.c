@@ -339,6 +339,29 @@ static void RFC7828_keepalive_shortens_the_idle_time(void **state)
     assert_null(streams[0].stream);
 }
 
+static void RFC7828_keepalive_shortens_the_idle_time_of_all_connections(void **state)
+{
+    struct bench *bench = *state;
+    struct ask asks[3];
+    bench->config.limits.upstream_requests = 1;
+    bench->config.limits.upstream_connections = 3;
+    begin(bench);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(ask(bench, &asks[i], "x"), i);
+        make_ready(i);
+    }
+    answer_written(0, 0, RCODE_NOERROR);
+    answer_written(1, 0, RCODE_NOERROR);
+    turn(bench, 1000);
+    answer_with_keepalive(2, 0, 20);
+    turn(bench, 1999);
+    for (size_t i = 0; i < 3; i++)
+        assert_non_null(streams[i].stream);
+    turn(bench, 1);
+    for (size_t i = 0; i < 3; i++)
+        assert_null(streams[i].stream);
+}
+
 static void RFC7828_keepalive_of_zero_closes_when_all_is_answered(void **state)
 {
     struct bench *bench = *state;
@@ -411,6 +434,7 @@ int main(void)
         TEST(F2_close_with_requests_in_flight_hands_each_back_once),
         TEST(idle_connection_is_closed_after_its_time),
         TEST(RFC7828_keepalive_shortens_the_idle_time),
+        TEST(RFC7828_keepalive_shortens_the_idle_time_of_all_connections),
         TEST(RFC7828_keepalive_of_zero_closes_when_all_is_answered),
         TEST(F16_full_stream_is_overload_and_no_failure),
         TEST(E5_resumed_handshakes_are_counted_apart),
