@@ -102,6 +102,13 @@ static void on_worker_stopped(void)
     (void)written; /* it fails only when the counter is full, and then main is woken anyway */
 }
 
+static void forget_stopped(void)
+{
+    uint64_t count;
+    ssize_t length = read(server.stopped_fd, &count, sizeof(count));
+    (void)length;
+}
+
 /* A standard descriptor that the parent has closed would be taken by the first socket, and log
  * lines would go there (FAULTS J6). */
 static void reserve_standard_descriptors(void)
@@ -297,9 +304,12 @@ static int wait_for_end(void)
         log_drain();
         if (ready[0].revents & POLLIN)
             on_signal();
-        if ((ready[1].revents & POLLIN) && !server.is_draining) {
-            exit_status = EXIT_START;
-            begin_drain("a worker failed");
+        if (ready[1].revents & POLLIN) {
+            forget_stopped(); /* else poll would return at once until the last one has ended */
+            if (!server.is_draining) {
+                exit_status = EXIT_START;
+                begin_drain("a worker failed");
+            }
         }
     }
     return exit_status;

@@ -87,6 +87,18 @@ def test_F18_upstream_that_flaps_under_load_from_all_workers_costs_nothing(start
     assert proxy.metric("dnsproxy_replies_total", rcode="SERVFAIL") == 0
 
 
+def test_J2_drain_waits_for_the_last_worker_without_spinning(start_proxy, upstream):
+    upstream.on_query = lambda query: query.answer(after=0.8)
+    proxy = start_proxy(upstream, config={"workers": 4})
+    reply = proxy.ask_later("last.test")
+    upstream.wait_for(lambda: upstream.queries)
+    before = proxy.cpu_seconds()
+    proxy.process.terminate()
+    assert reply().rcode() == dns.rcode.NOERROR
+    assert proxy.cpu_seconds() - before < 0.3
+    proxy.stop()
+
+
 def test_J2_SIGTERM_while_all_workers_are_busy(start_proxy, upstream):
     upstream.on_query = lambda query: query.answer(after=0.3)
     proxy = start_proxy(upstream, config={"workers": 4, "cache": {"size": 0}})
