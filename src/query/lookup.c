@@ -33,6 +33,7 @@ struct lookup {
     uint64_t hash;
     struct attempts attempts;
     struct request requests[REQUESTS_PER_LOOKUP];
+    uint64_t begun_ns; /* when it first asked, or asked anew */
     unsigned attempt_count;
     unsigned error_answer_count;
     enum failure failure; /* the last one, and who it was about */
@@ -238,28 +239,20 @@ static void note_unanswered(struct lookup *lookup)
     }
 }
 
-void lookup_expire(struct query *query)
-{
-    struct lookup *lookup = query->lookup;
-    struct resolver *resolver = lookup->resolver;
-    uint8_t option[KEPT_ERRORS_SIZE];
-    note_unanswered(lookup);
-    const bool is_last = query->waiting.next == query->waiting.previous;
-    if (is_last) {
-        lookup_fail(lookup);
-        return;
-    }
-    const struct answer answer =
-        failure_answer(lookup, lookup->failure, lookup->failed_upstream, option);
-    query_answer(resolver, query, lookup->error_answer_count > 0 ? &lookup->kept : &answer, NULL);
-}
-
 /* --- Requests --- */
 
 static struct lookup *of_request(struct request *request)
 {
     struct attempts *attempts = request->attempts;
     return CONTAINER_OF(attempts, struct lookup, attempts);
+}
+
+static void reset_attempts(struct lookup *lookup)
+{
+    lookup->begun_ns = lookup->resolver->loop->now;
+    lookup->attempts = (struct attempts){0};
+    lookup->attempt_count = 0;
+    lookup->error_answer_count = 0;
 }
 
 /* Sends `request`, if the lookup may send one more and there is somebody to ask. */
@@ -342,6 +335,36 @@ static void on_late(struct request *request)
     }
 }
 
+/* --- Deadlines --- */
+
+/* All that was asked has had a query's whole time, but others still wait that joined later, and
+ * more may join for ever: the search begins again from nothing. */
+static void ask_anew(struct lookup *lookup)
+{
+    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
+        request_cancel(&lookup->requests[i]);
+    reset_attempts(lookup);
+    retry(lookup, &lookup->requests[0], REQUEST_ANYWHERE);
+}
+
+void lookup_expire(struct query *query)
+{
+    struct lookup *lookup = query->lookup;
+    struct resolver *resolver = lookup->resolver;
+    uint8_t option[KEPT_ERRORS_SIZE];
+    note_unanswered(lookup);
+    const bool is_last = query->waiting.next == query->waiting.previous;
+    if (is_last) {
+        lookup_fail(lookup);
+        return;
+    }
+    const struct answer answer =
+        failure_answer(lookup, lookup->failure, lookup->failed_upstream, option);
+    query_answer(resolver, query, lookup->error_answer_count > 0 ? &lookup->kept : &answer, NULL);
+    if (resolver->loop->now - lookup->begun_ns >= resolver->query_deadlines.duration_ns)
+        ask_anew(lookup);
+}
+
 /* --- Start --- */
 
 static struct lookup *lookup_new(struct resolver *resolver, const struct question *question,
@@ -353,10 +376,8 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
     lookup->resolver = resolver;
     lookup->question = *question;
     lookup->hash = hash;
-    lookup->attempts = (struct attempts){0};
-    lookup->attempt_count = 0;
-    lookup->error_answer_count = 0;
     lookup->failure = FAILURE_NONE;
+    reset_attempts(lookup);
     list_init(&lookup->queries);
     for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
         request_init(&lookup->requests[i], &lookup->question, &lookup->attempts, on_done, on_late);

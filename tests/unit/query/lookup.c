@@ -174,9 +174,42 @@ static void each_query_keeps_its_own_deadline(void **state)
     advance(bench, 1900);
     assert_int_equal(replies.count, 1);
     assert_int_equal(load_u16(replies.bytes[0]), 1);
-    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    fake_answer(1, RCODE_NOERROR, FAILURE_NONE);
     assert_int_equal(replies.count, 2);
     assert_int_equal(reply_rcode(1), RCODE_NOERROR);
+}
+
+static void lookup_that_others_keep_joining_asks_anew_at_each_deadline(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "lost");
+    fake_late(0);
+    for (uint16_t id = 2; id < 6; id++) {
+        advance(bench, 1000);
+        ask(bench, id, "lost");
+    }
+    assert_int_equal(replies.count, 1);
+    assert_int_equal(fake.cancelled, 2);
+    assert_int_equal(fake.submitted, 3);
+    assert_int_equal(fake.in_flight[2]->upstream, 0); /* as one that was never asked */
+    advance(bench, 1000);
+    assert_int_equal(replies.count, 2); /* the second query's deadline: no further search */
+    assert_int_equal(fake.submitted, 3);
+    fake_answer(2, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(replies.count, 5);
+    assert_int_equal(reply_rcode(4), RCODE_NOERROR);
+}
+
+static void lookup_that_can_ask_nobody_anew_ends(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "lost");
+    advance(bench, 1000);
+    ask(bench, 2, "lost");
+    fake.refuses = true;
+    advance(bench, 2900);
+    assert_int_equal(replies.count, 2);
+    assert_int_equal(bench->resolver->lookups.in_use, 0);
 }
 
 static void deadline_passes_on_an_error_answer(void **state)
@@ -284,6 +317,8 @@ int main(void)
         TEST(late_with_nobody_else_goes_on_waiting),
         TEST(deadline_gives_servfail_before_the_timeout_and_names_the_upstream),
         TEST(each_query_keeps_its_own_deadline),
+        TEST(lookup_that_others_keep_joining_asks_anew_at_each_deadline),
+        TEST(lookup_that_can_ask_nobody_anew_ends),
         TEST(deadline_passes_on_an_error_answer),
         TEST(H5_timeout_is_kept_for_a_moment),
         TEST(dead_path_is_not_kept),
