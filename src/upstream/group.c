@@ -2,9 +2,9 @@
 /* All upstreams of one worker, and the choice among them.
  *
  * A request goes to an upstream that is up and was not yet asked for its lookup, by the configured
- * strategy; then to one that is up a second time; when none is up, to one whose back-off is over.
- * When the back-off of all of them lasts, the answer is a failure at once: waiting would help no
- * one.
+ * strategy; then to one that is up a second time; as the last resort to one that is down, if it was
+ * left in peace for a moment. When there is none, the answer is a failure at once: waiting would
+ * help no one.
  *
  * To add a strategy: a row in `strategies`, and its name in config/.
  *
@@ -156,16 +156,14 @@ static bool all_down(const struct group *group)
     return true;
 }
 
-/* When none is up: one with a connection on its way, whose fate the request shares, or one that may
- * be tried once more. */
+/* One with a connection on its way, whose fate the request shares, or one that may be tried once
+ * more. */
 static struct upstream *choose_down(struct group *group, uint32_t excluded)
 {
-    if (!all_down(group))
-        return NULL;
     for (size_t i = 0; i < group->upstream_count; i++) {
         struct upstream *upstream = &group->upstreams[i];
         const uint64_t quiet_ns = group->loop->now - upstream->attempted_ns;
-        if (!(excluded & UINT32_C(1) << i) &&
+        if (upstream->down && !(excluded & UINT32_C(1) << i) &&
             (upstream_has_connection(upstream) || quiet_ns >= ALL_DOWN_RETRY_NS))
             return upstream;
     }
@@ -179,7 +177,7 @@ static struct upstream *choose_upstream(struct group *group, const struct reques
     struct upstream *upstream = choose_up(group, attempts->once, request->question);
     if (!upstream && scope == REQUEST_ANYWHERE)
         upstream = choose_up(group, attempts->twice, request->question);
-    if (!upstream)
+    if (!upstream && (scope == REQUEST_ANYWHERE || all_down(group)))
         upstream = choose_down(group, attempts->once);
     if (!upstream && scope == REQUEST_ANYWHERE)
         upstream = choose_down(group, attempts->twice);

@@ -770,6 +770,25 @@ def test_F18_upstream_that_dies_leaves_no_trace_while_another_is_up(start_upstre
     assert proxy.metric("dnsproxy_replies_total", rcode="SERVFAIL") == 0
 
 
+def test_F18_upstream_in_back_off_is_asked_when_no_other_is_left(start_upstream, start_proxy):
+    first_choice, second_choice = start_upstream(), start_upstream()
+    proxy = start_proxy(first_choice, second_choice, config={"strategy": "ordered"})
+    first_choice.go_down()
+    numbers = itertools.count()
+
+    def asked_with_long_back_off():
+        proxy.query(f"down{next(numbers)}.test")
+        return proxy.logs("upstream_failed", upstream=first_choice.label, failures="5")
+    eventually(asked_with_long_back_off)
+    first_choice.listen()
+    second_choice.on_query = never
+    reply = proxy.ask_later("last.test")
+    second_choice.wait_for(lambda: "last.test." in second_choice.names())
+    time.sleep(0.3)  # for so long it is left in peace after a try that failed
+    second_choice.go_down()
+    assert_right(reply(), "last.test")
+
+
 # F19: answers that are failures
 
 @pytest.mark.parametrize("label, rcode", [("servfail", dns.rcode.SERVFAIL),

@@ -248,6 +248,22 @@ static void F18_all_down_is_a_failure_at_once_and_tried_again_soon(void **state)
     assert_int_equal(bench->group->upstreams[0].failures, 0);
 }
 
+static void F18_one_that_is_down_is_the_last_resort(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    cool_down(bench, 0);
+    ask_init(&one, "x");
+    one.attempts = (struct attempts){.once = 2, .twice = 2}; /* the other lost it twice */
+    assert_true(request_submit(bench->group, &one.request, REQUEST_ELSEWHERE, &one.failure) ==
+                STATUS_NOT_FOUND);
+    assert_true(ask_again(bench, &one) == STATUS_OK);
+    assert_int_equal(one.request.upstream, 0);
+    request_cancel(&one.request);
+}
+
 static void connect_that_cannot_begin_moves_on_in_the_same_call(void **state)
 {
     struct bench *bench = *state;
@@ -291,6 +307,7 @@ int main(void)
         TEST(F4_backoff_doubles_with_jitter_up_to_its_limit),
         TEST(F4_accept_then_close_costs_two_connects_at_most),
         TEST(F18_all_down_is_a_failure_at_once_and_tried_again_soon),
+        TEST(F18_one_that_is_down_is_the_last_resort),
         TEST(connect_that_cannot_begin_moves_on_in_the_same_call),
         TEST(I1_want_of_descriptors_is_not_the_upstreams_fault),
     };
