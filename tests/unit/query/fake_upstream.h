@@ -114,7 +114,7 @@ const char *group_upstream_label(const struct group *group, size_t index)
     const struct answer answer = {
         .kind = rcode == RCODE_NOERROR ? ANSWER_POSITIVE : ANSWER_FAILURE,
         .flags = DNS_FLAG_RA,
-        .rcode = rcode,
+        .rcode = (uint16_t)rcode,
         .ttl_s = rcode == RCODE_NOERROR ? 60 : 1,
     };
     fake_end(index, &answer, failure);
