@@ -6,6 +6,10 @@ upstream.py  Upstream: a DNS-over-TLS server whose every byte a test controls, a
              everything it saw
 zone.py      what an Upstream answers by itself, computed from the name asked
 proxy.py     Proxy: the binary under test, its log, its metrics, and clients of it
+authoritative.py  Nsd and Unbound: real servers
+random_zone.py    what they serve: a zone with everything, made of a seed
+difference.py     what they say directly and through the proxy, compared
+bulk.py      thousands of questions at once
 ports.py     ports that nobody else takes
 waiting.py   eventually(): waiting for a condition instead of sleeping
 
