@@ -11,24 +11,23 @@
 #include <assert.h>
 #include <net/if.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { V4_MAPPED_BITS = 96, V4_BITS = 32, V6_BITS = 128 };
 
 static const uint8_t V4_MAPPED[V4_MAPPED_BITS / 8] = {[10] = 0xff, [11] = 0xff};
 
-/* strtoul would take signs, spaces and empty text. */
+/* strtoul alone would take signs, spaces and empty text, and numbers of any length. */
 static enum status parse_decimal(const char *text, uint32_t maximum, uint32_t *out)
 {
     const size_t length = strspn(text, "0123456789");
     if (length == 0 || length > 6 || text[length] != '\0')
         return STATUS_MALFORMED;
-    uint32_t value = 0;
-    for (size_t i = 0; i < length; i++)
-        value = value * 10 + (uint32_t)(text[i] - '0');
+    const unsigned long value = strtoul(text, NULL, 10);
     if (value > maximum)
         return STATUS_MALFORMED;
-    *out = value;
+    *out = (uint32_t)value;
     return STATUS_OK;
 }
 
@@ -143,6 +142,7 @@ socklen_t address_length(const struct address *address)
 
 uint16_t address_port(const struct address *address)
 {
+    assert(address->any.sa_family == AF_INET || address->any.sa_family == AF_INET6);
     return address->any.sa_family == AF_INET ? ntohs(address->v4.sin_port)
                                              : ntohs(address->v6.sin6_port);
 }
@@ -161,12 +161,8 @@ bool address_is_any(const struct address *address)
 {
     if (address->any.sa_family == AF_INET)
         return address->v4.sin_addr.s_addr == htonl(INADDR_ANY);
+    assert(address->any.sa_family == AF_INET6);
     return IN6_IS_ADDR_UNSPECIFIED(&address->v6.sin6_addr);
-}
-
-bool address_is_v4_mapped(const struct address *address)
-{
-    return address->any.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&address->v6.sin6_addr);
 }
 
 static void map_v4(const struct in_addr *v4, uint8_t bytes[static 16])
@@ -177,6 +173,7 @@ static void map_v4(const struct in_addr *v4, uint8_t bytes[static 16])
 
 static void address_bytes(const struct address *address, uint8_t bytes[static 16])
 {
+    assert(address->any.sa_family == AF_INET || address->any.sa_family == AF_INET6);
     if (address->any.sa_family == AF_INET)
         map_v4(&address->v4.sin_addr, bytes);
     else
@@ -238,6 +235,7 @@ enum status prefix_parse(const char *text, struct prefix *out)
 bool prefix_contains(const struct prefix *prefix, const struct address *address)
 {
     uint8_t bytes[16];
+    assert(prefix->length <= V6_BITS);
     address_bytes(address, bytes);
     /* "::/0" means every IPv6 address; that IPv4 has its place in there too is our own matter. */
     if (memcmp(bytes, V4_MAPPED, sizeof V4_MAPPED) == 0 && prefix->length < V4_MAPPED_BITS)

@@ -42,9 +42,6 @@ bool address_equal(const struct address *a, const struct address *b);
 /* The wildcard address 0.0.0.0 or ::. */
 bool address_is_any(const struct address *address);
 
-/* True for an IPv6 address in ::ffff:0:0/96. */
-bool address_is_v4_mapped(const struct address *address);
-
 /* An IPv4 prefix is kept as its IPv4-mapped IPv6 form, length + 96. */
 struct prefix {
     uint8_t bytes[16];

@@ -6,13 +6,13 @@
 #ifndef BASE_BYTES_H
 #define BASE_BYTES_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 struct reader {
-    const uint8_t *start;
     const uint8_t *position;
     const uint8_t *end;
     bool failed;
@@ -49,7 +49,8 @@ static inline void store_u32(uint8_t *bytes, uint32_t value)
 
 static inline struct reader reader_over(const uint8_t *bytes, size_t length)
 {
-    return (struct reader){.start = bytes, .position = bytes, .end = bytes + length};
+    assert(bytes || length == 0);
+    return (struct reader){.position = bytes, .end = bytes + length};
 }
 
 static inline size_t reader_left(const struct reader *reader)
@@ -69,26 +70,15 @@ static inline const uint8_t *read_bytes(struct reader *reader, size_t length)
     return bytes;
 }
 
-static inline uint8_t read_u8(struct reader *reader)
-{
-    const uint8_t *bytes = read_bytes(reader, 1);
-    return bytes ? bytes[0] : 0;
-}
-
 static inline uint16_t read_u16(struct reader *reader)
 {
     const uint8_t *bytes = read_bytes(reader, 2);
     return bytes ? load_u16(bytes) : 0;
 }
 
-static inline uint32_t read_u32(struct reader *reader)
-{
-    const uint8_t *bytes = read_bytes(reader, 4);
-    return bytes ? load_u32(bytes) : 0;
-}
-
 static inline struct writer writer_over(uint8_t *bytes, size_t size)
 {
+    assert(bytes || size == 0);
     return (struct writer){.start = bytes, .position = bytes, .end = bytes + size};
 }
 

@@ -14,7 +14,7 @@ static struct deadline *deadline_of(struct list *link)
 void deadline_queue_init(struct deadline_queue *queue, uint64_t duration_ns,
                          void (*on_expire)(struct deadline *deadline, uint64_t now))
 {
-    assert(on_expire);
+    assert(on_expire && duration_ns < DEADLINE_NEVER);
     *queue = (struct deadline_queue){.duration_ns = duration_ns, .on_expire = on_expire};
     list_init(&queue->armed);
     list_init(&queue->link);
@@ -45,6 +45,7 @@ void deadline_cancel(struct deadline *deadline)
 
 void deadline_queue_expire(struct deadline_queue *queue, uint64_t now)
 {
+    assert(now < DEADLINE_NEVER); /* that is when an empty queue is due */
     while (deadline_queue_next(queue) <= now)
         queue->on_expire(deadline_of(list_take_first(&queue->armed)), now);
 }

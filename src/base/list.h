@@ -5,6 +5,7 @@
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -33,8 +34,11 @@ static inline bool list_is_linked(const struct list *link)
     return link->next != link;
 }
 
+/* `link` is in no list: unlinked, or zeroed and never used. */
 static inline void list_append(struct list *head, struct list *link)
 {
+    assert(!link->next || !list_is_linked(link));
+    assert(head != link && head->previous->next == head);
     link->previous = head->previous;
     link->next = head;
     head->previous->next = link;
@@ -43,6 +47,7 @@ static inline void list_append(struct list *head, struct list *link)
 
 static inline void list_remove(struct list *link)
 {
+    assert(link->previous->next == link && link->next->previous == link);
     link->previous->next = link->next;
     link->next->previous = link->previous;
     list_init(link);
@@ -61,6 +66,7 @@ static inline struct list *list_take_first(struct list *head)
 /* Moves every link of `from` to the end of `to`. */
 static inline void list_append_all(struct list *to, struct list *from)
 {
+    assert(to != from);
     if (list_is_empty(from))
         return;
     from->next->previous = to->previous;

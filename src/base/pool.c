@@ -67,6 +67,7 @@ enum status pool_open(struct pool *pool, size_t object_size, size_t capacity)
 
 void *pool_take(struct pool *pool)
 {
+    assert(pool->memory && pool->in_use <= pool->touched && pool->touched <= pool->capacity);
     void *object = pool->free_objects;
     if (object) {
         unpoison(object, pool->object_size);

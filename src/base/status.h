@@ -7,15 +7,14 @@
 #define BASE_STATUS_H
 
 enum [[nodiscard]] status{
-    STATUS_OK = 0,    STATUS_AGAIN, /* would block: call again when the descriptor is ready */
-    STATUS_SHORT,                   /* the input ends before the thing it holds does */
-    STATUS_MALFORMED,               /* the input breaks the rules of its format */
-    STATUS_NO_SPACE,                /* the output does not fit where it should go */
-    STATUS_FULL,                    /* a limit that has a name is reached */
-    STATUS_NOT_FOUND,               /* there is no such thing */
-    STATUS_CLOSED,                  /* the peer has ended the conversation */
-    STATUS_INVALID,                 /* a configured value is not allowed */
-    STATUS_SYSTEM,                  /* a system call failed, errno says why */
+    STATUS_OK,        /* done, and the outputs are set */
+    STATUS_AGAIN,     /* would block: call again when the descriptor is ready */
+    STATUS_MALFORMED, /* the input breaks the rules of its format */
+    STATUS_FULL,      /* a limit that has a name is reached */
+    STATUS_NOT_FOUND, /* there is no such thing */
+    STATUS_CLOSED,    /* the peer has ended the conversation */
+    STATUS_INVALID,   /* a configured value is not allowed */
+    STATUS_SYSTEM,    /* a system call failed, errno says why */
 };
 
 /* Returns from the calling function with the status of `expression` unless it is STATUS_OK. */

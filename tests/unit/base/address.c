@@ -122,7 +122,6 @@ static void kinds_of_addresses(void **state)
     (void)state;
     const struct address v4 = parsed("192.0.2.1:5300");
     const struct address v6 = parsed("[2001:db8::1]:5301");
-    const struct address mapped = parsed("::ffff:192.0.2.1");
     const struct address any4 = parsed("0.0.0.0");
     const struct address any6 = parsed("::");
     assert_int_equal(address_length(&v4), sizeof(struct sockaddr_in));
@@ -133,9 +132,6 @@ static void kinds_of_addresses(void **state)
     assert_true(address_is_any(&any6));
     assert_false(address_is_any(&v4));
     assert_false(address_is_any(&v6));
-    assert_true(address_is_v4_mapped(&mapped));
-    assert_false(address_is_v4_mapped(&v4));
-    assert_false(address_is_v4_mapped(&v6));
 }
 
 static void what_is_no_prefix_is_malformed_and_touches_nothing(void **state)
