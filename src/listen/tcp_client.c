@@ -92,7 +92,7 @@ static bool may_take(const struct tcp_client *client)
 
 static bool has_query_to_spare(const struct resolver *resolver)
 {
-    return resolver->queries.in_use < resolver->queries.capacity;
+    return resolver->queries.in_use < resolver->config->limits.queries;
 }
 
 static void wait_for_query(struct tcp_client *client)

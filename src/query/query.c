@@ -22,7 +22,8 @@ static void give_back(struct resolver *resolver, struct query *query)
     list_remove(&query->sibling);
     deadline_cancel(&query->deadline);
     pool_give(&resolver->queries, query);
-    if (!list_is_empty(&resolver->starved))
+    const bool has_room = resolver->queries.in_use < resolver->config->limits.queries;
+    if (has_room && !list_is_empty(&resolver->starved))
         loop_defer(resolver->loop, &resolver->space, LOOP_FLUSH);
 }
 
@@ -103,9 +104,9 @@ void query_drop(struct resolver *resolver, struct query *query)
 
 static struct query *new_query(struct resolver *resolver, const struct origin *origin)
 {
+    /* Every other query waits, and of those there are limits.queries at most. */
     struct query *query = pool_take(&resolver->queries);
-    if (!query)
-        return NULL;
+    assert(query);
     query->origin = *origin;
     query->lookup = NULL;
     query->arrived_ns = resolver->loop->now;
@@ -125,8 +126,6 @@ enum status query_begin(struct resolver *resolver, const struct origin *origin,
                         const uint8_t *message, size_t length, struct query **out)
 {
     struct query *query = new_query(resolver, origin);
-    if (!query)
-        return STATUS_FULL;
     if (out)
         *out = NULL;
     enum rcode rcode = RCODE_NOERROR;
@@ -143,9 +142,13 @@ enum status query_begin(struct resolver *resolver, const struct origin *origin,
     case QUERY_ACCEPT:
         break;
     }
-    if (resolve_query(resolver, query) && out)
+    bool waits;
+    const enum status status = resolve_query(resolver, query, &waits);
+    if (status != STATUS_OK)
+        query_drop(resolver, query);
+    else if (waits && out)
         *out = query;
-    return STATUS_OK;
+    return status;
 }
 
 /* --- The resolver --- */
@@ -186,7 +189,7 @@ enum status resolver_open(struct resolver *resolver)
                         config->timeouts.query_ns -
                             config->timeouts.query_ns / QUERY_MARGIN_DIVISOR,
                         on_query_deadline);
-    TRY(pool_open(&resolver->queries, sizeof(struct query), config->limits.queries));
+    TRY(pool_open(&resolver->queries, sizeof(struct query), config->limits.queries + 1));
     TRY(lookups_open(resolver));
     loop_add_queue(resolver->loop, &resolver->query_deadlines);
     return STATUS_OK;

@@ -64,7 +64,7 @@ struct resolver {
     struct metrics *metrics;
     struct cache *cache; /* NULL: turned off */
     struct group *group;
-    struct pool queries;
+    struct pool queries; /* limits.queries that may wait, and the one in hand */
     struct pool lookups;
     struct deadline_queue query_deadlines;
     struct siphash_key key;
@@ -91,9 +91,9 @@ void resolver_close(struct resolver *resolver);
 void resolver_abort(struct resolver *resolver);
 
 /* Takes one message of a client from the bytes to its reply, or to a lookup that it waits for. A
- * message that deserves no reply is counted and forgotten. STATUS_FULL: limits.queries is reached
- * and nothing was done. On STATUS_OK, `*out` (may be NULL) is the query when it is still waiting,
- * else NULL. */
+ * message that deserves no reply is counted and forgotten. STATUS_FULL: it would have to wait, as
+ * limits.queries do already, and was dropped. On STATUS_OK, `*out` (may be NULL) is the query when
+ * it is still waiting, else NULL. */
 enum status query_begin(struct resolver *resolver, const struct origin *origin,
                         const uint8_t *message, size_t length, struct query **out);
 
@@ -107,8 +107,8 @@ void query_drop(struct resolver *resolver, struct query *query);
 /* Calls `starved->on_space` once when a query can be begun again. */
 void resolver_wait_for_space(struct resolver *resolver, struct starved *starved);
 
-/* resolve.c: the way of an accepted query through policy, cache and lookup. True when the query
- * waits, false when it has ended. */
-bool resolve_query(struct resolver *resolver, struct query *query);
+/* resolve.c: the way of an accepted query through policy, cache and lookup. On STATUS_OK `*waits`
+ * says whether it waits or has ended. STATUS_FULL: it would have to wait, and nothing was done. */
+enum status resolve_query(struct resolver *resolver, struct query *query, bool *waits);
 
 #endif

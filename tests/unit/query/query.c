@@ -117,6 +117,9 @@ static void full_pool_is_told_and_its_end_too(void **state)
     for (uint16_t id = 0; id < 8; id++)
         assert_non_null(ask(bench, id, "full"));
     assert_true(ask_over(bench, &datagrams, 9, "more", TYPE_A, NULL) == STATUS_FULL);
+    assert_int_equal(bench->resolver->queries.in_use, 8);
+    assert_true(ask_over(bench, &datagrams, 10, "local", TYPE_ANY, NULL) == STATUS_OK);
+    assert_int_equal(replies.count, 1); /* FAULTS I4: what need not wait is answered */
     struct waiter waiter = {.starved.on_space = on_space, .bench = bench};
     list_init(&waiter.starved.link);
     resolver_wait_for_space(bench->resolver, &waiter.starved);
