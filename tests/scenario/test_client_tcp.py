@@ -12,7 +12,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from support import zone
+from support import ports, zone
 from support.proxy import Proxy, make_query
 from support.upstream import KEEPALIVE, fast_address, fast_answer
 from support.waiting import eventually
@@ -66,18 +66,6 @@ def assert_at_rest(proxy):
     """No client, no query and no lookup is left."""
     for gauge in ("tcp_clients", "queries_in_flight", "lookups_in_flight", "upstream_in_flight"):
         eventually(lambda name=gauge: proxy.metric(f"dnsproxy_{name}") == 0)
-
-
-CLOSE_WAIT = "08"
-
-
-def connections_of(port):
-    """[(state, octets to be sent or acknowledged)] of the proxy's side of its TCP connections, as
-    the kernel has it."""
-    with open("/proc/net/tcp", encoding="ascii") as file:
-        rows = [line.split() for line in file.readlines()[1:]]
-    return [(row[3], int(row[4].split(":")[0], 16)) for row in rows
-            if int(row[1].split(":")[1], 16) == port and row[3] != "0A"]
 
 
 # Messages and segments
@@ -251,7 +239,7 @@ def test_B4_client_that_never_reads(start_proxy, upstream):
             sent = fill(sock, query * 500)
             assert sent < 10_000 * len(query), "it was read to the end"
         assert proxy.metric("dnsproxy_tcp_clients") == 5
-        assert max(unsent for _, unsent in connections_of(proxy.port)) < 256 << 10
+        assert max(unsent for _, unsent in ports.connections(proxy.port)) < 256 << 10
         assert proxy.memory_bytes() - before < 8 << 20
         times = []
         for _ in range(200):
@@ -367,7 +355,7 @@ def test_B8_half_closed_client_gets_its_answers_then_the_end(shared_proxy, count
         assert len(receive_all(client, count)) == count
         assert client.receive_raw() is None
     assert_at_rest(shared_proxy)
-    eventually(lambda: CLOSE_WAIT not in dict(connections_of(shared_proxy.port)))
+    eventually(lambda: ports.CLOSE_WAIT not in dict(ports.connections(shared_proxy.port)))
 
 
 # Limits

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports for listeners that must be named before they are bound.
+"""Ports for listeners that must be named before they are bound, and who is connected to one.
 
-They lie below the range from which the kernel takes the ports of outgoing connections, and each
+The ports lie below the range from which the kernel takes the ports of outgoing connections, and each
 process of a parallel test run has a range of its own; one that is taken all the same is left out.
 """
 
@@ -46,3 +46,16 @@ def free_port(address="127.0.0.1"):
         if _is_free(port, address):
             return port
     raise RuntimeError("no free port")
+
+
+CLOSE_WAIT = "08"
+_LISTEN = "0A"
+
+
+def connections(port):
+    """[(state, octets to be sent or acknowledged)] of the TCP connections (IPv4) whose own port is
+    that one and which a process has open, as the kernel has them."""
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        rows = [line.split() for line in file.readlines()[1:]]
+    return [(row[3], int(row[4].split(":")[0], 16)) for row in rows
+            if int(row[1].split(":")[1], 16) == port and row[3] != _LISTEN and row[9] != "0"]

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens when something runs out: descriptors, queries, patience of the admin server."""
+
+import contextlib
+import os
+import re
+import resource
+import select
+import socket
+import time
+
+import dns.message
+import dns.rcode
+import pytest
+
+from support import ports, zone
+from support.proxy import extended_errors, make_query
+from support.upstream import fast_answer, never
+from support.waiting import eventually
+from test_client_udp import BAD
+
+
+def used_seconds(proxy):
+    """Processor time of the process so far."""
+    with open(f"/proc/{proxy.process.pid}/stat", encoding="ascii") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def descriptors(proxy):
+    return [int(name) for name in os.listdir(f"/proc/{proxy.process.pid}/fd")]
+
+
+# I1: descriptors
+
+@contextlib.contextmanager
+def no_descriptors(proxy):
+    """The process may open none beyond those it has."""
+    eventually(lambda: not ports.connections(proxy.admin_port), timeout=6)
+    before = resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE)
+    # The lowest free number is the first it would get.
+    have = set(descriptors(proxy))
+    limit = next(number for number in range(len(have) + 1) if number not in have)
+    resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_I1_no_descriptors_for_clients(proxy):
+    proxy.query("warm.test")
+    with contextlib.ExitStack() as stack:
+        live = stack.enter_context(proxy.tcp())
+        live.send(make_query("live.test"))
+        assert live.receive().rcode() == dns.rcode.NOERROR
+        with no_descriptors(proxy):
+            waiting = [stack.enter_context(proxy.tcp()) for _ in range(20)]
+            for number, client in enumerate(waiting):
+                client.send(make_query(f"waiting{number}.test"))
+            proxy.wait_for_log("accept_failed")
+            started, processor = time.monotonic(), used_seconds(proxy)
+            number = 0
+            while time.monotonic() - started < 1.2:  # accept is tried again twice in this time
+                number += 1
+                assert proxy.query(f"udp{number % 10}.test").rcode() == dns.rcode.NOERROR
+                live.send(make_query(f"tcp{number % 10}.test"))
+                assert live.receive().rcode() == dns.rcode.NOERROR
+                select.select([], [], [], 0.05)
+            assert used_seconds(proxy) - processor < 0.6, "it spins"
+            assert not select.select([waiting[0].socket], [], [], 0)[0]
+            assert len(proxy.logs("accept_failed")) == 1, "not more than one line in 10 s"
+        for client in waiting:
+            assert client.receive().rcode() == dns.rcode.NOERROR
+    failed = proxy.metric("dnsproxy_tcp_connections_total", result="failed")
+    assert 1 <= failed <= 10
+
+
+def test_I1_no_descriptors_for_upstreams(proxy):
+    with no_descriptors(proxy):
+        started = time.monotonic()
+        reply = proxy.query("no-descriptor.test", timeout=5)
+        assert reply.rcode() == dns.rcode.SERVFAIL
+        assert extended_errors(reply)
+        assert time.monotonic() - started < 4.5
+    names = (f"again{number}.test" for number in range(10_000))
+    eventually(lambda: proxy.query(next(names)).rcode() == dns.rcode.NOERROR, timeout=3)
+
+
+def test_I1_descriptors_come_back(proxy):
+    proxy.query("warm.test")
+    before = len(descriptors(proxy))
+    for _ in range(5):
+        with contextlib.ExitStack() as stack:
+            for number in range(50):
+                client = stack.enter_context(proxy.tcp())
+                client.send(make_query(f"many{number}.test"))
+                if number % 3:
+                    assert client.receive().rcode() == dns.rcode.NOERROR
+                elif number % 2:
+                    client.reset()
+    eventually(lambda: len(descriptors(proxy)) == before)
+    assert proxy.metric("dnsproxy_tcp_clients") == 0
+
+
+# limits.queries
+
+@pytest.fixture
+def full_proxy(start_proxy, upstream):
+    """Ten queries are all it can keep, and they are kept: `held` has them at the upstream."""
+    proxy = start_proxy(upstream, config={"limits": {"queries": 10}, "timeouts": {"query": "20s"}})
+    proxy.query("cached.test")
+    held = proxy.held = []
+    upstream.on_query = held.append
+    sock = proxy.filler = proxy.udp()
+    for number in range(10):
+        sock.send(make_query(f"{number:04}.test").to_wire())
+    upstream.wait_for(lambda: len(held) == 10)
+    with sock:
+        yield proxy
+
+
+def release(proxy, upstream):
+    upstream.on_query = fast_answer
+    for query in proxy.held:
+        fast_answer(query)
+
+
+def test_limit_of_queries_drops_udp(full_proxy, upstream):
+    with full_proxy.udp() as sock:
+        for number in range(30):
+            sock.send(make_query(f"dropped{number}.test").to_wire())
+        full_proxy.wait_for_metric("dnsproxy_dropped_total", at_least=30, reason="full")
+        assert full_proxy.metric("dnsproxy_queries_in_flight") == 10
+        release(full_proxy, upstream)
+        for _ in range(10):
+            assert dns.message.from_wire(full_proxy.filler.recv(4096)).answer
+        sock.send(make_query("0042.test").to_wire())
+        assert dns.message.from_wire(sock.recv(4096)).question[0].name.to_text() == "0042.test."
+    assert upstream.names()[-1] == "0042.test."
+
+
+def test_limit_of_queries_makes_tcp_wait(full_proxy, upstream):
+    with full_proxy.tcp() as client, full_proxy.tcp() as other:
+        for asking, name in ((client, "0011.test"), (other, "0012.test")):
+            asking.send(make_query(name))
+        full_proxy.wait_for_metric("dnsproxy_tcp_clients", at_least=2)
+        assert len(full_proxy.held) == 10
+        release(full_proxy, upstream)
+        assert client.receive().question[0].name.to_text() == "0011.test."
+        assert other.receive().question[0].name.to_text() == "0012.test."
+    assert full_proxy.metric("dnsproxy_dropped_total", reason="full") == 0
+
+
+def test_I4_hits_are_answered_while_no_more_can_be_asked(full_proxy, upstream):
+    for _ in range(20):
+        reply = full_proxy.query("cached.test", timeout=2)
+        assert reply.answer[0][0].address == zone.address("cached.test")
+    assert full_proxy.query("cached.test", "ANY").rcode() == dns.rcode.NOERROR
+    assert full_proxy.metric("dnsproxy_dropped_total", reason="full") == 0
+    release(full_proxy, upstream)
+
+
+def test_I4_flood_of_names_while_upstreams_are_silent(start_proxy, upstream):
+    proxy = start_proxy(upstream, config={"limits": {"queries": 100},
+                                          "timeouts": {"query": "1s", "request": "500ms"}},
+                        environment={"ASAN_OPTIONS": "quarantine_size_mb=1"})
+    proxy.query("cached.test")
+    upstream.on_query = never
+    before = proxy.memory_bytes()
+    times = []
+    with proxy.udp() as flood:
+        flood.setblocking(False)
+        for turn in range(60):
+            for number in range(50):
+                flood.send(make_query(f"random{turn}-{number}.test").to_wire())
+            started = time.monotonic()
+            assert proxy.query("cached.test", timeout=2).answer
+            times.append(time.monotonic() - started)
+            assert proxy.metric("dnsproxy_queries_in_flight") <= 100
+    assert sorted(times)[-2] < 0.2
+    assert proxy.memory_bytes() - before < 8 << 20
+    upstream.on_query = fast_answer
+    eventually(lambda: proxy.metric("dnsproxy_queries_in_flight") == 0)
+    names = (f"{number:04}.back.test" for number in range(10_000))
+    eventually(lambda: proxy.query(next(names)).rcode() == dns.rcode.NOERROR)
+
+
+def test_A6_A11_flood_of_bad_datagrams(start_proxy, upstream):
+    proxy = start_proxy(upstream)
+    wires = [wire for _, wire in BAD.values()] + [b"", b"\0" * 11, os.urandom(600)]
+    with proxy.udp() as sock:
+        for turn in range(100):
+            for wire in wires:
+                sock.send(wire)
+            if turn == 20:
+                before = proxy.memory_bytes()
+    reply = proxy.query("after.test")
+    assert reply.answer[0][0].address == zone.address("after.test")
+    assert proxy.memory_bytes() - before < 4 << 20
+    assert proxy.metric("dnsproxy_queries_in_flight") == 0
+    assert upstream.names() == ["after.test."]
+
+
+# I7: the admin server
+
+_HELP = re.compile(r"# HELP ([a-z_]+) \S.*")
+_TYPE = re.compile(r"# TYPE ([a-z_]+) (counter|gauge|histogram)")
+_SAMPLE = re.compile(r'([a-z_]+)(\{[a-z]+="[^"\\\n]*"(,[a-z]+="[^"\\\n]*")*\})? (\S+)')
+
+
+def test_I7_exposition_is_valid(shared_proxy):
+    shared_proxy.query("metrics.test")
+    text = shared_proxy.admin("/metrics")[1]
+    assert text.endswith("\n")
+    kinds, seen, family = {}, set(), None
+    for line in text.splitlines():
+        if helped := _HELP.fullmatch(line):
+            family = helped[1]
+            assert family not in kinds, "a family in two places"
+        elif typed := _TYPE.fullmatch(line):
+            assert typed[1] == family
+            kinds[family] = typed[2]
+        else:
+            sample = _SAMPLE.fullmatch(line)
+            assert sample, line
+            name = re.sub("_(bucket|sum|count)$", "", sample[1])
+            assert family in (sample[1], name) and family in kinds, line
+            assert (sample[1], sample[2]) not in seen, "twice: " + line
+            seen.add((sample[1], sample[2]))
+            float(sample[4])
+            if kinds[family] == "counter":
+                assert family.endswith("_total") or family.startswith("process_"), line
+
+
+def test_I7_names_and_addresses_of_clients_are_no_labels(shared_proxy):
+    for name in ('evil"} 1\n.test', "secret.test", "nx.secret.test"):
+        shared_proxy.query(name.replace("\n", "\\010"))
+    text = shared_proxy.admin("/metrics")[1]
+    for part in ("evil", "secret", 'client="', 'name="'):
+        assert part not in text
+
+
+def test_I7_clients_of_admin_do_not_disturb_queries(proxy):
+    with contextlib.ExitStack() as stack:
+        for number in range(100):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.admin_port)))
+            if number < 30:
+                sock.sendall(b"GET /metrics HT"[:number % 15])
+        for number in range(50):
+            started = time.monotonic()
+            assert proxy.query(f"busy{number}.test").rcode() == dns.rcode.NOERROR
+            assert time.monotonic() - started < 1
+    eventually(lambda: proxy.admin("/ready")[0] == 200)
+
+
+@pytest.mark.parametrize("request_text", [
+    b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    b"POST /ready HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999\r\n\r\n",
+    b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 5_000 + b"\r\n",
+    b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(200) + b"\r\n\r\n",
+], ids=["negative-length", "huge-length", "long-path", "many-headers", "other-file", "tls"])
+def test_I7_hostile_requests(shared_proxy, request_text):
+    with socket.create_connection(("127.0.0.1", shared_proxy.admin_port), 6) as sock:
+        reply = b""
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(request_text)
+            while data := sock.recv(65536):
+                reply += data
+    assert not reply or re.match(rb"HTTP/1.[01] 4\d\d ", reply), reply[:100]
+    assert b"root:" not in reply
+    assert b"access-control-allow-origin" not in reply.lower()
+    assert shared_proxy.admin("/health")[0] == 200
+
+
+def test_I7_admin_can_be_off(start_proxy, upstream):
+    proxy = start_proxy(upstream, arguments=["--admin", "off"], wait=False)
+    proxy.wait_for_log("started")
+    assert proxy.query("off.test").rcode() == dns.rcode.NOERROR
+    assert proxy.admin("/health") == (0, "")
