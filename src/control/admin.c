@@ -180,9 +180,12 @@ static void shut_down_expired(struct admin *admin, uint64_t now)
     }
 }
 
+/* The room is looked at once: libmicrohttpd 1.0 tells of a connection only when it runs next, 0.9
+ * at once. */
 static void accept_waiting(struct admin *admin, uint64_t now)
 {
-    while (admin->connection_count < CONNECTIONS_MAX && now >= admin->accept_after_ns) {
+    size_t room = CONNECTIONS_MAX - admin->connection_count;
+    for (; room > 0 && now >= admin->accept_after_ns; room--) {
         int fd;
         struct address client;
         const enum status status = socket_accept(admin->listen_fd, &fd, &client);
