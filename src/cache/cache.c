@@ -33,8 +33,6 @@ enum {
     KEY_FLAG_CD = 2,
 };
 
-static const uint64_t second_ns = UINT64_C(1000000000);
-
 struct cache {
     struct cache_limits limits;
     struct siphash_key hash_key; /* of this process: nobody can choose names that collide (I9) */
@@ -166,7 +164,8 @@ static void copy_out(const struct entry *entry, uint64_t now, uint8_t *body, str
 {
     const uint8_t *kept = entry->bytes + entry->key_length + (size_t)entry->ttl_count * 2;
     const uint64_t age_ns = now > entry->stored_ns ? now - entry->stored_ns : 0;
-    const uint32_t age_s = (uint32_t)((age_ns + second_ns - 1) / second_ns);
+    const uint32_t age_s =
+        (uint32_t)((age_ns + NANOSECONDS_PER_SECOND - 1) / NANOSECONDS_PER_SECOND);
     memcpy(body, kept, (size_t)entry->body_length + entry->extended_errors_length);
     age_ttls(entry, age_s, body);
     *out = (struct answer){
@@ -211,12 +210,6 @@ static uint32_t smaller(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* RFC 2181 8: a TTL with the top bit set is 0. */
-static uint32_t sane_ttl(uint32_t ttl_s)
-{
-    return ttl_s > INT32_MAX ? 0 : ttl_s;
-}
-
 /* The configured minimum, which never makes an answer of 0 one that is kept. */
 static uint32_t raised_ttl(const struct cache *cache, const struct answer *answer, uint32_t ttl_s)
 {
@@ -228,7 +221,7 @@ static uint32_t raised_ttl(const struct cache *cache, const struct answer *answe
 static uint32_t lifetime_for(const struct cache *cache, const struct answer *answer,
                              const struct entry *old, uint64_t now)
 {
-    uint32_t ttl_s = raised_ttl(cache, answer, sane_ttl(answer->ttl_s));
+    uint32_t ttl_s = raised_ttl(cache, answer, ttl_meant(answer->ttl_s));
     if (answer->kind == ANSWER_NEGATIVE)
         ttl_s = smaller(ttl_s, cache->limits.negative_ttl_max_s);
     if (answer_is_failure(answer->kind) && ttl_s > 0) {
@@ -249,7 +242,7 @@ static void bound_ttls(const struct cache *cache, const struct answer *answer, u
 {
     for (uint32_t i = 0; i < answer->ttl_count; i++) {
         uint8_t *field = body + answer->ttl_offsets[i];
-        const uint32_t ttl_s = raised_ttl(cache, answer, sane_ttl(load_u32(field)));
+        const uint32_t ttl_s = raised_ttl(cache, answer, ttl_meant(load_u32(field)));
         store_u32(field, smaller(ttl_s, lifetime_s));
     }
 }

@@ -76,7 +76,7 @@ static bool entry_is_spent(const struct entry *entry, uint64_t now)
 {
     const uint64_t grace_s = entry->kind == ANSWER_FAILURE ? FAILURE_LIFETIME_MAX_S : 0;
     return entry_is_expired(entry, now) &&
-           now - entry->stored_ns >= (entry->lifetime_s + grace_s) * UINT64_C(1000000000);
+           now - entry->stored_ns >= (entry->lifetime_s + grace_s) * NANOSECONDS_PER_SECOND;
 }
 
 /* ---- Ring ---- */

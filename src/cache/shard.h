@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/deadline.h"
 #include "cache/cache.h"
 
 /* What an answer is found by: type, class, DO and CD, then the name; compared as a whole. */
@@ -100,7 +101,7 @@ uint64_t shard_bytes(const struct shard *shard);
 static inline bool entry_is_expired(const struct entry *entry, uint64_t now)
 {
     const uint64_t age_ns = now > entry->stored_ns ? now - entry->stored_ns : 0;
-    return age_ns >= entry->lifetime_s * UINT64_C(1000000000);
+    return age_ns >= entry->lifetime_s * NANOSECONDS_PER_SECOND;
 }
 
 /* For tests: only these bits of every hash are used, so that keys collide (FAULTS H1). */

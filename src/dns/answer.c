@@ -5,14 +5,15 @@
  * Thread: any.   Owner: nothing; the answer borrows the message and the scratch.
  * RFC:    1035 4.1, 2181 8 (TTL), 2308 2 and 5 (negative answers), 3597 (unknown types are opaque),
  *         6891, 7828 3.2.2, 8914, 9267, 9520. */
+#include <assert.h>
+
 #include "base/bytes.h"
 #include "dns/message.h"
 #include "dns/name.h"
 
 enum {
-    RECORD_FIXED = 10, /* TYPE, CLASS, TTL and RDLENGTH */
-    OPTION_FIXED = 4,  /* an option's code and length */
-    TTL_MAX = 0x7fffffff,
+    RECORD_FIXED = 10,  /* TYPE, CLASS, TTL and RDLENGTH */
+    OPTION_FIXED = 4,   /* an option's code and length */
     FAILURE_TTL_S = 1,  /* RFC 9520 3.2 */
     CHAIN_MAX = 16,     /* CNAMEs that are followed; a longer chain is not kept */
     SOA_MINIMUM = 4,    /* octets, the last of the RDATA */
@@ -44,12 +45,11 @@ struct check {
     struct answer answer;
 };
 
-/* The RDATA of the types that hold names: octets, then character strings, then names, then octets
- * to the very end. Types without a row are opaque (RFC 3597). SVCB and HTTPS too: their names are
- * never compressed (RFC 9460 2.2). */
+/* The RDATA of the types that hold names: octets, then character strings, then names, then octets.
+ * What has no row may hold anything (RFC 3597). SVCB and HTTPS too: their names are never
+ * compressed (RFC 9460 2.2). */
 struct rdata_layout {
-    bool known;
-    bool open_end; /* anything may follow the names */
+    bool exact; /* nothing may follow */
     uint8_t before;
     uint8_t strings;
     uint8_t names;
@@ -57,48 +57,46 @@ struct rdata_layout {
 };
 
 static const struct rdata_layout rdata_layouts[] = {
-    [TYPE_A] = {.known = true, .before = 4},
-    [TYPE_NS] = {.known = true, .names = 1},
-    [TYPE_MD] = {.known = true, .names = 1},
-    [TYPE_MF] = {.known = true, .names = 1},
-    [TYPE_CNAME] = {.known = true, .names = 1},
-    [TYPE_SOA] = {.known = true, .names = 2, .after = 20},
-    [TYPE_MB] = {.known = true, .names = 1},
-    [TYPE_MG] = {.known = true, .names = 1},
-    [TYPE_MR] = {.known = true, .names = 1},
-    [TYPE_PTR] = {.known = true, .names = 1},
-    [TYPE_MINFO] = {.known = true, .names = 2},
-    [TYPE_MX] = {.known = true, .before = 2, .names = 1},
-    [TYPE_RP] = {.known = true, .names = 2},
-    [TYPE_AFSDB] = {.known = true, .before = 2, .names = 1},
-    [TYPE_RT] = {.known = true, .before = 2, .names = 1},
-    [TYPE_SIG] = {.known = true, .before = 18, .names = 1, .open_end = true},
-    [TYPE_PX] = {.known = true, .before = 2, .names = 2},
-    [TYPE_AAAA] = {.known = true, .before = 16},
-    [TYPE_NXT] = {.known = true, .names = 1, .open_end = true},
-    [TYPE_SRV] = {.known = true, .before = 6, .names = 1},
-    [TYPE_NAPTR] = {.known = true, .before = 4, .strings = 3, .names = 1},
-    [TYPE_KX] = {.known = true, .before = 2, .names = 1},
-    [TYPE_DNAME] = {.known = true, .names = 1},
-    [TYPE_RRSIG] = {.known = true, .before = 18, .names = 1, .open_end = true},
+    [TYPE_A] = {.exact = true, .before = 4},
+    [TYPE_NS] = {.exact = true, .names = 1},
+    [TYPE_MD] = {.exact = true, .names = 1},
+    [TYPE_MF] = {.exact = true, .names = 1},
+    [TYPE_CNAME] = {.exact = true, .names = 1},
+    [TYPE_SOA] = {.exact = true, .names = 2, .after = 20},
+    [TYPE_MB] = {.exact = true, .names = 1},
+    [TYPE_MG] = {.exact = true, .names = 1},
+    [TYPE_MR] = {.exact = true, .names = 1},
+    [TYPE_PTR] = {.exact = true, .names = 1},
+    [TYPE_MINFO] = {.exact = true, .names = 2},
+    [TYPE_MX] = {.exact = true, .before = 2, .names = 1},
+    [TYPE_RP] = {.exact = true, .names = 2},
+    [TYPE_AFSDB] = {.exact = true, .before = 2, .names = 1},
+    [TYPE_RT] = {.exact = true, .before = 2, .names = 1},
+    [TYPE_SIG] = {.before = 18, .names = 1},
+    [TYPE_PX] = {.exact = true, .before = 2, .names = 2},
+    [TYPE_AAAA] = {.exact = true, .before = 16},
+    [TYPE_NXT] = {.names = 1},
+    [TYPE_SRV] = {.exact = true, .before = 6, .names = 1},
+    [TYPE_NAPTR] = {.exact = true, .before = 4, .strings = 3, .names = 1},
+    [TYPE_KX] = {.exact = true, .before = 2, .names = 1},
+    [TYPE_DNAME] = {.exact = true, .names = 1},
+    [TYPE_RRSIG] = {.before = 18, .names = 1},
 };
 
 static const struct rdata_layout *layout_of(const struct record *record)
 {
-    if (record->type >= sizeof rdata_layouts / sizeof rdata_layouts[0])
-        return NULL;
+    static const struct rdata_layout opaque = {0};
     const bool is_address = record->type == TYPE_A || record->type == TYPE_AAAA;
     if (is_address && record->class != CLASS_IN) /* RFC 3597 4: addresses of other classes differ */
-        return NULL;
-    const struct rdata_layout *layout = &rdata_layouts[record->type];
-    return layout->known ? layout : NULL;
+        return &opaque;
+    if (record->type >= sizeof rdata_layouts / sizeof rdata_layouts[0])
+        return &opaque;
+    return &rdata_layouts[record->type];
 }
 
 static enum status check_rdata(struct check *check, const struct record *record)
 {
     const struct rdata_layout *layout = layout_of(record);
-    if (layout == NULL)
-        return STATUS_OK;
     size_t position = record->data + layout->before;
     for (unsigned i = 0; i < layout->strings; i++) {
         if (position >= record->end)
@@ -108,7 +106,7 @@ static enum status check_rdata(struct check *check, const struct record *record)
     for (unsigned i = 0; i < layout->names; i++)
         TRY(name_check(&check->names, &position, record->end));
     position += layout->after;
-    const bool fits = layout->open_end ? position <= record->end : position == record->end;
+    const bool fits = layout->exact ? position == record->end : position <= record->end;
     return fits ? STATUS_OK : STATUS_MALFORMED;
 }
 
@@ -121,15 +119,10 @@ static void read_record_fixed(const uint8_t *bytes, size_t fixed, struct record 
     record->end = record->data + load_u16(bytes + fixed + 8);
 }
 
-/* RFC 2181 8: a TTL with the top bit set is 0. */
-static uint32_t sane_ttl(uint32_t ttl)
-{
-    return ttl > TTL_MAX ? 0 : ttl;
-}
-
 static void keep_extended_error(struct check *check, const uint8_t *option, size_t length)
 {
     struct answer *answer = &check->answer;
+    assert(answer->extended_errors_length <= ANSWER_EXTENDED_ERRORS_MAX);
     if (length < OPTION_FIXED + EDE_LENGTH_MIN ||
         length > ANSWER_EXTENDED_ERRORS_MAX - (size_t)answer->extended_errors_length)
         return;
@@ -193,10 +186,11 @@ static void keep_record(struct check *check, const struct record *record, enum s
     if (check->has_opt)
         return;
     struct answer *answer = &check->answer;
+    assert(answer->ttl_count < ANSWER_TTLS_MAX);
     const size_t ttl_offset = record->data - RECORD_FIXED + 4 - check->body;
     check->scratch->ttl_offsets[answer->ttl_count++] = (uint16_t)ttl_offset;
     check->body_end = record->end;
-    const uint32_t ttl = sane_ttl(record->ttl);
+    const uint32_t ttl = ttl_meant(record->ttl);
     if (ttl < check->ttl_s)
         check->ttl_s = ttl;
     if (section == SECTION_ADDITIONAL)
@@ -204,7 +198,7 @@ static void keep_record(struct check *check, const struct record *record, enum s
     if (section != SECTION_AUTHORITY || record->type != TYPE_SOA)
         return;
     const uint8_t *minimum = check->names.bytes + record->end - SOA_MINIMUM;
-    const uint32_t minimum_s = sane_ttl(load_u32(minimum));
+    const uint32_t minimum_s = ttl_meant(load_u32(minimum));
     if (!check->has_soa || minimum_s < check->soa_minimum_s)
         check->soa_minimum_s = minimum_s;
     check->has_soa = true;
@@ -330,6 +324,7 @@ static uint32_t ttl_of(const struct check *check)
 static void finish(struct check *check, const struct question *question)
 {
     struct answer *answer = &check->answer;
+    assert(check->body <= check->body_end && check->body_end <= check->names.length);
     answer->body = check->names.bytes + check->body;
     answer->body_length = (uint16_t)(check->body_end - check->body);
     answer->ttl_offsets = check->scratch->ttl_offsets;
@@ -360,6 +355,7 @@ enum status message_check_answer(const uint8_t *bytes, size_t length,
                                  const struct question *question, struct answer_scratch *scratch,
                                  struct answer *out)
 {
+    assert(bytes && scratch && question->name_length > 0);
     if (length < DNS_HEADER_SIZE || length > DNS_MESSAGE_MAX)
         return STATUS_MALFORMED;
     const uint16_t flags = load_u16(bytes + 2);
@@ -372,7 +368,7 @@ enum status message_check_answer(const uint8_t *bytes, size_t length,
         .position = DNS_HEADER_SIZE,
         .body = body,
         .body_end = body,
-        .ttl_s = TTL_MAX,
+        .ttl_s = DNS_TTL_MAX,
         .scratch = scratch,
         .answer = {.flags = flags & (DNS_FLAG_AA | DNS_FLAG_TC | DNS_FLAG_RA | DNS_FLAG_AD),
                    .rcode = flags & DNS_RCODE_MASK},

@@ -6,9 +6,9 @@
 enum {
     DNS_HEADER_SIZE = 12,
     DNS_MESSAGE_MAX = 65535,
+    DNS_TTL_MAX = 0x7fffffff,
     DNS_NAME_MAX = 255, /* octets on the wire, root label included (RFC 1035 3.1) */
     DNS_LABEL_MAX = 63,
-    DNS_LABELS_MAX = 128,      /* 127 labels of one octet and the root fill a name */
     DNS_QUESTION_TAIL = 4,     /* QTYPE and QCLASS */
     DNS_UDP_DEFAULT = 512,     /* RFC 1035 4.2.1 */
     DNS_UDP_ADVERTISED = 1232, /* RFC 9715 */
@@ -44,7 +44,10 @@ enum rcode {
     RCODE_BADCOOKIE = 23,
 };
 
-enum dns_class { CLASS_IN = 1, CLASS_CH = 3, CLASS_NONE = 254, CLASS_ANY = 255 };
+enum dns_class {
+    CLASS_IN = 1,
+    CLASS_CH = 3,
+};
 
 enum dns_type {
     TYPE_A = 1,
@@ -96,12 +99,9 @@ enum edns_option {
 enum extended_error_code {
     EDE_OTHER = 0,
     EDE_CACHED_ERROR = 13,
-    EDE_NOT_READY = 14,
     EDE_PROHIBITED = 18,
-    EDE_NOT_SUPPORTED = 21,
     EDE_NO_REACHABLE_AUTHORITY = 22,
     EDE_NETWORK_ERROR = 23,
-    EDE_INVALID_DATA = 24,
 };
 
 #endif

@@ -6,6 +6,8 @@
  *         answer), 9619 (one question). */
 #include "dns/message.h"
 
+#include <assert.h>
+
 #include "base/bytes.h"
 #include "dns/name.h"
 
@@ -123,6 +125,7 @@ static enum rcode parse_query(const uint8_t *bytes, size_t length, struct query_
 enum query_verdict message_parse_query(const uint8_t *bytes, size_t length,
                                        struct query_message *out, enum rcode *rcode)
 {
+    assert(out && rcode);
     if (length < DNS_HEADER_SIZE)
         return QUERY_DROP;
     if (load_u16(bytes + 2) & DNS_FLAG_QR)
@@ -138,6 +141,7 @@ enum query_verdict message_parse_query(const uint8_t *bytes, size_t length,
 size_t message_build_query(const struct question *question, uint16_t id,
                            uint8_t out[static MESSAGE_QUERY_MAX])
 {
+    assert(question->name_length > 0 && question->name[question->name_length - 1] == 0);
     const size_t unpadded = DNS_HEADER_SIZE + (size_t)question->name_length + DNS_QUESTION_TAIL +
                             DNS_OPT_FIXED + OPTION_FIXED + OPTION_FIXED;
     const size_t length = (unpadded + PADDING_BLOCK - 1) / PADDING_BLOCK * PADDING_BLOCK;
@@ -163,6 +167,7 @@ size_t message_build_query(const struct question *question, uint16_t id,
     write_u16(&writer, OPTION_PADDING);
     write_u16(&writer, (uint16_t)padding);
     memset(write_room(&writer, padding), 0, padding);
+    assert(!writer.failed && writer_length(&writer) == length);
     return length;
 }
 
@@ -172,35 +177,4 @@ bool question_equal(const struct question *a, const struct question *b)
            a->recursion_desired == b->recursion_desired && a->dnssec_ok == b->dnssec_ok &&
            a->checking_disabled == b->checking_disabled && a->name_length == b->name_length &&
            memcmp(a->name, b->name, a->name_length) == 0;
-}
-
-static char *format_octet(uint8_t octet, char *text)
-{
-    if (octet <= ' ' || octet > '~') {
-        *text++ = '\\';
-        *text++ = (char)('0' + octet / 100);
-        *text++ = (char)('0' + octet / 10 % 10);
-        *text++ = (char)('0' + octet % 10);
-        return text;
-    }
-    if (strchr("\"$().;@\\", octet))
-        *text++ = '\\';
-    *text++ = (char)octet;
-    return text;
-}
-
-const char *name_format(const uint8_t *name, size_t length, char text[static DNS_NAME_TEXT_SIZE])
-{
-    char *position = text;
-    size_t i = 0;
-    while (i < length && name[i] != 0) {
-        const size_t label_end = i + 1 + name[i];
-        for (i++; i < label_end && i < length; i++)
-            position = format_octet(name[i], position);
-        *position++ = '.';
-    }
-    if (position == text)
-        *position++ = '.';
-    *position = '\0';
-    return text;
 }

@@ -78,6 +78,12 @@ static inline bool answer_is_failure(enum answer_kind kind)
     return kind == ANSWER_FAILURE || kind == ANSWER_TIMEOUT;
 }
 
+/* What a TTL on the wire means: 0 when its top bit is set (RFC 2181 8). */
+static inline uint32_t ttl_meant(uint32_t wire_ttl)
+{
+    return wire_ttl > DNS_TTL_MAX ? 0 : wire_ttl;
+}
+
 enum {
     ANSWER_TTLS_MAX = 5957,           /* records of 11 octets that fit into a message */
     ANSWER_EXTENDED_ERRORS_MAX = 512, /* octets of extended errors that are kept */
@@ -134,9 +140,5 @@ enum status message_check_answer(const uint8_t *bytes, size_t length,
 /* True when both ask the same thing of an upstream; the client's AD, EDNS size and spelling do not
  * matter. */
 bool question_equal(const struct question *a, const struct question *b);
-
-/* Writes the name in presentation form (RFC 1035 5.1 escapes) into `text` and returns it. */
-enum { DNS_NAME_TEXT_SIZE = 1024 };
-const char *name_format(const uint8_t *name, size_t length, char text[static DNS_NAME_TEXT_SIZE]);
 
 #endif

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Domain names on the wire: measuring, following compression pointers, comparing.
+/* Domain names on the wire: measuring, following compression pointers, comparing, as text.
  *
  * Thread: any.   Owner: a name_map lives on its user's stack and borrows the message.
  * RFC:    1035 4.1.4, 4343, 9267. */
 #include "dns/name.h"
+
+#include <assert.h>
 
 #include "base/bytes.h"
 #include "dns/message.h"
@@ -35,6 +37,7 @@ size_t name_measure(const uint8_t *bytes, size_t length)
 
 void name_map_init(struct name_map *map, const uint8_t *bytes, size_t length, uint8_t *lengths)
 {
+    assert(length >= DNS_HEADER_SIZE && length <= DNS_MESSAGE_MAX);
     *map = (struct name_map){
         .bytes = bytes, .length = length, .lengths = lengths, .compare_budget = COMPARE_BUDGET};
     memset(lengths, LENGTH_UNKNOWN, length < ANSWER_POINTER_REACH ? length : ANSWER_POINTER_REACH);
@@ -113,6 +116,7 @@ static void name_remember(struct name_map *map, size_t offset, size_t length)
 
 enum status name_check(struct name_map *map, size_t *offset, size_t end)
 {
+    assert(end <= map->length);
     struct name_walk walk = {.position = *offset, .run = *offset, .end = end};
     while (!walk.at_root)
         TRY(walk_step(map, &walk));
@@ -132,6 +136,7 @@ void name_map_forbid(struct name_map *map, size_t offset, size_t length)
 size_t name_skip(const struct name_map *map, size_t offset)
 {
     for (;;) {
+        assert(offset < map->length);
         const uint8_t octet = map->bytes[offset];
         if (octet >= POINTER_MARK)
             return offset + POINTER_SIZE;
@@ -162,6 +167,7 @@ bool name_equal(struct name_map *map, size_t a, size_t b)
     for (;;) {
         a = follow_pointers(map, a);
         b = follow_pointers(map, b);
+        assert(a < map->length && b < map->length);
         if (a == b)
             return true;
         if (map->compare_budget == 0 || !label_equal(map->bytes + a, map->bytes + b))
@@ -173,4 +179,35 @@ bool name_equal(struct name_map *map, size_t a, size_t b)
         a += step;
         b += step;
     }
+}
+
+static char *format_octet(uint8_t octet, char *text)
+{
+    if (octet <= ' ' || octet > '~') {
+        *text++ = '\\';
+        *text++ = (char)('0' + octet / 100);
+        *text++ = (char)('0' + octet / 10 % 10);
+        *text++ = (char)('0' + octet % 10);
+        return text;
+    }
+    if (strchr("\"$().;@\\", octet))
+        *text++ = '\\';
+    *text++ = (char)octet;
+    return text;
+}
+
+const char *name_format(const uint8_t *name, size_t length, char text[static DNS_NAME_TEXT_SIZE])
+{
+    char *position = text;
+    size_t i = 0;
+    while (i < length && name[i] != 0) {
+        const size_t label_end = i + 1 + name[i];
+        for (i++; i < label_end && i < length; i++)
+            position = format_octet(name[i], position);
+        *position++ = '.';
+    }
+    if (position == text)
+        *position++ = '.';
+    *position = '\0';
+    return text;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Domain names on the wire: letters without case, and names behind compression pointers.
+/* Domain names on the wire: letters without case, names behind compression pointers, and as text.
  *
  * RFC: 1035 3.1 and 4.1.4, 4343 (case), 9267 (what parsers of names got wrong). */
 #ifndef DNS_NAME_H
@@ -98,5 +98,10 @@ size_t name_skip(const struct name_map *map, size_t offset);
 
 /* Compares two names that name_check has passed. False when the budget is used up. */
 bool name_equal(struct name_map *map, size_t a, size_t b);
+
+/* Writes an uncompressed name in presentation form (RFC 1035 5.1 escapes) into `text`, and returns
+ * that. */
+enum { DNS_NAME_TEXT_SIZE = 1024 };
+const char *name_format(const uint8_t *name, size_t length, char text[static DNS_NAME_TEXT_SIZE]);
 
 #endif

@@ -16,7 +16,6 @@ enum {
     KEEPALIVE_LENGTH = 2,
     EDE_CODE_LENGTH = 2,
     EDE_TEXT_MAX = 200,
-    TTL_TOP_OCTET_SIGN = 0x80,
     OPT_RDLENGTH_OFFSET = 9,
 };
 
@@ -58,24 +57,16 @@ static void write_question(struct writer *writer, const struct query_message *qu
     write_u16(writer, query->question.class);
 }
 
-/* RFC 2181 8: a TTL with the top bit set is shown as 0. From the cache there is none. */
-static void clear_huge_ttls(uint8_t *body, const struct answer *answer)
-{
-    for (unsigned i = 0; i < answer->ttl_count; i++) {
-        uint8_t *ttl = body + answer->ttl_offsets[i];
-        if (ttl[0] & TTL_TOP_OCTET_SIGN)
-            store_u32(ttl, 0);
-    }
-}
-
 static void write_body(struct writer *writer, const struct answer *answer)
 {
-    if (answer->body_length == 0)
-        return;
-    uint8_t *body = write_room(writer, answer->body_length);
-    assert(body != NULL);
-    memcpy(body, answer->body, answer->body_length);
-    clear_huge_ttls(body, answer);
+    uint8_t *body = writer->position;
+    write_bytes(writer, answer->body, answer->body_length);
+    /* In an answer from the cache this is done, and ttl_count is 0. */
+    for (unsigned i = 0; i < answer->ttl_count; i++) {
+        uint8_t *ttl = body + answer->ttl_offsets[i];
+        assert(answer->ttl_offsets[i] + 4 <= answer->body_length);
+        store_u32(ttl, ttl_meant(load_u32(ttl)));
+    }
 }
 
 static void write_keepalive(struct writer *writer, const struct query_message *query,
@@ -162,6 +153,7 @@ size_t reply_write(const struct query_message *query, const struct reply *reply,
                    bool *truncated)
 {
     assert(query->has_question || reply->answer == NULL);
+    assert(out && truncated);
     size_t limit = reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
     limit = limit > DNS_MESSAGE_MAX ? DNS_MESSAGE_MAX : limit;
     const struct answer *answer = reply->answer;

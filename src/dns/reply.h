@@ -20,8 +20,8 @@ struct extended_error {
 struct reply {
     const struct answer *answer; /* NULL: no records */
     enum rcode rcode;            /* used when there is no answer */
-    const struct extended_error
-        *error;         /* NULL: none of our own. Those of the answer are passed on */
+    /* NULL: none of our own. Those of the answer are passed on. */
+    const struct extended_error *error;
     size_t limit;       /* octets: the message is cut to TC=1 above it; at most DNS_MESSAGE_MAX */
     bool has_keepalive; /* tell the client how long we keep the stream (if it asked) */
     uint16_t keepalive_100ms;

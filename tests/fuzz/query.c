@@ -6,6 +6,7 @@
  * to the question without seeds. */
 #include <assert.h>
 
+#include "dns/name.h"
 #include "dns/reply.h"
 #include "packet.h"
 

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "dns/name.h"
 #include "packet.h"
 
 static struct packet packet;
