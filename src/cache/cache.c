@@ -70,6 +70,7 @@ static void shards_init(struct cache *cache, uint32_t count)
     uint8_t *memory = (uint8_t *)cache + cache->overhead_bytes;
     const size_t room = (cache->mapped_bytes - cache->overhead_bytes) / count;
     const uint32_t size = (uint32_t)(room & ~(size_t)(alignof(struct shard) - 1));
+    assert(count > 0 && (count & (count - 1)) == 0);
     cache->shard_mask = count - 1;
     for (uint32_t i = 0; i < count; i++) {
         lock_init(&cache->shards[i].lock);
@@ -136,6 +137,7 @@ void cache_usage(struct cache *cache, uint64_t *bytes, uint64_t *entries)
 /* Fills `key` and returns the shard that has the question, unlocked. */
 static struct shard *key_make(struct cache *cache, const struct question *question, struct key *key)
 {
+    assert(question->name_length > 0);
     store_u16(key->bytes, question->type);
     store_u16(key->bytes + 2, question->class);
     key->bytes[4] = (uint8_t)((question->dnssec_ok ? KEY_FLAG_DO : 0) |
@@ -166,6 +168,8 @@ static void copy_out(const struct entry *entry, uint64_t now, uint8_t *body, str
     const uint64_t age_ns = now > entry->stored_ns ? now - entry->stored_ns : 0;
     const uint32_t age_s =
         (uint32_t)((age_ns + NANOSECONDS_PER_SECOND - 1) / NANOSECONDS_PER_SECOND);
+    assert(age_s <= entry->lifetime_s);
+    assert(entry->body_length + entry->extended_errors_length <= DNS_MESSAGE_MAX);
     memcpy(body, kept, (size_t)entry->body_length + entry->extended_errors_length);
     age_ttls(entry, age_s, body);
     *out = (struct answer){
@@ -270,6 +274,7 @@ static void entry_fill(const struct cache *cache, struct entry *entry, const str
     uint8_t *body = writer.position;
     write_bytes(&writer, answer->body, answer->body_length);
     write_bytes(&writer, answer->extended_errors, extended_errors_length);
+    assert(!writer.failed && writer_left(&writer) == 0);
     bound_ttls(cache, answer, lifetime_s, body);
 }
 

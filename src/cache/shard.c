@@ -103,7 +103,9 @@ static uint32_t ring_place(const struct ring *ring, uint32_t size)
 
 static void ring_append(struct ring *ring, uint32_t place, uint32_t size)
 {
+    assert(place + size <= ring->end);
     if (place != ring->head) {
+        assert(place == ring->start && !ring->lapped);
         ring->limit = ring->head;
         ring->lapped = true;
         if (ring->hand == ring->limit)
@@ -126,6 +128,7 @@ static void ring_pop(struct ring *ring, uint32_t size)
         ring->head = ring->tail = ring->hand = ring->start;
     if (ring->hand == popped)
         ring->hand = ring->tail;
+    assert(ring->tail >= ring->start && ring->tail <= ring->end);
 }
 
 static uint32_t ring_used(const struct ring *ring)
@@ -153,6 +156,7 @@ static uint32_t *bucket_of(const struct shard *shard, uint32_t hash)
     uint32_t bucket = hash & shard->bucket_mask;
     if (bucket >= shard->bucket_count)
         bucket &= shard->bucket_mask >> 1;
+    assert(bucket < shard->bucket_count);
     return &shard->buckets[bucket];
 }
 
@@ -172,6 +176,7 @@ static uint32_t *index_link(const struct shard *shard, const struct entry *entry
 static void index_split(struct shard *shard)
 {
     const uint32_t fresh = shard->bucket_count;
+    assert(fresh < shard->bucket_max);
     if (fresh > shard->bucket_mask)
         shard->bucket_mask = shard->bucket_mask * 2 + 1;
     uint32_t *link = &shard->buckets[fresh & shard->bucket_mask >> 1];
@@ -203,7 +208,7 @@ static void index_add(struct shard *shard, struct entry *entry)
 /* Takes the entry out of the index; its room stays taken until the tail comes by. */
 static void entry_kill(struct shard *shard, struct entry *entry)
 {
-    assert(!entry_is_dead(entry));
+    assert(!entry_is_dead(entry) && shard->entry_count > 0);
     *index_link(shard, entry) = entry->next;
     entry->lifetime_s = 0;
     shard->entry_count--;
@@ -271,6 +276,7 @@ static void tail_drop(struct shard *shard, struct ring *ring)
     if (!entry_is_dead(entry))
         entry_kill(shard, entry);
     const uint32_t size = entry_size(entry);
+    assert(ring->dead >= size);
     ring->dead -= size;
     ring_pop(ring, size);
 }
@@ -282,6 +288,7 @@ static void tail_spare(struct shard *shard)
     struct entry *entry = entry_at(shard, ring->tail);
     const uint32_t size = entry_size(entry);
     uint32_t *link = index_link(shard, entry);
+    assert(shard->spare_budget > 0);
     if (entry->visits > 0)
         entry->visits--;
     ring_pop(ring, size);
@@ -294,6 +301,7 @@ static void tail_spare(struct shard *shard)
 
 static void evict_main(struct shard *shard, uint64_t now)
 {
+    assert(!ring_is_empty(&shard->main));
     const struct entry *entry = entry_at(shard, shard->main.tail);
     const bool wanted = entry->visits > 0 || ring_has_spare_room(&shard->main);
     if (wanted && shard->spare_budget > 0 && !entry_is_dead(entry) && !entry_is_spent(entry, now))
@@ -304,6 +312,7 @@ static void evict_main(struct shard *shard, uint64_t now)
 
 static void evict_small(struct shard *shard, uint64_t now)
 {
+    assert(!ring_is_empty(&shard->small));
     struct entry *entry = entry_at(shard, shard->small.tail);
     if (entry_is_dead(entry) || entry_is_spent(entry, now)) {
         tail_drop(shard, &shard->small);
@@ -361,6 +370,7 @@ void shard_sweep(struct shard *shard, uint64_t now)
 struct entry *shard_insert(struct shard *shard, const struct key *key, struct entry *old,
                            uint32_t size, uint64_t now)
 {
+    assert(size >= sizeof(struct entry) + key->length && (!old || !entry_is_dead(old)));
     size = align_up(size);
     if (old && entry_size(old) == size)
         return old;
@@ -406,6 +416,7 @@ void shard_init(struct shard *shard, uint8_t *memory, uint32_t size)
     const uint32_t main = align_up(rings + (size - rings) / SMALL_SHARE);
     shard->buckets = (uint32_t *)(void *)memory;
     shard->ghosts = (uint16_t *)(void *)(memory + ghosts);
+    assert(rings < main && main < size);
     ring_init(&shard->small, rings, main);
     ring_init(&shard->main, main, size & ~(uint32_t)(ENTRY_ALIGNMENT - 1));
 }
