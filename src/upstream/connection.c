@@ -326,10 +326,22 @@ static void restart_requests(struct connection *connection)
     }
 }
 
+void connection_hasten(struct connection *connection)
+{
+    if (connection->state >= CONNECTION_READY)
+        return;
+    for (size_t i = 0; i < connection->upstream->group->slot_count; i++) {
+        struct request *request = connection->slots[i].request;
+        if (request)
+            request->on_late(request);
+    }
+}
+
 static void on_open(struct stream *stream)
 {
     struct connection *connection = of_stream(stream);
     struct upstream *upstream = connection->upstream;
+    const bool was_down = upstream->down;
     struct tls_facts facts;
     tls_facts(stream->tls, &facts);
     metric_add(facts.resumed ? &upstream->metrics->handshakes_resumed
@@ -340,6 +352,8 @@ static void on_open(struct stream *stream)
     deadline_cancel(&connection->deadline);
     restart_requests(connection);
     upstream_connected(upstream);
+    if (was_down)
+        group_recovered(upstream->group);
     rest(connection);
 }
 

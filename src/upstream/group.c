@@ -125,16 +125,6 @@ static choose *const strategies[] = {
 
 /* --- Candidates --- */
 
-/* Starts a trial connection to each upstream whose back-off is over. */
-static void try_again(struct group *group)
-{
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        struct upstream *upstream = &group->upstreams[i];
-        if (upstream->down && group->loop->now >= upstream->retry_ns)
-            upstream_try_again(upstream);
-    }
-}
-
 static struct upstream *choose_up(struct group *group, uint32_t excluded,
                                   const struct question *question)
 {
@@ -156,15 +146,40 @@ static bool all_down(const struct group *group)
     return true;
 }
 
+/* True when the last try is long enough ago for one that does not wait for its back-off. */
+static bool is_rested(const struct upstream *upstream)
+{
+    return upstream->group->loop->now - upstream->attempted_ns >= ALL_DOWN_RETRY_NS;
+}
+
+/* Starts a trial connection to each upstream whose back-off is over; to all when all are down,
+ * since nobody knows which will be back first. */
+static void try_again(struct group *group)
+{
+    const bool none_is_up = all_down(group);
+    for (size_t i = 0; i < group->upstream_count; i++) {
+        struct upstream *upstream = &group->upstreams[i];
+        if (upstream->down &&
+            (group->loop->now >= upstream->retry_ns || (none_is_up && is_rested(upstream))))
+            upstream_try_again(upstream);
+    }
+}
+
+void group_recovered(struct group *group)
+{
+    for (size_t i = 0; i < group->upstream_count; i++)
+        if (group->upstreams[i].down)
+            upstream_hasten(&group->upstreams[i]);
+}
+
 /* One with a connection on its way, whose fate the request shares, or one that may be tried once
  * more. */
 static struct upstream *choose_down(struct group *group, uint32_t excluded)
 {
     for (size_t i = 0; i < group->upstream_count; i++) {
         struct upstream *upstream = &group->upstreams[i];
-        const uint64_t quiet_ns = group->loop->now - upstream->attempted_ns;
         if (upstream->down && !(excluded & UINT32_C(1) << i) &&
-            (upstream_has_connection(upstream) || quiet_ns >= ALL_DOWN_RETRY_NS))
+            (upstream_has_connection(upstream) || is_rested(upstream)))
             return upstream;
     }
     return NULL;

@@ -86,6 +86,10 @@ struct group {
 /* A number below `bound` (> 0), for choices that no attacker gains by guessing. */
 uint64_t group_random(struct group *group, uint64_t bound);
 
+/* A connection of an upstream that was down is open: what still waits for the handshakes of others
+ * that are down is asked here as well. */
+void group_recovered(struct group *group);
+
 /* upstream.c */
 enum status upstream_open(struct upstream *upstream, struct group *group, size_t index,
                           const struct group_settings *settings);
@@ -104,6 +108,9 @@ bool upstream_is_ready(const struct upstream *upstream);
 
 /* Opens a connection without a request, to learn whether an upstream that is down has come back. */
 void upstream_try_again(struct upstream *upstream);
+
+/* Makes the requests that wait for a handshake late at once. */
+void upstream_hasten(struct upstream *upstream);
 
 /* Reports from connections. `detail` is in words, "" for none. */
 void upstream_failed(struct upstream *upstream, enum failure failure, const char *detail);
@@ -124,6 +131,9 @@ enum status connection_submit(struct connection *connection, struct request *req
 
 /* Leaves the request's ID reserved (FAULTS F10). */
 void connection_abandon(struct connection *connection, struct request *request);
+
+/* Makes its requests late at once if it still waits for the handshake. */
+void connection_hasten(struct connection *connection);
 
 /* Fails what is in flight and frees, without waiting for the loop. */
 void connection_destroy(struct connection *connection);

@@ -170,6 +170,13 @@ void upstream_try_again(struct upstream *upstream)
         upstream->last_failure = failure;
 }
 
+void upstream_hasten(struct upstream *upstream)
+{
+    for (struct connection *connection = next_connection(upstream, upstream->connections.next);
+         connection; connection = next_connection(upstream, connection->link.next))
+        connection_hasten(connection);
+}
+
 void upstream_set_idle(struct upstream *upstream, uint64_t duration_ns)
 {
     const uint64_t configured_ns = upstream->group->config->timeouts.idle_ns;

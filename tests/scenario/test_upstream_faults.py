@@ -770,6 +770,29 @@ def test_F18_upstream_that_dies_leaves_no_trace_while_another_is_up(start_upstre
     assert proxy.metric("dnsproxy_replies_total", rcode="SERVFAIL") == 0
 
 
+def test_F18_one_that_stays_silent_does_not_hold_back_the_first_answer(start_upstream, start_proxy):
+    silent, refusing = start_upstream(), start_upstream()
+    silent.on_accept = lambda connection: connection.stall()
+    refusing.go_down()
+    proxy = start_proxy(silent, refusing, config={"strategy": "ordered"})
+    numbers = itertools.count()
+
+    def both_have_failed_often():
+        proxy.ask_later(f"down{next(numbers)}.test")
+        return all(proxy.logs("upstream_failed", upstream=upstream.label, state="down")
+                   for upstream in (silent, refusing))
+    eventually(both_have_failed_often, interval=0.05)
+    refusing.listen()
+    back = time.monotonic()
+    replies = {}
+    for name in [f"back{number}.test" for number in range(5)]:
+        replies[name] = proxy.ask_later(name)
+        time.sleep(0.1)  # all of them take longer than it is left in peace after a failed try
+    for name, reply in replies.items():
+        assert_right(reply(), name)
+    assert time.monotonic() - back < 1.0
+
+
 def test_F18_upstream_in_back_off_is_asked_when_no_other_is_left(start_upstream, start_proxy):
     first_choice, second_choice = start_upstream(), start_upstream()
     proxy = start_proxy(first_choice, second_choice, config={"strategy": "ordered"})

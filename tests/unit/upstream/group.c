@@ -248,6 +248,27 @@ static void F18_all_down_is_a_failure_at_once_and_tried_again_soon(void **state)
     assert_int_equal(bench->group->upstreams[0].failures, 0);
 }
 
+static void F18_first_to_come_back_is_asked_what_waits_for_the_others(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t j = 0; j < 8; j++)
+            upstream_failed(&bench->group->upstreams[i], FAILURE_HANDSHAKE_TIMEOUT, "");
+        bench->group->upstreams[i].attempted_ns = bench->loop.now;
+    }
+    turn(bench, 250);
+    assert_int_equal(ask(bench, &one, "x"), 0);
+    assert_int_equal(stream_count, 2); /* the other is tried, too */
+    make_ready(1);
+    assert_int_equal(one.late, 1); /* its lookup may send a second request */
+    make_ready(0);
+    assert_int_equal(one.late, 1);
+    answer_written(0, 0, RCODE_NOERROR);
+}
+
 static void F18_one_that_is_down_is_the_last_resort(void **state)
 {
     struct bench *bench = *state;
@@ -307,6 +328,7 @@ int main(void)
         TEST(F4_backoff_doubles_with_jitter_up_to_its_limit),
         TEST(F4_accept_then_close_costs_two_connects_at_most),
         TEST(F18_all_down_is_a_failure_at_once_and_tried_again_soon),
+        TEST(F18_first_to_come_back_is_asked_what_waits_for_the_others),
         TEST(F18_one_that_is_down_is_the_last_resort),
         TEST(connect_that_cannot_begin_moves_on_in_the_same_call),
         TEST(I1_want_of_descriptors_is_not_the_upstreams_fault),
