@@ -18,8 +18,7 @@
 
 enum {
     BATCH_SIZE = 128, /* events of one turn; what is left over comes in the next */
-    ROUNDS_MAX =
-        16, /* rounds of end-of-turn work, before the clock and the sockets get their turn */
+    ROUNDS_MAX = 16,  /* of end-of-turn work, before the clock and the sockets have their turn */
 };
 
 uint64_t loop_clock(void)
@@ -75,7 +74,7 @@ void loop_close(struct loop *loop)
 
 enum status loop_add(struct loop *loop, struct loop_source *source, int fd, uint32_t events)
 {
-    assert(source->on_ready && fd >= 0);
+    assert(source->on_ready && source->fd == -1 && fd >= 0);
     struct epoll_event event = {.events = events, .data.ptr = source};
     if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) == -1)
         return STATUS_SYSTEM;
@@ -102,12 +101,14 @@ void loop_remove(struct loop *loop, struct loop_source *source)
 
 void loop_task_init(struct loop_task *task, void (*run)(struct loop_task *task))
 {
+    assert(run);
     list_init(&task->link);
     task->run = run;
 }
 
 void loop_defer(struct loop *loop, struct loop_task *task, enum loop_phase phase)
 {
+    assert(task->run && phase < LOOP_PHASES);
     if (!list_is_linked(&task->link))
         list_append(&loop->tasks[phase], &task->link);
 }
@@ -119,6 +120,7 @@ void loop_cancel_task(struct loop_task *task)
 
 void loop_add_queue(struct loop *loop, struct deadline_queue *queue)
 {
+    assert(queue->on_expire);
     list_append(&loop->queues, &queue->link);
 }
 
@@ -164,8 +166,7 @@ static void run_tasks(struct loop *loop, enum loop_phase phase)
     }
 }
 
-/* Each queue goes back into the list before its callbacks run, so that they may remove any queue.
- */
+/* Each queue is back in the list before its callbacks run, so that they may remove any queue. */
 static void expire_deadlines(struct loop *loop)
 {
     struct list queues;

@@ -138,6 +138,7 @@ enum status socket_connect(const struct address *address, uint64_t user_timeout_
     if (fd == -1)
         return STATUS_SYSTEM;
     set_connect_options(fd, user_timeout_ns);
+    assert(address_port(address) != 0);
     const int result = connect(fd, &address->any, address_length(address));
     if (result == -1 && errno != EINPROGRESS && errno != EINTR) {
         close_keeping_errno(fd);
@@ -206,6 +207,7 @@ static enum status accept_failed(int error)
 
 enum status socket_accept(int listener_fd, int *out, struct address *client)
 {
+    assert(listener_fd >= 0);
     struct address peer = {0};
     socklen_t length = sizeof peer;
     const int fd = accept4(listener_fd, &peer.any, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);

@@ -40,6 +40,7 @@ static size_t buffer_length(const struct stream_buffer *buffer)
 
 static void buffer_compact(struct stream_buffer *buffer)
 {
+    assert(buffer->start <= buffer->end && buffer->end <= buffer->size);
     if (buffer->start == 0)
         return;
     memmove(buffer->bytes, buffer->bytes + buffer->start, buffer_length(buffer));
@@ -143,6 +144,7 @@ void stream_close(struct stream *stream, enum failure failure)
 static void run_reap(struct loop_task *task)
 {
     struct stream *stream = CONTAINER_OF(task, struct stream, reap);
+    assert(stream->state == STREAM_CLOSED);
     stream->handler->on_closed(stream, stream->failure);
 }
 
@@ -191,6 +193,7 @@ bool stream_has_partial(const struct stream *stream)
 
 static void report_readable(struct stream *stream)
 {
+    assert(stream->state == STREAM_OPEN && !stream->reading_paused);
     stream->handler->on_readable(stream);
     if (stream->state != STREAM_CLOSED)
         buffer_release(stream, &stream->in);
@@ -235,6 +238,7 @@ static void end_of_input(struct stream *stream, enum failure failure)
 static size_t read_once(struct stream *stream)
 {
     struct stream_buffer *in = &stream->in;
+    assert(is_reading(stream));
     buffer_compact(in);
     if (in->end == IN_SIZE_MAX) { /* holds whole messages that were not taken */
         loop_defer(stream->loop, &stream->more, LOOP_NEXT_TURN);
@@ -255,6 +259,7 @@ static size_t read_once(struct stream *stream)
             end_of_input(stream, failure);
         return 0;
     }
+    assert(length > 0 && length <= room);
     stream->read_waits_for = EPOLLIN;
     in->end += length;
     stream->bytes_received += length;
@@ -283,6 +288,7 @@ static void read_for_this_turn(struct stream *stream)
 static void run_more(struct loop_task *task)
 {
     struct stream *stream = CONTAINER_OF(task, struct stream, more);
+    assert(stream->state == STREAM_OPEN);
     if (stream->reading_paused)
         return;
     if (buffer_length(&stream->in) > 0)
@@ -356,6 +362,7 @@ static enum status transmit(struct stream *stream, const uint8_t *bytes, size_t 
 static bool write_out(struct stream *stream)
 {
     struct stream_buffer *out = &stream->out;
+    assert(stream->state == STREAM_OPEN); /* on TLS: the peer is authenticated (FAULTS E1) */
     stream->write_waits_for = 0;
     while (buffer_length(out) > 0) {
         size_t length = 0;
@@ -371,6 +378,7 @@ static bool write_out(struct stream *stream)
             stream_close(stream, failure);
             return false;
         }
+        assert(length > 0 && length <= buffer_length(out));
         out->start += length;
         stream->bytes_sent += length;
     }
@@ -380,6 +388,7 @@ static bool write_out(struct stream *stream)
 /* Closing with unread bytes would reset the connection and could cost the peer our last ones. */
 static void close_finished(struct stream *stream)
 {
+    assert(stream->finishing && stream_unsent(stream) == 0);
     if (!stream->tls)
         (void)shutdown(stream->fd, SHUT_WR);
     (void)recv(stream->fd, NULL, INT_MAX, MSG_TRUNC | MSG_DONTWAIT);
@@ -432,6 +441,7 @@ static void open_stream(struct stream *stream)
 static void go_on_with_handshake(struct stream *stream)
 {
     enum failure failure = FAILURE_NONE;
+    assert(stream->state == STREAM_HANDSHAKING && stream->tls);
     const enum status status = tls_handshake(stream->tls, &failure);
     if (status == STATUS_OK)
         open_stream(stream);
@@ -449,6 +459,7 @@ static enum failure connect_failure(int error)
 static void end_of_connect(struct stream *stream)
 {
     const int error = socket_error(stream->fd);
+    assert(stream->state == STREAM_CONNECTING);
     if (error != 0) {
         stream_close(stream, connect_failure(error));
         return;
@@ -499,7 +510,7 @@ static void on_ready(struct loop_source *source, uint32_t events)
 static void init(struct stream *stream, struct loop *loop, const struct stream_handler *handler,
                  size_t out_limit)
 {
-    assert(handler->on_readable && handler->on_closed);
+    assert(handler->on_readable && handler->on_closed && out_limit > 0);
     *stream = (struct stream){
         .loop = loop,
         .handler = handler,
@@ -539,6 +550,7 @@ fail:
 enum status stream_accept(struct stream *stream, struct loop *loop,
                           const struct stream_handler *handler, int fd, size_t out_limit)
 {
+    assert(fd >= 0);
     init(stream, loop, handler, out_limit);
     stream->state = STREAM_OPEN;
     stream->events = EPOLLIN;

@@ -74,7 +74,7 @@ struct stream {
     bool ended;              /* the peer has sent its last byte */
     bool end_reported;       /* on_end has been called */
     bool finishing;          /* close when the out buffer is empty */
-    uint64_t bytes_received; /* ever; progress for deadlines */
+    uint64_t bytes_received; /* ever; tests watch both */
     uint64_t bytes_sent;
 };
 

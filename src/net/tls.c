@@ -14,13 +14,13 @@
 #include "net/tls.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
@@ -69,39 +69,18 @@ static const char *system_store(void)
     return access(debian, R_OK) == 0 ? debian : X509_get_default_cert_file();
 }
 
-/* Returns how many certificates were added, or -1 when one is damaged. */
-static int add_certificates(X509_STORE *store, BIO *file)
-{
-    ERR_clear_error();
-    for (int count = 0;; count++) {
-        X509 *certificate = PEM_read_bio_X509_AUX(file, NULL, NULL, NULL);
-        if (!certificate) {
-            const bool at_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
-            ERR_clear_error();
-            return at_end ? count : -1;
-        }
-        const int added = X509_STORE_add_cert(store, certificate);
-        X509_free(certificate);
-        if (!added)
-            return -1;
-    }
-}
-
 static enum status load_file(X509_STORE *store, const char *path, char *error, size_t error_size)
 {
-    BIO *file = BIO_new_file(path, "r");
-    if (!file) {
-        snprintf(error, error_size, "cannot read %s: %s", path, strerrordesc_np(errno));
-        ERR_clear_error();
-        return STATUS_INVALID;
-    }
-    const int count = add_certificates(store, file);
-    BIO_free(file);
-    if (count > 0)
+    ERR_clear_error();
+    if (X509_STORE_load_file(store, path) == 1)
         return STATUS_OK;
-    snprintf(error, error_size,
-             count == 0 ? "%s holds no certificate in PEM" : "%s holds a damaged certificate",
-             path);
+    const unsigned long first = ERR_peek_error();
+    if (ERR_SYSTEM_ERROR(first))
+        snprintf(error, error_size, "cannot read %s: %s", path,
+                 strerrordesc_np(ERR_GET_REASON(first)));
+    else
+        snprintf(error, error_size, "%s holds no certificate in PEM, or a damaged one", path);
+    ERR_clear_error();
     return STATUS_INVALID;
 }
 
@@ -201,6 +180,7 @@ static int judge_peer(X509_STORE_CTX *store, void *argument)
     const struct tls_client *client = argument;
     struct tls *tls =
         SSL_get_app_data(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
+    assert(tls && tls->client == client);
     tls->has_peer_pin = public_key_hash(X509_STORE_CTX_get0_cert(store), tls->peer_pin);
     if (client->name && X509_verify_cert(store) != 1)
         return 0;
@@ -237,6 +217,7 @@ static enum failure certificate_failure(long verdict)
 /* Takes over the caller's reference. */
 static void keep_session(struct tls_client *client, SSL_SESSION *session)
 {
+    assert(session && client->session_count <= SESSIONS_MAX);
     if (client->session_count == SESSIONS_MAX) {
         SSL_SESSION_free(client->sessions[0]);
         client->session_count--;
@@ -384,6 +365,7 @@ void tls_client_close(struct tls_client *client)
 
 enum status tls_open(struct tls_client *client, int fd, struct tls **out)
 {
+    assert(client && fd >= 0);
     struct tls *tls = calloc(1, sizeof *tls);
     if (!tls)
         return STATUS_SYSTEM;
@@ -464,15 +446,16 @@ static enum status explain(struct tls *tls, int result, int error, enum failure 
     }
 }
 
-static void before_call(void)
+static void before_call(const struct tls *tls)
 {
+    assert(!tls->failed);
     ERR_clear_error();
     errno = 0;
 }
 
 enum status tls_handshake(struct tls *tls, enum failure *failure)
 {
-    before_call();
+    before_call(tls);
     const int result = SSL_do_handshake(tls->ssl);
     if (result != 1 || SSL_get_verify_result(tls->ssl) != X509_V_OK)
         return explain(tls, result, errno, failure);
@@ -483,7 +466,8 @@ enum status tls_handshake(struct tls *tls, enum failure *failure)
 enum status tls_read(struct tls *tls, uint8_t *buffer, size_t size, size_t *length,
                      enum failure *failure)
 {
-    before_call();
+    assert(size > 0);
+    before_call(tls);
     const int result = SSL_read_ex(tls->ssl, buffer, size, length);
     return result == 1 ? STATUS_OK : explain(tls, result, errno, failure);
 }
@@ -491,7 +475,9 @@ enum status tls_read(struct tls *tls, uint8_t *buffer, size_t size, size_t *leng
 enum status tls_write(struct tls *tls, const uint8_t *bytes, size_t size, size_t *length,
                       enum failure *failure)
 {
-    before_call();
+    assert(size > 0 &&
+           SSL_is_init_finished(tls->ssl)); /* no byte to one who is not authenticated */
+    before_call(tls);
     const int result = SSL_write_ex(tls->ssl, bytes, size, length);
     return result == 1 ? STATUS_OK : explain(tls, result, errno, failure);
 }
@@ -510,6 +496,7 @@ bool tls_has_pending(const struct tls *tls)
 
 void tls_facts(const struct tls *tls, struct tls_facts *out)
 {
+    assert(SSL_is_init_finished(tls->ssl));
     const uint8_t *alpn;
     unsigned alpn_length;
     SSL_get0_alpn_selected(tls->ssl, &alpn, &alpn_length);

@@ -24,7 +24,7 @@ struct tls_trust;
 
 /* `ca_file` is PEM, NULL for the system's store ($SSL_CERT_FILE, else Debian's
  * /etc/ssl/certs/ca-certificates.crt, else OpenSSL's default file). STATUS_INVALID with a sentence
- * in `error` (a file that is missing, or holds no certificate). */
+ * in `error` (a file that is missing, holds no certificate or a damaged one). */
 enum status tls_trust_open(const char *ca_file, struct tls_trust **out, char *error,
                            size_t error_size);
 void tls_trust_close(struct tls_trust *trust); /* safe on NULL */
