@@ -40,8 +40,9 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
         break;
     }
     if (is_cached(resolver, query, &answer)) {
+        /* RFC 8914 4.14: "Cached Error" belongs to SERVFAIL. */
         query_answer(resolver, query, &answer,
-                     answer_is_failure(answer.kind) ? &cached_error : NULL);
+                     answer.rcode == RCODE_SERVFAIL ? &cached_error : NULL);
         return STATUS_OK;
     }
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */
