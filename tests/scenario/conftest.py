@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from support import ports
 from support.pki import Pki
 from support.proxy import Proxy, binary
 from support.upstream import Upstream
@@ -14,6 +15,11 @@ from support.upstream import Upstream
 def pytest_sessionstart(session):
     if not session.config.option.collectonly and not os.access(binary(), os.X_OK):
         pytest.exit(f"no binary at {binary()}: build it, or set DNSPROXY", returncode=2)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("ipv6") and not ports.has_ipv6():
+        pytest.skip("this machine has no IPv6")
 
 
 @pytest.fixture(scope="session")

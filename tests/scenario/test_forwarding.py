@@ -52,6 +52,7 @@ def test_alias_comes_back_whole(shared_proxy):
     assert reply.answer[1][0].address == zone.address("alias.test")
 
 
+@pytest.mark.ipv6
 def test_queries_over_ipv6(start_proxy, upstream):
     proxy = start_proxy(upstream, address="::1")
     for tcp in (False, True):

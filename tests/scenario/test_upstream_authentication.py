@@ -300,6 +300,7 @@ def test_E6_server_name_is_sent_when_known(upstream, proxy):
     assert min(upstream.connections[0].hello.versions) >= 0x0303  # RFC 8996: TLS 1.2 or newer
 
 
+@pytest.mark.ipv6
 def test_E6_address_of_version_6_in_the_certificate(start_upstream, start_proxy):
     upstream = start_upstream("good", address="::1")
     proxy = start_proxy(upstream.url("::1"))

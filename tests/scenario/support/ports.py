@@ -40,6 +40,16 @@ def _is_free(port, address):
     return True
 
 
+def has_ipv6():
+    """Whether this machine has ::1; a container often has not."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
 def free_port(address="127.0.0.1"):
     """A port that is free for UDP and TCP on `address`, and is not given out again soon."""
     for port in itertools.islice(_ports, PER_PROCESS):
