@@ -138,7 +138,6 @@ RECORD_TYPES = {
     "CAA": lambda rng: f"{rng.choice([0, 128])} issue {_word(rng)}",
     "TYPE63": lambda rng: rf"\# 54 {_hex(rng, 4)}0101{_hex(rng, 48)}",  # ZONEMD
     "TYPE258": lambda rng: rf"\# 9 08{_hex(rng, 8)}",                   # AVC
-    "TYPE260": lambda rng: rf"\# 6 0a01{_hex(rng, 4)}",               # AMTRELAY
     "TYPE64000": lambda rng: r"\# 0",
     "TYPE65280": lambda rng: _generic(rng, 1, 100),
     "TYPE65534": lambda rng: _generic(rng, 1, 1000),
