@@ -72,14 +72,7 @@ static void send_reply(struct query *query, const uint8_t *reply, size_t length)
         settle(client);
 }
 
-static void drop_query(struct query *query)
-{
-    struct tcp_client *client = query->origin.listener;
-    if (release_query(client, query))
-        settle(client);
-}
-
-static const struct transport tcp_transport = {.send = send_reply, .drop = drop_query};
+static const struct transport tcp_transport = {.send = send_reply};
 
 /* Messages. */
 

@@ -21,8 +21,7 @@ enum {
     ATTEMPTS_MAX = 4,      /* requests that one lookup may send in all */
     ERROR_ANSWERS_MAX = 2, /* upstreams that may say no before their answer is passed on */
     KEPT_ERRORS_SIZE = 256,
-    TIMEOUT_TTL_S =
-        1, /* RFC 9520 3.2: at least one second, and no longer than the next answer may be away */
+    TIMEOUT_TTL_S = 1, /* RFC 9520 3.2: no less, and the next answer may come at any moment */
 };
 
 struct lookup {
@@ -77,8 +76,10 @@ static void table_add(struct lookup *lookup)
 static void table_remove(struct lookup *lookup)
 {
     struct lookup **link = bucket_of(lookup->resolver, lookup->hash);
-    while (*link != lookup)
+    while (*link != lookup) {
+        assert(*link);
         link = &(*link)->next;
+    }
     *link = lookup->next;
 }
 
@@ -107,6 +108,7 @@ void lookups_close(struct resolver *resolver)
 static void attach(struct lookup *lookup, struct query *query)
 {
     struct resolver *resolver = lookup->resolver;
+    assert(!query->lookup);
     query->lookup = lookup;
     list_append(&lookup->queries, &query->waiting);
     deadline_arm(&resolver->query_deadlines, &query->deadline, resolver->loop->now);
@@ -116,6 +118,7 @@ static void attach(struct lookup *lookup, struct query *query)
 static void detach(struct query *query)
 {
     struct resolver *resolver = query->lookup->resolver;
+    assert(list_is_linked(&query->waiting));
     histogram_record(&resolver->metrics->query_seconds, resolver->loop->now - query->arrived_ns);
     metric_subtract(&resolver->metrics->queries_in_flight, 1);
     list_remove(&query->waiting);
@@ -151,6 +154,7 @@ static void lookup_finish(struct lookup *lookup, const struct answer *answer)
 void lookup_leave(struct query *query)
 {
     struct lookup *lookup = query->lookup;
+    assert(lookup);
     detach(query);
     if (list_is_empty(&lookup->queries))
         lookup_free(lookup);
@@ -186,6 +190,7 @@ static bool is_kept(enum failure failure)
 static struct answer failure_answer(const struct lookup *lookup, enum failure failure,
                                     size_t upstream, uint8_t option[static KEPT_ERRORS_SIZE])
 {
+    assert(failure != FAILURE_NONE);
     char text[KEPT_ERRORS_SIZE - 6];
     const char *label = group_upstream_label(lookup->resolver->group, upstream);
     const int full = snprintf(text, sizeof(text), "%s: %s", label, failure_text(failure));
@@ -205,8 +210,7 @@ static struct answer failure_answer(const struct lookup *lookup, enum failure fa
     };
 }
 
-/* The end of a lookup that got no good answer: the best error answer of an upstream, else our own.
- */
+/* The end of a lookup without a good answer: the best error of an upstream, else our own. */
 static void lookup_fail(struct lookup *lookup)
 {
     uint8_t option[KEPT_ERRORS_SIZE];
@@ -258,6 +262,7 @@ static void reset_attempts(struct lookup *lookup)
 /* Sends `request`, if the lookup may send one more and there is somebody to ask. */
 static bool try_request(struct lookup *lookup, struct request *request, enum request_scope scope)
 {
+    assert(!request_is_in_flight(request));
     if (lookup->attempt_count >= ATTEMPTS_MAX)
         return false;
     enum failure failure;
@@ -304,6 +309,7 @@ static void keep_error_answer(struct lookup *lookup, const struct answer *answer
 static void on_done(struct request *request, const struct answer *answer, enum failure failure)
 {
     struct lookup *lookup = of_request(request);
+    assert(answer || failure != FAILURE_NONE);
     if (failure == FAILURE_NONE) {
         lookup_finish(lookup, answer);
         return;
@@ -353,6 +359,7 @@ void lookup_expire(struct query *query)
     struct resolver *resolver = lookup->resolver;
     uint8_t option[KEPT_ERRORS_SIZE];
     note_unanswered(lookup);
+    assert(lookup && list_is_linked(&query->waiting));
     const bool is_last = query->waiting.next == query->waiting.previous;
     if (is_last) {
         lookup_fail(lookup);

@@ -6,19 +6,20 @@
 #include "query/query.h"
 
 #include <assert.h>
-#include <stdlib.h>
+#include <stdio.h>
 
+#include "dns/name.h"
+#include "observe/log.h"
 #include "query/lookup.h"
 
-/* Part of timeouts.query that is kept back, so that the reply still reaches the client within it.
- */
+/* The part of timeouts.query that is left for the reply's way to the client. */
 enum { QUERY_MARGIN_DIVISOR = 20 };
 
 /* --- Ends --- */
 
 static void give_back(struct resolver *resolver, struct query *query)
 {
-    assert(!query->lookup);
+    assert(!query->lookup && !list_is_linked(&query->waiting));
     list_remove(&query->sibling);
     deadline_cancel(&query->deadline);
     pool_give(&resolver->queries, query);
@@ -57,6 +58,23 @@ static size_t reply_limit(const struct resolver *resolver, const struct query *q
     return theirs < ours ? theirs : ours;
 }
 
+/* What was asked and by whom is told at level debug only (RFC 8932 5.2). */
+static void log_reply(const struct resolver *resolver, const struct query *query, unsigned rcode)
+{
+    char client[ADDRESS_TEXT_SIZE];
+    char name[DNS_NAME_TEXT_SIZE];
+    char type_text[8];
+    char rcode_text[8];
+    if (resolver->config->log.level < LOG_LEVEL_DEBUG || !query->message.has_question)
+        return;
+    snprintf(type_text, sizeof(type_text), "%u", query->message.question.type);
+    snprintf(rcode_text, sizeof(rcode_text), "%u", rcode);
+    log_event(LOG_LEVEL_DEBUG, "reply", "client", address_format(&query->origin.client, client),
+              "name",
+              name_format(query->message.spelling, query->message.question.name_length, name),
+              "type", type_text, "rcode", rcode_text, NULL);
+}
+
 static void send_reply(struct resolver *resolver, struct query *query, struct reply *reply)
 {
     const bool is_datagram = query->origin.transport->is_datagram;
@@ -67,8 +85,10 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
     reply->keepalive_100ms = (uint16_t)(keepalive < UINT16_MAX ? keepalive : UINT16_MAX);
     bool is_truncated = false;
     const size_t length = reply_write(&query->message, reply, resolver->reply, &is_truncated);
-    metric_add(
-        rcode_counter(resolver->metrics, reply->answer ? reply->answer->rcode : reply->rcode), 1);
+    assert(length >= DNS_HEADER_SIZE && length <= sizeof(resolver->reply));
+    const unsigned rcode = reply->answer ? reply->answer->rcode : reply->rcode;
+    metric_add(rcode_counter(resolver->metrics, rcode), 1);
+    log_reply(resolver, query, rcode);
     if (is_truncated)
         metric_add(&resolver->metrics->replies_truncated, 1);
     if (query->lookup)
@@ -80,6 +100,7 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
 void query_answer(struct resolver *resolver, struct query *query, const struct answer *answer,
                   const struct extended_error *error)
 {
+    assert(answer);
     struct reply reply = {.answer = answer, .error = error};
     send_reply(resolver, query, &reply);
 }
@@ -95,8 +116,6 @@ void query_drop(struct resolver *resolver, struct query *query)
 {
     if (query->lookup)
         lookup_leave(query);
-    if (query->origin.transport->drop)
-        query->origin.transport->drop(query);
     give_back(resolver, query);
 }
 
@@ -125,6 +144,7 @@ static void drop_unparsed(struct resolver *resolver, struct query *query, metric
 enum status query_begin(struct resolver *resolver, const struct origin *origin,
                         const uint8_t *message, size_t length, struct query **out)
 {
+    assert(origin->transport && origin->transport->send);
     struct query *query = new_query(resolver, origin);
     if (out)
         *out = NULL;
@@ -159,8 +179,7 @@ static void on_query_deadline(struct deadline *deadline, uint64_t now)
     lookup_expire(CONTAINER_OF(deadline, struct query, deadline));
 }
 
-/* Only those that were waiting when it began: one that finds the pool full again waits for the next
- * time. */
+/* Only those that waited when it began: who finds the pool full again waits for the next time. */
 static void on_space(struct loop_task *task)
 {
     struct resolver *resolver = CONTAINER_OF(task, struct resolver, space);
@@ -176,6 +195,7 @@ static void on_space(struct loop_task *task)
 
 void resolver_wait_for_space(struct resolver *resolver, struct starved *starved)
 {
+    assert(starved->on_space);
     list_remove(&starved->link);
     list_append(&resolver->starved, &starved->link);
 }
@@ -183,6 +203,7 @@ void resolver_wait_for_space(struct resolver *resolver, struct starved *starved)
 enum status resolver_open(struct resolver *resolver)
 {
     const struct config *config = resolver->config;
+    assert(resolver->loop && resolver->metrics && !resolver->buckets);
     list_init(&resolver->starved);
     loop_task_init(&resolver->space, on_space);
     deadline_queue_init(&resolver->query_deadlines,

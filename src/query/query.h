@@ -34,8 +34,6 @@ struct transport {
     /* Copies the reply out (UDP: into the turn's batch; TCP: into the stream). Called once a query,
      * or not at all when it is dropped; the query is given back right after. */
     void (*send)(struct query *query, const uint8_t *reply, size_t length);
-    /* The query ends without a reply; may be NULL. */
-    void (*drop)(struct query *query);
 };
 
 /* Where a query came from; copied into it. */
@@ -52,7 +50,7 @@ struct query {
     struct query_message message;
     struct lookup *lookup; /* NULL: waits for none */
     struct list waiting;   /* in its lookup */
-    struct list sibling;   /* for the transport: the queries of one TCP client */
+    struct list sibling;   /* for the transport: the waiting queries of one TCP client */
     struct deadline deadline;
     uint64_t arrived_ns;
 };

@@ -445,6 +445,14 @@ def test_log_level_silences(start_proxy, upstream):
     assert proxy.lines == []
 
 
+def test_each_reply_is_a_line_at_level_debug(start_proxy, upstream):
+    proxy = start_proxy(upstream, arguments=["--log-level", "debug"])
+    proxy.query("Nx.Debug.test")
+    reply = proxy.wait_for_log("reply")
+    assert reply["level"] == "debug" and reply["client"].startswith("127.0.0.1:")
+    assert (reply["name"], reply["type"], reply["rcode"]) == ("Nx.Debug.test.", "1", "3")
+
+
 def test_no_name_and_no_client_in_the_log(start_proxy, start_upstream):
     upstream, broken = start_upstream(), start_upstream("expired")
     proxy = start_proxy(upstream, broken, config={"allow": ["127.5.5.5/32"]})
