@@ -293,6 +293,8 @@ static void run_more(struct loop_task *task)
         return;
     if (buffer_length(&stream->in) > 0)
         report_readable(stream);
+    else
+        buffer_release(stream, &stream->in); /* its last messages were taken over a pause */
     if (stream->tls && tls_has_pending(stream->tls))
         read_for_this_turn(stream);
     report_end(stream);

@@ -1137,6 +1137,25 @@ static void a_quiet_stream_holds_little_memory(void **state)
     close_pair(&pair);
 }
 
+static void a_stream_whose_messages_were_taken_over_a_pause_holds_little_memory(void **state)
+{
+    (void)state;
+    struct pair pair;
+    const uint8_t *message;
+    size_t length;
+    open_plain(&pair, &half_closing);
+    pair.owner.takes_nothing = true;
+    pair.owner.act = pause_when_readable;
+    peer_sends(&pair, "\0\3one", 5);
+    RUN_UNTIL(&pair, has_heard(&pair.owner, 'r'));
+    assert_int_equal(stream_next_message(&pair.owner.stream, &message, &length), STATUS_OK);
+    assert_non_null(pair.owner.stream.in.bytes);
+    stream_resume(&pair.owner.stream);
+    assert_true(loop_turn(&loop, 0));
+    assert_null(pair.owner.stream.in.bytes);
+    close_pair(&pair);
+}
+
 static void handlers_that_are_null_are_not_called(void **state)
 {
     (void)state;
@@ -1259,6 +1278,7 @@ int main(void)
         cmocka_unit_test(what_the_bound_leaves_inside_tls_is_read_in_the_next_turn),
         cmocka_unit_test(reading_of_a_plain_stream_is_bounded_per_turn_too),
         cmocka_unit_test(a_quiet_stream_holds_little_memory),
+        cmocka_unit_test(a_stream_whose_messages_were_taken_over_a_pause_holds_little_memory),
         cmocka_unit_test(handlers_that_are_null_are_not_called),
         cmocka_unit_test(a_tls_stream_keeps_small_buffers_and_gives_back_large_ones),
         cmocka_unit_test(F7_key_updates_in_both_directions),
