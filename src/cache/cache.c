@@ -43,7 +43,7 @@ struct cache {
     struct shard shards[];
 };
 
-/* ---- Open and close ---- */
+/* --- Open and close --- */
 
 static uint32_t shard_count_for(uint64_t size_bytes)
 {
@@ -67,10 +67,10 @@ static void lock_init(pthread_mutex_t *lock)
 
 static void shards_init(struct cache *cache, uint32_t count)
 {
+    assert(count > 0 && (count & (count - 1)) == 0);
     uint8_t *memory = (uint8_t *)cache + cache->overhead_bytes;
     const size_t room = (cache->mapped_bytes - cache->overhead_bytes) / count;
     const uint32_t size = (uint32_t)(room & ~(size_t)(alignof(struct shard) - 1));
-    assert(count > 0 && (count & (count - 1)) == 0);
     cache->shard_mask = count - 1;
     for (uint32_t i = 0; i < count; i++) {
         lock_init(&cache->shards[i].lock);
@@ -132,7 +132,7 @@ void cache_usage(struct cache *cache, uint64_t *bytes, uint64_t *entries)
     }
 }
 
-/* ---- Keys ---- */
+/* --- Keys --- */
 
 /* Fills `key` and returns the shard that has the question, unlocked. */
 static struct shard *key_make(struct cache *cache, const struct question *question, struct key *key)
@@ -149,7 +149,7 @@ static struct shard *key_make(struct cache *cache, const struct question *questi
     return &cache->shards[(uint32_t)(hash >> 32) & cache->shard_mask];
 }
 
-/* ---- Find ---- */
+/* --- Find --- */
 
 /* Takes `age_s` off the TTLs in `body`, down to 0. */
 static void age_ttls(const struct entry *entry, uint32_t age_s, uint8_t *body)
@@ -207,7 +207,7 @@ enum status cache_find(struct cache *cache, const struct question *question, uin
     return status;
 }
 
-/* ---- Store ---- */
+/* --- Store --- */
 
 static uint32_t smaller(uint32_t a, uint32_t b)
 {

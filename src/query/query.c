@@ -59,14 +59,12 @@ static size_t reply_limit(const struct resolver *resolver, const struct query *q
 }
 
 /* What was asked and by whom is told at level debug only (RFC 8932 5.2). */
-static void log_reply(const struct resolver *resolver, const struct query *query, unsigned rcode)
+static void log_reply(const struct query *query, unsigned rcode)
 {
     char client[ADDRESS_TEXT_SIZE];
     char name[DNS_NAME_TEXT_SIZE];
     char type_text[8];
     char rcode_text[8];
-    if (resolver->config->log.level < LOG_LEVEL_DEBUG || !query->message.has_question)
-        return;
     snprintf(type_text, sizeof(type_text), "%u", query->message.question.type);
     snprintf(rcode_text, sizeof(rcode_text), "%u", rcode);
     log_event(LOG_LEVEL_DEBUG, "reply", "client", address_format(&query->origin.client, client),
@@ -88,7 +86,8 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
     assert(length >= DNS_HEADER_SIZE && length <= sizeof(resolver->reply));
     const unsigned rcode = reply->answer ? reply->answer->rcode : reply->rcode;
     metric_add(rcode_counter(resolver->metrics, rcode), 1);
-    log_reply(resolver, query, rcode);
+    if (resolver->config->log.level >= LOG_LEVEL_DEBUG && query->message.has_question)
+        log_reply(query, rcode);
     if (is_truncated)
         metric_add(&resolver->metrics->replies_truncated, 1);
     if (query->lookup)
