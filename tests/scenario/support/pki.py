@@ -83,7 +83,7 @@ def _subject(common_name):
 
 
 def _builder(subject, issuer, public_key, days):
-    now = datetime.datetime.utcnow()
+    now = datetime.datetime.now(datetime.timezone.utc)
     return (x509.CertificateBuilder().subject_name(subject).issuer_name(issuer)
             .public_key(public_key).serial_number(x509.random_serial_number())
             .not_valid_before(now + days[0] * _DAY).not_valid_after(now + days[1] * _DAY))
