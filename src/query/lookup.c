@@ -355,11 +355,11 @@ static void ask_anew(struct lookup *lookup)
 
 void lookup_expire(struct query *query)
 {
+    assert(query->lookup && list_is_linked(&query->waiting));
     struct lookup *lookup = query->lookup;
     struct resolver *resolver = lookup->resolver;
     uint8_t option[KEPT_ERRORS_SIZE];
     note_unanswered(lookup);
-    assert(lookup && list_is_linked(&query->waiting));
     const bool is_last = query->waiting.next == query->waiting.previous;
     if (is_last) {
         lookup_fail(lookup);
