@@ -2,8 +2,7 @@
 /* The program: arguments, configuration, start, wait, drain.
  *
  * Everything that can fail is tried before the first worker starts, so nothing is ever half
- * started. Exit status: 0 clean stop, 1 configuration error, 2 cannot bind or start. Thread: main.
- */
+ * started. Thread: main. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -33,8 +32,7 @@ enum exit_status { EXIT_CLEAN = 0, EXIT_CONFIGURATION = 1, EXIT_START = 2 };
 
 enum { WORKERS_MAX = 64 };
 
-/* A worker that has not finished a turn for this long is stuck: its turns never wait over a second.
- */
+/* A worker without a finished turn for this long is stuck: no turn waits over a second. */
 #define WATCHDOG_NS (5 * NANOSECONDS_PER_SECOND)
 
 /* The one server of the process; admin's callbacks and the workers' report take no argument. */

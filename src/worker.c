@@ -82,6 +82,7 @@ static void *run(void *argument)
 
 enum status worker_start(struct worker *worker)
 {
+    assert(!worker->is_started);
     atomic_store(&worker->last_turn_ns, loop_clock());
     if (pthread_create(&worker->thread, NULL, run, worker) != 0)
         return STATUS_SYSTEM;
@@ -129,8 +130,7 @@ static enum status open_resolver(struct worker *worker, const struct worker_sett
     return resolver_open(&worker->resolver);
 }
 
-/* A descriptor that no listener has taken is closed: the settings hand them over whatever happens.
- */
+/* What no listener has taken is closed: the descriptors are handed over whatever happens. */
 static enum status open_listeners(struct worker *worker, const struct worker_settings *settings)
 {
     enum status status = STATUS_OK;
@@ -152,6 +152,7 @@ static enum status open_listeners(struct worker *worker, const struct worker_set
 
 enum status worker_open(const struct worker_settings *settings, struct worker **out)
 {
+    assert(settings->metrics && settings->on_stopped);
     struct worker *worker = calloc(1, sizeof(*worker));
     if (!worker)
         return STATUS_FULL;

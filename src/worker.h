@@ -23,11 +23,10 @@ struct worker_settings {
     struct cache *cache; /* NULL: off */
     struct metrics *metrics;
     const struct tls_trust *const *trusts;
-    const int *udp_fds; /* one for each listener of the configuration, -1: none; they become the
-                           worker's */
+    /* One for each listener of the configuration, -1: none. They become the worker's. */
+    const int *udp_fds;
     const int *tcp_fds;
-    void (*on_stopped)(
-        void); /* called on the worker's thread when it has ended by itself; wakes main */
+    void (*on_stopped)(void); /* called on the worker's thread, as its last act; wakes main */
 };
 
 enum status worker_open(const struct worker_settings *settings, struct worker **out);
@@ -42,8 +41,7 @@ void worker_drain(struct worker *worker);
 /* Waits for the thread and frees everything. Safe on NULL. */
 void worker_close(struct worker *worker);
 
-/* Nanoseconds of loop_clock at which the worker last finished a turn; the main thread's watchdog.
- */
+/* When the worker last finished a turn, on loop_clock: for the main thread's watchdog. */
 uint64_t worker_last_turn_ns(const struct worker *worker);
 
 /* True once the thread has ended. */

@@ -22,8 +22,7 @@ struct cache_limits {
     uint32_t negative_ttl_max_s;
 };
 
-/* STATUS_SYSTEM when the memory is refused, STATUS_INVALID when size_bytes is under CACHE_SIZE_MIN.
- */
+/* STATUS_SYSTEM: the memory is refused. STATUS_INVALID: size_bytes is under CACHE_SIZE_MIN. */
 enum { CACHE_SIZE_MIN = 65536 };
 enum status cache_open(const struct cache_limits *limits, struct cache **out);
 

@@ -79,7 +79,7 @@ static bool entry_is_spent(const struct entry *entry, uint64_t now)
            now - entry->stored_ns >= (entry->lifetime_s + grace_s) * NANOSECONDS_PER_SECOND;
 }
 
-/* ---- Ring ---- */
+/* --- Ring --- */
 
 static void ring_init(struct ring *ring, uint32_t start, uint32_t end)
 {
@@ -149,7 +149,7 @@ static struct ring *ring_of(struct shard *shard, uint32_t offset)
     return offset >= shard->main.start ? &shard->main : &shard->small;
 }
 
-/* ---- Index ---- */
+/* --- Index --- */
 
 static uint32_t *bucket_of(const struct shard *shard, uint32_t hash)
 {
@@ -227,7 +227,7 @@ struct entry *shard_find(struct shard *shard, const struct key *key)
     return NULL;
 }
 
-/* ---- Ghosts ---- */
+/* --- Ghosts --- */
 
 /* The set of a hash, newest ghost first. Sets are chosen by the upper bits, so that what identifies
  * a ghost in its set, the lower 16, is independent of it; 0 means none. */
@@ -260,7 +260,7 @@ static bool ghost_take(struct shard *shard, uint32_t hash)
     return false;
 }
 
-/* ---- Eviction ---- */
+/* --- Eviction --- */
 
 static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size, uint64_t now);
 
@@ -365,7 +365,7 @@ void shard_sweep(struct shard *shard, uint64_t now)
     ring_sweep(shard, &shard->main, SWEPT_MAIN, now);
 }
 
-/* ---- Insertion ---- */
+/* --- Insertion --- */
 
 struct entry *shard_insert(struct shard *shard, const struct key *key, struct entry *old,
                            uint32_t size, uint64_t now)

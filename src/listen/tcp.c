@@ -31,7 +31,7 @@ struct tcp_listener {
     int fd;                       /* -1: stopped */
 };
 
-/* Listeners. */
+/* --- Listeners --- */
 
 static struct loop *loop_of(const struct tcp_listener *listener)
 {
@@ -117,6 +117,7 @@ static void on_ready(struct loop_source *source, uint32_t events)
 
 enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **out)
 {
+    assert(fd >= 0);
     struct tcp_listener *listener = calloc(1, sizeof(*listener));
     if (!listener)
         return STATUS_SYSTEM;
@@ -154,7 +155,7 @@ void tcp_close(struct tcp_listener *listener)
     free(listener);
 }
 
-/* What listeners share. */
+/* --- What listeners share --- */
 
 static void open_queues(struct tcp_clients *clients)
 {
@@ -215,6 +216,7 @@ void tcp_clients_close(struct tcp_clients *clients)
         tcp_stop(CONTAINER_OF(clients->listeners.next, struct tcp_listener, link));
     while (!list_is_empty(&clients->open))
         tcp_client_free(CONTAINER_OF(clients->open.next, struct tcp_client, link));
+    assert(list_is_empty(&clients->starved));
     list_remove(&clients->room.link);
     close_queues(clients);
     census_close(&clients->census);

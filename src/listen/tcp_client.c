@@ -38,7 +38,7 @@ static uint64_t now_of(const struct tcp_client *client)
     return client->clients->resolver->loop->now;
 }
 
-/* Replies. */
+/* --- Replies --- */
 
 /* False when it never was in flight: its query_begin has not returned, and take_messages, which is
  * below us on the stack, will settle. */
@@ -74,7 +74,7 @@ static void send_reply(struct query *query, const uint8_t *reply, size_t length)
 
 static const struct transport tcp_transport = {.send = send_reply};
 
-/* Messages. */
+/* --- Messages --- */
 
 static bool may_take(const struct tcp_client *client)
 {
@@ -108,7 +108,8 @@ static void begin_query(struct tcp_client *client, const uint8_t *message, size_
     if (query) {
         list_append(&client->queries, &query->sibling);
         client->in_flight++;
-        client->is_at_limit = client->in_flight >= resolver->config->limits.tcp_queries;
+        assert(client->in_flight <= resolver->config->limits.tcp_queries);
+        client->is_at_limit = client->in_flight == resolver->config->limits.tcp_queries;
     }
     client->asked++;
     const uint32_t total = resolver->config->limits.tcp_queries_total;
@@ -146,7 +147,7 @@ static void take_messages(struct tcp_client *client)
     settle(client);
 }
 
-/* What to do next. */
+/* --- What to do next --- */
 
 /* The peer's end is read only behind its last message, so what it sent before is in flight or
  * answered (FAULTS B8). */
@@ -205,7 +206,7 @@ static void settle(struct tcp_client *client)
     settle_send(client);
 }
 
-/* Events of the stream. */
+/* --- Events of the stream --- */
 
 static void on_readable(struct stream *stream)
 {
@@ -242,12 +243,13 @@ static const struct stream_handler stream_handler = {
     .on_closed = on_closed,
 };
 
-/* Events of the loop and the resolver. */
+/* --- Events of the loop and the resolver --- */
 
 void tcp_client_on_quiet(struct deadline *deadline, uint64_t now)
 {
     (void)now;
     struct tcp_client *client = CONTAINER_OF(deadline, struct tcp_client, quiet);
+    assert(client->wait != WAIT_NOTHING);
     stream_close(&client->stream, client->wait == WAIT_REST ? FAILURE_PROTOCOL : FAILURE_NONE);
 }
 
@@ -255,6 +257,7 @@ void tcp_client_on_send_timeout(struct deadline *deadline, uint64_t now)
 {
     (void)now;
     struct tcp_client *client = CONTAINER_OF(deadline, struct tcp_client, send);
+    assert(stream_unsent(&client->stream) > 0);
     stream_close(&client->stream, FAILURE_STALLED);
 }
 
@@ -280,11 +283,12 @@ void tcp_client_on_space(struct starved *room)
         resolver_wait_for_space(clients->resolver, room);
 }
 
-/* From open to free. */
+/* --- From open to free --- */
 
 enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct address *address,
                             struct census_place *place)
 {
+    assert(fd >= 0 && place && !clients->draining);
     struct tcp_client *client = pool_take(&clients->pool);
     if (!client)
         return STATUS_FULL;

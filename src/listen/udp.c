@@ -59,7 +59,7 @@ struct udp_listener {
     uint8_t reply_bytes[REPLIES_SIZE];
 };
 
-/* Receiving. */
+/* --- Receiving --- */
 
 static bool port_is_refused(const struct udp_listener *listener, uint16_t port)
 {
@@ -157,12 +157,13 @@ static void on_ready(struct loop_source *source, uint32_t events)
     }
 }
 
-/* Sending. */
+/* --- Sending --- */
 
 static void flush_replies(struct udp_listener *listener)
 {
     struct mmsghdr *next = listener->replies.messages;
     size_t left = listener->reply_count;
+    assert(left <= BATCH && listener->reply_bytes_used <= REPLIES_SIZE);
     while (left > 0) {
         const int sent = sendmmsg(listener->fd, next, (unsigned int)left, MSG_NOSIGNAL);
         size_t done = sent > 0 ? (size_t)sent : 0;
@@ -200,6 +201,7 @@ static void set_source(struct msghdr *header, union control *control, const stru
         memcpy(CMSG_DATA(first), &info, sizeof(info));
         return;
     }
+    assert(origin->local.any.sa_family == AF_INET6);
     const struct in6_pktinfo info = {.ipi6_addr = origin->local.v6.sin6_addr,
                                      .ipi6_ifindex = origin->interface};
     header->msg_controllen = CMSG_SPACE(sizeof(info));
@@ -266,7 +268,7 @@ static void send_reply(struct query *query, const uint8_t *reply, size_t length)
     loop_defer(listener->resolver->loop, &listener->flush, LOOP_FLUSH);
 }
 
-/* From open to close. */
+/* --- From open to close --- */
 
 static void prepare_batches(struct udp_listener *listener)
 {
@@ -299,6 +301,7 @@ static void refuse_ports(struct udp_listener *listener, const struct config *con
 enum status udp_open(struct resolver *resolver, int fd, const struct address *address,
                      struct udp_listener **out)
 {
+    assert(fd >= 0);
     /* Large, so pages of its own: those of a quiet listener are never touched. */
     struct udp_listener *listener = calloc(1, sizeof(*listener));
     if (!listener)

@@ -76,8 +76,7 @@ bool tls_wants_write(const struct tls *tls);
 /* True when decrypted bytes wait inside: epoll will not announce them. */
 bool tls_has_pending(const struct tls *tls);
 
-/* Facts of a finished handshake, for metrics and `dnsproxy probe`. The texts live as long as `tls`.
- */
+/* Facts of a finished handshake, for metrics and `dnsproxy probe`; the texts live as long as it. */
 struct tls_facts {
     const char *version; /* "TLSv1.3" */
     const char *cipher;

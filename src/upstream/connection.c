@@ -62,6 +62,7 @@ static void connection_enter(struct connection *connection, enum connection_stat
 
 static void slots_init(struct connection *connection, size_t count)
 {
+    assert(count > 0 && count <= UINT16_MAX);
     for (size_t i = 0; i < count; i++)
         connection->slots[i] = (struct slot){.next_free = (uint16_t)(i + 1)};
     connection->first_free = 0;
@@ -91,6 +92,7 @@ static void slot_give(struct connection *connection, uint16_t index)
 {
     const uint16_t none = (uint16_t)connection->upstream->group->slot_count;
     struct slot *slot = &connection->slots[index];
+    assert(index < none && (slot->request || slot->abandoned));
     slot->request = NULL;
     slot->abandoned = false;
     slot->generation++;
@@ -136,6 +138,7 @@ static void attach(struct connection *connection, struct request *request, uint1
 {
     struct upstream *upstream = connection->upstream;
     struct group *group = upstream->group;
+    assert(!request->connection && connection->slots[index].request == request);
     request->connection = connection;
     request->slot = index;
     request->upstream = upstream->index;
@@ -250,6 +253,7 @@ static void complete(struct connection *connection, struct slot *slot, const str
 {
     struct request *request = slot->request;
     struct upstream *upstream = connection->upstream;
+    assert(request && (answer || failure != FAILURE_NONE));
     detach(connection, request);
     slot_give(connection, (uint16_t)(slot - connection->slots));
     connection->unmatched = 0;
@@ -267,6 +271,7 @@ static void complete(struct connection *connection, struct slot *slot, const str
 
 static void receive(struct connection *connection, const uint8_t *message, size_t length)
 {
+    assert(connection->state == CONNECTION_READY || connection->state == CONNECTION_DRAINING);
     connection->last_message_ns = connection->upstream->group->loop->now;
     if (length < DNS_HEADER_SIZE) {
         stream_close(&connection->stream, FAILURE_PROTOCOL);
@@ -278,6 +283,7 @@ static void receive(struct connection *connection, const uint8_t *message, size_
         return;
     }
     if (slot->abandoned) {
+        assert(connection->abandoned > 0);
         metric_add(&connection->upstream->metrics->unmatched, 1);
         connection->abandoned--;
         slot_give(connection, (uint16_t)(slot - connection->slots));

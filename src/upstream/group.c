@@ -6,8 +6,6 @@
  * left in peace for a moment. When there is none, the answer is a failure at once: waiting would
  * help no one.
  *
- * To add a strategy: a row in `strategies`, and its name in config/.
- *
  * Thread: one worker.   Owner: the worker.
  * RFC:    9520 3.1 (at most two attempts an upstream for one lookup). */
 #include "upstream/internal.h"
@@ -201,6 +199,7 @@ static struct upstream *choose_upstream(struct group *group, const struct reques
 
 static void note_attempt(struct attempts *attempts, size_t index)
 {
+    assert(index < CONFIG_UPSTREAMS_MAX);
     const uint32_t bit = UINT32_C(1) << index;
     if (attempts->once & bit)
         attempts->twice |= bit;
@@ -223,8 +222,7 @@ bool request_is_in_flight(const struct request *request)
     return request->connection != NULL;
 }
 
-/* What a query that cannot be asked anywhere should be told: what happened when it was last tried.
- */
+/* What is told when nobody can be asked: what happened when somebody was last asked. */
 static enum failure last_failure(const struct group *group, size_t *index)
 {
     const struct upstream *last = &group->upstreams[0];
@@ -238,6 +236,7 @@ static enum failure last_failure(const struct group *group, size_t *index)
 enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
                            enum failure *failure)
 {
+    assert(request->question && request->attempts && request->on_done && request->on_late);
     assert(!request->connection && !list_is_linked(&request->link));
     bool was_tried = false;
     struct upstream *upstream;

@@ -27,8 +27,7 @@ struct slot {
     struct request *request; /* NULL: free, or abandoned */
     uint16_t generation;
     uint16_t next_free;
-    bool
-        abandoned; /* its request gave up; reserved until the answer or the end of the connection */
+    bool abandoned; /* its request gave up; reserved until its answer or the connection's end */
 };
 
 struct connection {

@@ -56,6 +56,7 @@ static void log_failure(struct upstream *upstream, enum failure failure, const c
 
 void upstream_failed(struct upstream *upstream, enum failure failure, const char *detail)
 {
+    assert(failure != FAILURE_NONE && detail);
     upstream->failures++;
     upstream->last_failure = failure;
     if (upstream->down || costs_time(failure) || upstream->failures > 1) {
@@ -143,6 +144,7 @@ static enum status open_connection(struct upstream *upstream, enum failure *fail
 
 static struct connection *last_connection(const struct upstream *upstream)
 {
+    assert(!list_is_empty(&upstream->connections));
     return CONTAINER_OF(upstream->connections.previous, struct connection, link);
 }
 
@@ -179,6 +181,7 @@ void upstream_hasten(struct upstream *upstream)
 
 void upstream_set_idle(struct upstream *upstream, uint64_t duration_ns)
 {
+    assert(duration_ns > 0);
     const uint64_t configured_ns = upstream->group->config->timeouts.idle_ns;
     const uint64_t idle_ns = duration_ns < configured_ns ? duration_ns : configured_ns;
     if (idle_ns == upstream->idle.duration_ns)
@@ -224,5 +227,6 @@ void upstream_close(struct upstream *upstream)
     while (!list_is_empty(&upstream->connections))
         connection_destroy(next_connection(upstream, upstream->connections.next));
     loop_remove_queue(&upstream->idle);
+    assert(upstream->in_flight == 0);
     tls_client_close(upstream->tls);
 }
