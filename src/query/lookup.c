@@ -18,7 +18,7 @@
 
 enum {
     REQUESTS_PER_LOOKUP = 2,
-    ATTEMPTS_MAX = 4,      /* requests that one lookup may send in all */
+    ATTEMPTS_MAX = 8, /* requests in all; most failures cost no time and did not reach anybody */
     ERROR_ANSWERS_MAX = 2, /* upstreams that may say no before their answer is passed on */
     KEPT_ERRORS_SIZE = 256,
     TIMEOUT_TTL_S = 1, /* RFC 9520 3.2: no less, and the next answer may come at any moment */
