@@ -30,8 +30,6 @@
 
 enum exit_status { EXIT_CLEAN = 0, EXIT_CONFIGURATION = 1, EXIT_START = 2 };
 
-enum { WORKERS_MAX = 64 };
-
 /* A worker without a finished turn for this long is stuck: no turn waits over a second. */
 #define WATCHDOG_NS (5 * NANOSECONDS_PER_SECOND)
 
@@ -40,8 +38,8 @@ static struct server {
     const struct config *config;
     struct trusts *trusts;
     struct cache *cache;
-    struct metrics *metrics[WORKERS_MAX];
-    struct worker *workers[WORKERS_MAX];
+    struct metrics *metrics[CONFIG_WORKERS_MAX];
+    struct worker *workers[CONFIG_WORKERS_MAX];
     size_t started; /* workers whose thread runs */
     struct admin *admin;
     int signal_fd;
@@ -316,7 +314,7 @@ static int wait_for_end(void)
 static void stop(void)
 {
     admin_close(server.admin);
-    for (size_t i = 0; i < WORKERS_MAX; i++) {
+    for (size_t i = 0; i < CONFIG_WORKERS_MAX; i++) {
         worker_close(server.workers[i]);
         metrics_close(server.metrics[i]);
     }

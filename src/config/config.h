@@ -18,6 +18,7 @@ enum {
     CONFIG_PINS_MAX = 8,
     CONFIG_PREFIXES_MAX = 256,
     CONFIG_PORTS_MAX = 64,
+    CONFIG_WORKERS_MAX = 64,
     PIN_SIZE = 32, /* SHA-256 */
 };
 
@@ -49,7 +50,7 @@ struct config {
     size_t upstream_count;
     enum strategy strategy;
     char *tls_ca_file; /* NULL: the system store */
-    uint32_t workers;  /* at least 1 */
+    uint32_t workers;  /* 1 to CONFIG_WORKERS_MAX */
 
     struct {
         uint64_t size_bytes; /* 0: no cache */

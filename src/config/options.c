@@ -58,7 +58,7 @@ const struct option OPTIONS[] = {
      .help = "Trust the certificates in FILE (PEM) for upstreams; system is the system's store."},
     {.flag = "--workers", .key = "workers", .environment = "DNSPROXY_WORKERS", .argument = "N",
      .default_text = "auto", FIELD(workers), .set = set_workers,
-     .quantity = &WORKER_COUNTS, .minimum = 1, .maximum = WORKERS_MAX,
+     .quantity = &WORKER_COUNTS, .minimum = 1, .maximum = CONFIG_WORKERS_MAX,
      .help = "Threads that answer; auto is one for each CPU that this process may use (affinity "
              "and cgroup quota)."},
     {.flag = "--cache-size", .key = "cache.size", .environment = "DNSPROXY_CACHE_SIZE",

@@ -108,11 +108,11 @@ uint32_t processors_quota(const char *membership, const char *mount)
 uint32_t processors_usable(void)
 {
     cpu_set_t set;
-    long count = WORKERS_MAX; /* a machine of more than 1024 CPUs refuses the small set */
+    long count = CONFIG_WORKERS_MAX; /* a machine of more than 1024 CPUs refuses the small set */
     if (sched_getaffinity(0, sizeof set, &set) == 0)
         count = CPU_COUNT(&set);
     const uint32_t quota = processors_quota("/proc/self/cgroup", "/sys/fs/cgroup");
     if ((long)quota < count)
         count = quota;
-    return count < WORKERS_MAX ? (uint32_t)count : WORKERS_MAX;
+    return count < CONFIG_WORKERS_MAX ? (uint32_t)count : CONFIG_WORKERS_MAX;
 }

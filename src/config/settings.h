@@ -173,8 +173,8 @@ void environment_apply(struct settings *settings, char *const environment[]);
 void yaml_read(struct settings *settings, const char *name, const char *text, size_t length);
 void yaml_read_file(struct settings *settings, const char *name);
 
-/* CPUs that this process may use: affinity, bounded by the cgroup's quota; 1 to 64. */
-enum { WORKERS_MAX = 64 };
+/* CPUs that this process may use: affinity, bounded by the cgroup's quota, at most
+ * CONFIG_WORKERS_MAX. */
 uint32_t processors_usable(void);
 
 /* The quota in whole CPUs, rounded up, of the cgroup told by `membership` (as /proc/self/cgroup)

@@ -114,7 +114,7 @@ static void version_1_has_a_hierarchy_for_its_controllers(void **state)
 static void usable_is_at_least_one_and_bounded(void **state)
 {
     (void)state;
-    assert_in_range(processors_usable(), 1, WORKERS_MAX);
+    assert_in_range(processors_usable(), 1, CONFIG_WORKERS_MAX);
 }
 
 int main(void)
