@@ -210,8 +210,6 @@ static bool start(const struct config *config)
 {
     struct sockets *sockets = NULL;
     raise_descriptor_limit();
-    if (open_signals() != STATUS_OK)
-        return start_failed("signals");
     if (sockets_open(config, &sockets) != STATUS_OK)
         return false;
     const bool is_open = open_parts(config, sockets);
@@ -334,6 +332,12 @@ static int serve(const struct config *config)
     int exit_status = EXIT_START;
     server.config = config;
     server.start_time = time(NULL);
+    /* First: as process 1 of a container it has no default action, and an early signal would be
+     * lost. */
+    if (open_signals() != STATUS_OK) {
+        start_failed("signals");
+        return EXIT_START;
+    }
     if (trusts_open(config, stderr, &server.trusts) != STATUS_OK)
         return EXIT_CONFIGURATION;
     if (start(config)) {
