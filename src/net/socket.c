@@ -2,7 +2,7 @@
 /* Sockets with the options that this daemon wants.
  *
  * Thread: any.   Owner: a descriptor is the caller's.
- * RFC:    9715 (no fragmented replies), 7413 (no TCP Fast Open). */
+ * RFC:    9715 (no fragmented replies). */
 #include "net/socket.h"
 
 #include <assert.h>
@@ -45,6 +45,21 @@ static void close_keeping_errno(int fd)
     errno = error;
 }
 
+/* A new socket through `set_up`, or none. */
+static enum status open_with(const struct address *address, int type,
+                             enum status (*set_up)(int fd, const struct address *address), int *out)
+{
+    const int fd = open_socket(address, type);
+    if (fd == -1)
+        return STATUS_SYSTEM;
+    if (set_up(fd, address) != STATUS_OK) {
+        close_keeping_errno(fd);
+        return STATUS_SYSTEM;
+    }
+    *out = fd;
+    return STATUS_OK;
+}
+
 static enum status bind_to(int fd, const struct address *address)
 {
     if (address->any.sa_family == AF_INET6)
@@ -53,31 +68,23 @@ static enum status bind_to(int fd, const struct address *address)
 }
 
 /* IP_PMTUDISC_OMIT: the interface's MTU counts, whatever ICMP says. */
-static enum status set_udp_options(int fd, const struct address *address)
+static enum status set_up_udp(int fd, const struct address *address)
 {
-    const bool any = address_is_any(address);
+    const bool is_v6 = address->any.sa_family == AF_INET6;
     TRY(set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1));
     try_option(fd, SOL_SOCKET, SO_RCVBUF, UDP_BUFFER_SIZE);
     try_option(fd, SOL_SOCKET, SO_SNDBUF, UDP_BUFFER_SIZE);
-    if (address->any.sa_family == AF_INET6) {
-        TRY(set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_OMIT));
-        return any ? set_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) : STATUS_OK;
-    }
-    TRY(set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT));
-    return any ? set_option(fd, IPPROTO_IP, IP_PKTINFO, 1) : STATUS_OK;
+    TRY(is_v6 ? set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_OMIT)
+              : set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT));
+    if (address_is_any(address))
+        TRY(is_v6 ? set_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+                  : set_option(fd, IPPROTO_IP, IP_PKTINFO, 1));
+    return bind_to(fd, address);
 }
 
 enum status socket_bind_udp(const struct address *address, int *out)
 {
-    const int fd = open_socket(address, SOCK_DGRAM);
-    if (fd == -1)
-        return STATUS_SYSTEM;
-    if (set_udp_options(fd, address) != STATUS_OK || bind_to(fd, address) != STATUS_OK) {
-        close_keeping_errno(fd);
-        return STATUS_SYSTEM;
-    }
-    *out = fd;
-    return STATUS_OK;
+    return open_with(address, SOCK_DGRAM, set_up_udp, out);
 }
 
 static enum status set_up_listener(int fd, const struct address *address)
@@ -93,32 +100,24 @@ static enum status set_up_listener(int fd, const struct address *address)
 
 enum status socket_listen_tcp(const struct address *address, int *out)
 {
-    const int fd = open_socket(address, SOCK_STREAM);
-    if (fd == -1)
-        return STATUS_SYSTEM;
-    if (set_up_listener(fd, address) != STATUS_OK) {
-        close_keeping_errno(fd);
-        return STATUS_SYSTEM;
-    }
-    *out = fd;
-    return STATUS_OK;
+    return open_with(address, SOCK_STREAM, set_up_listener, out);
 }
 
-/* Binds without SO_REUSEPORT, which conflicts with every holder. For TCP SO_REUSEADDR looks past
- * connections in TIME_WAIT; it conflicts with a listener all the same. */
+/* SO_REUSEADDR looks past connections in TIME_WAIT; it conflicts with a listener all the same. */
+static enum status bind_past_time_wait(int fd, const struct address *address)
+{
+    TRY(set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1));
+    return bind_to(fd, address);
+}
+
+/* Binds without SO_REUSEPORT, which conflicts with every holder. */
 enum status socket_check_free(const struct address *address, int type)
 {
     assert(type == SOCK_DGRAM || type == SOCK_STREAM);
-    const int fd = open_socket(address, type);
-    if (fd == -1)
-        return STATUS_SYSTEM;
-    enum status status = STATUS_OK;
-    if (type == SOCK_STREAM)
-        status = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (status == STATUS_OK)
-        status = bind_to(fd, address);
-    close_keeping_errno(fd);
-    return status;
+    int fd;
+    TRY(open_with(address, type, type == SOCK_STREAM ? bind_past_time_wait : bind_to, &fd));
+    close(fd);
+    return STATUS_OK;
 }
 
 static void set_connect_options(int fd, uint64_t user_timeout_ns)

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A lookup: one cache miss being asked. Any number of queries wait on it.
  *
- * Owner: the coalescing table of the resolver, from lookup_join_or_start to lookup_finish, the only
- * function that frees it. It asks until an upstream answers well, until nothing is left to ask, or
- * until no query waits any more. */
+ * Owner: the coalescing table of the resolver, from lookup_join_or_start on. It asks until an
+ * upstream answers well, until nothing is left to ask, or until no query waits any more. */
 #ifndef QUERY_LOOKUP_H
 #define QUERY_LOOKUP_H
 

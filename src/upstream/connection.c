@@ -7,7 +7,7 @@
  * can reach another request. Free slots are reused longest-unused first, which keeps a generation
  * apart from its successor for as long as possible.
  *
- * Dead paths: when a request has grown late and not one byte has come since it was sent, the
+ * Dead paths: when a request has grown late and not one message has come since it was sent, the
  * connection is dead, whatever was sent later; all that is in flight moves at once.
  *
  * Thread: the worker that opened it.   Owner: its struct upstream, until its stream has closed.
@@ -171,11 +171,14 @@ static void drain(struct connection *connection)
     rest(connection);
 }
 
+bool connection_takes_requests(const struct connection *connection)
+{
+    return connection->state <= CONNECTION_READY && connection->stream.state != STREAM_CLOSED;
+}
+
 bool connection_has_room(const struct connection *connection)
 {
-    const bool takes_requests =
-        connection->state <= CONNECTION_READY && connection->stream.state != STREAM_CLOSED;
-    return takes_requests && has_free_slot(connection);
+    return connection_takes_requests(connection) && has_free_slot(connection);
 }
 
 enum status connection_submit(struct connection *connection, struct request *request)
@@ -347,7 +350,6 @@ static void on_open(struct stream *stream)
 {
     struct connection *connection = of_stream(stream);
     struct upstream *upstream = connection->upstream;
-    const bool was_down = upstream->down;
     struct tls_facts facts;
     tls_facts(stream->tls, &facts);
     metric_add(facts.resumed ? &upstream->metrics->handshakes_resumed
@@ -358,8 +360,6 @@ static void on_open(struct stream *stream)
     deadline_cancel(&connection->deadline);
     restart_requests(connection);
     upstream_connected(upstream);
-    if (was_down)
-        group_recovered(upstream->group);
     rest(connection);
 }
 

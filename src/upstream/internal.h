@@ -57,8 +57,7 @@ struct upstream {
     struct list connections; /* all that are not CLOSED */
     struct deadline_queue idle;
     uint32_t in_flight;
-    /* Health. An upstream is up until it fails; while it is down a trial connection, not a query,
-     * finds out whether it is back. */
+    /* Health; the head of upstream.c tells the rules. */
     bool down;
     uint32_t failures;     /* in a row, since the last answer */
     uint64_t retry_ns;     /* while down: not before */
@@ -121,6 +120,9 @@ void upstream_set_idle(struct upstream *upstream, uint64_t duration_ns);
 
 /* connection.c */
 enum status connection_open(struct upstream *upstream, enum failure *failure);
+
+/* False for one that drains, or whose stream has closed and is about to be reaped. */
+bool connection_takes_requests(const struct connection *connection);
 
 /* True when `connection_submit` would find a slot. */
 bool connection_has_room(const struct connection *connection);

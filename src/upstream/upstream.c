@@ -3,7 +3,7 @@
  *
  * Health: a failure that cost a query time (a timeout) takes the upstream down at once; one that
  * was told at once (refused, closed) may be chance, so only the second in a row does. While it is
- * down no query is sent there. After a back-off that doubles, with jitter, a trial connection
+ * down queries go elsewhere if they can. After a back-off that doubles, with jitter, a connection
  * without any query finds out whether the upstream is back: no client pays for the trial.
  *
  * Thread: one worker.   Owner: the group.
@@ -72,13 +72,13 @@ void upstream_connected(struct upstream *upstream)
         return;
     set_down(upstream, false);
     log_event(LOG_LEVEL_INFO, "upstream_recovered", "upstream", upstream->config->label, NULL);
+    group_recovered(upstream->group);
 }
 
 void upstream_answered(struct upstream *upstream, uint64_t rtt_ns)
 {
     upstream->failures = 0;
-    if (upstream->down)
-        upstream_connected(upstream);
+    upstream_connected(upstream);
     /* The first sample counts whole, later ones by an eighth (as in RFC 6298 2). */
     if (upstream->rtt_ns == 0)
         upstream->rtt_ns = rtt_ns;
@@ -112,7 +112,7 @@ static size_t count_connections(const struct upstream *upstream)
     size_t count = 0;
     for (struct connection *connection = next_connection(upstream, upstream->connections.next);
          connection; connection = next_connection(upstream, connection->link.next))
-        if (connection->state <= CONNECTION_READY && connection->stream.state != STREAM_CLOSED)
+        if (connection_takes_requests(connection))
             count++;
     return count;
 }
