@@ -163,8 +163,16 @@ static void try_again(struct group *group)
     }
 }
 
+/* At the end of the turn, since a lookup that is woken sends requests, and the recovery may be told
+ * while one of its own is about to end. */
 void group_recovered(struct group *group)
 {
+    loop_defer(group->loop, &group->recovered, LOOP_FLUSH);
+}
+
+static void hasten_all(struct loop_task *task)
+{
+    struct group *group = CONTAINER_OF(task, struct group, recovered);
     for (size_t i = 0; i < group->upstream_count; i++)
         if (group->upstreams[i].down)
             upstream_hasten(&group->upstreams[i]);
@@ -292,6 +300,7 @@ enum status group_open(const struct group_settings *settings, struct group **out
     group->slot_count = config->limits.upstream_requests;
     group->upstream_count = config->upstream_count;
     group->random_state = siphash_random_key().k0 | 1;
+    loop_task_init(&group->recovered, hasten_all);
     open_queues(group);
     enum status status = STATUS_OK;
     for (size_t i = 0; i < config->upstream_count; i++)
@@ -310,6 +319,7 @@ void group_close(struct group *group)
         return;
     for (size_t i = 0; i < group->upstream_count; i++)
         upstream_close(&group->upstreams[i]);
+    loop_cancel_task(&group->recovered);
     loop_remove_queue(&group->connect);
     loop_remove_queue(&group->handshake);
     loop_remove_queue(&group->late);

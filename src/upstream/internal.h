@@ -73,6 +73,7 @@ struct group {
     struct deadline_queue connect;
     struct deadline_queue handshake;
     struct deadline_queue late;
+    struct loop_task recovered;  /* an upstream that was down is back */
     struct siphash_key hash_key; /* strategy hash: the same in every worker and process */
     uint64_t random_state;
     size_t slot_count; /* of each connection: limits.upstream_requests */

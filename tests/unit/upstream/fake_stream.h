@@ -217,9 +217,41 @@ static int bench_teardown(void **state)
     return 0;
 }
 
-/* The end of a turn: closes are reported until none is left. */
+static struct list tasks = {&tasks, &tasks};
+
+void loop_task_init(struct loop_task *task, void (*run)(struct loop_task *task))
+{
+    list_init(&task->link);
+    task->run = run;
+}
+
+void loop_defer(struct loop *loop, struct loop_task *task, enum loop_phase phase)
+{
+    (void)loop;
+    assert_int_equal(phase, LOOP_FLUSH);
+    list_remove(&task->link);
+    list_append(&tasks, &task->link);
+}
+
+void loop_cancel_task(struct loop_task *task)
+{
+    list_remove(&task->link);
+}
+
+static void run_tasks(void)
+{
+    struct list *link;
+    while ((link = list_take_first(&tasks))) {
+        struct loop_task *task = CONTAINER_OF(link, struct loop_task, link);
+        task->run(task);
+    }
+}
+
+/* The end of a turn: what was put off to it is done, then closes are reported until none is left.
+ */
 static void reap(void)
 {
+    run_tasks();
     bool again = true;
     while (again) {
         again = false;

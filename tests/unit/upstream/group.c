@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The choice of an upstream: strategies, health, back-off, trials, attempts. */
+#include <limits.h>
+
 #include "fake_stream.h"
 
 /* The upstream that a request was sent to; the request is cancelled. */
@@ -263,10 +265,49 @@ static void F18_first_to_come_back_is_asked_what_waits_for_the_others(void **sta
     assert_int_equal(ask(bench, &one, "x"), 0);
     assert_int_equal(stream_count, 2); /* the other is tried, too */
     make_ready(1);
+    assert_int_equal(one.late, 0);
+    turn(bench, 0);
     assert_int_equal(one.late, 1); /* its lookup may send a second request */
     make_ready(0);
+    turn(bench, 0);
     assert_int_equal(one.late, 1);
     answer_written(0, 0, RCODE_NOERROR);
+}
+
+static const struct ask *waiting;
+static unsigned late_when_done;
+
+static void note_late_of_the_other(struct request *request, const struct answer *answer,
+                                   enum failure failure)
+{
+    (void)request;
+    assert_non_null(answer);
+    assert_int_equal(failure, FAILURE_SERVER_FAILURE);
+    late_when_done = waiting->late;
+}
+
+/* A lookup may have both requests out: were the second woken while the first ends, it would send
+ * the first again under the feet of its own on_done. */
+static void F17_recovery_wakes_nobody_while_a_request_ends(void **state)
+{
+    struct bench *bench = *state;
+    struct ask ending;
+    struct ask other;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    ask(bench, &ending, "x");
+    make_ready(0);
+    ending.request.on_done = note_late_of_the_other;
+    cool_down(bench, 0);
+    ask(bench, &other, "y");
+    bench->group->upstreams[1].down = true;
+    waiting = &other;
+    late_when_done = UINT_MAX;
+    answer_written(0, 0, RCODE_SERVFAIL);
+    assert_int_equal(late_when_done, 0);
+    assert_false(bench->group->upstreams[0].down);
+    assert_int_equal(other.late, 1); /* at the end of the turn */
+    request_cancel(&other.request);
 }
 
 static void F18_one_that_is_down_is_the_last_resort(void **state)
@@ -328,6 +369,7 @@ int main(void)
         TEST(F4_backoff_doubles_with_jitter_up_to_its_limit),
         TEST(F4_accept_then_close_costs_two_connects_at_most),
         TEST(F18_all_down_is_a_failure_at_once_and_tried_again_soon),
+        TEST(F17_recovery_wakes_nobody_while_a_request_ends),
         TEST(F18_first_to_come_back_is_asked_what_waits_for_the_others),
         TEST(F18_one_that_is_down_is_the_last_resort),
         TEST(connect_that_cannot_begin_moves_on_in_the_same_call),
