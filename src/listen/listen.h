@@ -19,7 +19,7 @@ struct tcp_clients;
 
 enum status udp_open(struct resolver *resolver, int fd, const struct address *address,
                      struct udp_listener **out);
-void udp_stop(struct udp_listener *listener);  /* reads no more; replies still go out */
+void udp_stop(struct udp_listener *listener);  /* takes what already waits, then reads no more */
 void udp_close(struct udp_listener *listener); /* safe on NULL */
 
 enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out);

@@ -331,6 +331,7 @@ fail:
 
 void udp_stop(struct udp_listener *listener)
 {
+    on_ready(&listener->source, EPOLLIN); /* what the kernel has taken is not lost (FAULTS J2) */
     loop_remove(listener->resolver->loop, &listener->source);
 }
 
@@ -338,7 +339,7 @@ void udp_close(struct udp_listener *listener)
 {
     if (!listener)
         return;
-    udp_stop(listener);
+    loop_remove(listener->resolver->loop, &listener->source);
     loop_cancel_task(&listener->flush);
     flush_replies(listener);
     close(listener->fd);

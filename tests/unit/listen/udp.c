@@ -463,6 +463,18 @@ static void J2_stopped_listener_still_replies(void **state)
     assert_int_equal(fake.begun, 1);
 }
 
+static void J2_stop_takes_what_the_kernel_already_holds(void **state)
+{
+    (void)state;
+    serve();
+    ask(1, 'a');
+    ask(2, 'a');
+    udp_stop(listener);
+    assert_int_equal(fake.begun, 2);
+    await_reply(1);
+    await_reply(2);
+}
+
 static void J2_close_sends_what_is_gathered(void **state)
 {
     (void)state;
@@ -514,6 +526,7 @@ int main(void)
         TEST(A17_replies_above_the_rate_are_cut_to_the_question),
         TEST(A17_reply_without_records_is_left_alone),
         TEST(J2_stopped_listener_still_replies),
+        TEST(J2_stop_takes_what_the_kernel_already_holds),
         TEST(J2_close_sends_what_is_gathered),
         TEST(open_fails_on_what_the_loop_cannot_watch),
     };
