@@ -23,6 +23,13 @@ def lines_of(files):
     return sum(len(file.read_text(errors="replace").splitlines()) for file in files)
 
 
+def code_lines_of(files):
+    """Those that are neither blank nor all comment."""
+    comment = re.compile(r"\s*(//|/\*|\*|$)")
+    return sum(1 for file in files for line in file.read_text(errors="replace").splitlines()
+               if not comment.match(line))
+
+
 def relative(path):
     return Path(path).relative_to(ROOT).as_posix()
 
@@ -41,7 +48,7 @@ def main():
     print(f"  sizes   functions {len(found)}: median {lengths[len(lengths) // 2]} lines, "
           f"95 % {lengths[len(lengths) * 95 // 100]}, longest {lengths[-1]}; "
           f"{100 * static // len(found)} % static; {asserts / len(found):.1f} asserts a function")
-    print(f"          product {lines_of(product)} lines in {len(product)} files, longest {relative(longest)} "
+    print(f"          product {lines_of(product)} lines ({code_lines_of(product)} of code) in {len(product)} files, longest {relative(longest)} "
           f"({lines_of([longest])}); tests {lines_of(tests)} lines, "
           f"{lines_of(tests) / max(1, lines_of(product)):.1f} times the product")
     for length, name, path, _ in reversed(found):
