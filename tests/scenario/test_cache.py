@@ -281,6 +281,7 @@ def test_H8_questions_in_flight_that_differ_in_nothing_that_counts(upstream, pro
     eventually(lambda: proxy.metric("dnsproxy_lookups_joined_total") == len(variants) - 1)
     assert proxy.metric("dnsproxy_queries_in_flight") == len(variants)
     assert proxy.metric("dnsproxy_lookups_in_flight") == 1
+    upstream.wait_for(lambda: held)  # it may still be shaking hands
     for query in held:
         query.answer()
     for number, reply in enumerate(waiting):
