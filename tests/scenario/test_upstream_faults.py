@@ -664,6 +664,7 @@ def test_F14_connection_that_is_closing_delays_no_replacement(upstream, proxy):
 def test_F16_upstream_that_does_not_read_is_bounded_and_left(start_upstream, start_proxy):
     blocked, good = start_upstream(receive_buffer=2048), start_upstream()
     blocked.on_open = lambda connection: connection.pause_reading()
+    blocked.on_query = never  # the first may come together with the end of the handshake
     good.on_query = fast_answer
     proxy = start_proxy(blocked, good, config={"strategy": "ordered",
                                                "timeouts": {"request": "400ms"}},
@@ -676,7 +677,6 @@ def test_F16_upstream_that_does_not_read_is_bounded_and_left(start_upstream, sta
         assert reply.answer[0][0].address == fast_address(name)
     assert proxy.memory_bytes() - before < 40 << 20
     assert proxy.metric("dnsproxy_upstream_in_flight", upstream=blocked.label) == 0
-    assert blocked.queries == []
 
 
 # F17: clients that leave
