@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The names that the load generator asks for: all of the same length,
+ * "n0123456789.TAGTAGTA.bench.test".
+ *
+ * A kind is hot:COUNT (in turn), unique:TAG (never the same twice; the tag keeps two runs apart) or
+ * zipf:COUNT:EXPONENT (the k-th name with a frequency of k^-EXPONENT; the same seed gives the same
+ * sequence). */
+#ifndef BENCH_NAMES_H
+#define BENCH_NAMES_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NAME_DIGITS = 10, NAME_TAG = 8, NAME_LENGTH = 1 + 1 + NAME_DIGITS + 1 + NAME_TAG + 12 };
+
+struct names {
+    uint64_t next;
+    uint64_t count; /* 0: all are new */
+    uint64_t random;
+    double *cumulative; /* Zipf: the probability of all names up to this one */
+    uint8_t template[NAME_LENGTH];
+};
+
+static inline bool names_open(struct names *names, const char *kind, uint64_t seed)
+{
+    char tag[NAME_TAG + 1] = "";
+    double exponent = 0;
+    *names = (struct names){.random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1};
+    if (sscanf(kind, "zipf:%lu:%lf", &names->count, &exponent) == 2 && names->count > 0) {
+        double sum = 0;
+        names->cumulative = malloc(names->count * sizeof(double));
+        for (uint64_t i = 0; i < names->count; i++)
+            names->cumulative[i] = sum += pow((double)(i + 1), -exponent);
+        for (uint64_t i = 0; i < names->count; i++)
+            names->cumulative[i] /= sum;
+        strcpy(tag, "zipf");
+    } else if (sscanf(kind, "hot:%lu", &names->count) == 1 && names->count > 0) {
+        strcpy(tag, "hot");
+    } else if (sscanf(kind, "unique:%8[0-9a-z]", tag) != 1) {
+        return false;
+    }
+    char label[NAME_TAG + 1];
+    snprintf(label, sizeof(label), "%s%.*s", tag, (int)(NAME_TAG - strlen(tag)), "--------");
+    memcpy(names->template, "\x0bn0000000000\x08", 13);
+    memcpy(names->template + 13, label, NAME_TAG);
+    memcpy(names->template + 13 + NAME_TAG, "\5bench\4test", 12);
+    return true;
+}
+
+/* xorshift64*, in [0, 1). */
+static inline double names_random(struct names *names)
+{
+    names->random ^= names->random >> 12;
+    names->random ^= names->random << 25;
+    names->random ^= names->random >> 27;
+    return (double)(names->random * UINT64_C(2685821657736338717) >> 11) * 0x1p-53;
+}
+
+/* The number of the name to ask for next. */
+static inline uint64_t names_next(struct names *names)
+{
+    if (!names->cumulative) {
+        const uint64_t name = names->next++;
+        return names->count ? name % names->count : name;
+    }
+    const double sought = names_random(names);
+    uint64_t low = 0, high = names->count - 1;
+    while (low < high) {
+        const uint64_t middle = (low + high) / 2;
+        if (names->cumulative[middle] > sought)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* The name in wire form, NAME_LENGTH octets. */
+static inline void names_write(const struct names *names, uint64_t name, uint8_t *out)
+{
+    memcpy(out, names->template, NAME_LENGTH);
+    for (size_t i = 1 + NAME_DIGITS; name > 0; i--, name /= 10)
+        out[i] = (uint8_t)('0' + name % 10);
+}
+
+#endif
