@@ -43,10 +43,9 @@ static inline bool names_open(struct names *names, const char *kind, uint64_t se
     } else if (sscanf(kind, "unique:%8[0-9a-z]", tag) != 1) {
         return false;
     }
-    char label[NAME_TAG + 1];
-    snprintf(label, sizeof(label), "%s%.*s", tag, (int)(NAME_TAG - strlen(tag)), "--------");
     memcpy(names->template, "\x0bn0000000000\x08", 13);
-    memcpy(names->template + 13, label, NAME_TAG);
+    memset(names->template + 13, '-', NAME_TAG);
+    memcpy(names->template + 13, tag, strlen(tag));
     memcpy(names->template + 13 + NAME_TAG, "\5bench\4test", 12);
     return true;
 }
