@@ -19,4 +19,8 @@ struct siphash_key siphash_random_key(void);
 
 uint64_t siphash(const struct siphash_key *key, const void *bytes, size_t length);
 
+/* The hash of `first` in little-endian order with `bytes` behind it, without laying them out so. */
+uint64_t siphash_with(const struct siphash_key *key, uint64_t first, const void *bytes,
+                      size_t length);
+
 #endif

@@ -138,13 +138,17 @@ void cache_usage(struct cache *cache, uint64_t *bytes, uint64_t *entries)
 static struct shard *key_make(struct cache *cache, const struct question *question, struct key *key)
 {
     assert(question->name_length > 0);
-    store_u16(key->bytes, question->type);
-    store_u16(key->bytes + 2, question->class);
-    key->bytes[4] = (uint8_t)((question->dnssec_ok ? KEY_FLAG_DO : 0) |
-                              (question->checking_disabled ? KEY_FLAG_CD : 0));
-    memcpy(key->bytes + KEY_FIXED, question->name, question->name_length);
+    const uint8_t flags = (uint8_t)((question->dnssec_ok ? KEY_FLAG_DO : 0) |
+                                    (question->checking_disabled ? KEY_FLAG_CD : 0));
+    store_u16(key->fixed, question->type);
+    store_u16(key->fixed + 2, question->class);
+    key->fixed[4] = flags;
+    key->name = question->name;
     key->length = (uint16_t)(KEY_FIXED + question->name_length);
-    const uint64_t hash = siphash(&cache->hash_key, key->bytes, key->length) & cache->hash_mask;
+    const uint64_t first = question->type | (uint64_t)question->class << 16 | (uint64_t)flags << 32;
+    const uint64_t hash =
+        siphash_with(&cache->hash_key, first, question->name, question->name_length) &
+        cache->hash_mask;
     key->hash = (uint32_t)hash;
     return &cache->shards[(uint32_t)(hash >> 32) & cache->shard_mask];
 }
@@ -190,8 +194,7 @@ static void copy_out(const struct entry *entry, uint64_t now, uint8_t *body, str
 enum status cache_find(struct cache *cache, const struct question *question, uint64_t now,
                        uint8_t body[static DNS_MESSAGE_MAX], struct answer *out)
 {
-    /* Filled as far as it is used; zeroing it would cost as much as the hash. */
-    struct key key __attribute__((uninitialized));
+    struct key key;
     struct shard *shard = key_make(cache, question, &key);
     enum status status = STATUS_NOT_FOUND;
     pthread_mutex_lock(&shard->lock);
@@ -305,7 +308,7 @@ void cache_store(struct cache *cache, const struct question *question, const str
 {
     if (!question->recursion_desired || answer->flags & DNS_FLAG_TC || answer->ttl_s == 0)
         return;
-    struct key key __attribute__((uninitialized));
+    struct key key;
     struct shard *shard = key_make(cache, question, &key);
     pthread_mutex_lock(&shard->lock);
     store_locked(cache, shard, &key, answer, now);

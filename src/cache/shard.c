@@ -220,7 +220,8 @@ struct entry *shard_find(struct shard *shard, const struct key *key)
     for (uint32_t offset = *bucket_of(shard, key->hash); offset != 0;) {
         struct entry *entry = entry_at(shard, offset);
         if (entry->hash == key->hash && entry->key_length == key->length &&
-            memcmp(entry->bytes, key->bytes, key->length) == 0)
+            memcmp(entry->bytes, key->fixed, KEY_FIXED) == 0 &&
+            memcmp(entry->bytes + KEY_FIXED, key->name, key->length - (size_t)KEY_FIXED) == 0)
             return entry;
         offset = entry->next;
     }
@@ -389,7 +390,8 @@ struct entry *shard_insert(struct shard *shard, const struct key *key, struct en
     entry->hash = key->hash;
     entry->key_length = key->length;
     entry->visits = visits;
-    memcpy(entry->bytes, key->bytes, key->length);
+    memcpy(entry->bytes, key->fixed, KEY_FIXED);
+    memcpy(entry->bytes + KEY_FIXED, key->name, key->length - (size_t)KEY_FIXED);
     index_add(shard, entry);
     return entry;
 }

@@ -15,13 +15,15 @@
 #include "base/deadline.h"
 #include "cache/cache.h"
 
-/* What an answer is found by: type, class, DO and CD, then the name; compared as a whole. */
-enum { KEY_FIXED = 5, KEY_MAX = KEY_FIXED + DNS_NAME_MAX };
+/* What an answer is found by: type, class, DO and CD, then the name; compared as a whole. The name
+ * is the question's own. */
+enum { KEY_FIXED = 5 };
 
 struct key {
     uint32_t hash;
-    uint16_t length;
-    uint8_t bytes[KEY_MAX];
+    uint16_t length; /* of both parts */
+    uint8_t fixed[KEY_FIXED];
+    const uint8_t *name;
 };
 
 /* One answer as it is kept. A lifetime of 0 marks an entry that left the index: its room is free

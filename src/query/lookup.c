@@ -48,8 +48,7 @@ static uint64_t hash_question(const struct resolver *resolver, const struct ques
     const uint64_t rest = (uint64_t)question->type << 32 | (uint64_t)question->class << 16 |
                           (uint64_t)question->recursion_desired << 2 |
                           (uint64_t)question->dnssec_ok << 1 | question->checking_disabled;
-    return siphash(&resolver->key, question->name, question->name_length) ^
-           rest * UINT64_C(0x9e3779b97f4a7c15);
+    return siphash_with(&resolver->key, rest, question->name, question->name_length);
 }
 
 static struct lookup **bucket_of(struct resolver *resolver, uint64_t hash)

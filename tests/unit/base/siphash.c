@@ -48,6 +48,17 @@ static void I9_reads_any_alignment(void **state)
     }
 }
 
+static void I9_a_first_word_apart_is_as_good_as_in_front(void **state)
+{
+    (void)state;
+    const struct siphash_key key = {1, 2};
+    const uint8_t joined[] = "\x01\x02\x03\x04\x05\x06\x07\x08www.example.com";
+    const size_t word = sizeof(uint64_t);
+    for (size_t length = 0; length <= sizeof joined - word; length++)
+        assert_int_equal(siphash_with(&key, UINT64_C(0x0807060504030201), joined + word, length),
+                         siphash(&key, joined, word + length));
+}
+
 static void I9_each_half_of_the_key_and_the_length_matter(void **state)
 {
     (void)state;
@@ -71,6 +82,7 @@ int main(void)
         cmocka_unit_test(I9_matches_cpython),
         cmocka_unit_test(I9_matches_rust),
         cmocka_unit_test(I9_reads_any_alignment),
+        cmocka_unit_test(I9_a_first_word_apart_is_as_good_as_in_front),
         cmocka_unit_test(I9_each_half_of_the_key_and_the_length_matter),
         cmocka_unit_test(I9_random_keys_differ),
     };
