@@ -5,6 +5,10 @@
  * second batch, packed one behind the other, until the turn ends or the batch is full. A reply that
  * the kernel will not take is lost and counted: UDP clients ask again, and nothing here may wait.
  *
+ * Busy: the kernel calls epoll back for each datagram that leaves a watched socket, which costs as
+ * much as parsing and finding the answer. So while whole batches wait the socket is not watched but
+ * read in every turn, until a turn finds nothing; docs/performance.md has the figures.
+ *
  * Thread: one worker. Owner: the worker, from open to close.
  * RFC: 1035 4.2.1, 8085 5.1.1 (reply from the address that was asked), 6891 6.2. */
 #include <assert.h>
@@ -45,7 +49,8 @@ struct batch {
 
 struct udp_listener {
     struct resolver *resolver;
-    struct loop_source source;
+    struct loop_source source; /* its fd is -1 while busy */
+    struct loop_task busy;
     struct loop_task flush;
     int fd;
     bool is_wildcard;           /* several addresses: replies tell which one they come from */
@@ -147,14 +152,37 @@ static size_t receive_batch(struct udp_listener *listener)
     return (size_t)received;
 }
 
+/* What a turn takes: the datagrams, up to a bound. */
+static size_t receive_for_this_turn(struct udp_listener *listener)
+{
+    size_t total = 0;
+    for (size_t batches = 0; batches < BATCHES_PER_TURN; batches++) {
+        const size_t received = receive_batch(listener);
+        total += received;
+        if (received < BATCH)
+            break;
+    }
+    return total;
+}
+
 static void on_ready(struct loop_source *source, uint32_t events)
 {
     (void)events;
     struct udp_listener *listener = CONTAINER_OF(source, struct udp_listener, source);
-    for (size_t batches = 0; batches < BATCHES_PER_TURN; batches++) {
-        if (receive_batch(listener) < BATCH)
-            return;
-    }
+    if (receive_for_this_turn(listener) < BATCH)
+        return;
+    loop_remove(listener->resolver->loop, &listener->source);
+    loop_defer(listener->resolver->loop, &listener->busy, LOOP_NEXT_TURN);
+}
+
+/* Should the kernel refuse to watch it, being busy is the way to go on. */
+static void on_busy(struct loop_task *task)
+{
+    struct udp_listener *listener = CONTAINER_OF(task, struct udp_listener, busy);
+    struct loop *loop = listener->resolver->loop;
+    if (receive_for_this_turn(listener) > 0 ||
+        loop_add(loop, &listener->source, listener->fd, EPOLLIN) != STATUS_OK)
+        loop_defer(loop, &listener->busy, LOOP_NEXT_TURN);
 }
 
 /* --- Sending --- */
@@ -310,6 +338,7 @@ enum status udp_open(struct resolver *resolver, int fd, const struct address *ad
     listener->fd = fd;
     listener->is_wildcard = address_is_any(address);
     listener->source = (struct loop_source){.fd = -1, .on_ready = on_ready};
+    loop_task_init(&listener->busy, on_busy);
     loop_task_init(&listener->flush, on_flush);
     refuse_ports(listener, resolver->config);
     prepare_batches(listener);
@@ -331,7 +360,8 @@ fail:
 
 void udp_stop(struct udp_listener *listener)
 {
-    on_ready(&listener->source, EPOLLIN); /* what the kernel has taken is not lost (FAULTS J2) */
+    (void)receive_for_this_turn(listener); /* what the kernel has taken is not lost (FAULTS J2) */
+    loop_cancel_task(&listener->busy);
     loop_remove(listener->resolver->loop, &listener->source);
 }
 
@@ -340,6 +370,7 @@ void udp_close(struct udp_listener *listener)
     if (!listener)
         return;
     loop_remove(listener->resolver->loop, &listener->source);
+    loop_cancel_task(&listener->busy);
     loop_cancel_task(&listener->flush);
     flush_replies(listener);
     close(listener->fd);

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -55,6 +56,7 @@ int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
 
 static struct udp_listener *listener;
 static struct address server;
+static int server_fd; /* the listener's */
 static int client;
 
 static int setup(void **state)
@@ -98,10 +100,9 @@ static void start(const char *text)
 {
     fake_start();
     const struct address address = any_port(text);
-    int fd;
-    assert_int_equal(socket_bind_udp(&address, &fd), STATUS_OK);
-    server = address_of(fd);
-    assert_int_equal(udp_open(&fake.resolver, fd, &address, &listener), STATUS_OK);
+    assert_int_equal(socket_bind_udp(&address, &server_fd), STATUS_OK);
+    server = address_of(server_fd);
+    assert_int_equal(udp_open(&fake.resolver, server_fd, &address, &listener), STATUS_OK);
 }
 
 static int open_client(const char *text)
@@ -267,6 +268,34 @@ static void turn_takes_a_bounded_number_of_queries(void **state)
     assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_SECOND));
     assert_int_equal(fake.begun, limit);
     TURN_UNTIL(fake.begun == limit + 1);
+}
+
+static bool is_watched(void)
+{
+    struct epoll_event event = {0};
+    if (epoll_ctl(fake.loop.epoll_fd, EPOLL_CTL_ADD, server_fd, &event) == -1)
+        return errno == EEXIST;
+    assert_int_equal(epoll_ctl(fake.loop.epoll_fd, EPOLL_CTL_DEL, server_fd, NULL), 0);
+    return false;
+}
+
+static void a_busy_listener_is_read_in_every_turn_until_nothing_comes(void **state)
+{
+    (void)state;
+    serve();
+    for (size_t i = 0; i < BATCH; i++)
+        ask(1, 'd');
+    assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_SECOND));
+    assert_int_equal(fake.begun, BATCH);
+    assert_false(is_watched());
+    ask(1, 'd');
+    assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_SECOND));
+    assert_int_equal(fake.begun, BATCH + 1);
+    assert_false(is_watched());
+    assert_true(loop_turn(&fake.loop, DEADLINE_NEVER)); /* finds nothing, does not wait */
+    assert_true(is_watched());
+    ask(7, 'a');
+    assert_int_equal(await_reply(7), QUERY_SIZE);
 }
 
 static void long_replies_are_flushed_before_the_room_ends(void **state)
@@ -513,6 +542,7 @@ int main(void)
         TEST(full_resolver_drops_and_counts),
         TEST(dropped_query_sends_nothing),
         TEST(burst_is_received_and_sent_in_batches),
+        TEST(a_busy_listener_is_read_in_every_turn_until_nothing_comes),
         TEST(turn_takes_a_bounded_number_of_queries),
         TEST(long_replies_are_flushed_before_the_room_ends),
         TEST(A15_wildcard_v4_replies_from_the_address_asked),
