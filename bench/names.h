@@ -29,6 +29,7 @@ static inline bool names_open(struct names *names, const char *kind, uint64_t se
 {
     char tag[NAME_TAG + 1] = "";
     double exponent = 0;
+    int length = 0;
     *names = (struct names){.random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1};
     if (sscanf(kind, "zipf:%lu:%lf", &names->count, &exponent) == 2 && names->count > 0) {
         double sum = 0;
@@ -40,8 +41,8 @@ static inline bool names_open(struct names *names, const char *kind, uint64_t se
         strcpy(tag, "zipf");
     } else if (sscanf(kind, "hot:%lu", &names->count) == 1 && names->count > 0) {
         strcpy(tag, "hot");
-    } else if (sscanf(kind, "unique:%8[0-9a-z]", tag) != 1) {
-        return false;
+    } else if (sscanf(kind, "unique:%8[0-9a-z]%n", tag, &length) != 1 || kind[length] != 0) {
+        return false; /* a tag cut short could be another run's */
     }
     memcpy(names->template, "\x0bn0000000000\x08", 13);
     memset(names->template + 13, '-', NAME_TAG);
