@@ -19,10 +19,16 @@
  * living until it has come past the dead. How many entries one store may spare is bounded: past
  * that it drops.
  *
- * The index is a table of chains of 32-bit offsets that grows by linear hashing (Litwin 1980): an
+ * The index is a table of chains of 32-bit links that grows by linear hashing (Litwin 1980): an
  * insertion that makes it too dense splits a bucket or two, never all. So it is never larger than
  * its entries deserve, also in a cache that is far from full, and an A answer costs its 88 bytes
  * and 12 of index, 4 of which are in the 88.
+ *
+ * An entry is a cache line that nobody has touched for long, and to wait for one takes as long as
+ * all else that a find or a store does. So a link says, besides where an entry is, whether another
+ * follows it and eight bits of its hash: what is not there is nearly always known to be missing
+ * without a look at an entry. The sweep looks at a few neighbours now and then instead of one at
+ * each store; a split fetches what the splits after it will look at, and eviction the next tail.
  *
  * Thread: whoever holds the lock.   Owner: struct cache. */
 #include "cache/shard.h"
@@ -30,7 +36,12 @@
 #include <assert.h>
 #include <string.h>
 
+#define LINK_FOLLOWED UINT32_C(0x80000000) /* the entry has a next */
+
 enum {
+    LINK_OFFSET_BITS = 23, /* in units of ENTRY_ALIGNMENT: shards of 64 MiB */
+    LINK_OFFSET_MASK = (1 << LINK_OFFSET_BITS) - 1,
+    LINK_TAG_MASK = 0xff << LINK_OFFSET_BITS,
     BUCKETS_FIRST = 16,
     BUCKETS_PER_ENTRY = 2, /* so that the first entry of a chain is nearly always the right one */
     BYTES_PER_BUCKET = 48, /* of the shard; a bucket takes 4 */
@@ -40,8 +51,10 @@ enum {
     SPARE_SHARE = 16,   /* of the main ring, free or dead: worth filling again */
     VISITS_TO_STAY = 1, /* hits that take an entry from the small to the main ring */
     SPARED_MAX = 128,   /* for each insertion: a bound on its time */
-    SWEPT_SMALL = 1,
-    SWEPT_MAIN = 2,
+    SPLITS_AHEAD = 4,   /* fetched so many splits before they are looked at */
+    STORES_PER_SWEEP = 8,
+    SWEPT_SMALL = 2,
+    SWEPT_MAIN = 4,
 };
 
 static struct entry *entry_at(const struct shard *shard, uint32_t offset)
@@ -153,22 +166,59 @@ static struct ring *ring_of(struct shard *shard, uint32_t offset)
 
 static uint32_t *bucket_of(const struct shard *shard, uint32_t hash)
 {
-    uint32_t bucket = hash & shard->bucket_mask;
-    if (bucket >= shard->bucket_count)
-        bucket &= shard->bucket_mask >> 1;
-    assert(bucket < shard->bucket_count);
+    /* Relaxed: shard_prefetch reads it without the lock. */
+    const uint32_t count = atomic_load_explicit(&shard->bucket_count, memory_order_relaxed);
+    const uint32_t mask = UINT32_MAX >> __builtin_clz(count - 1);
+    uint32_t bucket = hash & mask;
+    if (bucket >= count)
+        bucket &= mask >> 1;
+    assert(bucket < count);
     return &shard->buckets[bucket];
 }
 
-/* The link that leads to the entry. */
-static uint32_t *index_link(const struct shard *shard, const struct entry *entry)
+void shard_prefetch(const struct shard *shard, uint32_t hash)
 {
-    const uint32_t offset = offset_of(shard, entry);
+    __builtin_prefetch(&shard->lock, 1);
+    __builtin_prefetch(bucket_of(shard, hash));
+}
+
+static uint32_t link_tag(uint32_t hash)
+{
+    return hash >> 1 & LINK_TAG_MASK; /* its upper bits, which choose no bucket */
+}
+
+static struct entry *link_entry(const struct shard *shard, uint32_t link)
+{
+    assert(link != 0);
+    return entry_at(shard, (link & LINK_OFFSET_MASK) * ENTRY_ALIGNMENT);
+}
+
+static void link_set_offset(uint32_t *link, uint32_t offset)
+{
+    *link = (*link & ~(uint32_t)LINK_OFFSET_MASK) | offset / ENTRY_ALIGNMENT;
+}
+
+/* Puts the entry in front of its bucket's chain. */
+static void index_push(struct shard *shard, struct entry *entry)
+{
+    uint32_t *bucket = bucket_of(shard, entry->hash);
+    entry->next = *bucket;
+    *bucket = link_tag(entry->hash) | (*bucket != 0 ? LINK_FOLLOWED : 0);
+    link_set_offset(bucket, offset_of(shard, entry));
+}
+
+/* The link that leads to the entry, and in `before` (may be NULL) the one that leads to its
+ * predecessor, NULL when it is the first. */
+static uint32_t *index_link(const struct shard *shard, const struct entry *entry, uint32_t **before)
+{
+    uint32_t *previous = NULL;
     uint32_t *link = bucket_of(shard, entry->hash);
-    while (*link != offset) {
-        assert(*link != 0);
-        link = &entry_at(shard, *link)->next;
+    while (link_entry(shard, *link) != entry) {
+        previous = link;
+        link = &link_entry(shard, *link)->next;
     }
+    if (before)
+        *before = previous;
     return link;
 }
 
@@ -176,22 +226,19 @@ static uint32_t *index_link(const struct shard *shard, const struct entry *entry
 static void index_split(struct shard *shard)
 {
     const uint32_t fresh = shard->bucket_count;
+    const uint32_t mask = UINT32_MAX >> __builtin_clz(fresh);
     assert(fresh < shard->bucket_max);
-    if (fresh > shard->bucket_mask)
-        shard->bucket_mask = shard->bucket_mask * 2 + 1;
-    uint32_t *link = &shard->buckets[fresh & shard->bucket_mask >> 1];
-    while (*link != 0) {
-        struct entry *entry = entry_at(shard, *link);
-        if ((entry->hash & shard->bucket_mask) == fresh) {
-            const uint32_t offset = *link;
-            *link = entry->next;
-            entry->next = shard->buckets[fresh];
-            shard->buckets[fresh] = offset;
-        } else {
-            link = &entry->next;
-        }
+    uint32_t link = shard->buckets[fresh & mask >> 1];
+    shard->buckets[fresh & mask >> 1] = 0;
+    atomic_store_explicit(&shard->bucket_count, fresh + 1, memory_order_relaxed);
+    while (link != 0) {
+        struct entry *entry = link_entry(shard, link);
+        link = entry->next;
+        index_push(shard, entry);
     }
-    shard->bucket_count++;
+    const uint32_t ahead = shard->buckets[(fresh + SPLITS_AHEAD) & mask >> 1];
+    if (ahead != 0)
+        __builtin_prefetch(link_entry(shard, ahead));
 }
 
 static void index_add(struct shard *shard, struct entry *entry)
@@ -199,9 +246,7 @@ static void index_add(struct shard *shard, struct entry *entry)
     while (shard->entry_count >= shard->bucket_count / BUCKETS_PER_ENTRY &&
            shard->bucket_count < shard->bucket_max)
         index_split(shard);
-    uint32_t *bucket = bucket_of(shard, entry->hash);
-    entry->next = *bucket;
-    *bucket = offset_of(shard, entry);
+    index_push(shard, entry);
     shard->entry_count++;
 }
 
@@ -209,21 +254,34 @@ static void index_add(struct shard *shard, struct entry *entry)
 static void entry_kill(struct shard *shard, struct entry *entry)
 {
     assert(!entry_is_dead(entry) && shard->entry_count > 0);
-    *index_link(shard, entry) = entry->next;
+    uint32_t *before;
+    uint32_t *link = index_link(shard, entry, &before);
+    *link = entry->next;
+    if (before && *link == 0)
+        *before &= ~LINK_FOLLOWED;
     entry->lifetime_s = 0;
     shard->entry_count--;
     ring_of(shard, offset_of(shard, entry))->dead += entry_size(entry);
 }
 
+static bool entry_has_key(const struct entry *entry, const struct key *key)
+{
+    return entry->hash == key->hash && entry->key_length == key->length &&
+           memcmp(entry->bytes, key->fixed, KEY_FIXED) == 0 &&
+           memcmp(entry->bytes + KEY_FIXED, key->name, key->length - (size_t)KEY_FIXED) == 0;
+}
+
 struct entry *shard_find(struct shard *shard, const struct key *key)
 {
-    for (uint32_t offset = *bucket_of(shard, key->hash); offset != 0;) {
-        struct entry *entry = entry_at(shard, offset);
-        if (entry->hash == key->hash && entry->key_length == key->length &&
-            memcmp(entry->bytes, key->fixed, KEY_FIXED) == 0 &&
-            memcmp(entry->bytes + KEY_FIXED, key->name, key->length - (size_t)KEY_FIXED) == 0)
+    uint32_t link = *bucket_of(shard, key->hash);
+    while (link != 0) {
+        const bool has_tag = (link & LINK_TAG_MASK) == link_tag(key->hash);
+        if (!has_tag && !(link & LINK_FOLLOWED))
+            return NULL;
+        struct entry *entry = link_entry(shard, link);
+        if (has_tag && entry_has_key(entry, key))
             return entry;
-        offset = entry->next;
+        link = entry->next;
     }
     return NULL;
 }
@@ -268,7 +326,7 @@ static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size,
 static void entry_move(struct shard *shard, struct entry *entry, uint32_t *link, uint32_t offset)
 {
     memmove(entry_at(shard, offset), entry, entry_size(entry));
-    *link = offset;
+    link_set_offset(link, offset);
 }
 
 static void tail_drop(struct shard *shard, struct ring *ring)
@@ -288,7 +346,7 @@ static void tail_spare(struct shard *shard)
     struct ring *ring = &shard->main;
     struct entry *entry = entry_at(shard, ring->tail);
     const uint32_t size = entry_size(entry);
-    uint32_t *link = index_link(shard, entry);
+    uint32_t *link = index_link(shard, entry, NULL);
     assert(shard->spare_budget > 0);
     if (entry->visits > 0)
         entry->visits--;
@@ -327,7 +385,7 @@ static void evict_small(struct shard *shard, uint64_t now)
     }
     const uint32_t place = make_room(shard, &shard->main, size, now);
     entry->visits = 0;
-    entry_move(shard, entry, index_link(shard, entry), place);
+    entry_move(shard, entry, index_link(shard, entry, NULL), place);
     ring_pop(&shard->small, size);
 }
 
@@ -343,6 +401,7 @@ static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size,
         place = ring_place(ring, size);
     }
     ring_append(ring, place, size);
+    __builtin_prefetch(entry_at(shard, ring->tail));
     return place;
 }
 
@@ -362,6 +421,9 @@ static void ring_sweep(struct shard *shard, struct ring *ring, uint32_t count, u
 
 void shard_sweep(struct shard *shard, uint64_t now)
 {
+    if (++shard->unswept_stores < STORES_PER_SWEEP)
+        return;
+    shard->unswept_stores = 0;
     ring_sweep(shard, &shard->small, SWEPT_SMALL, now);
     ring_sweep(shard, &shard->main, SWEPT_MAIN, now);
 }
@@ -407,7 +469,6 @@ void shard_init(struct shard *shard, uint8_t *memory, uint32_t size)
 {
     shard->memory = memory;
     shard->bucket_count = BUCKETS_FIRST;
-    shard->bucket_mask = BUCKETS_FIRST - 1;
     shard->bucket_max = size / BYTES_PER_BUCKET;
     shard->ghost_sets = size / BYTES_PER_GHOST / GHOSTS_PER_SET;
     shard->entry_count = 0;

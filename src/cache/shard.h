@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <stdalign.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,7 +32,7 @@ struct key {
  * body and the extended errors. */
 struct entry {
     uint64_t stored_ns;
-    uint32_t next; /* offset in the shard of the next entry of the bucket; 0: none */
+    uint32_t next; /* link to the next entry of the bucket; 0: none */
     uint32_t hash;
     uint32_t lifetime_s;
     uint16_t body_length;
@@ -69,13 +70,13 @@ struct ring {
 struct shard {
     alignas(64) pthread_mutex_t lock;
     uint8_t *memory;
-    uint32_t *buckets; /* offsets of first entries; 0: none */
-    uint32_t bucket_count;
-    uint32_t bucket_mask; /* the smallest 2^n - 1 that reaches all buckets in use */
+    uint32_t *buckets; /* links to first entries; 0: none */
+    _Atomic uint32_t bucket_count;
     uint32_t bucket_max;
     uint32_t entry_count;
     uint16_t *ghosts;
     uint32_t ghost_sets;
+    uint32_t unswept_stores;
     uint32_t spare_budget; /* entries that may still be spared by this insertion */
     struct ring small;
     struct ring main;
@@ -93,7 +94,10 @@ struct entry *shard_find(struct shard *shard, const struct key *key);
 struct entry *shard_insert(struct shard *shard, const struct key *key, struct entry *old,
                            uint32_t size, uint64_t now);
 
-/* Forgets a few entries that nobody will ask for again. */
+/* Hints to the processor that the key with this hash will be looked for. Needs no lock. */
+void shard_prefetch(const struct shard *shard, uint32_t hash);
+
+/* Forgets a few entries that nobody will ask for again; most calls do nothing. */
 void shard_sweep(struct shard *shard, uint64_t now);
 
 /* Bytes of index and rings in use. */
