@@ -22,7 +22,6 @@
 #include <sys/mman.h>
 
 #include "base/bytes.h"
-#include "base/siphash.h"
 #include "cache/shard.h"
 
 enum {
@@ -134,23 +133,34 @@ void cache_usage(struct cache *cache, uint64_t *bytes, uint64_t *entries)
 
 /* --- Keys --- */
 
-/* Fills `key` and returns the shard that has the question, unlocked. */
-static struct shard *key_make(struct cache *cache, const struct question *question, struct key *key)
+static struct shard *shard_of(struct cache *cache, uint64_t hash)
+{
+    return &cache->shards[(uint32_t)(hash >> 32) & cache->shard_mask];
+}
+
+static struct key key_of(const struct question *question, uint64_t hash)
 {
     assert(question->name_length > 0);
-    const uint8_t flags = (uint8_t)((question->dnssec_ok ? KEY_FLAG_DO : 0) |
-                                    (question->checking_disabled ? KEY_FLAG_CD : 0));
-    store_u16(key->fixed, question->type);
-    store_u16(key->fixed + 2, question->class);
-    key->fixed[4] = flags;
-    key->name = question->name;
-    key->length = (uint16_t)(KEY_FIXED + question->name_length);
-    const uint64_t first = question->type | (uint64_t)question->class << 16 | (uint64_t)flags << 32;
-    const uint64_t hash =
-        siphash_with(&cache->hash_key, first, question->name, question->name_length) &
-        cache->hash_mask;
-    key->hash = (uint32_t)hash;
-    return &cache->shards[(uint32_t)(hash >> 32) & cache->shard_mask];
+    struct key key = {
+        .hash = (uint32_t)hash,
+        .length = (uint16_t)(KEY_FIXED + question->name_length),
+        .name = question->name,
+    };
+    store_u16(key.fixed, question->type);
+    store_u16(key.fixed + 2, question->class);
+    key.fixed[4] = (uint8_t)((question->dnssec_ok ? KEY_FLAG_DO : 0) |
+                             (question->checking_disabled ? KEY_FLAG_CD : 0));
+    return key;
+}
+
+uint64_t cache_hash(const struct cache *cache, const struct question *question)
+{
+    return question_hash(&cache->hash_key, question) & cache->hash_mask;
+}
+
+void cache_prefetch(struct cache *cache, uint64_t hash)
+{
+    shard_prefetch(shard_of(cache, hash), (uint32_t)hash);
 }
 
 /* --- Find --- */
@@ -191,11 +201,11 @@ static void copy_out(const struct entry *entry, uint64_t now, uint8_t *body, str
     };
 }
 
-enum status cache_find(struct cache *cache, const struct question *question, uint64_t now,
-                       uint8_t body[static DNS_MESSAGE_MAX], struct answer *out)
+enum status cache_find(struct cache *cache, const struct question *question, uint64_t hash,
+                       uint64_t now, uint8_t body[static DNS_MESSAGE_MAX], struct answer *out)
 {
-    struct key key;
-    struct shard *shard = key_make(cache, question, &key);
+    const struct key key = key_of(question, hash);
+    struct shard *shard = shard_of(cache, hash);
     enum status status = STATUS_NOT_FOUND;
     pthread_mutex_lock(&shard->lock);
     struct entry *entry = shard_find(shard, &key);
@@ -303,13 +313,13 @@ static void store_locked(struct cache *cache, struct shard *shard, const struct 
     entry_fill(cache, entry, answer, extended_errors_length, lifetime_s);
 }
 
-void cache_store(struct cache *cache, const struct question *question, const struct answer *answer,
-                 uint64_t now)
+void cache_store(struct cache *cache, const struct question *question, uint64_t hash,
+                 const struct answer *answer, uint64_t now)
 {
     if (!question->recursion_desired || answer->flags & DNS_FLAG_TC || answer->ttl_s == 0)
         return;
-    struct key key;
-    struct shard *shard = key_make(cache, question, &key);
+    const struct key key = key_of(question, hash);
+    struct shard *shard = shard_of(cache, hash);
     pthread_mutex_lock(&shard->lock);
     store_locked(cache, shard, &key, answer, now);
     pthread_mutex_unlock(&shard->lock);

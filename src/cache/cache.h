@@ -29,18 +29,24 @@ enum status cache_open(const struct cache_limits *limits, struct cache **out);
 /* No thread may use it any more. Safe on NULL. */
 void cache_close(struct cache *cache);
 
+/* What the functions below want with a question; the same for as long as the cache is open. */
+uint64_t cache_hash(const struct cache *cache, const struct question *question);
+
+/* Hints to the processor that this hash will soon be looked for. Any thread. */
+void cache_prefetch(struct cache *cache, uint64_t hash);
+
 /* Looks the question up at `now` (nanoseconds of the workers' clock). STATUS_OK: `out` is filled;
  * body and extended errors are in `body`, everything else by value; ttl_offsets is NULL and
  * ttl_count 0, since ageing is done. STATUS_NOT_FOUND otherwise. Any thread. */
-enum status cache_find(struct cache *cache, const struct question *question, uint64_t now,
-                       uint8_t body[static DNS_MESSAGE_MAX], struct answer *out);
+enum status cache_find(struct cache *cache, const struct question *question, uint64_t hash,
+                       uint64_t now, uint8_t body[static DNS_MESSAGE_MAX], struct answer *out);
 
 /* Keeps a copy if it may be kept: ttl_s > 0 within the bounds, RD set in the question, and a
  * failure never replaces a fresh positive or negative entry (H5). An upstream's failure that
  * follows an expired one of the same key is kept twice as long as that one was, up to 30 s (RFC
  * 9520 3.2); one that follows a fresh one, from another worker, is kept as long. Any thread. */
-void cache_store(struct cache *cache, const struct question *question, const struct answer *answer,
-                 uint64_t now);
+void cache_store(struct cache *cache, const struct question *question, uint64_t hash,
+                 const struct answer *answer, uint64_t now);
 
 /* Bytes and entries in use now; approximate while others write. */
 void cache_usage(struct cache *cache, uint64_t *bytes, uint64_t *entries);

@@ -178,3 +178,16 @@ bool question_equal(const struct question *a, const struct question *b)
            a->checking_disabled == b->checking_disabled && a->name_length == b->name_length &&
            memcmp(a->name, b->name, a->name_length) == 0;
 }
+
+uint64_t question_hash(const struct siphash_key *key, const struct question *question)
+{
+    const uint64_t first = question->type | (uint64_t)question->class << 16 |
+                           (uint64_t)question->dnssec_ok << 32 |
+                           (uint64_t)question->checking_disabled << 33;
+    return siphash_with(key, first, question->name, question->name_length);
+}
+
+void question_copy(struct question *to, const struct question *from)
+{
+    memcpy(to, from, offsetof(struct question, name) + from->name_length);
+}

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/bytes.h"
+#include "base/siphash.h"
 #include "base/status.h"
 #include "dns/dns.h"
 
@@ -136,6 +137,12 @@ struct answer_scratch {
 enum status message_check_answer(const uint8_t *bytes, size_t length,
                                  const struct question *question, struct answer_scratch *scratch,
                                  struct answer *out);
+
+/* The hash, keyed by `key`, of what tells answers apart: type, class, DO, CD and name. */
+uint64_t question_hash(const struct siphash_key *key, const struct question *question);
+
+/* Copies what is used of `from`; the rest of the name's room stays as it was. */
+void question_copy(struct question *to, const struct question *from);
 
 /* True when both ask the same thing of an upstream; the client's AD, EDNS size and spelling do not
  * matter. */

@@ -109,7 +109,8 @@ static void send_reply(struct query *query, const uint8_t *reply, size_t length)
 
 static const struct transport udp_transport = {.is_datagram = true, .send = send_reply};
 
-static void begin_query(struct udp_listener *listener, size_t index)
+/* The query in the `index`-th datagram of the batch, NULL when it has ended already. */
+static struct query *accept_query(struct udp_listener *listener, size_t index)
 {
     struct resolver *resolver = listener->resolver;
     struct mmsghdr *message = &listener->queries.messages[index];
@@ -120,14 +121,28 @@ static void begin_query(struct udp_listener *listener, size_t index)
     };
     if (port_is_refused(listener, address_port(&origin.client))) {
         metric_add(&resolver->metrics->dropped_source_port, 1);
-        return;
+        return NULL;
     }
     if (listener->is_wildcard)
         read_local_address(&message->msg_hdr, &origin);
-    const enum status status =
-        query_begin(resolver, &origin, listener->query_bytes[index], message->msg_len, NULL);
-    if (status == STATUS_FULL)
-        metric_add(&resolver->metrics->dropped_full, 1);
+    return query_accept(resolver, &origin, listener->query_bytes[index], message->msg_len);
+}
+
+/* The datagrams from `first` on, as many as may be in hand at once. */
+static void begin_queries(struct udp_listener *listener, size_t first, size_t end)
+{
+    struct resolver *resolver = listener->resolver;
+    struct query *queries[QUERIES_IN_HAND_MAX];
+    size_t count = 0;
+    assert(end - first <= QUERIES_IN_HAND_MAX);
+    for (size_t i = first; i < end; i++) {
+        struct query *query = accept_query(listener, i);
+        if (query)
+            queries[count++] = query;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (query_resolve(resolver, queries[i], NULL) == STATUS_FULL)
+            metric_add(&resolver->metrics->dropped_full, 1);
 }
 
 /* The kernel writes the lengths of what it gave; they say the room again. */
@@ -144,12 +159,14 @@ static size_t receive_batch(struct udp_listener *listener)
     const int received = recvmmsg(listener->fd, listener->queries.messages, BATCH, 0, NULL);
     if (received <= 0)
         return 0; /* nothing there, or an ICMP error, which is consumed by this (FAULTS A16) */
-    metric_add(&listener->resolver->metrics->queries_udp, (uint64_t)received);
-    for (size_t i = 0; i < (size_t)received; i++) {
-        begin_query(listener, i);
+    const size_t count = (size_t)received;
+    metric_add(&listener->resolver->metrics->queries_udp, count);
+    for (size_t i = 0; i < count; i += QUERIES_IN_HAND_MAX)
+        begin_queries(listener, i,
+                      i + QUERIES_IN_HAND_MAX < count ? i + QUERIES_IN_HAND_MAX : count);
+    for (size_t i = 0; i < count; i++)
         reset_query_slot(listener, i);
-    }
-    return (size_t)received;
+    return count;
 }
 
 /* What a turn takes: the datagrams, up to a bound. */

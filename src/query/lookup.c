@@ -43,14 +43,6 @@ struct lookup {
 
 /* --- The table --- */
 
-static uint64_t hash_question(const struct resolver *resolver, const struct question *question)
-{
-    const uint64_t rest = (uint64_t)question->type << 32 | (uint64_t)question->class << 16 |
-                          (uint64_t)question->recursion_desired << 2 |
-                          (uint64_t)question->dnssec_ok << 1 | question->checking_disabled;
-    return siphash_with(&resolver->key, rest, question->name, question->name_length);
-}
-
 static struct lookup **bucket_of(struct resolver *resolver, uint64_t hash)
 {
     return &resolver->buckets[hash & resolver->bucket_mask];
@@ -87,7 +79,6 @@ enum status lookups_open(struct resolver *resolver)
     size_t count = 1;
     while (count < resolver->config->limits.queries)
         count *= 2;
-    resolver->key = siphash_random_key();
     resolver->bucket_mask = count - 1;
     resolver->buckets = calloc(count, sizeof(struct lookup *));
     if (!resolver->buckets)
@@ -111,7 +102,8 @@ static void attach(struct lookup *lookup, struct query *query)
     query->lookup = lookup;
     list_append(&lookup->queries, &query->waiting);
     deadline_arm(&resolver->query_deadlines, &query->deadline, resolver->loop->now);
-    metric_add(&resolver->metrics->queries_in_flight, 1);
+    resolver->waiting_count++;
+    metric_set(&resolver->metrics->queries_in_flight, resolver->waiting_count);
 }
 
 static void detach(struct query *query)
@@ -119,7 +111,8 @@ static void detach(struct query *query)
     struct resolver *resolver = query->lookup->resolver;
     assert(list_is_linked(&query->waiting));
     histogram_record(&resolver->metrics->query_seconds, resolver->loop->now - query->arrived_ns);
-    metric_subtract(&resolver->metrics->queries_in_flight, 1);
+    resolver->waiting_count--;
+    metric_set(&resolver->metrics->queries_in_flight, resolver->waiting_count);
     list_remove(&query->waiting);
     query->lookup = NULL;
 }
@@ -141,7 +134,7 @@ static void lookup_finish(struct lookup *lookup, const struct answer *answer)
 {
     struct resolver *resolver = lookup->resolver;
     if (resolver->cache)
-        cache_store(resolver->cache, &lookup->question, answer, resolver->loop->now);
+        cache_store(resolver->cache, &lookup->question, lookup->hash, answer, resolver->loop->now);
     while (!list_is_empty(&lookup->queries)) {
         struct query *query = CONTAINER_OF(lookup->queries.next, struct query, waiting);
         detach(query);
@@ -380,7 +373,7 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
     struct lookup *lookup = pool_take(&resolver->lookups);
     assert(lookup);
     lookup->resolver = resolver;
-    lookup->question = *question;
+    question_copy(&lookup->question, question);
     lookup->hash = hash;
     lookup->failure = FAILURE_NONE;
     reset_attempts(lookup);
@@ -395,15 +388,14 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
 bool lookup_join_or_start(struct resolver *resolver, struct query *query)
 {
     const struct question *question = &query->message.question;
-    const uint64_t hash = hash_question(resolver, question);
-    struct lookup *lookup = table_find(resolver, question, hash);
+    struct lookup *lookup = table_find(resolver, question, query->hash);
     if (lookup) {
         metric_add(&resolver->metrics->lookups_joined, 1);
         attach(lookup, query);
         return true;
     }
     metric_add(&resolver->metrics->lookups_started, 1);
-    lookup = lookup_new(resolver, question, hash);
+    lookup = lookup_new(resolver, question, query->hash);
     attach(lookup, query);
     if (try_request(lookup, &lookup->requests[0], REQUEST_ANYWHERE))
         return true;

@@ -23,7 +23,7 @@ static void give_back(struct resolver *resolver, struct query *query)
     list_remove(&query->sibling);
     deadline_cancel(&query->deadline);
     pool_give(&resolver->queries, query);
-    const bool has_room = resolver->queries.in_use < resolver->config->limits.queries;
+    const bool has_room = resolver->waiting_count < resolver->config->limits.queries;
     if (has_room && !list_is_empty(&resolver->starved))
         loop_defer(resolver->loop, &resolver->space, LOOP_FLUSH);
 }
@@ -122,7 +122,7 @@ void query_drop(struct resolver *resolver, struct query *query)
 
 static struct query *new_query(struct resolver *resolver, const struct origin *origin)
 {
-    /* Every other query waits, and of those there are limits.queries at most. */
+    /* Those that are not in hand wait, and of those there are limits.queries at most. */
     struct query *query = pool_take(&resolver->queries);
     assert(query);
     query->origin = *origin;
@@ -140,34 +140,57 @@ static void drop_unparsed(struct resolver *resolver, struct query *query, metric
     query_drop(resolver, query);
 }
 
-enum status query_begin(struct resolver *resolver, const struct origin *origin,
-                        const uint8_t *message, size_t length, struct query **out)
+static void hash_and_prefetch(struct resolver *resolver, struct query *query)
+{
+    const struct question *question = &query->message.question;
+    query->hash = resolver->cache ? cache_hash(resolver->cache, question)
+                                  : question_hash(&resolver->key, question);
+    if (resolver->cache)
+        cache_prefetch(resolver->cache, query->hash);
+    __builtin_prefetch(&resolver->buckets[query->hash & resolver->bucket_mask]);
+}
+
+struct query *query_accept(struct resolver *resolver, const struct origin *origin,
+                           const uint8_t *message, size_t length)
 {
     assert(origin->transport && origin->transport->send);
     struct query *query = new_query(resolver, origin);
-    if (out)
-        *out = NULL;
     enum rcode rcode = RCODE_NOERROR;
     switch (message_parse_query(message, length, &query->message, &rcode)) {
     case QUERY_DROP:
         drop_unparsed(resolver, query, &resolver->metrics->dropped_malformed);
-        return STATUS_OK;
+        return NULL;
     case QUERY_RESPONSE:
         drop_unparsed(resolver, query, &resolver->metrics->dropped_response);
-        return STATUS_OK;
+        return NULL;
     case QUERY_REJECT:
         query_fail(resolver, query, rcode, NULL);
-        return STATUS_OK;
+        return NULL;
     case QUERY_ACCEPT:
         break;
     }
+    hash_and_prefetch(resolver, query);
+    return query;
+}
+
+enum status query_resolve(struct resolver *resolver, struct query *query, struct query **out)
+{
     bool waits;
     const enum status status = resolve_query(resolver, query, &waits);
     if (status != STATUS_OK)
         query_drop(resolver, query);
-    else if (waits && out)
-        *out = query;
+    if (out)
+        *out = status == STATUS_OK && waits ? query : NULL;
     return status;
+}
+
+enum status query_begin(struct resolver *resolver, const struct origin *origin,
+                        const uint8_t *message, size_t length, struct query **out)
+{
+    if (out)
+        *out = NULL;
+    struct query *query = query_accept(resolver, origin, message, length);
+    return query ? query_resolve(resolver, query, out) : STATUS_OK;
 }
 
 /* --- The resolver --- */
@@ -204,12 +227,14 @@ enum status resolver_open(struct resolver *resolver)
     const struct config *config = resolver->config;
     assert(resolver->loop && resolver->metrics && !resolver->buckets);
     list_init(&resolver->starved);
+    resolver->key = siphash_random_key();
     loop_task_init(&resolver->space, on_space);
     deadline_queue_init(&resolver->query_deadlines,
                         config->timeouts.query_ns -
                             config->timeouts.query_ns / QUERY_MARGIN_DIVISOR,
                         on_query_deadline);
-    TRY(pool_open(&resolver->queries, sizeof(struct query), config->limits.queries + 1));
+    TRY(pool_open(&resolver->queries, sizeof(struct query),
+                  config->limits.queries + QUERIES_IN_HAND_MAX));
     TRY(lookups_open(resolver));
     loop_add_queue(resolver->loop, &resolver->query_deadlines);
     return STATUS_OK;

@@ -11,7 +11,7 @@ static bool is_cached(struct resolver *resolver, const struct query *query, stru
 {
     if (!resolver->cache)
         return false;
-    const enum status status = cache_find(resolver->cache, &query->message.question,
+    const enum status status = cache_find(resolver->cache, &query->message.question, query->hash,
                                           resolver->loop->now, resolver->body, answer);
     metric_add(
         status == STATUS_OK ? &resolver->metrics->cache_hits : &resolver->metrics->cache_misses, 1);
@@ -46,7 +46,7 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
         return STATUS_OK;
     }
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */
-    if (resolver->queries.in_use > resolver->config->limits.queries)
+    if (resolver->waiting_count == resolver->config->limits.queries)
         return STATUS_FULL;
     *waits = lookup_join_or_start(resolver, query);
     return STATUS_OK;

@@ -40,7 +40,7 @@ static void store_at(struct cache *cache, const struct question *question, uint3
                      uint64_t now)
 {
     fixture_fill(&stored, question, 1, FIXTURE_RECORD, 1, ttl_s);
-    cache_store(cache, question, &stored.answer, now);
+    cache_store(cache, question, cache_hash(cache, question), &stored.answer, now);
 }
 
 static void store_kind(struct cache *cache, const struct question *question, enum answer_kind kind,
@@ -48,20 +48,22 @@ static void store_kind(struct cache *cache, const struct question *question, enu
 {
     fixture_fill(&stored, question, 1, FIXTURE_RECORD, 1, ttl_s);
     stored.answer.kind = kind;
-    cache_store(cache, question, &stored.answer, now);
+    cache_store(cache, question, cache_hash(cache, question), &stored.answer, now);
 }
 
 static bool is_found(struct cache *cache, const struct question *question, uint64_t now)
 {
     struct answer hit;
-    return cache_find(cache, question, now, found_body, &hit) == STATUS_OK;
+    return cache_find(cache, question, cache_hash(cache, question), now, found_body, &hit) ==
+           STATUS_OK;
 }
 
 /* The TTL that a hit shows; the test fails without a hit. */
 static uint32_t ttl_at(struct cache *cache, const struct question *question, uint64_t now)
 {
     struct answer hit = {.ttl_count = 1};
-    assert_int_equal(cache_find(cache, question, now, found_body, &hit), STATUS_OK);
+    assert_int_equal(
+        cache_find(cache, question, cache_hash(cache, question), now, found_body, &hit), STATUS_OK);
     assert_int_equal(hit.ttl_count, 0);
     assert_null(hit.ttl_offsets);
     return load_u32(hit.body + FIXTURE_TTL_OFFSET);
@@ -154,10 +156,12 @@ static void H7_hit_is_the_answer_that_was_stored(void **state)
     stored.answer.additional_count = 4;
     stored.answer.extended_errors = extended_errors;
     stored.answer.extended_errors_length = sizeof(extended_errors);
-    cache_store(cache, &question, &stored.answer, start_ns);
+    cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
 
     struct answer hit;
-    assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+    assert_int_equal(
+        cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit),
+        STATUS_OK);
     assert_int_equal(hit.kind, ANSWER_POSITIVE);
     assert_int_equal(hit.flags, DNS_FLAG_AA | DNS_FLAG_RA | DNS_FLAG_AD);
     assert_int_equal(hit.rcode, 0xabc);
@@ -182,9 +186,11 @@ static void H9_what_belongs_to_one_hop_is_not_kept(void **state)
     stored.answer.has_keepalive = true;
     stored.answer.keepalive_100ms = 33;
     stored.answer.has_padding = true;
-    cache_store(cache, &question, &stored.answer, start_ns);
+    cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
     struct answer hit;
-    assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+    assert_int_equal(
+        cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit),
+        STATUS_OK);
     assert_false(hit.has_keepalive);
     assert_int_equal(hit.keepalive_100ms, 0);
     assert_false(hit.has_padding);
@@ -197,9 +203,11 @@ static void answer_without_records_is_kept(void **state)
     struct cache *cache = open_size(CACHE_SIZE_MIN);
     const struct question question = fixture_question(7);
     const struct answer failure = {.kind = ANSWER_FAILURE, .rcode = RCODE_SERVFAIL, .ttl_s = 1};
-    cache_store(cache, &question, &failure, start_ns);
+    cache_store(cache, &question, cache_hash(cache, &question), &failure, start_ns);
     struct answer hit;
-    assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+    assert_int_equal(
+        cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit),
+        STATUS_OK);
     assert_int_equal(hit.rcode, RCODE_SERVFAIL);
     assert_int_equal(hit.body_length, 0);
     assert_int_equal(hit.extended_errors_length, 0);
@@ -212,7 +220,9 @@ static void miss_leaves_the_output_alone(void **state)
     struct cache *cache = open_size(CACHE_SIZE_MIN);
     const struct question question = fixture_question(7);
     struct answer hit = {.rcode = 77};
-    assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_NOT_FOUND);
+    assert_int_equal(
+        cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit),
+        STATUS_NOT_FOUND);
     assert_int_equal(hit.rcode, 77);
     cache_close(cache);
 }
@@ -224,9 +234,11 @@ static void another_answer_of_another_size_replaces_the_first(void **state)
     const struct question question = fixture_question(7);
     for (uint8_t version = 0; version < 200; version++) {
         fixture_fill(&stored, &question, version, (uint16_t)(16 + version % 5 * 40), 1, 60);
-        cache_store(cache, &question, &stored.answer, start_ns);
+        cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
         struct answer hit;
-        assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+        assert_int_equal(
+            cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit),
+            STATUS_OK);
         assert_int_equal(hit.body[0], version);
         assert_true(fixture_is_intact(&hit, &question));
         assert_int_equal(entries_in(cache), 1);
@@ -267,12 +279,14 @@ static void H1_key_differs_in_each_of_its_parts(void **state)
         const struct question question = variant(i);
         assert_false(is_found(cache, &question, start_ns));
         fixture_fill(&stored, &question, (uint8_t)i, FIXTURE_RECORD, 1, 60);
-        cache_store(cache, &question, &stored.answer, start_ns);
+        cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
     }
     for (size_t i = 0; i < VARIANTS; i++) {
         const struct question question = variant(i);
         struct answer hit;
-        assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+        assert_int_equal(
+            cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit),
+            STATUS_OK);
         assert_int_equal(hit.body[0], i);
     }
     cache_close(cache);
@@ -287,12 +301,13 @@ static void H1_questions_of_the_same_hash_are_told_apart(void **state)
     for (uint32_t i = 0; i < 1000; i += 2) {
         const struct question question = fixture_question(i);
         fixture_fill(&stored, &question, (uint8_t)i, FIXTURE_RECORD, 1, 60);
-        cache_store(cache, &question, &stored.answer, start_ns);
+        cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
     }
     for (uint32_t i = 0; i < 1000; i++) {
         const struct question question = fixture_question(i);
         struct answer hit;
-        const enum status status = cache_find(cache, &question, start_ns, found_body, &hit);
+        const enum status status =
+            cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit);
         assert_int_equal(status, i % 2 == 0 ? STATUS_OK : STATUS_NOT_FOUND);
         assert_true(status != STATUS_OK || fixture_is_intact(&hit, &question));
         assert_true(status != STATUS_OK || hit.body[0] == (uint8_t)i);
@@ -363,7 +378,7 @@ static void H3_ttl_with_the_top_bit_is_0(void **state)
     /* A record of such a TTL beside one that is kept. */
     fixture_fill(&stored, &question, 1, 2 * FIXTURE_RECORD, 2, 300);
     store_u32(stored.body + stored.ttl_offsets[1], 0x80000001);
-    cache_store(cache, &question, &stored.answer, start_ns);
+    cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
     assert_int_equal(ttl_at(cache, &question, start_ns), 300);
     assert_int_equal(load_u32(found_body + stored.ttl_offsets[1]), 0);
     cache_close(cache);
@@ -428,7 +443,7 @@ static void H3_each_ttl_ages_and_none_underflows(void **state)
     fixture_fill(&stored, &question, 1, 4 * FIXTURE_RECORD, 4, 100);
     for (size_t i = 0; i < 4; i++)
         store_u32(stored.body + stored.ttl_offsets[i], before[i]);
-    cache_store(cache, &question, &stored.answer, start_ns);
+    cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
     assert_true(is_found(cache, &question, after_s(8)));
     for (size_t i = 0; i < 4; i++)
         assert_int_equal(load_u32(found_body + stored.ttl_offsets[i]), after_8_s[i]);
@@ -472,7 +487,7 @@ static void RFC2181_truncated_answer_is_not_kept(void **state)
     const struct question question = fixture_question(1);
     fixture_fill(&stored, &question, 1, FIXTURE_RECORD, 1, 300);
     stored.answer.flags |= DNS_FLAG_TC;
-    cache_store(cache, &question, &stored.answer, start_ns);
+    cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
     assert_false(is_found(cache, &question, start_ns));
     cache_close(cache);
 }
@@ -533,7 +548,8 @@ static void H4_negative_maximum_of_0_keeps_none(void **state)
 static enum answer_kind kind_at(struct cache *cache, const struct question *question, uint64_t now)
 {
     struct answer hit;
-    assert_int_equal(cache_find(cache, question, now, found_body, &hit), STATUS_OK);
+    assert_int_equal(
+        cache_find(cache, question, cache_hash(cache, question), now, found_body, &hit), STATUS_OK);
     return hit.kind;
 }
 
@@ -631,9 +647,11 @@ static void largest_message_fits_a_cache_of_1_MiB(void **state)
     for (uint32_t i = 0; i < 100; i++) {
         const struct question question = fixture_question(i);
         fixture_fill(&stored, &question, 5, DNS_MESSAGE_MAX - 40, 1, 60);
-        cache_store(cache, &question, &stored.answer, start_ns);
+        cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
         struct answer hit;
-        assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+        assert_int_equal(
+            cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit),
+            STATUS_OK);
         assert_true(fixture_is_intact(&hit, &question));
         assert_true(bytes_in(cache) <= 1 << 20);
     }
@@ -649,9 +667,11 @@ static void extended_errors_go_when_the_message_would_be_too_large(void **state)
     fixture_fill(&stored, &question, 5, DNS_MESSAGE_MAX - 40, 1, 60);
     stored.answer.extended_errors = extended_errors;
     stored.answer.extended_errors_length = sizeof(extended_errors);
-    cache_store(cache, &question, &stored.answer, start_ns);
+    cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
     struct answer hit;
-    assert_int_equal(cache_find(cache, &question, start_ns, found_body, &hit), STATUS_OK);
+    assert_int_equal(
+        cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit),
+        STATUS_OK);
     assert_int_equal(hit.body_length, DNS_MESSAGE_MAX - 40);
     assert_int_equal(hit.extended_errors_length, 0);
     cache_close(cache);
@@ -666,7 +686,7 @@ static void answer_too_large_for_the_cache_only_ends_the_older_one(void **state)
     store_at(cache, &question, 60, start_ns);
     store_at(cache, &other, 60, start_ns);
     fixture_fill(&stored, &question, 5, 60000, 1, 60);
-    cache_store(cache, &question, &stored.answer, start_ns);
+    cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
     assert_false(is_found(cache, &question, start_ns));
     assert_true(is_found(cache, &other, start_ns));
     assert_int_equal(entries_in(cache), 1);
@@ -697,7 +717,8 @@ static void churn(struct cache *cache, uint32_t from, uint32_t count, uint64_t b
     for (uint32_t i = from; i < from + count; i++) {
         const struct question question = fixture_question(i);
         fixture_fill(&stored, &question, 1, (uint16_t)(16 + i % 97), 1, 60);
-        cache_store(cache, &question, &stored.answer, start_ns + i * UINT64_C(1000));
+        cache_store(cache, &question, cache_hash(cache, &question), &stored.answer,
+                    start_ns + i * UINT64_C(1000));
         if (i % 512 == 0)
             assert_true(bytes_in(cache) <= bound);
     }
@@ -818,7 +839,7 @@ static void popularity_outlives_a_refresh_of_another_size(void **state)
     store_at(cache, &popular, 3600, start_ns);
     assert_true(is_found(cache, &popular, start_ns));
     fixture_fill(&stored, &popular, 2, 3 * FIXTURE_RECORD, 1, 3600);
-    cache_store(cache, &popular, &stored.answer, start_ns);
+    cache_store(cache, &popular, cache_hash(cache, &popular), &stored.answer, start_ns);
     churn(cache, 3001, 500, CACHE_SIZE_MIN);
     assert_true(is_found(cache, &popular, start_ns));
     cache_close(cache);
@@ -871,7 +892,8 @@ static void model_find(struct model *model, uint32_t name, bool must_be_found)
     const struct question question = fixture_question(name);
     const struct model_entry *entry = &model->entries[name];
     struct answer hit;
-    if (cache_find(model->cache, &question, model->now, found_body, &hit) != STATUS_OK) {
+    if (cache_find(model->cache, &question, cache_hash(model->cache, &question), model->now,
+                   found_body, &hit) != STATUS_OK) {
         assert_false(must_be_found);
         return;
     }
@@ -900,7 +922,8 @@ static void model_store(struct model *model, uint32_t name, uint16_t length_max)
         .stored_ns = model->now,
     };
     fixture_fill(&stored, &question, entry->version, entry->length, ttls, entry->ttl_s);
-    cache_store(model->cache, &question, &stored.answer, model->now);
+    cache_store(model->cache, &question, cache_hash(model->cache, &question), &stored.answer,
+                model->now);
     model_find(model, name, true);
 }
 

@@ -33,7 +33,8 @@ struct racer {
 static void find_one(struct racer *racer, const struct question *question, uint64_t now)
 {
     struct answer hit;
-    if (cache_find(racer->race->cache, question, now, racer->body, &hit) != STATUS_OK) {
+    if (cache_find(racer->race->cache, question, cache_hash(racer->race->cache, question), now,
+                   racer->body, &hit) != STATUS_OK) {
         atomic_fetch_add(&racer->race->misses, 1);
         return;
     }
@@ -49,7 +50,8 @@ static void store_one(struct racer *racer, const struct question *question, uint
     const uint16_t length = (uint16_t)(FIXTURE_RECORD + random % 300);
     const uint32_t ttl_s = 1 + (uint32_t)(random >> 16) % TTL_MAX_S;
     fixture_fill(&racer->fixture, question, (uint8_t)(random >> 8), length, 1, ttl_s);
-    cache_store(racer->race->cache, question, &racer->fixture.answer, now);
+    cache_store(racer->race->cache, question, cache_hash(racer->race->cache, question),
+                &racer->fixture.answer, now);
 }
 
 static void count_all(struct racer *racer)

@@ -71,9 +71,9 @@ static void fake_open(void)
 /* Once the test has written its limits. */
 static void fake_start(void)
 {
-    assert_int_equal(
-        pool_open(&fake.resolver.queries, sizeof(struct query), fake.config.limits.queries),
-        STATUS_OK);
+    assert_int_equal(pool_open(&fake.resolver.queries, sizeof(struct query),
+                               fake.config.limits.queries + QUERIES_IN_HAND_MAX),
+                     STATUS_OK);
 }
 
 static void fake_close(void)
@@ -85,6 +85,7 @@ static void fake_close(void)
 
 static void fake_give_back(struct query *query)
 {
+    fake.resolver.waiting_count -= list_is_linked(&query->waiting);
     list_remove(&query->waiting);
     list_remove(&query->sibling);
     pool_give(&fake.resolver.queries, query);
@@ -134,14 +135,11 @@ static void fake_note_stack(void)
     fake.stack_lowest = here < fake.stack_lowest ? here : fake.stack_lowest;
 }
 
-enum status query_begin(struct resolver *resolver, const struct origin *origin,
-                        const uint8_t *message, size_t length, struct query **out)
+struct query *query_accept(struct resolver *resolver, const struct origin *origin,
+                           const uint8_t *message, size_t length)
 {
     struct query *query = pool_take(&resolver->queries);
-    if (!query)
-        return STATUS_FULL;
-    if (out)
-        *out = NULL;
+    assert_non_null(query);
     fake_note_stack();
     fake.begun++;
     fake.last_length = length;
@@ -152,19 +150,40 @@ enum status query_begin(struct resolver *resolver, const struct origin *origin,
     const char kind = length < QUERY_SIZE ? 'd' : (char)message[DNS_HEADER_SIZE + 1];
     if (kind != 'a' && kind != 'w') {
         query_drop(resolver, query);
-        return STATUS_OK;
+        return NULL;
     }
     query->message.id = load_u16(message);
     query->message.question.name_length = 6;
     memcpy(query->message.spelling, message + DNS_HEADER_SIZE, QUESTION_SIZE);
-    if (kind == 'a') {
+    return query;
+}
+
+enum status query_resolve(struct resolver *resolver, struct query *query, struct query **out)
+{
+    if (out)
+        *out = NULL;
+    if (query->message.spelling[1] == 'a') {
         fake_answer(query);
         return STATUS_OK;
     }
+    if (resolver->waiting_count == resolver->config->limits.queries) {
+        fake_give_back(query);
+        return STATUS_FULL;
+    }
+    resolver->waiting_count++;
     list_append(&fake.waiting, &query->waiting);
     if (out)
         *out = query;
     return STATUS_OK;
+}
+
+enum status query_begin(struct resolver *resolver, const struct origin *origin,
+                        const uint8_t *message, size_t length, struct query **out)
+{
+    if (out)
+        *out = NULL;
+    struct query *query = query_accept(resolver, origin, message, length);
+    return query ? query_resolve(resolver, query, out) : STATUS_OK;
 }
 
 void query_drop(struct resolver *resolver, struct query *query)

@@ -228,7 +228,7 @@ static void full_resolver_drops_and_counts(void **state)
     fake.config.limits.queries = 1;
     serve();
     ask(1, 'w');
-    ask(2, 'a');
+    ask(2, 'w');
     TURN_UNTIL(METRIC(dropped_full) == 1);
     fake_answer(fake_waiting(0));
     await_reply(1);
