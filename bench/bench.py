@@ -1,0 +1,266 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""./dev bench: what dnsproxy costs beside the floors and its peers, all in one run.
+
+usage: bench.py BINARY TOOLS RESULTS [--rounds N] [--seconds S] [--no-peers] [FIGURE]...
+
+Each figure is measured in rounds, server after server (A B A B ...), each server freshly started and alone on CPU 0;
+the load generator and the upstream share CPU 1. The medians make one table, ratios first. RESULTS gets result.json
+(every round of everything) and the plots."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "scenario"), str(ROOT / "bench")]
+
+import report  # noqa: E402  (the path comes first)
+import servers  # noqa: E402
+from support import pki  # noqa: E402
+
+HOT_NAMES = 1000
+ZIPF_NAMES = 100_000
+ZIPF = f"zipf:{ZIPF_NAMES}:1.0"
+ZIPF_QUERIES = 1_000_000
+ZIPF_CACHE = "1MiB"  # room for about 10,000 of the names
+FILL_NAMES = 1_000_000
+IDLE_CLIENTS = 10_000
+WIDE = "limits: {queries: 16384, tcp-clients: 20000}"
+
+
+class Bench:
+    """One run: what to measure with, and what came of it."""
+
+    def __init__(self, arguments, certificates):
+        self.rig = servers.Rig(arguments.binary, arguments.tools, certificates)
+        self.seconds = arguments.seconds
+        self.rounds = arguments.rounds
+        self.peers = {} if arguments.no_peers else servers.installed_peers()
+        self.results = {}  # figure -> server -> value, each a list with one entry a round
+        self.tag = 0
+        self.cdf_directory = arguments.results
+
+    def new_names(self):
+        """A kind of names that no round has used before."""
+        self.tag += 1
+        return f"unique:{os.getpid() % 65536:04x}{self.tag:04x}"
+
+    def load(self, *options, cpu=servers.LOAD_CPU):
+        """Runs the load generator; its report."""
+        command = [self.rig.tools / "bench-load", *options]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False,
+                              preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
+        if done.returncode != 0:
+            raise RuntimeError(f"{command}: {done.stderr}")
+        return json.loads(done.stdout)
+
+    def ask(self, server, names, *options, **pinned):
+        return self.load("--server", f"127.0.0.1:{server.port}", "--names", names, *options, **pinned)
+
+    def fill(self, server):
+        """The hot names into the server's cache."""
+        self.ask(server, f"hot:{HOT_NAMES}", "--queries", HOT_NAMES * 4, "--sockets", 4, "--window", 16)
+
+    def measure(self, server, names, *options, **pinned):
+        """CPU time a query and throughput of a load of `seconds`; every query must be answered."""
+        before = server.cpu_ns()
+        seen = self.ask(server, names, "--seconds", self.seconds, *options, **pinned)
+        cpu_ns = server.cpu_ns() - before
+        return {"cpu_ns": cpu_ns / max(seen["answered"], 1), "qps": seen["qps"], "lost": seen["lost"] + seen["wrong"],
+                "failed": seen["sent"] - seen["answered"] - seen["lost"]}
+
+    def record(self, figure, server, values):
+        kept = self.results.setdefault(figure, {}).setdefault(server, {})
+        for name, value in values.items():
+            kept.setdefault(name, []).append(value)
+        shown = "  ".join(f"{name} {value:,.2f}" for name, value in values.items())
+        print(f"  {figure:<16}{server:<16}{shown}", file=sys.stderr, flush=True)
+
+    def rounds_of(self, figure, starts, body):
+        """`starts`: {server's name: function of the rig}. `body(server)` returns values."""
+        for _ in range(self.rounds):
+            for name, start in starts.items():
+                try:
+                    with start(self.rig) as server:
+                        self.record(figure, name, body(server))
+                except RuntimeError as error:
+                    if name not in self.peers:
+                        raise
+                    print(f"  {name} is left out of {figure}: {error}", file=sys.stderr)
+
+
+# --- The figures ------------------------------------------------------------------------------------------------------
+
+def cached(bench):
+    """Cached answers: 1,000 hot names."""
+    def body(server):
+        bench.fill(server)
+        return bench.measure(server, f"hot:{HOT_NAMES}")
+    with servers.Upstream(bench.rig):
+        bench.rounds_of("cached", {"echo": servers.echo, "dnsproxy": servers.dnsproxy, **bench.peers}, body)
+
+
+def forwarded(bench):
+    """All names new. What the upstream pays, too."""
+    def body(server):
+        cpu_ns, before = upstream.cpu_ns(), upstream.counts()["queries"]
+        values = bench.measure(server, bench.new_names())
+        asked = max(upstream.counts()["queries"] - before, 1)
+        return values | {"upstream_cpu_ns": (upstream.cpu_ns() - cpu_ns) / asked}
+    with servers.Upstream(bench.rig) as upstream:
+        starts = {"relay": servers.relay, "dnsproxy": lambda rig: servers.dnsproxy(rig, limits=WIDE), **bench.peers}
+        bench.rounds_of("forwarded", starts, body)
+
+
+def mix(bench):
+    """Zipf over 100,000 names, the cache smaller than the names."""
+    with servers.Upstream(bench.rig):
+        starts = {"dnsproxy": lambda rig: servers.dnsproxy(rig, cache=ZIPF_CACHE, limits=WIDE)}
+        bench.rounds_of("mix", starts, lambda server: bench.measure(server, ZIPF))
+
+
+def tcp(bench):
+    """Cached answers over 16 TCP connections, 64 queries in flight on each."""
+    def body(server):
+        bench.fill(server)
+        return bench.measure(server, f"hot:{HOT_NAMES}", "--tcp")
+    with servers.Upstream(bench.rig):
+        bench.rounds_of("tcp", {"dnsproxy": servers.dnsproxy, **bench.peers}, body)
+
+
+def latency(bench):
+    """Misses at 1,000 and at 20,000 queries a second: distribution, and the mean beside the relay's."""
+    for rate in (1000, 20000):
+        def body(server, rate=rate):
+            cdf = bench.cdf_directory / f"latency-{rate}-{names[server]}.cdf"
+            seen = bench.ask(server, bench.new_names(), "--rate", rate, "--seconds", bench.seconds, "--cdf", cdf)
+            return seen["latency_us"] | {"lost": seen["lost"]}
+        names = {}
+        def named(name, start):
+            def starter(rig):
+                server = start(rig)
+                bench.ask(server, bench.new_names(), "--queries", 100, "--rate", 1000)
+                names[server] = name
+                return server
+            return starter
+        with servers.Upstream(bench.rig):
+            starts = {"relay": servers.relay, "dnsproxy": servers.dnsproxy, **bench.peers}
+            bench.rounds_of(f"latency-{rate}", {name: named(name, start) for name, start in starts.items()}, body)
+
+
+def start(bench):
+    """From the start of the process to its first answer, which the upstream gave."""
+    def body(server):
+        return {"ms": (time.monotonic() - server.started_s) * 1e3}
+    with servers.Upstream(bench.rig):
+        bench.rounds_of("start", {"dnsproxy": servers.dnsproxy, **bench.peers}, body)
+
+
+def memory(bench):
+    """Resident bytes: idle, for each cached A answer, for each idle TCP client."""
+    def body(server):
+        idle = server.resident_bytes()
+        bench.ask(server, f"hot:{FILL_NAMES}", "--queries", FILL_NAMES)
+        full = server.resident_bytes()
+        values = {"idle_bytes": idle, "entry_bytes": (full - idle) / FILL_NAMES}
+        if isinstance(server, servers.Dnsproxy):
+            values["entries"] = server.metric("dnsproxy_cache_entries")
+        return values
+
+    def clients(server):
+        bench.ask(server, f"hot:{HOT_NAMES}", "--queries", HOT_NAMES)
+        idle = server.resident_bytes()
+        command = [bench.rig.tools / "bench-load", "--server", f"127.0.0.1:{server.port}", "--tcp", "--names", "hot:1",
+                   "--idle", IDLE_CLIENTS]
+        with servers.Process(command, servers.LOAD_CPU, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as load:
+            load.wait_line(f"ready {IDLE_CLIENTS}")
+            return {"client_bytes": (server.resident_bytes() - idle) / IDLE_CLIENTS}
+
+    with servers.Upstream(bench.rig):
+        bench.rounds_of("memory", {"dnsproxy": lambda rig: servers.dnsproxy(rig, cache="256MiB", limits=WIDE),
+                                   **bench.peers}, body)
+        bench.rounds_of("idle-clients", {"dnsproxy": lambda rig: servers.dnsproxy(rig, limits=WIDE)}, clients)
+
+
+def workers(bench):
+    """CPU time of a cached answer with two workers against one, server and load on both CPUs."""
+    def body(server):
+        bench.fill(server)
+        return bench.measure(server, f"hot:{HOT_NAMES}", "--sockets", 32)
+    with servers.Upstream(bench.rig):
+        starts = {f"{count} workers": lambda rig, count=count: servers.dnsproxy(rig, workers=count, cpu=None)
+                  for count in (1, 2)}
+        bench.rounds_of("workers", starts, body)
+
+
+def hit_ratio(bench):
+    """Hits on a Zipf trace, beside an exact LRU with room for as many entries."""
+    def body(server):
+        bench.ask(server, ZIPF, "--queries", ZIPF_QUERIES, "--seed", bench.tag, "--sockets", 1, "--window", 16)
+        hits, misses = server.metric("dnsproxy_cache_hits_total"), server.metric("dnsproxy_cache_misses_total")
+        room = int(server.metric("dnsproxy_cache_entries"))
+        bench.tag += 1
+        return {"ratio": hits / (hits + misses), "lru": lru_hit_ratio(bench, room, bench.tag - 1), "entries": room}
+    with servers.Upstream(bench.rig):
+        bench.rounds_of("hit-ratio", {"dnsproxy": lambda rig: servers.dnsproxy(rig, cache=ZIPF_CACHE)}, body)
+
+
+def lru_hit_ratio(bench, room, seed):
+    trace = subprocess.run([bench.rig.tools / "bench-load", "--names", ZIPF, "--queries", str(ZIPF_QUERIES), "--seed",
+                            str(seed), "--print-names"], capture_output=True, check=True).stdout.split()
+    kept, hits = {}, 0
+    for name in trace:
+        if kept.pop(name, None):
+            hits += 1
+        elif len(kept) == room:
+            del kept[next(iter(kept))]
+        kept[name] = True
+    return hits / len(trace)
+
+
+FIGURES = {"cached": cached, "forwarded": forwarded, "mix": mix, "tcp": tcp, "latency": latency, "start": start,
+           "memory": memory, "workers": workers, "hit-ratio": hit_ratio}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="./dev bench", description="Measures dnsproxy beside floors and peers.",
+                                     epilog="; ".join(f"{name}: {body.__doc__.splitlines()[0]}"
+                                                      for name, body in FIGURES.items()))
+    parser.add_argument("binary", help=argparse.SUPPRESS)
+    parser.add_argument("tools", help=argparse.SUPPRESS, type=Path)
+    parser.add_argument("results", help=argparse.SUPPRESS, type=Path)
+    parser.add_argument("--rounds", type=int, default=5, help="of each figure (5)")
+    parser.add_argument("--seconds", type=float, default=2, help="of load in a round (2)")
+    parser.add_argument("--no-peers", action="store_true", help="leave out the peers that are installed")
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"{', '.join(FIGURES)}; all when none is named")
+    arguments = parser.parse_intermixed_args()
+    unknown = [name for name in arguments.figures if name not in FIGURES]
+    if unknown:
+        parser.error(f"no figure {unknown[0]}; there are {', '.join(FIGURES)}")
+    return arguments
+
+
+def main():
+    arguments = parse_arguments()
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("bench: two CPUs are needed, one for the server and one for the load")
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench(arguments, pki.Pki(Path(directory)))
+        for name in arguments.figures or FIGURES:
+            print(f"{name}: {FIGURES[name].__doc__.splitlines()[0]}", file=sys.stderr, flush=True)
+            FIGURES[name](bench)
+    medians = {figure: {server: {name: statistics.median(values) for name, values in kept.items()}
+                        for server, kept in by_server.items()} for figure, by_server in bench.results.items()}
+    report.write(medians, bench.results, arguments)
+
+
+if __name__ == "__main__":
+    main()
