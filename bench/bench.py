@@ -150,7 +150,7 @@ def latency(bench):
                 names[server] = name
                 return server
             return starter
-        with servers.Upstream(bench.rig):
+        with servers.Upstream(bench.rig), servers.awake():
             starts = {"relay": servers.relay, "dnsproxy": servers.dnsproxy, **bench.peers}
             bench.rounds_of(f"latency-{rate}", {name: named(name, start) for name, start in starts.items()}, body)
 
@@ -204,7 +204,8 @@ def hit_ratio(bench):
     """Hits on a Zipf trace, beside an exact LRU with room for as many entries."""
     def body(server):
         bench.ask(server, ZIPF, "--queries", ZIPF_QUERIES, "--seed", bench.tag, "--sockets", 1, "--window", 16)
-        hits, misses = server.metric("dnsproxy_cache_hits_total"), server.metric("dnsproxy_cache_misses_total")
+        hits, misses = (server.metric(f'dnsproxy_cache_lookups_total{{result="{result}"}}')
+                        for result in ("hit", "miss"))
         room = int(server.metric("dnsproxy_cache_entries"))
         bench.tag += 1
         return {"ratio": hits / (hits + misses), "lru": lru_hit_ratio(bench, room, bench.tag - 1), "entries": room}

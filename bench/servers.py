@@ -5,12 +5,14 @@ A `Server` is a running process: `port` (UDP and TCP on 127.0.0.1), `cpu_ns()` (
 threads), `resident_bytes()`. Every start is fresh: no cache survives it. Peers get the same work: one thread, the same
 upstream, a cache of the same room, no logging."""
 
+import contextlib
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -100,6 +102,15 @@ class Process:
     def resident_bytes(self):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) * 1024
+
+
+@contextlib.contextmanager
+def awake():
+    """Keeps the CPUs from going to sleep, with loops that run when nothing else wants to: what it takes to wake a CPU,
+    on virtual machines above all, is no property of the servers and varies more than they do."""
+    loop = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    with Process([sys.executable, "-c", loop], SERVER_CPU), Process([sys.executable, "-c", loop], LOAD_CPU):
+        yield
 
 
 class Server(Process):
