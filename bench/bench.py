@@ -4,11 +4,14 @@
 
 usage: bench.py BINARY TOOLS RESULTS [--rounds N] [--seconds S] [--no-peers] [FIGURE]...
 
-Each figure is measured in rounds, server after server (A B A B ...), each server freshly started and alone on CPU 0;
-the load generator and the upstream share CPU 1. The medians make one table, ratios first. RESULTS gets result.json
-(every round of everything) and the plots."""
+Each figure is measured in rounds, each server freshly started and alone on CPU 0; the load generator and the upstream
+share CPU 1. Within a round the load goes from server to server in short slices (A B A B ...), so that what else the
+machine does meets all alike. The medians make one table, ratios first. RESULTS gets result.json (every round of
+everything) and the plots."""
 
 import argparse
+import collections
+import contextlib
 import json
 import os
 import statistics
@@ -32,6 +35,7 @@ ZIPF_QUERIES = 1_000_000
 ZIPF_CACHE = "1MiB"  # room for about 10,000 of the names
 FILL_NAMES = 1_000_000
 IDLE_CLIENTS = 10_000
+SLICE_S = 0.25
 WIDE = "limits: {queries: 16384, tcp-clients: 20000}"
 
 
@@ -68,13 +72,12 @@ class Bench:
         """The hot names into the server's cache."""
         self.ask(server, f"hot:{HOT_NAMES}", "--queries", HOT_NAMES * 4, "--sockets", 4, "--window", 16)
 
-    def measure(self, server, names, *options, **pinned):
-        """CPU time a query and throughput of a load of `seconds`; every query must be answered."""
+    def slice(self, server, names, *options):
+        """What a load of one slice took and gave, in numbers that may be added up."""
         before = server.cpu_ns()
-        seen = self.ask(server, names, "--seconds", self.seconds, *options, **pinned)
-        cpu_ns = server.cpu_ns() - before
-        return {"cpu_ns": cpu_ns / max(seen["answered"], 1), "qps": seen["qps"], "lost": seen["lost"] + seen["wrong"],
-                "failed": seen["sent"] - seen["answered"] - seen["lost"]}
+        seen = self.ask(server, names, "--seconds", SLICE_S, *options)
+        return {"cpu_ns": server.cpu_ns() - before, "answered": seen["answered"], "seconds": seen["seconds"],
+                "lost": seen["lost"] + seen["wrong"], "failed": seen["sent"] - seen["answered"] - seen["lost"]}
 
     def record(self, figure, server, values):
         kept = self.results.setdefault(figure, {}).setdefault(server, {})
@@ -83,56 +86,77 @@ class Bench:
         shown = "  ".join(f"{name} {value:,.2f}" for name, value in values.items())
         print(f"  {figure:<16}{server:<16}{shown}", file=sys.stderr, flush=True)
 
+    def start_all(self, figure, starts):
+        """(name, server) of those that start; of the peers one may fail to."""
+        for name, start in starts.items():
+            try:
+                yield name, start(self.rig)
+            except RuntimeError as error:
+                if name not in self.peers:
+                    raise
+                print(f"  {name} is left out of {figure}: {error}", file=sys.stderr)
+
     def rounds_of(self, figure, starts, body):
         """`starts`: {server's name: function of the rig}. `body(server)` returns values."""
         for _ in range(self.rounds):
-            for name, start in starts.items():
-                try:
-                    with start(self.rig) as server:
-                        self.record(figure, name, body(server))
-                except RuntimeError as error:
-                    if name not in self.peers:
-                        raise
-                    print(f"  {name} is left out of {figure}: {error}", file=sys.stderr)
+            for name, server in self.start_all(figure, starts):
+                with server:
+                    self.record(figure, name, body(server))
 
 
 # --- The figures ------------------------------------------------------------------------------------------------------
 
+def cost(bench, figure, starts, names, *options, prepare=None, also=None):
+    """CPU time a query and throughput, in `slices` of load that go from server to server. `names()` are those of a
+    slice; `also()` are counters of something else, whose growth is told by query as well."""
+    also = also or dict
+    slices = max(round(bench.seconds / SLICE_S), 1)
+    for _ in range(bench.rounds):
+        with contextlib.ExitStack() as stack:
+            running = {name: stack.enter_context(server) for name, server in bench.start_all(figure, starts)}
+            totals = {name: collections.Counter() for name in running}
+            for server in running.values():
+                if prepare:
+                    prepare(server)
+            for _ in range(slices):
+                for name, server in running.items():
+                    before = also()
+                    totals[name].update(bench.slice(server, names(), *options))
+                    totals[name].update({key: value - before[key] for key, value in also().items()})
+            for name, total in totals.items():
+                answered = max(total.pop("answered"), 1)
+                plain = {"qps": answered / total.pop("seconds"), "lost": total.pop("lost"),
+                         "failed": total.pop("failed")}
+                bench.record(figure, name, {key: value / answered for key, value in total.items()} | plain)
+
+
 def cached(bench):
     """Cached answers: 1,000 hot names."""
-    def body(server):
-        bench.fill(server)
-        return bench.measure(server, f"hot:{HOT_NAMES}")
     with servers.Upstream(bench.rig):
-        bench.rounds_of("cached", {"echo": servers.echo, "dnsproxy": servers.dnsproxy, **bench.peers}, body)
+        cost(bench, "cached", {"echo": servers.echo, "dnsproxy": servers.dnsproxy, **bench.peers},
+             lambda: f"hot:{HOT_NAMES}", prepare=bench.fill)
 
 
 def forwarded(bench):
     """All names new. What the upstream pays, too."""
-    def body(server):
-        cpu_ns, before = upstream.cpu_ns(), upstream.counts()["queries"]
-        values = bench.measure(server, bench.new_names())
-        asked = max(upstream.counts()["queries"] - before, 1)
-        return values | {"upstream_cpu_ns": (upstream.cpu_ns() - cpu_ns) / asked}
     with servers.Upstream(bench.rig) as upstream:
-        starts = {"relay": servers.relay, "dnsproxy": lambda rig: servers.dnsproxy(rig, limits=WIDE), **bench.peers}
-        bench.rounds_of("forwarded", starts, body)
+        cost(bench, "forwarded",
+             {"relay": servers.relay, "dnsproxy": lambda rig: servers.dnsproxy(rig, limits=WIDE), **bench.peers},
+             bench.new_names, also=lambda: {"upstream_cpu_ns": upstream.cpu_ns()})
 
 
 def mix(bench):
     """Zipf over 100,000 names, the cache smaller than the names."""
     with servers.Upstream(bench.rig):
-        starts = {"dnsproxy": lambda rig: servers.dnsproxy(rig, cache=ZIPF_CACHE, limits=WIDE)}
-        bench.rounds_of("mix", starts, lambda server: bench.measure(server, ZIPF))
+        cost(bench, "mix", {"dnsproxy": lambda rig: servers.dnsproxy(rig, cache=ZIPF_CACHE, limits=WIDE)},
+             lambda: ZIPF)
 
 
 def tcp(bench):
     """Cached answers over 16 TCP connections, 64 queries in flight on each."""
-    def body(server):
-        bench.fill(server)
-        return bench.measure(server, f"hot:{HOT_NAMES}", "--tcp")
     with servers.Upstream(bench.rig):
-        bench.rounds_of("tcp", {"dnsproxy": servers.dnsproxy, **bench.peers}, body)
+        cost(bench, "tcp", {"dnsproxy": servers.dnsproxy, **bench.peers}, lambda: f"hot:{HOT_NAMES}", "--tcp",
+             prepare=bench.fill)
 
 
 def latency(bench):
@@ -191,13 +215,10 @@ def memory(bench):
 
 def workers(bench):
     """CPU time of a cached answer with two workers against one, server and load on both CPUs."""
-    def body(server):
-        bench.fill(server)
-        return bench.measure(server, f"hot:{HOT_NAMES}", "--sockets", 32)
     with servers.Upstream(bench.rig):
         starts = {f"{count} workers": lambda rig, count=count: servers.dnsproxy(rig, workers=count, cpu=None)
                   for count in (1, 2)}
-        bench.rounds_of("workers", starts, body)
+        cost(bench, "workers", starts, lambda: f"hot:{HOT_NAMES}", "--sockets", 32, prepare=bench.fill)
 
 
 def hit_ratio(bench):

@@ -4,6 +4,7 @@
 import json
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -15,23 +16,28 @@ class Row:
     """One line of the table: a ratio or another figure of dnsproxy, its target, and the same of the peers."""
 
     def __init__(self, title, unit, target, figure, value):
-        """`value(medians of one server, all medians of the figure)` may be None."""
+        """`value(a round of one server, the same round of all in the figure)` may be None."""
         self.title, self.unit, self.target, self.figure, self.value = title, unit, target, figure, value
 
-    def values(self, medians):
-        """{server: value} of those that have one; the floors have no line of their own."""
-        by_server = medians.get(self.figure, {})
-        values = {server: self.value(of_server, by_server) for server, of_server in by_server.items()
-                  if server not in ("echo", "relay", "1 worker")}
-        return {server: value for server, value in values.items() if value is not None}
+    def values(self, results):
+        """{server: median of the rounds} of those that have one; the floors have no line of their own."""
+        rounds = {server: [dict(zip(kept, values)) for values in zip(*kept.values())]
+                  for server, kept in results.get(self.figure, {}).items()}
+        found = {}
+        for server, mine in rounds.items():
+            values = [self.value(one, {name: all_rounds[i] for name, all_rounds in rounds.items() if i < len(all_rounds)})
+                      for i, one in enumerate(mine)]
+            if server not in ("echo", "relay", "1 workers") and None not in values:
+                found[server] = statistics.median(values)
+        return found
 
 
 def over(floor, name="cpu_ns"):
-    return lambda mine, all_of_figure: mine[name] / all_of_figure[floor][name] if floor in all_of_figure else None
+    return lambda mine, all_servers: mine[name] / all_servers[floor][name] if floor in all_servers else None
 
 
 def beyond(floor, name):
-    return lambda mine, all_of_figure: mine[name] - all_of_figure[floor][name] if floor in all_of_figure else None
+    return lambda mine, all_servers: mine[name] - all_servers[floor][name] if floor in all_servers else None
 
 
 def plain(name, scale=1.0):
@@ -89,24 +95,23 @@ def number(value):
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
-def table(medians, facts, rounds):
+def table(results, facts, rounds):
     """The lines of the table, and whether every target in it is met."""
     lines = ["machine: " + ", ".join(f"{name} {value}" for name, value in facts.items()),
              f"medians of {rounds} rounds; the server alone on one core", "",
-             f"{'figure':<44}{'dnsproxy':>12}  {'target':<10}peers"]
+             f"{'figure':<44}{'dnsproxy':>12}  {'target':<16}peers"]
     met = True
     for row in ROWS:
-        values = row.values(medians)
+        values = row.values(results)
         mine = values.pop("dnsproxy", values.pop("2 workers", None))
-        values.pop("1 workers", None)
         if mine is None:
             continue
         target = ""
         if row.target is not None:
             met = met and mine <= row.target
-            target = f"≤ {number(row.target).removesuffix('.00')}" + ("" if mine <= row.target else " NOT MET")
+            target = f"≤ {row.target:g}" + ("" if mine <= row.target else " NOT MET")
         peers = ", ".join(f"{server} {number(value)}" for server, value in values.items())
-        lines.append(f"{row.title:<44}{number(mine) + ' ' + row.unit:>12}  {target:<10}{peers}".rstrip())
+        lines.append(f"{row.title:<44}{number(mine) + ' ' + row.unit:>12}  {target:<16}{peers}".rstrip())
     return lines, met
 
 
@@ -119,7 +124,7 @@ def lost_queries(results):
 
 def write(medians, results, arguments):
     facts = machine()
-    lines, met = table(medians, facts, arguments.rounds)
+    lines, met = table(results, facts, arguments.rounds)
     (arguments.results / "result.json").write_text(json.dumps(
         {"machine": facts, "rounds": arguments.rounds, "seconds": arguments.seconds, "medians": medians,
          "values": results}, indent=1) + "\n")

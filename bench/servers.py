@@ -227,6 +227,7 @@ server:
     so-rcvbuf: 4m
     msg-cache-size: 64m
     rrset-cache-size: 128m
+    local-zone: "test." nodefault
     module-config: "iterator"
     do-not-query-localhost: no
     tls-cert-bundle: "{rig.certificates.ca}"
