@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <endian.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -232,18 +233,39 @@ enum status prefix_parse(const char *text, struct prefix *out)
     return STATUS_OK;
 }
 
+/* The 128 bits of an address as numbers. */
+struct bits {
+    uint64_t high;
+    uint64_t low;
+};
+
+static struct bits bits_of(const uint8_t bytes[static 16])
+{
+    struct bits bits;
+    memcpy(&bits, bytes, sizeof bits);
+    return (struct bits){be64toh(bits.high), be64toh(bits.low)};
+}
+
+/* The first `length` bits of 64 set; all or none when it is out of range. */
+static uint64_t first_bits(int length)
+{
+    if (length <= 0)
+        return 0;
+    return length >= 64 ? UINT64_MAX : UINT64_MAX << (64 - length);
+}
+
 bool prefix_contains(const struct prefix *prefix, const struct address *address)
 {
     uint8_t bytes[16];
     assert(prefix->length <= V6_BITS);
     address_bytes(address, bytes);
+    const struct bits ours = bits_of(bytes);
+    const struct bits theirs = bits_of(prefix->bytes);
     /* "::/0" means every IPv6 address; that IPv4 has its place in there too is our own matter. */
-    if (memcmp(bytes, V4_MAPPED, sizeof V4_MAPPED) == 0 && prefix->length < V4_MAPPED_BITS)
+    if (ours.high == 0 && ours.low >> V4_BITS == UINT16_MAX && prefix->length < V4_MAPPED_BITS)
         return false;
-    for (size_t i = 0; i < sizeof bytes; i++)
-        if ((bytes[i] ^ prefix->bytes[i]) & prefix_mask(prefix->length, i))
-            return false;
-    return true;
+    return ((ours.high ^ theirs.high) & first_bits(prefix->length)) == 0 &&
+           ((ours.low ^ theirs.low) & first_bits(prefix->length - 64)) == 0;
 }
 
 struct prefix prefix_of(const struct address *address, uint8_t v4_length, uint8_t v6_length)
