@@ -231,21 +231,28 @@ static enum status check_section(struct check *check, enum section section, uint
     return STATUS_OK;
 }
 
+/* Ours is known to be a name, so one that is equal to it need not be measured. */
+static bool has_question(const uint8_t *bytes, size_t length, const struct question *question)
+{
+    const uint8_t *name = bytes + DNS_HEADER_SIZE;
+    const uint8_t *tail = name + question->name_length;
+    return length >= DNS_HEADER_SIZE + (size_t)question->name_length + DNS_QUESTION_TAIL &&
+           name_matches(name, question->name, question->name_length) &&
+           load_u16(tail) == question->type && load_u16(tail + 2) == question->class;
+}
+
 static enum status check_question(const uint8_t *bytes, size_t length,
                                   const struct question *question)
 {
     const size_t count = load_u16(bytes + 4);
     if (count != 1)
         return count == 0 ? STATUS_NOT_FOUND : STATUS_MALFORMED;
-    const uint8_t *name = bytes + DNS_HEADER_SIZE;
-    const size_t name_length = name_measure(name, length - DNS_HEADER_SIZE);
-    if (name_length == 0 || length < DNS_HEADER_SIZE + name_length + DNS_QUESTION_TAIL)
-        return STATUS_MALFORMED;
-    const uint8_t *tail = name + name_length;
-    const bool same = name_length == question->name_length &&
-                      name_matches(name, question->name, name_length) &&
-                      load_u16(tail) == question->type && load_u16(tail + 2) == question->class;
-    return same ? STATUS_OK : STATUS_NOT_FOUND;
+    if (has_question(bytes, length, question))
+        return STATUS_OK;
+    const size_t name_length = name_measure(bytes + DNS_HEADER_SIZE, length - DNS_HEADER_SIZE);
+    const bool is_whole =
+        name_length > 0 && length >= DNS_HEADER_SIZE + name_length + DNS_QUESTION_TAIL;
+    return is_whole ? STATUS_NOT_FOUND : STATUS_MALFORMED;
 }
 
 /* Looks through the answer section for what is at `name`: true when that has the type asked for;
@@ -343,8 +350,9 @@ static enum status check_records(struct check *check, const uint8_t *bytes)
     answer->answer_count = load_u16(bytes + 6);
     answer->authority_count = load_u16(bytes + 8);
     /* The name of the question is the one that most pointers lead to. */
-    TRY(name_check(&check->names, &check->position, check->body));
-    name_map_forbid(&check->names, check->position, DNS_QUESTION_TAIL);
+    const size_t question_end = check->body - DNS_QUESTION_TAIL;
+    name_map_learn(&check->names, DNS_HEADER_SIZE, question_end - DNS_HEADER_SIZE);
+    name_map_forbid(&check->names, question_end, DNS_QUESTION_TAIL);
     check->position = check->body;
     TRY(check_section(check, SECTION_ANSWER, answer->answer_count));
     TRY(check_section(check, SECTION_AUTHORITY, answer->authority_count));
@@ -365,7 +373,6 @@ enum status message_check_answer(const uint8_t *bytes, size_t length,
 
     const size_t body = DNS_HEADER_SIZE + (size_t)question->name_length + DNS_QUESTION_TAIL;
     struct check check = {
-        .position = DNS_HEADER_SIZE,
         .body = body,
         .body_end = body,
         .ttl_s = DNS_TTL_MAX,

@@ -146,28 +146,30 @@ size_t message_build_query(const struct question *question, uint16_t id,
                             DNS_OPT_FIXED + OPTION_FIXED + OPTION_FIXED;
     const size_t length = (unpadded + PADDING_BLOCK - 1) / PADDING_BLOCK * PADDING_BLOCK;
     const size_t padding = length - unpadded;
-    struct writer writer = writer_over(out, MESSAGE_QUERY_MAX);
+    assert(length <= MESSAGE_QUERY_MAX);
 
-    write_u16(&writer, id);
-    write_u16(&writer, (uint16_t)(DNS_FLAG_AD | (question->recursion_desired ? DNS_FLAG_RD : 0) |
+    store_u16(out, id);
+    store_u16(out + 2, (uint16_t)(DNS_FLAG_AD | (question->recursion_desired ? DNS_FLAG_RD : 0) |
                                   (question->checking_disabled ? DNS_FLAG_CD : 0)));
-    write_u32(&writer, 1 << 16); /* QDCOUNT 1, ANCOUNT 0 */
-    write_u32(&writer, 1);       /* NSCOUNT 0, ARCOUNT 1 */
-    write_bytes(&writer, question->name, question->name_length);
-    write_u16(&writer, question->type);
-    write_u16(&writer, question->class);
+    store_u32(out + 4, 1 << 16); /* QDCOUNT 1, ANCOUNT 0 */
+    store_u32(out + 8, 1);       /* NSCOUNT 0, ARCOUNT 1 */
+    memcpy(out + DNS_HEADER_SIZE, question->name, question->name_length);
+    uint8_t *tail = out + DNS_HEADER_SIZE + question->name_length;
+    store_u16(tail, question->type);
+    store_u16(tail + 2, question->class);
 
-    write_u8(&writer, 0);
-    write_u16(&writer, TYPE_OPT);
-    write_u16(&writer, DNS_UDP_ADVERTISED);
-    write_u32(&writer, question->dnssec_ok ? DNS_EDNS_FLAG_DO : 0);
-    write_u16(&writer, (uint16_t)(2 * OPTION_FIXED + padding));
-    write_u16(&writer, OPTION_KEEPALIVE);
-    write_u16(&writer, 0);
-    write_u16(&writer, OPTION_PADDING);
-    write_u16(&writer, (uint16_t)padding);
-    memset(write_room(&writer, padding), 0, padding);
-    assert(!writer.failed && writer_length(&writer) == length);
+    uint8_t *opt = tail + DNS_QUESTION_TAIL;
+    opt[0] = 0; /* the root */
+    store_u16(opt + 1, TYPE_OPT);
+    store_u16(opt + 3, DNS_UDP_ADVERTISED);
+    store_u32(opt + 5, question->dnssec_ok ? DNS_EDNS_FLAG_DO : 0);
+    store_u16(opt + 9, (uint16_t)(2 * OPTION_FIXED + padding));
+    uint8_t *options = opt + DNS_OPT_FIXED;
+    store_u16(options, OPTION_KEEPALIVE);
+    store_u16(options + 2, 0);
+    store_u16(options + OPTION_FIXED, OPTION_PADDING);
+    store_u16(options + OPTION_FIXED + 2, (uint16_t)padding);
+    memset(out + unpadded, 0, padding);
     return length;
 }
 

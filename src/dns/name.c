@@ -99,7 +99,7 @@ static enum status walk_step(const struct name_map *map, struct name_walk *walk)
 }
 
 /* Notes the length of the name at `offset` and of each name that is a tail of it. */
-static void name_remember(struct name_map *map, size_t offset, size_t length)
+void name_map_learn(struct name_map *map, size_t offset, size_t length)
 {
     while (length > LENGTH_FORBIDDEN && known_length(map, offset) == LENGTH_UNKNOWN) {
         if (offset < ANSWER_POINTER_REACH)
@@ -114,13 +114,27 @@ static void name_remember(struct name_map *map, size_t offset, size_t length)
     }
 }
 
+/* A pointer to a name that is known, as most names are. */
+static bool is_known_pointer(const struct name_map *map, size_t offset, size_t end)
+{
+    if (offset + POINTER_SIZE > end || map->bytes[offset] < POINTER_MARK ||
+        known_length(map, offset) == LENGTH_FORBIDDEN)
+        return false;
+    const size_t target = pointer_target(map, offset);
+    return target < offset && known_length(map, target) > LENGTH_FORBIDDEN;
+}
+
 enum status name_check(struct name_map *map, size_t *offset, size_t end)
 {
     assert(end <= map->length);
+    if (is_known_pointer(map, *offset, end)) {
+        *offset += POINTER_SIZE;
+        return STATUS_OK;
+    }
     struct name_walk walk = {.position = *offset, .run = *offset, .end = end};
     while (!walk.at_root)
         TRY(walk_step(map, &walk));
-    name_remember(map, *offset, walk.length);
+    name_map_learn(map, *offset, walk.length);
     *offset = name_skip(map, *offset);
     return STATUS_OK;
 }

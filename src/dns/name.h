@@ -90,6 +90,10 @@ void name_map_init(struct name_map *map, const uint8_t *bytes, size_t length, ui
  * that they stand in. */
 enum status name_check(struct name_map *map, size_t *offset, size_t end);
 
+/* Makes the uncompressed name of `length` octets at `offset` known, which the caller has checked.
+ */
+void name_map_learn(struct name_map *map, size_t offset, size_t length);
+
 /* Forbids names to have a label that starts in these octets. */
 void name_map_forbid(struct name_map *map, size_t offset, size_t length);
 
