@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* One shard: two rings of entries, a hash index that grows with them, and ghosts.
+/* One shard: two rings of entries, their hash index, and ghosts.
  *
  * Eviction is S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023).
  * A new entry is appended to the small ring, a tenth of the room. What reaches its tail and was
@@ -19,16 +19,15 @@
  * living until it has come past the dead. How many entries one store may spare is bounded: past
  * that it drops.
  *
- * The index is a table of chains of 32-bit links that grows by linear hashing (Litwin 1980): an
- * insertion that makes it too dense splits a bucket or two, never all. So it is never larger than
- * its entries deserve, also in a cache that is far from full, and an A answer costs its 88 bytes
- * and 12 of index, 4 of which are in the 88.
+ * The index is a table of chains of 32-bit links, as large as a full shard needs from the start:
+ * its pages are touched as entries come. An A answer costs its 88 bytes, 4 of them for the chain,
+ * and 6 of index.
  *
  * An entry is a cache line that nobody has touched for long, and to wait for one takes as long as
  * all else that a find or a store does. So a link says, besides where an entry is, whether another
  * follows it and eight bits of its hash: what is not there is nearly always known to be missing
  * without a look at an entry. The sweep looks at a few neighbours now and then instead of one at
- * each store; a split fetches what the splits after it will look at, and eviction the next tail.
+ * each store, and each store fetches what the next will write and evict.
  *
  * Thread: whoever holds the lock.   Owner: struct cache. */
 #include "cache/shard.h"
@@ -42,16 +41,16 @@ enum {
     LINK_OFFSET_BITS = 23, /* in units of ENTRY_ALIGNMENT: shards of 64 MiB */
     LINK_OFFSET_MASK = (1 << LINK_OFFSET_BITS) - 1,
     LINK_TAG_MASK = 0xff << LINK_OFFSET_BITS,
-    BUCKETS_FIRST = 16,
-    BUCKETS_PER_ENTRY = 2, /* so that the first entry of a chain is nearly always the right one */
-    BYTES_PER_BUCKET = 48, /* of the shard; a bucket takes 4 */
+    /* Of the shard; a bucket takes 4. There are more buckets than entries, so that the first of a
+     * chain is nearly always the right one. */
+    BYTES_PER_BUCKET = 64,
     BYTES_PER_GHOST = 128, /* of the shard; a ghost takes 2. About one for each entry (S3-FIFO) */
     GHOSTS_PER_SET = 8,
     SMALL_SHARE = 10,   /* the small ring is a tenth (S3-FIFO) */
     SPARE_SHARE = 16,   /* of the main ring, free or dead: worth filling again */
     VISITS_TO_STAY = 1, /* hits that take an entry from the small to the main ring */
     SPARED_MAX = 128,   /* for each insertion: a bound on its time */
-    SPLITS_AHEAD = 4,   /* fetched so many splits before they are looked at */
+    CACHE_LINE = 64,
     STORES_PER_SWEEP = 8,
     SWEPT_SMALL = 2,
     SWEPT_MAIN = 4,
@@ -164,16 +163,10 @@ static struct ring *ring_of(struct shard *shard, uint32_t offset)
 
 /* --- Index --- */
 
+/* Chosen by the upper bits, so that the tag in a link, the lower ones, tells its entries apart. */
 static uint32_t *bucket_of(const struct shard *shard, uint32_t hash)
 {
-    /* Relaxed: shard_prefetch reads it without the lock. */
-    const uint32_t count = atomic_load_explicit(&shard->bucket_count, memory_order_relaxed);
-    const uint32_t mask = UINT32_MAX >> __builtin_clz(count - 1);
-    uint32_t bucket = hash & mask;
-    if (bucket >= count)
-        bucket &= mask >> 1;
-    assert(bucket < count);
-    return &shard->buckets[bucket];
+    return &shard->buckets[(uint64_t)hash * shard->bucket_count >> 32];
 }
 
 void shard_prefetch(const struct shard *shard, uint32_t hash)
@@ -184,7 +177,7 @@ void shard_prefetch(const struct shard *shard, uint32_t hash)
 
 static uint32_t link_tag(uint32_t hash)
 {
-    return hash >> 1 & LINK_TAG_MASK; /* its upper bits, which choose no bucket */
+    return hash << LINK_OFFSET_BITS & LINK_TAG_MASK;
 }
 
 static struct entry *link_entry(const struct shard *shard, uint32_t link)
@@ -220,34 +213,6 @@ static uint32_t *index_link(const struct shard *shard, const struct entry *entry
     if (before)
         *before = previous;
     return link;
-}
-
-/* Moves what belongs there from the next bucket in turn to a new one behind the last. */
-static void index_split(struct shard *shard)
-{
-    const uint32_t fresh = shard->bucket_count;
-    const uint32_t mask = UINT32_MAX >> __builtin_clz(fresh);
-    assert(fresh < shard->bucket_max);
-    uint32_t link = shard->buckets[fresh & mask >> 1];
-    shard->buckets[fresh & mask >> 1] = 0;
-    atomic_store_explicit(&shard->bucket_count, fresh + 1, memory_order_relaxed);
-    while (link != 0) {
-        struct entry *entry = link_entry(shard, link);
-        link = entry->next;
-        index_push(shard, entry);
-    }
-    const uint32_t ahead = shard->buckets[(fresh + SPLITS_AHEAD) & mask >> 1];
-    if (ahead != 0)
-        __builtin_prefetch(link_entry(shard, ahead));
-}
-
-static void index_add(struct shard *shard, struct entry *entry)
-{
-    while (shard->entry_count >= shard->bucket_count / BUCKETS_PER_ENTRY &&
-           shard->bucket_count < shard->bucket_max)
-        index_split(shard);
-    index_push(shard, entry);
-    shard->entry_count++;
 }
 
 /* Takes the entry out of the index; its room stays taken until the tail comes by. */
@@ -389,6 +354,21 @@ static void evict_small(struct shard *shard, uint64_t now)
     ring_pop(&shard->small, size);
 }
 
+/* What the next insertion will write and what it will evict for that: the tail was fetched an
+ * insertion ago, its neighbours in the index and among the ghosts are now. */
+static void prefetch_ends(const struct shard *shard, const struct ring *ring)
+{
+    const uint8_t *head = shard->memory + ring->head;
+    __builtin_prefetch(head + CACHE_LINE, 1);
+    __builtin_prefetch(head + 2 * CACHE_LINE, 1);
+    if (ring_is_empty(ring) || ring_place(ring, 2 * CACHE_LINE) != 0)
+        return; /* nothing to be evicted yet */
+    const struct entry *tail = entry_at(shard, ring->tail);
+    __builtin_prefetch(bucket_of(shard, tail->hash), 1);
+    __builtin_prefetch(ghost_set(shard, tail->hash), 1);
+    __builtin_prefetch((const uint8_t *)tail + 3 * CACHE_LINE);
+}
+
 static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size, uint64_t now)
 {
     assert(size <= ring->end - ring->start);
@@ -401,7 +381,7 @@ static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size,
         place = ring_place(ring, size);
     }
     ring_append(ring, place, size);
-    __builtin_prefetch(entry_at(shard, ring->tail));
+    prefetch_ends(shard, ring);
     return place;
 }
 
@@ -417,6 +397,9 @@ static void ring_sweep(struct shard *shard, struct ring *ring, uint32_t count, u
         if (ring->lapped && ring->hand == ring->limit)
             ring->hand = ring->start;
     }
+    const uint8_t *next = shard->memory + ring->hand;
+    __builtin_prefetch(next);
+    __builtin_prefetch(next + CACHE_LINE);
 }
 
 void shard_sweep(struct shard *shard, uint64_t now)
@@ -454,7 +437,8 @@ struct entry *shard_insert(struct shard *shard, const struct key *key, struct en
     entry->visits = visits;
     memcpy(entry->bytes, key->fixed, KEY_FIXED);
     memcpy(entry->bytes + KEY_FIXED, key->name, key->length - (size_t)KEY_FIXED);
-    index_add(shard, entry);
+    index_push(shard, entry);
+    shard->entry_count++;
     return entry;
 }
 
@@ -468,12 +452,11 @@ uint64_t shard_bytes(const struct shard *shard)
 void shard_init(struct shard *shard, uint8_t *memory, uint32_t size)
 {
     shard->memory = memory;
-    shard->bucket_count = BUCKETS_FIRST;
-    shard->bucket_max = size / BYTES_PER_BUCKET;
+    shard->bucket_count = size / BYTES_PER_BUCKET;
     shard->ghost_sets = size / BYTES_PER_GHOST / GHOSTS_PER_SET;
     shard->entry_count = 0;
 
-    const size_t ghosts = shard->bucket_max * sizeof(*shard->buckets);
+    const size_t ghosts = shard->bucket_count * sizeof(*shard->buckets);
     const size_t ghost_bytes = shard->ghost_sets * GHOSTS_PER_SET * sizeof(*shard->ghosts);
     const uint32_t rings = align_up(ghosts + ghost_bytes);
     const uint32_t main = align_up(rings + (size - rings) / SMALL_SHARE);

@@ -9,7 +9,6 @@
 
 #include <pthread.h>
 #include <stdalign.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -71,8 +70,7 @@ struct shard {
     alignas(64) pthread_mutex_t lock;
     uint8_t *memory;
     uint32_t *buckets; /* links to first entries; 0: none */
-    _Atomic uint32_t bucket_count;
-    uint32_t bucket_max;
+    uint32_t bucket_count;
     uint32_t entry_count;
     uint16_t *ghosts;
     uint32_t ghost_sets;
