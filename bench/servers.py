@@ -164,7 +164,7 @@ class Upstream(Process):
 # --- dnsproxy ---------------------------------------------------------------------------------------------------------
 
 class Dnsproxy(Server):
-    def __init__(self, rig, cache="64MiB", workers=1, cpu=SERVER_CPU, limits=""):
+    def __init__(self, rig, cache="64MiB", workers=1, cpu=SERVER_CPU, limits="", command=None):
         self.admin = free_port()
         self.file = tempfile.NamedTemporaryFile("w", suffix=".yaml")
         self.file.write(f"""\
@@ -177,7 +177,7 @@ cache: {{size: {cache}}}
 {limits}
 """)
         self.file.flush()
-        super().__init__([rig.binary, "-c", self.file.name], port, cpu)
+        super().__init__([*(command or [rig.binary]), "-c", self.file.name], port, cpu)
 
     def metric(self, series):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5) as response:
