@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """./dev bench --counts: instructions of dnsproxy itself for each query, counted by callgrind.
 
-usage: counts.py BINARY TOOLS [--check]
+usage: counts.py BINARY TOOLS
 
 The same on every run and every machine, whatever else it does, for one compiler. A path is run twice, the second time
 with twice as many queries: the difference has no start and no handshake in it. The libraries' instructions are left
 out, since those of a copy or a cipher depend on the processor. bench/counts.json holds what each path is known to
-take; --check fails when one takes over 5 % more, or so much less that the number there is out of date."""
+take: it fails when one takes over 5 % more, or so much less that the number there is out of date."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def compiler():
 
 
 def main():
-    binary, tools, *options = sys.argv[1:]
+    binary, tools = sys.argv[1:]
     recorded = json.loads(RECORDED.read_text()).get(compiler(), {})
     counted, failed = {}, False
     with tempfile.TemporaryDirectory() as directory:
@@ -100,7 +100,7 @@ def main():
         failed = failed or off
         print(f"{path}: {count} instructions" + (f", recorded {known}" if known else f", none recorded for {compiler()}")
               + (", MORE THAN 5 % OFF" if off else ""))
-    if failed and "--check" in options:
+    if failed:
         sys.exit(f"If the change is meant, write the new numbers into bench/counts.json: {json.dumps(counted)}")
 
 
