@@ -199,13 +199,17 @@ static void report_readable(struct stream *stream)
         buffer_release(stream, &stream->in);
 }
 
+/* The end is told behind the last message: while `more` has some to report, it waits. */
 static void report_end(struct stream *stream)
 {
     if (stream->state != STREAM_OPEN || stream->reading_paused || !stream->ended ||
-        stream->end_reported)
+        stream->end_reported || list_is_linked(&stream->more.link))
         return;
     stream->end_reported = true;
-    stream->handler->on_end(stream);
+    if (stream->handler->on_end)
+        stream->handler->on_end(stream);
+    else
+        stream_close(stream, FAILURE_CLOSED);
 }
 
 static enum status receive(struct stream *stream, uint8_t *bytes, size_t size, size_t *length,
@@ -226,7 +230,7 @@ static enum status receive(struct stream *stream, uint8_t *bytes, size_t size, s
 
 static void end_of_input(struct stream *stream, enum failure failure)
 {
-    if (failure != FAILURE_CLOSED || !stream->handler->on_end) {
+    if (failure != FAILURE_CLOSED) {
         stream_close(stream, failure);
         return;
     }

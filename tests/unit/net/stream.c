@@ -923,6 +923,24 @@ static void what_was_buffered_is_reported_after_a_pause(void **state)
     close_pair(&pair);
 }
 
+static void B8_the_end_is_told_behind_what_was_buffered_over_a_pause(void **state)
+{
+    (void)state;
+    struct pair pair;
+    open_plain(&pair, &half_closing);
+    pair.owner.takes_nothing = true;
+    pair.owner.act = pause_when_readable;
+    peer_sends(&pair, "\0\3one\0\3two", 10);
+    RUN_UNTIL(&pair, has_heard(&pair.owner, 'r'));
+    assert_int_equal(shutdown(pair.fd, SHUT_WR), 0);
+    pair.owner.takes_nothing = false;
+    stream_resume(&pair.owner.stream);
+    RUN_UNTIL(&pair, has_heard(&pair.owner, 'e'));
+    assert_string_equal(pair.owner.events, "rre");
+    assert_int_equal(pair.owner.message_count, 2);
+    close_pair(&pair);
+}
+
 static void bytes_inside_tls_are_not_forgotten_over_a_pause(void **state)
 {
     (void)state;
@@ -1269,6 +1287,7 @@ int main(void)
         cmocka_unit_test(a_stream_may_be_freed_without_its_loop),
         cmocka_unit_test(a_paused_stream_is_not_read_and_goes_on_where_it_was),
         cmocka_unit_test(what_was_buffered_is_reported_after_a_pause),
+        cmocka_unit_test(B8_the_end_is_told_behind_what_was_buffered_over_a_pause),
         cmocka_unit_test(bytes_inside_tls_are_not_forgotten_over_a_pause),
         cmocka_unit_test(a_handler_that_takes_nothing_is_asked_again),
         cmocka_unit_test(closing_inside_any_handler_ends_all_events),
