@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Anything at all as a client's query: what is accepted survives being asked on, and every reply is
- * a message that we would take ourselves.
+/* Anything at all as a client's query: libldns is of the same opinion, and every reply is
+ * well-formed.
  *
+ * What is accepted libldns reads in the same way, and what libldns reads as one plain query is
+ * accepted; it survives being asked on; and every reply is a message that we would take ourselves.
  * The counts of the header are made sane for three of four inputs, so that the fuzzer finds its way
  * to the question without seeds. */
 #include <assert.h>
+#include <ldns/ldns.h>
 
 #include "dns/name.h"
 #include "dns/reply.h"
@@ -45,6 +48,96 @@ static void check_reply(const struct query_message *query, enum rcode rcode)
     assert(answer.extended_errors_length == (query->has_edns ? 12 : 0));
 }
 
+/* --- The opinion of libldns --- */
+
+/* Octets of the question's name, 0 when a pointer is in it: a first name has nothing to point at,
+ * and only libldns looks for it in the header. */
+static size_t plain_name_length(const uint8_t *bytes, size_t length)
+{
+    size_t end = DNS_HEADER_SIZE;
+    while (end < length && bytes[end] > 0 && bytes[end] < 64)
+        end += bytes[end] + 1u;
+    return end < length && bytes[end] == 0 ? end + 1 - DNS_HEADER_SIZE : 0;
+}
+
+static bool are_options_plain(const ldns_rdf *options)
+{
+    size_t count = 0;
+    size_t end = 0;
+    const size_t length = options ? ldns_rdf_size(options) : 0;
+    for (; end + 4 <= length; count++)
+        end += 4 + (size_t)load_u16(ldns_rdf_data(options) + end + 2);
+    return end == length && count <= DNS_OPTIONS_MAX;
+}
+
+static bool may_be_asked(const ldns_rr *asked)
+{
+    switch (ldns_rr_get_type(asked)) {
+    case LDNS_RR_TYPE_AXFR:
+    case LDNS_RR_TYPE_IXFR:
+    case LDNS_RR_TYPE_MAILA:
+    case LDNS_RR_TYPE_MAILB:
+    case LDNS_RR_TYPE_TKEY:
+    case LDNS_RR_TYPE_TSIG:
+    case LDNS_RR_TYPE_OPT:
+        return false;
+    default:
+        return ldns_rr_get_class(asked) != 0;
+    }
+}
+
+/* One question and at most an OPT at the root, nothing else. */
+static bool is_plain_query(const ldns_pkt *parsed, const uint8_t *bytes, size_t length)
+{
+    const size_t name_length = plain_name_length(bytes, length);
+    if (name_length == 0 || name_length > DNS_NAME_MAX)
+        return false;
+    if (ldns_pkt_qr(parsed) || ldns_pkt_tc(parsed) ||
+        ldns_pkt_get_opcode(parsed) != LDNS_PACKET_QUERY)
+        return false;
+    if (load_u32(bytes + 4) != 1 << 16 || load_u16(bytes + 8) != 0 || load_u16(bytes + 10) > 1)
+        return false;
+    if (load_u16(bytes + 10) == 1) {
+        const uint8_t owner = bytes[DNS_HEADER_SIZE + name_length + DNS_QUESTION_TAIL];
+        if (owner != 0 || !ldns_pkt_edns(parsed) || ldns_pkt_edns_version(parsed) != 0 ||
+            !are_options_plain(ldns_pkt_edns_data(parsed)))
+            return false;
+    }
+    return may_be_asked(ldns_rr_list_rr(ldns_pkt_question(parsed), 0));
+}
+
+static void check_same(const ldns_pkt *parsed, const struct query_message *query)
+{
+    const struct question *question = &query->question;
+    assert(ldns_pkt_id(parsed) == query->id && ldns_pkt_qdcount(parsed) == 1);
+    const ldns_rr *asked = ldns_rr_list_rr(ldns_pkt_question(parsed), 0);
+    assert(ldns_rdf_size(ldns_rr_owner(asked)) == question->name_length);
+    assert(memcmp(ldns_rdf_data(ldns_rr_owner(asked)), query->spelling, question->name_length) ==
+           0);
+    assert(ldns_rr_get_type(asked) == (ldns_rr_type)question->type);
+    assert(ldns_rr_get_class(asked) == (ldns_rr_class)question->class);
+    assert(ldns_pkt_rd(parsed) == question->recursion_desired);
+    assert(ldns_pkt_cd(parsed) == question->checking_disabled);
+    assert(ldns_pkt_ad(parsed) == query->has_authentic_data);
+    assert(ldns_pkt_edns_do(parsed) == question->dnssec_ok);
+    if (query->has_edns && ldns_pkt_edns_udp_size(parsed) >= DNS_UDP_DEFAULT)
+        assert(ldns_pkt_edns_udp_size(parsed) == query->udp_size);
+}
+
+static void ask_ldns(const uint8_t *bytes, size_t length, const struct query_message *accepted)
+{
+    ldns_pkt *parsed = NULL;
+    const bool is_read = ldns_wire2pkt(&parsed, bytes, length) == LDNS_STATUS_OK;
+    if (accepted) {
+        assert(is_read);
+        check_same(parsed, accepted);
+    } else {
+        assert(!is_read || !is_plain_query(parsed, bytes, length));
+    }
+    if (is_read)
+        ldns_pkt_free(parsed);
+}
+
 static void check_verdict(const uint8_t *bytes, size_t length)
 {
     struct query_message query;
@@ -59,9 +152,11 @@ static void check_verdict(const uint8_t *bytes, size_t length)
     case QUERY_ACCEPT:
         assert(query.has_question && rcode == RCODE_NOERROR);
         check_built_query(&query.question);
+        ask_ldns(bytes, length, &query);
         break;
     case QUERY_REJECT:
         assert(rcode != RCODE_NOERROR);
+        ask_ldns(bytes, length, NULL);
         break;
     }
     check_reply(&query, rcode);
