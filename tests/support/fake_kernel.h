@@ -6,8 +6,8 @@
  *
  * Time stands still but for waits without an event. When the input is used up everything moves at
  * once: then a test can demand that what was begun comes to its end. */
-#ifndef TESTS_FUZZ_FAKE_KERNEL_H
-#define TESTS_FUZZ_FAKE_KERNEL_H
+#ifndef SUPPORT_FAKE_KERNEL_H
+#define SUPPORT_FAKE_KERNEL_H
 
 #include <assert.h>
 #include <errno.h>
@@ -70,7 +70,7 @@ static struct fake_socket {
     int error;    /* reported once */
     bool is_open; /* on our side */
     bool is_connecting;
-    bool is_silent; /* the path to the peer is dead: nothing arrives or leaves any more */
+    bool is_silent; /* the path to the peer is dead: nothing arrives any more */
     bool has_ended; /* the peer's FIN is behind `in` */
     bool is_reset;
     bool is_shut;         /* we sent FIN */
@@ -128,7 +128,7 @@ static void peer_sends(struct fake_socket *peer, const void *bytes, size_t lengt
     peer_sends(peer, message, length);
 }
 
-static void peer_resets(struct fake_socket *peer)
+[[maybe_unused]] static void peer_resets(struct fake_socket *peer)
 {
     if (peer->is_reset)
         return;
@@ -216,7 +216,7 @@ static uint32_t readiness(const struct fake_socket *target)
     if (target->arrived > target->taken + target->tls_pending || is_at_end(target) ||
         target->has_control)
         events |= EPOLLIN;
-    if (!target->is_full && !target->is_silent)
+    if (!target->is_full)
         events |= EPOLLOUT;
     if (target->is_reset || target->error)
         events |= EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP;
@@ -296,7 +296,7 @@ ssize_t __wrap_recv(int fd, void *buffer, size_t size, int flags)
 /* Takes some of `size` octets; 0 when it is blocked from now on. */
 static size_t take_octets(struct fake_socket *target, const void *bytes, size_t size)
 {
-    if (target->is_full || target->is_silent)
+    if (target->is_full)
         return 0;
     const size_t length = choose_part(size);
     target->is_full = length < size;
@@ -374,9 +374,11 @@ struct tls_client {
 
 enum status tls_client_open(const struct tls_settings *settings, struct tls_client **out)
 {
-    *out = malloc(sizeof(**out));
-    assert(*out);
-    (*out)->has_name = settings->name != NULL;
+    struct tls_client *client = malloc(sizeof(*client));
+    if (!client)
+        return STATUS_SYSTEM;
+    client->has_name = settings->name != NULL;
+    *out = client;
     return STATUS_OK;
 }
 
@@ -388,9 +390,11 @@ void tls_client_close(struct tls_client *client)
 enum status tls_open(struct tls_client *client, int fd, struct tls **out)
 {
     assert(client && socket_of(fd));
-    *out = malloc(sizeof(**out));
-    assert(*out);
-    (*out)->fd = fd;
+    struct tls *tls = malloc(sizeof(*tls));
+    if (!tls)
+        return STATUS_SYSTEM;
+    tls->fd = fd;
+    *out = tls;
     return STATUS_OK;
 }
 
@@ -411,7 +415,9 @@ static enum status tls_broken(struct fake_socket *target, enum failure *failure)
 static bool tls_talk(struct fake_socket *target)
 {
     target->has_control = false;
-    target->tls_wants_write = target->tls_must_send && (target->is_full || target->is_silent);
+    if (target->is_reset) /* what has arrived can still be read */
+        return true;
+    target->tls_wants_write = target->tls_must_send && target->is_full;
     if (target->tls_wants_write)
         return false;
     target->tls_must_send = choose_one_in(16);
@@ -471,7 +477,8 @@ enum status tls_read(struct tls *tls, uint8_t *buffer, size_t size, size_t *leng
         if (target->tls_pending == 0)
             return STATUS_AGAIN;
     }
-    *length = target->tls_pending < size ? target->tls_pending : size;
+    *length = choose_part(target->tls_pending < size ? target->tls_pending : size);
+    *length = *length > 0 ? *length : 1; /* record by record, however many have been read */
     memcpy(buffer, target->in.bytes + target->taken, *length);
     target->taken += *length;
     target->tls_pending -= *length;
