@@ -277,6 +277,23 @@ static void extended_errors_of_an_upstream_are_passed_on(void **state)
     assert_non_null(memmem(replies.bytes[0], replies.length[0], blocked, sizeof(blocked)));
 }
 
+static void extended_errors_beyond_their_room_are_left_out(void **state)
+{
+    struct bench *bench = *state;
+    static uint8_t options[300] = {0, OPTION_EXTENDED_ERROR, 1, 40, 0, 22, 'l', 'o', 'n', 'g'};
+    const struct answer answer = {
+        .kind = ANSWER_FAILURE,
+        .rcode = RCODE_SERVFAIL,
+        .extended_errors = options,
+        .extended_errors_length = sizeof(options),
+    };
+    ask(bench, 1, "x");
+    fake_end(0, &answer, FAILURE_SERVER_FAILURE);
+    fake_end(1, &answer, FAILURE_SERVER_FAILURE);
+    assert_int_equal(reply_rcode(0), RCODE_SERVFAIL);
+    assert_false(reply_contains(0, "long"));
+}
+
 static void B5_lookup_without_queries_is_cancelled(void **state)
 {
     struct bench *bench = *state;
@@ -324,6 +341,7 @@ int main(void)
         TEST(dead_path_is_not_kept),
         TEST(H5_servfail_of_an_upstream_is_kept_and_marked),
         TEST(extended_errors_of_an_upstream_are_passed_on),
+        TEST(extended_errors_beyond_their_room_are_left_out),
         TEST(B5_lookup_without_queries_is_cancelled),
         TEST(B5_lookup_goes_on_for_the_others),
     };

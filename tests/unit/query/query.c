@@ -67,6 +67,17 @@ static void A17_any_over_udp_is_minimal_and_over_tcp_asked(void **state)
     assert_non_null(query);
 }
 
+static void RFC9462_resolver_arpa_is_nodata_and_asks_nobody(void **state)
+{
+    struct bench *bench = *state;
+    static const uint8_t query[] = "\0\1\1\0\0\1\0\0\0\0\0\0"
+                                   "\4_dns\x08Resolver\4arpa\0\0\x40\0\1";
+    assert_true(begin_bytes(bench, query, sizeof(query) - 1) == STATUS_OK);
+    assert_int_equal(reply_rcode(0), RCODE_NOERROR);
+    assert_int_equal(load_u16(replies.bytes[0] + 6), 0);
+    assert_int_equal(fake.submitted, 0);
+}
+
 static void H11_stranger_is_refused_on_cache_hits_too(void **state)
 {
     struct bench *bench = *state;
@@ -141,6 +152,7 @@ int main(void)
         TEST(A7_other_opcode_is_notimp),
         TEST(A9_transfer_is_refused_and_asks_nobody),
         TEST(A17_any_over_udp_is_minimal_and_over_tcp_asked),
+        TEST(RFC9462_resolver_arpa_is_nodata_and_asks_nobody),
         TEST(H11_stranger_is_refused_on_cache_hits_too),
         TEST(cache_off_asks_every_time),
         TEST(every_rcode_has_its_counter),
