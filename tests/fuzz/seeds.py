@@ -17,7 +17,7 @@ def name(text):
 
 def header(flags, *counts):
     """The first octet of the ID tells the target `query` to leave the counts alone."""
-    return pack(">HH4H", 0x1234, flags, *counts)
+    return pack(">HH4H", 0x1034, flags, *counts)
 
 
 def question(text, kind):
@@ -42,7 +42,8 @@ def query():
         "plain": header(0x0100, 1, 0, 0, 0) + question("wWw.example", A),
         "edns": header(0x0130, 1, 0, 0, 1) + question("www.example", AAAA) + opt(option(11) + option(10, b"12345678")),
         "longest": header(0x0100, 1, 0, 0, 1) + question(long, TXT) + opt(),
-        "options": header(0x0100, 1, 0, 0, 1) + question("a", A) + opt(option(65001) * 33),
+        "all options": header(0x0100, 1, 0, 0, 1) + question("a", A) + opt(option(65001) * 32),
+        "too many": header(0x0100, 1, 0, 0, 1) + question("a", A) + opt(option(65001) * 33),
         "version": header(0x0100, 1, 0, 0, 1) + question("a", A) + opt(version=1),
         "transfer": header(0x0100, 1, 0, 0, 0) + question("example", AXFR),
         "pointer": header(0x0100, 1, 0, 0, 0) + b"\1a\xc0\x0c" + pack(">HH", A, 1),

@@ -16,7 +16,13 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum status __wrap_socket_accept(int listener_fd, int *out, struct address *client);
 
-enum { CLIENTS_MAX = 16, MESSAGES_MAX = 4096, HOSTILE_MAX = 64, TURNS_MAX = 20000 };
+enum {
+    CLIENTS_MAX = 16,
+    MESSAGES_MAX = 4096,
+    HOSTILE_MAX = 64,
+    TURNS_MAX = 20000,
+    RECORD_SIZE = 16
+};
 
 static struct bench *bench;
 static struct tcp_clients *clients;
@@ -38,6 +44,18 @@ enum status __wrap_socket_accept(int fd, int *out, struct address *client)
 }
 
 /* --- What is right --- */
+
+/* The record of the upstreams' answers tells which question it is for. */
+static void write_record(const struct question *question, uint8_t out[static RECORD_SIZE])
+{
+    static const uint8_t fixed[] = {0xc0, 12, 0, TYPE_A, 0, CLASS_IN, 0, 0, 1, 0, 0, 4};
+    unsigned sum = 0;
+    for (size_t i = 0; i < question->name_length; i++)
+        sum = sum * 31 + question->name[i];
+    memcpy(out, fixed, sizeof(fixed));
+    store_u16(out + sizeof(fixed), question->type);
+    store_u16(out + sizeof(fixed) + 2, (uint16_t)sum);
+}
 
 /* One of the client's messages; `bytes` NULL: there are no more. */
 struct message {
@@ -68,9 +86,17 @@ static bool is_reply_to(const struct message *reply, const struct message *messa
         return false;
     if (!query.has_question)
         return load_u16(reply->bytes + 4) == 0;
-    const size_t length = query.question.name_length + 4u;
-    return load_u16(reply->bytes + 4) == 1 && reply->length >= DNS_HEADER_SIZE + length &&
-           memcmp(reply->bytes + DNS_HEADER_SIZE, message->bytes + DNS_HEADER_SIZE, length) == 0;
+    const size_t length = DNS_HEADER_SIZE + query.question.name_length + 4u;
+    if (load_u16(reply->bytes + 4) != 1 || reply->length < length ||
+        memcmp(reply->bytes + DNS_HEADER_SIZE, message->bytes + DNS_HEADER_SIZE,
+               length - DNS_HEADER_SIZE) != 0)
+        return false;
+    uint8_t record[RECORD_SIZE];
+    write_record(&query.question, record);
+    uint8_t *ttl = record + 6; /* less in an answer from the cache */
+    return load_u16(reply->bytes + 6) == 0 ||
+           (memcmp(reply->bytes + length, record, (size_t)(ttl - record)) == 0 &&
+            memcmp(reply->bytes + length + 10, record + 10, RECORD_SIZE - 10) == 0);
 }
 
 /* Each whole reply belongs to a message that had none; returns how many there are. */
@@ -216,6 +242,24 @@ static void turn(uint64_t wait_ns)
     assert(is_fine && bench->resolver->waiting_count <= bench->config.limits.queries);
 }
 
+static void give_answer(size_t index)
+{
+    static const uint16_t ttl_offsets[] = {6};
+    uint8_t record[RECORD_SIZE];
+    write_record(fake.in_flight[index]->question, record);
+    const struct answer answer = {
+        .kind = ANSWER_POSITIVE,
+        .flags = DNS_FLAG_RA,
+        .answer_count = 1,
+        .ttl_s = 256,
+        .body = record,
+        .body_length = RECORD_SIZE,
+        .ttl_count = 1,
+        .ttl_offsets = ttl_offsets,
+    };
+    fake_end(index, &answer, FAILURE_NONE);
+}
+
 /* The upstreams answer, or fail, what was asked first; false when nothing was. */
 static bool upstream_acts(bool is_good)
 {
@@ -229,7 +273,7 @@ static bool upstream_acts(bool is_good)
     }
     fake.refuses = fake.submitted > FAKE_MAX - 8;
     if (is_good)
-        fake_answer(index, RCODE_NOERROR, FAILURE_NONE);
+        give_answer(index);
     else if (choose_one_in(2))
         fake_answer(index, RCODE_SERVFAIL, FAILURE_SERVER_FAILURE);
     else
