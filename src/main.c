@@ -150,6 +150,8 @@ static enum status open_cache(const struct config *config)
         .ttl_min_s = config->cache.ttl_min_s,
         .ttl_max_s = config->cache.ttl_max_s,
         .negative_ttl_max_s = config->cache.negative_ttl_max_s,
+        .stale_max_s = config->cache.stale_max_s,
+        .is_refreshed = config->cache.refresh == TOGGLE_ON,
     };
     return cache_open(&limits, &server.cache);
 }

@@ -12,8 +12,14 @@
  * shows 0, and that however many caches pass an answer on, none keeps it for longer than its owner
  * said.
  *
+ * Past its time an answer stays for max-stale (RFC 8767), unseen: a find misses it, so that the
+ * question is asked. Only when asking has failed, which a store of the failure tells, do finds give
+ * it, for the recheck time; then the next find misses it again. In the last tenth of its time one
+ * hit of a popular answer is told to ask anew. Neither costs an ordinary hit anything: one
+ * comparison tells that an entry is calm, and all else is decided elsewhere.
+ *
  * Thread: any; the shard's lock.   Owner: main, which closes it after the last worker has ended.
- * RFC:    2181 8 (TTLs), 2308 5 (negative answers), 9520 3.2 (failures). */
+ * RFC:    2181 8 (TTLs), 2308 5 (negative answers), 8767 (stale ones), 9520 3.2 (failures). */
 #include "cache/cache.h"
 
 #include <assert.h>
@@ -30,7 +36,10 @@ enum {
     SHARDS_USUAL_MAX = 64,
     KEY_FLAG_DO = 1,
     KEY_FLAG_CD = 2,
+    VISITS_TO_REFRESH = 2, /* asked for more than once, the hit in hand included */
 };
+
+#define CALM_NS_PER_SECOND (NANOSECONDS_PER_SECOND / 10 * 9) /* an entry ages in its last tenth */
 
 struct cache {
     struct cache_limits limits;
@@ -73,7 +82,7 @@ static void shards_init(struct cache *cache, uint32_t count)
     cache->shard_mask = count - 1;
     for (uint32_t i = 0; i < count; i++) {
         lock_init(&cache->shards[i].lock);
-        shard_init(&cache->shards[i], memory + (size_t)i * size, size);
+        shard_init(&cache->shards[i], memory + (size_t)i * size, size, cache->limits.stale_max_s);
     }
 }
 
@@ -176,12 +185,16 @@ static void age_ttls(const struct entry *entry, uint32_t age_s, uint8_t *body)
     }
 }
 
-static void copy_out(const struct entry *entry, uint64_t now, uint8_t *body, struct answer *out)
+static uint32_t age_in_seconds(const struct entry *entry, uint64_t now)
+{
+    const uint64_t age_ns = entry_age_ns(entry, now);
+    return (uint32_t)((age_ns + NANOSECONDS_PER_SECOND - 1) / NANOSECONDS_PER_SECOND);
+}
+
+static inline void copy_out(const struct entry *entry, uint32_t age_s, uint8_t *body,
+                            struct answer *out)
 {
     const uint8_t *kept = entry->bytes + entry->key_length + (size_t)entry->ttl_count * 2;
-    const uint64_t age_ns = now > entry->stored_ns ? now - entry->stored_ns : 0;
-    const uint32_t age_s =
-        (uint32_t)((age_ns + NANOSECONDS_PER_SECOND - 1) / NANOSECONDS_PER_SECOND);
     assert(age_s <= entry->lifetime_s);
     assert(entry->body_length + entry->extended_errors_length <= DNS_MESSAGE_MAX);
     memcpy(body, kept, (size_t)entry->body_length + entry->extended_errors_length);
@@ -201,6 +214,68 @@ static void copy_out(const struct entry *entry, uint64_t now, uint8_t *body, str
     };
 }
 
+/* A popular entry stays at the maximum, and its line stays clean. */
+static void count_visit(struct entry *entry)
+{
+    if (entry->visits < ENTRY_VISITS_MAX)
+        entry->visits++;
+}
+
+static bool entry_is_calm(const struct entry *entry, uint64_t now)
+{
+    return !entry->is_rechecked &&
+           entry_age_ns(entry, now) < entry->lifetime_s * CALM_NS_PER_SECOND;
+}
+
+/* True once for each entry that is worth to be had anew. A question without RD would bring nothing
+ * that can be kept. */
+static bool claim_refresh(const struct cache *cache, struct entry *entry,
+                          const struct question *question)
+{
+    if (!cache->limits.is_refreshed || entry->is_claimed || entry->visits < VISITS_TO_REFRESH ||
+        entry->lifetime_s < REFRESH_TTL_MIN_S || answer_is_failure(entry->kind) ||
+        !question->recursion_desired)
+        return false;
+    entry->is_claimed = true;
+    return true;
+}
+
+/* RFC 8767 4: the TTLs of an answer past its time are 30 s, less when it may not be used for so
+ * long, and never 0. */
+static void copy_out_stale(const struct entry *entry, uint64_t now, uint8_t *body,
+                           struct answer *out)
+{
+    const uint32_t left_s = entry->lifetime_s - age_in_seconds(entry, now);
+    uint32_t ttl_s = left_s < STALE_TTL_S ? left_s : STALE_TTL_S;
+    ttl_s = ttl_s > 0 ? ttl_s : 1;
+    copy_out(entry, 0, body, out);
+    const uint8_t *offsets = entry->bytes + entry->key_length;
+    for (uint32_t i = 0; i < entry->ttl_count; i++)
+        store_u32(body + load_u16(offsets + (size_t)i * 2), ttl_s);
+    out->ttl_s = ttl_s;
+    out->age = ANSWER_STALE;
+}
+
+/* An entry that is no plain hit: in its last tenth, or past its time. */
+static enum status find_aged(const struct cache *cache, struct entry *entry,
+                             const struct question *question, uint64_t now, uint8_t *body,
+                             struct answer *out)
+{
+    if (!entry_is_expired(entry, now)) {
+        count_visit(entry);
+        copy_out(entry, age_in_seconds(entry, now), body, out);
+        out->age = claim_refresh(cache, entry, question) ? ANSWER_AGEING : ANSWER_FRESH;
+        return STATUS_OK;
+    }
+    const uint64_t age_ns = entry_age_ns(entry, now);
+    if (!entry->is_rechecked || age_ns >= FAILURE_RECHECK_S * NANOSECONDS_PER_SECOND ||
+        age_ns >= entry->lifetime_s * NANOSECONDS_PER_SECOND)
+        return STATUS_NOT_FOUND;
+    count_visit(entry);
+    copy_out_stale(entry, now, body, out);
+    return STATUS_OK;
+}
+
 enum status cache_find(struct cache *cache, const struct question *question, uint64_t hash,
                        uint64_t now, uint8_t body[static DNS_MESSAGE_MAX], struct answer *out)
 {
@@ -209,12 +284,12 @@ enum status cache_find(struct cache *cache, const struct question *question, uin
     enum status status = STATUS_NOT_FOUND;
     pthread_mutex_lock(&shard->lock);
     struct entry *entry = shard_find(shard, &key);
-    if (entry && !entry_is_expired(entry, now)) {
-        /* A popular entry stays at the maximum, and its line stays clean. */
-        if (entry->visits < ENTRY_VISITS_MAX)
-            entry->visits++;
-        copy_out(entry, now, body, out);
+    if (entry && entry_is_calm(entry, now)) {
+        count_visit(entry);
+        copy_out(entry, age_in_seconds(entry, now), body, out);
         status = STATUS_OK;
+    } else if (entry) {
+        status = find_aged(cache, entry, question, now, body, out);
     }
     pthread_mutex_unlock(&shard->lock);
     return status;
@@ -234,22 +309,34 @@ static uint32_t raised_ttl(const struct cache *cache, const struct answer *answe
     return is_raised && ttl_s < cache->limits.ttl_min_s ? cache->limits.ttl_min_s : ttl_s;
 }
 
+/* A truncated answer over TLS is none. */
+static bool is_failure(const struct answer *answer)
+{
+    return answer_is_failure(answer->kind) || answer->flags & DNS_FLAG_TC;
+}
+
+/* For how long a failure is kept in place of `old`. Only what an upstream said is kept for longer
+ * each time: a timeout may be the fault of the way there, and must not outlive it. */
+static uint32_t failure_lifetime(const struct answer *answer, const struct entry *old, uint64_t now)
+{
+    uint32_t ttl_s = answer->ttl_s;
+    if (old && old->kind == ANSWER_FAILURE && answer->kind == ANSWER_FAILURE)
+        ttl_s = entry_is_expired(old, now) ? old->lifetime_s * 2 : old->lifetime_s;
+    return smaller(ttl_s, answer->rcode == RCODE_SERVFAIL ? SERVFAIL_LIFETIME_MAX_S
+                                                          : FAILURE_LIFETIME_MAX_S);
+}
+
 /* For how long the answer is kept in place of `old` (NULL: nothing there); 0: not at all. */
 static uint32_t lifetime_for(const struct cache *cache, const struct answer *answer,
                              const struct entry *old, uint64_t now)
 {
     uint32_t ttl_s = raised_ttl(cache, answer, ttl_meant(answer->ttl_s));
+    if (ttl_s == 0 || answer->flags & DNS_FLAG_TC)
+        return 0;
     if (answer->kind == ANSWER_NEGATIVE)
         ttl_s = smaller(ttl_s, cache->limits.negative_ttl_max_s);
-    if (answer_is_failure(answer->kind) && ttl_s > 0) {
-        if (old && !answer_is_failure(old->kind) && !entry_is_expired(old, now))
-            return 0;
-        /* Only what an upstream said is kept for longer each time: a timeout may be the fault of
-         * the way there, and must not outlive it. */
-        if (old && old->kind == ANSWER_FAILURE && answer->kind == ANSWER_FAILURE)
-            ttl_s = entry_is_expired(old, now) ? old->lifetime_s * 2 : old->lifetime_s;
-        ttl_s = smaller(ttl_s, FAILURE_LIFETIME_MAX_S);
-    }
+    if (answer_is_failure(answer->kind))
+        ttl_s = failure_lifetime(answer, old, now);
     return smaller(ttl_s, cache->limits.ttl_max_s);
 }
 
@@ -268,7 +355,9 @@ static void entry_fill(const struct cache *cache, struct entry *entry, const str
                        uint16_t extended_errors_length, uint32_t lifetime_s)
 {
     entry->lifetime_s = lifetime_s;
-    entry->kind = (uint8_t)answer->kind;
+    entry->kind = answer->kind & 3;
+    entry->is_claimed = false;
+    entry->is_rechecked = false;
     entry->flags = answer->flags;
     entry->rcode = answer->rcode;
     entry->answer_count = answer->answer_count;
@@ -291,15 +380,41 @@ static void entry_fill(const struct cache *cache, struct entry *entry, const str
     bound_ttls(cache, answer, lifetime_s, body);
 }
 
+static bool is_usable(const struct shard *shard, const struct entry *entry, uint64_t now)
+{
+    return !answer_is_failure(entry->kind) &&
+           entry_age_ns(entry, now) < shard_usable_ns(shard, entry);
+}
+
+/* The answer that could not be had anew is given for a while without asking. Whole seconds are left
+ * to it, rounded down: it is never used past its end. */
+static void recheck(const struct shard *shard, struct entry *entry, uint64_t now)
+{
+    const uint64_t left_ns = shard_usable_ns(shard, entry) - entry_age_ns(entry, now);
+    if (left_ns < NANOSECONDS_PER_SECOND)
+        return;
+    entry->lifetime_s = (uint32_t)(left_ns / NANOSECONDS_PER_SECOND);
+    entry->stored_ns = now;
+    entry->is_rechecked = true;
+}
+
 /* With the shard locked. */
 static void store_locked(struct cache *cache, struct shard *shard, const struct key *key,
                          const struct answer *answer, uint64_t now)
 {
     shard_sweep(shard, now);
     struct entry *old = shard_find(shard, key);
-    const uint32_t lifetime_s = lifetime_for(cache, answer, old, now);
-    if (lifetime_s == 0)
+    if (old && is_failure(answer) && is_usable(shard, old, now)) {
+        if (entry_is_expired(old, now))
+            recheck(shard, old, now);
         return;
+    }
+    const uint32_t lifetime_s = lifetime_for(cache, answer, old, now);
+    if (lifetime_s == 0) {
+        if (old && !is_failure(answer))
+            shard_remove(shard, old);
+        return;
+    }
     /* Extended errors inform, they are not needed: a hit must fit into a message. */
     uint16_t extended_errors_length = answer->extended_errors_length;
     if ((uint32_t)answer->body_length + extended_errors_length > DNS_MESSAGE_MAX)
@@ -316,7 +431,7 @@ static void store_locked(struct cache *cache, struct shard *shard, const struct 
 void cache_store(struct cache *cache, const struct question *question, uint64_t hash,
                  const struct answer *answer, uint64_t now)
 {
-    if (!question->recursion_desired || answer->flags & DNS_FLAG_TC || answer->ttl_s == 0)
+    if (!question->recursion_desired)
         return;
     const struct key key = key_of(question, hash);
     struct shard *shard = shard_of(cache, hash);

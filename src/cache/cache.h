@@ -20,6 +20,8 @@ struct cache_limits {
     uint32_t ttl_min_s; /* raises the TTL of positive answers, also what the client sees */
     uint32_t ttl_max_s;
     uint32_t negative_ttl_max_s;
+    uint32_t stale_max_s; /* an answer stays usable for so long after its time; 0: not at all */
+    bool is_refreshed;    /* popular answers are asked for anew before their time is over */
 };
 
 /* STATUS_SYSTEM: the memory is refused. STATUS_INVALID: size_bytes is under CACHE_SIZE_MIN. */
@@ -35,16 +37,30 @@ uint64_t cache_hash(const struct cache *cache, const struct question *question);
 /* Hints to the processor that this hash will soon be looked for. Any thread. */
 void cache_prefetch(struct cache *cache, uint64_t hash);
 
+enum {
+    STALE_TTL_S = 30,       /* RFC 8767 4: what a stale answer shows */
+    FAILURE_RECHECK_S = 30, /* RFC 8767 5: a key that could not be refreshed is left in peace */
+    REFRESH_TTL_MIN_S = 5,  /* the last tenth of less is no time to ask in */
+};
+
 /* Looks the question up at `now` (nanoseconds of the workers' clock). STATUS_OK: `out` is filled;
  * body and extended errors are in `body`, everything else by value; ttl_offsets is NULL and
- * ttl_count 0, since ageing is done. STATUS_NOT_FOUND otherwise. Any thread. */
+ * ttl_count 0, since ageing is done. STATUS_NOT_FOUND otherwise. Any thread.
+ *
+ * out->age is ANSWER_AGEING for one hit of each entry that was asked for more than once: it is in
+ * the last tenth of its time, and the caller should ask anew. It is ANSWER_STALE for an answer past
+ * its time that could not be had anew within the last FAILURE_RECHECK_S. */
 enum status cache_find(struct cache *cache, const struct question *question, uint64_t hash,
                        uint64_t now, uint8_t body[static DNS_MESSAGE_MAX], struct answer *out);
 
-/* Keeps a copy if it may be kept: ttl_s > 0 within the bounds, RD set in the question, and a
- * failure never replaces a fresh positive or negative entry (H5). An upstream's failure that
- * follows an expired one of the same key is kept twice as long as that one was, up to 30 s (RFC
- * 9520 3.2); one that follows a fresh one, from another worker, is kept as long. Any thread. */
+/* Keeps a copy if it may be kept: ttl_s > 0 within the bounds and RD set in the question. A good
+ * answer that may not be kept still ends the older one. Any thread.
+ *
+ * A failure, of whatever ttl_s, never replaces a positive or negative answer that is usable, fresh
+ * or stale (H5); over a stale one it makes cache_find give that for FAILURE_RECHECK_S. Otherwise an
+ * upstream's failure that follows an expired one of the same key is kept twice as long as that one
+ * was, up to 5 minutes for SERVFAIL and 30 s for the others (RFC 9520 3.2); one that follows a
+ * fresh one, from another worker, is kept as long. */
 void cache_store(struct cache *cache, const struct question *question, uint64_t hash,
                  const struct answer *answer, uint64_t now);
 

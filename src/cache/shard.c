@@ -82,13 +82,20 @@ static bool entry_is_dead(const struct entry *entry)
     return entry->lifetime_s == 0;
 }
 
-/* Expired, and of no use for anything else. A failure is remembered a while longer, because the
- * next one is kept twice as long (RFC 9520 3.2). */
-static bool entry_is_spent(const struct entry *entry, uint64_t now)
+/* How long past its time the entry is kept: an answer as a stale one, a failure because the next
+ * one is kept twice as long (RFC 9520 3.2). */
+static uint32_t grace_s(const struct shard *shard, const struct entry *entry)
 {
-    const uint64_t grace_s = entry->kind == ANSWER_FAILURE ? FAILURE_LIFETIME_MAX_S : 0;
-    return entry_is_expired(entry, now) &&
-           now - entry->stored_ns >= (entry->lifetime_s + grace_s) * NANOSECONDS_PER_SECOND;
+    if (!answer_is_failure(entry->kind))
+        return entry->is_rechecked ? 0 : shard->stale_max_s;
+    if (entry->kind != ANSWER_FAILURE)
+        return 0;
+    return entry->lifetime_s > FAILURE_MEMORY_MIN_S ? entry->lifetime_s : FAILURE_MEMORY_MIN_S;
+}
+
+uint64_t shard_usable_ns(const struct shard *shard, const struct entry *entry)
+{
+    return ((uint64_t)entry->lifetime_s + grace_s(shard, entry)) * NANOSECONDS_PER_SECOND;
 }
 
 /* --- Ring --- */
@@ -229,6 +236,11 @@ static void entry_kill(struct shard *shard, struct entry *entry)
     ring_of(shard, offset_of(shard, entry))->dead += entry_size(entry);
 }
 
+void shard_remove(struct shard *shard, struct entry *entry)
+{
+    entry_kill(shard, entry);
+}
+
 static bool entry_has_key(const struct entry *entry, const struct key *key)
 {
     return entry->hash == key->hash && entry->key_length == key->length &&
@@ -286,6 +298,15 @@ static bool ghost_take(struct shard *shard, uint32_t hash)
 
 /* --- Eviction --- */
 
+/* Of no use any more. What is past its time is only kept while there is room to spare, so that it
+ * goes before anything fresh (FAULTS H12). */
+static bool entry_is_spent(const struct shard *shard, const struct entry *entry, uint64_t now)
+{
+    return entry_is_expired(entry, now) &&
+           (entry_age_ns(entry, now) >= shard_usable_ns(shard, entry) ||
+            (!answer_is_failure(entry->kind) && !ring_has_spare_room(&shard->main)));
+}
+
 static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size, uint64_t now);
 
 static void entry_move(struct shard *shard, struct entry *entry, uint32_t *link, uint32_t offset)
@@ -328,7 +349,8 @@ static void evict_main(struct shard *shard, uint64_t now)
     assert(!ring_is_empty(&shard->main));
     const struct entry *entry = entry_at(shard, shard->main.tail);
     const bool wanted = entry->visits > 0 || ring_has_spare_room(&shard->main);
-    if (wanted && shard->spare_budget > 0 && !entry_is_dead(entry) && !entry_is_spent(entry, now))
+    if (wanted && shard->spare_budget > 0 && !entry_is_dead(entry) &&
+        !entry_is_spent(shard, entry, now))
         tail_spare(shard);
     else
         tail_drop(shard, &shard->main);
@@ -338,7 +360,7 @@ static void evict_small(struct shard *shard, uint64_t now)
 {
     assert(!ring_is_empty(&shard->small));
     struct entry *entry = entry_at(shard, shard->small.tail);
-    if (entry_is_dead(entry) || entry_is_spent(entry, now)) {
+    if (entry_is_dead(entry) || entry_is_spent(shard, entry, now)) {
         tail_drop(shard, &shard->small);
         return;
     }
@@ -391,7 +413,7 @@ static void ring_sweep(struct shard *shard, struct ring *ring, uint32_t count, u
         if (ring->hand == ring->head)
             ring->hand = ring->tail;
         struct entry *entry = entry_at(shard, ring->hand);
-        if (!entry_is_dead(entry) && entry_is_spent(entry, now))
+        if (!entry_is_dead(entry) && entry_is_spent(shard, entry, now))
             entry_kill(shard, entry);
         ring->hand += entry_size(entry);
         if (ring->lapped && ring->hand == ring->limit)
@@ -449,8 +471,9 @@ uint64_t shard_bytes(const struct shard *shard)
 }
 
 /* Memory: buckets (none at offset 0 is an entry, so 0 can mean none), ghosts, small, main. */
-void shard_init(struct shard *shard, uint8_t *memory, uint32_t size)
+void shard_init(struct shard *shard, uint8_t *memory, uint32_t size, uint32_t stale_max_s)
 {
+    shard->stale_max_s = stale_max_s;
     shard->memory = memory;
     shard->bucket_count = size / BYTES_PER_BUCKET;
     shard->ghost_sets = size / BYTES_PER_GHOST / GHOSTS_PER_SET;

@@ -28,7 +28,11 @@ struct key {
 
 /* One answer as it is kept. A lifetime of 0 marks an entry that left the index: its room is free
  * once the tail of its ring has come by. `bytes` holds the key, the TTL offsets (big-endian), the
- * body and the extended errors. */
+ * body and the extended errors.
+ *
+ * An entry that expired and could not be had anew is `is_rechecked`. Its own times are of no use
+ * any more, so that stored_ns is then when asking failed, and lifetime_s what was left at that
+ * moment of the time for which it may be used though it is stale. */
 struct entry {
     uint64_t stored_ns;
     uint32_t next; /* link to the next entry of the bucket; 0: none */
@@ -43,15 +47,19 @@ struct entry {
     uint16_t answer_count;
     uint16_t authority_count;
     uint16_t additional_count;
-    uint8_t kind;   /* enum answer_kind */
-    uint8_t visits; /* hits since it came or was last spared, up to ENTRY_VISITS_MAX */
+    uint8_t kind : 2;         /* enum answer_kind */
+    uint8_t is_claimed : 1;   /* somebody was told to refresh it */
+    uint8_t is_rechecked : 1; /* see above */
+    uint8_t visits;           /* hits since it came or was last spared, up to ENTRY_VISITS_MAX */
     uint8_t bytes[];
 };
 
 enum {
     ENTRY_VISITS_MAX = 3,
     ENTRY_ALIGNMENT = 8,
-    FAILURE_LIFETIME_MAX_S = 30, /* FAULTS H5 */
+    SERVFAIL_LIFETIME_MAX_S = 300, /* RFC 9520 3.2 */
+    FAILURE_LIFETIME_MAX_S = 30,   /* FAULTS H5; of failures that speak less of the name */
+    FAILURE_MEMORY_MIN_S = 30,     /* past its time a failure still counts for the next one */
 };
 
 /* Entries of any size one behind the other. Offsets count from the start of the shard. */
@@ -76,12 +84,13 @@ struct shard {
     uint32_t ghost_sets;
     uint32_t unswept_stores;
     uint32_t spare_budget; /* entries that may still be spared by this insertion */
+    uint32_t stale_max_s;
     struct ring small;
     struct ring main;
 };
 
 /* `size` bytes of zeroed `memory`, aligned to 64, become a shard. The lock is the caller's. */
-void shard_init(struct shard *shard, uint8_t *memory, uint32_t size);
+void shard_init(struct shard *shard, uint8_t *memory, uint32_t size, uint32_t stale_max_s);
 
 /* The entry of a key, however old, or NULL. */
 struct entry *shard_find(struct shard *shard, const struct key *key);
@@ -92,6 +101,12 @@ struct entry *shard_find(struct shard *shard, const struct key *key);
 struct entry *shard_insert(struct shard *shard, const struct key *key, struct entry *old,
                            uint32_t size, uint64_t now);
 
+/* Takes the entry out; its room is free later. */
+void shard_remove(struct shard *shard, struct entry *entry);
+
+/* For how long from stored_ns the entry is of any use. */
+uint64_t shard_usable_ns(const struct shard *shard, const struct entry *entry);
+
 /* Hints to the processor that the key with this hash will be looked for. Needs no lock. */
 void shard_prefetch(const struct shard *shard, uint32_t hash);
 
@@ -101,11 +116,17 @@ void shard_sweep(struct shard *shard, uint64_t now);
 /* Bytes of index and rings in use. */
 uint64_t shard_bytes(const struct shard *shard);
 
-/* True when the answer may no longer be used. */
+/* The clock of the worker that stored it may be ahead. */
+static inline uint64_t entry_age_ns(const struct entry *entry, uint64_t now)
+{
+    return now > entry->stored_ns ? now - entry->stored_ns : 0;
+}
+
+/* True when the answer is past its time to live. */
 static inline bool entry_is_expired(const struct entry *entry, uint64_t now)
 {
-    const uint64_t age_ns = now > entry->stored_ns ? now - entry->stored_ns : 0;
-    return age_ns >= entry->lifetime_s * NANOSECONDS_PER_SECOND;
+    return entry->is_rechecked ||
+           entry_age_ns(entry, now) >= entry->lifetime_s * NANOSECONDS_PER_SECOND;
 }
 
 /* For tests: only these bits of every hash are used, so that keys collide (FAULTS H1). */

@@ -24,6 +24,7 @@ enum {
 
 enum strategy { STRATEGY_FASTEST, STRATEGY_ORDERED, STRATEGY_WEIGHTED, STRATEGY_HASH };
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+enum toggle { TOGGLE_OFF, TOGGLE_ON };
 enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 
 struct listener_config {
@@ -57,6 +58,8 @@ struct config {
         uint32_t ttl_min_s;
         uint32_t ttl_max_s;
         uint32_t negative_ttl_max_s;
+        uint32_t stale_max_s; /* 0: no answer is used past its time */
+        enum toggle refresh;  /* ask anew for popular answers before their time is over */
     } cache;
 
     struct {

@@ -29,6 +29,7 @@
 static const char *const STRATEGIES[] = {"fastest", "ordered", "weighted", "hash", NULL};
 static const char *const LEVELS[] = {"error", "warning", "info", "debug", NULL};
 static const char *const FORMATS[] = {"text", "json", NULL};
+static const char *const TOGGLES[] = {"off", "on", NULL};
 
 const char DEFAULT_CONFIG_FILE[] = "/etc/dnsproxy/dnsproxy.yaml";
 
@@ -77,6 +78,15 @@ const struct option OPTIONS[] = {
      .default_text = "1h", DURATION(cache.negative_ttl_max_s, SECONDS(1), SECONDS(7 * 86400)),
      .divisor = SECONDS(1),
      .help = "Keep answers that say that there is no such name or type at most this long."},
+    {.key = "cache.max-stale", .environment = "DNSPROXY_CACHE_MAX_STALE",
+     .default_text = "1d", DURATION(cache.stale_max_s, SECONDS(1), SECONDS(7 * 86400)),
+     .divisor = SECONDS(1), .zero_is_off = true,
+     .help = "Give an answer for so long past its time when no upstream gives a fresh one (RFC "
+             "8767); 0 never does."},
+    {.key = "cache.refresh", .environment = "DNSPROXY_CACHE_REFRESH", .argument = "on|off",
+     .default_text = "on", .set = set_choice, .choices = TOGGLES, FIELD(cache.refresh),
+     .help = "Ask for popular answers anew before their time is over, so that nobody waits for "
+             "them."},
     {.flag = "--admin", .key = "admin", .environment = "DNSPROXY_ADMIN", .argument = "ADDR|off",
      .default_text = "127.0.0.1:9153", .set = set_admin,
      .help = "Serve /health, /ready and /metrics over HTTP on this address; off does not."},

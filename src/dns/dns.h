@@ -98,8 +98,10 @@ enum edns_option {
 /* RFC 8914 5.2 */
 enum extended_error_code {
     EDE_OTHER = 0,
+    EDE_STALE_ANSWER = 3,
     EDE_CACHED_ERROR = 13,
     EDE_PROHIBITED = 18,
+    EDE_STALE_NXDOMAIN_ANSWER = 19,
     EDE_NO_REACHABLE_AUTHORITY = 22,
     EDE_NETWORK_ERROR = 23,
 };

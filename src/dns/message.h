@@ -74,6 +74,13 @@ enum answer_kind {
     ANSWER_TIMEOUT,  /* our own failure: no upstream gave an answer in time */
 };
 
+/* What the cache says of an answer that it gives; those of upstreams are fresh. */
+enum answer_age {
+    ANSWER_FRESH,
+    ANSWER_AGEING, /* fresh, and whoever gets it should ask anew */
+    ANSWER_STALE,  /* past its time to live (RFC 8767) */
+};
+
 static inline bool answer_is_failure(enum answer_kind kind)
 {
     return kind == ANSWER_FAILURE || kind == ANSWER_TIMEOUT;
@@ -96,6 +103,7 @@ enum {
  * The pointers are borrowed: see the function that fills them. */
 struct answer {
     enum answer_kind kind;
+    enum answer_age age;
     uint16_t flags; /* AA, TC, RA and AD as the upstream set them; other bits are 0 */
     uint16_t rcode; /* extended RCODE, 12 bits */
     uint16_t answer_count;

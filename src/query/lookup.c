@@ -7,8 +7,13 @@
  * answer ends both. An upstream's error (SERVFAIL, REFUSED, ...) is kept, and passed on when nobody
  * does better (FAULTS F19): a good answer still possible is never beaten by it.
  *
- * Thread: one worker.   Owner: the coalescing table; lookup_finish and lookup_leave free it.
- * RFC:    5452 (merging makes guessing harder), 8767 2, 9520 3.1 (attempts, failures kept). */
+ * An answer past its time is given when the lookup fails, or when it has taken so long that a
+ * client may give up (RFC 8767); it then goes on without queries. The cache is told of either
+ * first: that is what makes it give the stale answer, to those who wait here and for a while to all
+ * who ask.
+ *
+ * Thread: one worker.   Owner: the coalescing table; the functions under "Ends" free it.
+ * RFC:    5452 (merging makes guessing harder), 8767 5 (timers), 9520 3.1 (attempts, failures). */
 #include "query/lookup.h"
 
 #include <assert.h>
@@ -22,7 +27,11 @@ enum {
     ERROR_ANSWERS_MAX = 2, /* upstreams that may say no before their answer is passed on */
     KEPT_ERRORS_SIZE = 256,
     TIMEOUT_TTL_S = 1, /* RFC 9520 3.2: no less, and the next answer may come at any moment */
+    ALONE_DIVISOR = 4, /* of limits.upstream-requests: queries keep most of a connection */
 };
+
+/* RFC 8767 5, the client response timer; with a short timeouts.query half of that. */
+#define SLOW_NS (1800 * NANOSECONDS_PER_MILLISECOND)
 
 struct lookup {
     struct resolver *resolver;
@@ -35,11 +44,16 @@ struct lookup {
     uint64_t begun_ns; /* when it first asked, or asked anew */
     unsigned attempt_count;
     unsigned error_answer_count;
-    enum failure failure; /* the last one, and who it was about */
+    bool is_alone;            /* no query waits, and it goes on all the same */
+    struct deadline deadline; /* of slow_lookups, then of late_lookups */
+    enum failure failure;     /* the last one, and who it was about */
     size_t failed_upstream;
     struct answer kept; /* the best error answer so far, without records */
     uint8_t kept_errors[KEPT_ERRORS_SIZE];
 };
+
+static void on_slow(struct deadline *deadline, uint64_t now);
+static void on_end(struct deadline *deadline, uint64_t now);
 
 /* --- The table --- */
 
@@ -74,20 +88,39 @@ static void table_remove(struct lookup *lookup)
     *link = lookup->next;
 }
 
+static void open_deadlines(struct resolver *resolver)
+{
+    const uint64_t query_ns = resolver->query_deadlines.duration_ns;
+    const uint64_t slow_ns = SLOW_NS < query_ns / 2 ? SLOW_NS : query_ns / 2;
+    deadline_queue_init(&resolver->slow_lookups, slow_ns, on_slow);
+    deadline_queue_init(&resolver->late_lookups, query_ns - slow_ns, on_end);
+    loop_add_queue(resolver->loop, &resolver->slow_lookups);
+    loop_add_queue(resolver->loop, &resolver->late_lookups);
+}
+
 enum status lookups_open(struct resolver *resolver)
 {
+    const uint32_t alone = resolver->config->limits.upstream_requests / ALONE_DIVISOR;
+    const size_t queries = resolver->config->limits.queries;
     size_t count = 1;
-    while (count < resolver->config->limits.queries)
+    while (count < queries)
         count *= 2;
+    resolver->alone_max = alone > 0 ? alone : 1;
     resolver->bucket_mask = count - 1;
     resolver->buckets = calloc(count, sizeof(struct lookup *));
     if (!resolver->buckets)
         return STATUS_SYSTEM;
-    return pool_open(&resolver->lookups, sizeof(struct lookup), resolver->config->limits.queries);
+    TRY(pool_open(&resolver->lookups, sizeof(struct lookup), queries + resolver->alone_max));
+    open_deadlines(resolver);
+    return STATUS_OK;
 }
 
 void lookups_close(struct resolver *resolver)
 {
+    if (resolver->lookups.memory) {
+        loop_remove_queue(&resolver->slow_lookups);
+        loop_remove_queue(&resolver->late_lookups);
+    }
     pool_close(&resolver->lookups);
     free(resolver->buckets);
     resolver->buckets = NULL;
@@ -95,10 +128,26 @@ void lookups_close(struct resolver *resolver)
 
 /* --- Waiting queries --- */
 
+static void set_alone(struct lookup *lookup, bool is_alone)
+{
+    struct resolver *resolver = lookup->resolver;
+    assert(lookup->is_alone != is_alone);
+    lookup->is_alone = is_alone;
+    if (is_alone)
+        resolver->alone_count++;
+    else
+        resolver->alone_count--;
+    assert(resolver->alone_count <= resolver->alone_max);
+}
+
 static void attach(struct lookup *lookup, struct query *query)
 {
     struct resolver *resolver = lookup->resolver;
     assert(!query->lookup);
+    if (lookup->is_alone) { /* the client's own time begins */
+        set_alone(lookup, false);
+        deadline_arm(&resolver->slow_lookups, &lookup->deadline, resolver->loop->now);
+    }
     query->lookup = lookup;
     list_append(&lookup->queries, &query->waiting);
     deadline_arm(&resolver->query_deadlines, &query->deadline, resolver->loop->now);
@@ -125,21 +174,38 @@ static void lookup_free(struct lookup *lookup)
     assert(list_is_empty(&lookup->queries));
     for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
         request_cancel(&lookup->requests[i]);
+    if (lookup->is_alone)
+        set_alone(lookup, false);
+    deadline_cancel(&lookup->deadline);
     table_remove(lookup);
     pool_give(&resolver->lookups, lookup);
     metric_set(&resolver->metrics->lookups_in_flight, resolver->lookups.in_use);
 }
 
-static void lookup_finish(struct lookup *lookup, const struct answer *answer)
+static void store(struct lookup *lookup, const struct answer *answer)
 {
     struct resolver *resolver = lookup->resolver;
     if (resolver->cache)
         cache_store(resolver->cache, &lookup->question, lookup->hash, answer, resolver->loop->now);
+}
+
+static void answer_all(struct lookup *lookup, const struct answer *answer, const char *why)
+{
+    struct resolver *resolver = lookup->resolver;
     while (!list_is_empty(&lookup->queries)) {
         struct query *query = CONTAINER_OF(lookup->queries.next, struct query, waiting);
         detach(query);
-        query_answer(resolver, query, answer, NULL);
+        if (answer->age == ANSWER_STALE)
+            query_answer_stale(resolver, query, answer, why);
+        else
+            query_answer(resolver, query, answer, NULL);
     }
+}
+
+static void lookup_finish(struct lookup *lookup, const struct answer *answer)
+{
+    store(lookup, answer);
+    answer_all(lookup, answer, NULL);
     lookup_free(lookup);
 }
 
@@ -177,16 +243,26 @@ static bool is_kept(enum failure failure)
     return failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_MALFORMED_ANSWER;
 }
 
+enum { CAUSE_SIZE = KEPT_ERRORS_SIZE - 6 };
+
+/* The upstream and what became of it, in words. */
+static void write_cause(const struct lookup *lookup, char text[static CAUSE_SIZE])
+{
+    assert(lookup->failure != FAILURE_NONE);
+    snprintf(text, CAUSE_SIZE, "%s: %s",
+             group_upstream_label(lookup->resolver->group, lookup->failed_upstream),
+             failure_text(lookup->failure));
+}
+
 /* Our own SERVFAIL as an answer that lives in `option`: its extended error names the upstream and
  * the cause. */
-static struct answer failure_answer(const struct lookup *lookup, enum failure failure,
-                                    size_t upstream, uint8_t option[static KEPT_ERRORS_SIZE])
+static struct answer failure_answer(const struct lookup *lookup,
+                                    uint8_t option[static KEPT_ERRORS_SIZE])
 {
-    assert(failure != FAILURE_NONE);
-    char text[KEPT_ERRORS_SIZE - 6];
-    const char *label = group_upstream_label(lookup->resolver->group, upstream);
-    const int full = snprintf(text, sizeof(text), "%s: %s", label, failure_text(failure));
-    const size_t length = (size_t)full < sizeof(text) ? (size_t)full : sizeof(text) - 1;
+    const enum failure failure = lookup->failure;
+    char text[CAUSE_SIZE];
+    write_cause(lookup, text);
+    const size_t length = strlen(text);
     struct writer writer = writer_over(option, KEPT_ERRORS_SIZE);
     write_u16(&writer, OPTION_EXTENDED_ERROR);
     write_u16(&writer, (uint16_t)(2 + length));
@@ -202,18 +278,31 @@ static struct answer failure_answer(const struct lookup *lookup, enum failure fa
     };
 }
 
-/* The end of a lookup without a good answer: the best error of an upstream, else our own. */
+/* An answer of the cache for those who wait, after it was told that asking failed: a stale one, or
+ * a fresh one of another worker. */
+static bool find_better(struct lookup *lookup, struct answer *out)
+{
+    struct resolver *resolver = lookup->resolver;
+    return resolver->cache && !list_is_empty(&lookup->queries) &&
+           cache_find(resolver->cache, &lookup->question, lookup->hash, resolver->loop->now,
+                      resolver->body, out) == STATUS_OK &&
+           !answer_is_failure(out->kind);
+}
+
+/* The end of a lookup without a good answer: one of the cache, else the best error of an upstream,
+ * else our own. */
 static void lookup_fail(struct lookup *lookup)
 {
     uint8_t option[KEPT_ERRORS_SIZE];
+    char cause[CAUSE_SIZE];
+    struct answer better;
+    const struct answer failure =
+        lookup->error_answer_count > 0 ? lookup->kept : failure_answer(lookup, option);
     metric_add(&lookup->resolver->metrics->lookups_failed, 1);
-    if (lookup->error_answer_count > 0) {
-        lookup_finish(lookup, &lookup->kept);
-        return;
-    }
-    const struct answer answer =
-        failure_answer(lookup, lookup->failure, lookup->failed_upstream, option);
-    lookup_finish(lookup, &answer);
+    store(lookup, &failure);
+    write_cause(lookup, cause);
+    answer_all(lookup, find_better(lookup, &better) ? &better : &failure, cause);
+    lookup_free(lookup);
 }
 
 static bool is_in_flight(const struct lookup *lookup)
@@ -246,6 +335,7 @@ static struct lookup *of_request(struct request *request)
 static void reset_attempts(struct lookup *lookup)
 {
     lookup->begun_ns = lookup->resolver->loop->now;
+    deadline_arm(&lookup->resolver->slow_lookups, &lookup->deadline, lookup->begun_ns);
     lookup->attempts = (struct attempts){0};
     lookup->attempt_count = 0;
     lookup->error_answer_count = 0;
@@ -357,11 +447,62 @@ void lookup_expire(struct query *query)
         lookup_fail(lookup);
         return;
     }
-    const struct answer answer =
-        failure_answer(lookup, lookup->failure, lookup->failed_upstream, option);
+    const struct answer answer = failure_answer(lookup, option);
     query_answer(resolver, query, lookup->error_answer_count > 0 ? &lookup->kept : &answer, NULL);
     if (resolver->loop->now - lookup->begun_ns >= resolver->query_deadlines.duration_ns)
         ask_anew(lookup);
+}
+
+/* Goes on for the cache when nothing fresh is there, if not too many others do so. */
+static void let_alone(struct lookup *lookup, enum answer_age known)
+{
+    struct resolver *resolver = lookup->resolver;
+    const bool has_room = resolver->alone_count < resolver->alone_max;
+    assert(list_is_empty(&lookup->queries));
+    if (known == ANSWER_STALE && has_room) {
+        set_alone(lookup, true);
+        return;
+    }
+    if (!has_room)
+        metric_add(&resolver->metrics->refreshes_limited, 1);
+    lookup_free(lookup);
+}
+
+/* RFC 8767 5: who waits gets a stale answer, if there is one, and the lookup goes on without. */
+static void on_slow(struct deadline *deadline, uint64_t now)
+{
+    struct lookup *lookup = CONTAINER_OF(deadline, struct lookup, deadline);
+    deadline_arm(&lookup->resolver->late_lookups, &lookup->deadline, now);
+    if (lookup->is_alone)
+        return;
+    const struct answer slow = {.kind = ANSWER_TIMEOUT, .rcode = RCODE_SERVFAIL};
+    struct answer better;
+    store(lookup, &slow);
+    if (!find_better(lookup, &better))
+        return;
+    answer_all(lookup, &better, failure_text(FAILURE_REQUEST_TIMEOUT));
+    let_alone(lookup, better.age);
+}
+
+/* Queries have deadlines of their own, and end their lookup with them. */
+static void on_end(struct deadline *deadline, uint64_t now)
+{
+    (void)now;
+    struct lookup *lookup = CONTAINER_OF(deadline, struct lookup, deadline);
+    if (!lookup->is_alone)
+        return;
+    note_unanswered(lookup);
+    lookup_fail(lookup);
+}
+
+/* Every lookup without queries is in one of the two queues. */
+void lookups_abort(struct resolver *resolver)
+{
+    struct list *queues[] = {&resolver->slow_lookups.armed, &resolver->late_lookups.armed};
+    for (size_t i = 0; i < 2; i++)
+        while (!list_is_empty(queues[i]))
+            lookup_free(CONTAINER_OF(queues[i]->next, struct lookup, deadline.link));
+    assert(resolver->alone_count == 0);
 }
 
 /* --- Start --- */
@@ -369,10 +510,12 @@ void lookup_expire(struct query *query)
 static struct lookup *lookup_new(struct resolver *resolver, const struct question *question,
                                  uint64_t hash)
 {
-    /* There are as many lookups as queries, and each has one waiting: the pool cannot be empty. */
+    /* Each has a query waiting, and those that have none are counted: the pool cannot be empty. */
     struct lookup *lookup = pool_take(&resolver->lookups);
     assert(lookup);
     lookup->resolver = resolver;
+    lookup->is_alone = false;
+    deadline_init(&lookup->deadline);
     question_copy(&lookup->question, question);
     lookup->hash = hash;
     lookup->failure = FAILURE_NONE;
@@ -381,6 +524,7 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
     for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
         request_init(&lookup->requests[i], &lookup->question, &lookup->attempts, on_done, on_late);
     table_add(lookup);
+    metric_add(&resolver->metrics->lookups_started, 1);
     metric_set(&resolver->metrics->lookups_in_flight, resolver->lookups.in_use);
     return lookup;
 }
@@ -394,11 +538,25 @@ bool lookup_join_or_start(struct resolver *resolver, struct query *query)
         attach(lookup, query);
         return true;
     }
-    metric_add(&resolver->metrics->lookups_started, 1);
     lookup = lookup_new(resolver, question, query->hash);
     attach(lookup, query);
     if (try_request(lookup, &lookup->requests[0], REQUEST_ANYWHERE))
         return true;
     lookup_fail(lookup);
     return false;
+}
+
+void lookup_refresh(struct resolver *resolver, const struct question *question, uint64_t hash)
+{
+    if (table_find(resolver, question, hash))
+        return;
+    if (resolver->alone_count >= resolver->alone_max || group_is_down(resolver->group)) {
+        metric_add(&resolver->metrics->refreshes_limited, 1);
+        return;
+    }
+    metric_add(&resolver->metrics->refreshes_started, 1);
+    struct lookup *lookup = lookup_new(resolver, question, hash);
+    set_alone(lookup, true);
+    if (!try_request(lookup, &lookup->requests[0], REQUEST_ANYWHERE))
+        lookup_fail(lookup);
 }

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* A lookup: one cache miss being asked. Any number of queries wait on it.
+/* A lookup: one question being asked. Any number of queries wait on it.
  *
- * Owner: the coalescing table of the resolver, from lookup_join_or_start on. It asks until an
- * upstream answers well, until nothing is left to ask, or until no query waits any more. */
+ * Owner: the coalescing table of the resolver, from lookup_join_or_start or lookup_refresh on. It
+ * asks until an upstream answers well, until nothing is left to ask, or until its last query
+ * leaves. Without queries, for the cache alone, live those that refresh an answer before its time
+ * is over, and those whose queries were given a stale one: few, and none for longer than a query's
+ * deadline. A query that asks the same joins them. */
 #ifndef QUERY_LOOKUP_H
 #define QUERY_LOOKUP_H
 
@@ -12,15 +15,22 @@
 enum status lookups_open(struct resolver *resolver);
 void lookups_close(struct resolver *resolver);
 
+/* Cancels the lookups that no query waits for. */
+void lookups_abort(struct resolver *resolver);
+
 /* Adds the query to the lookup for its question, and starts that lookup if there is none. True when
  * the query waits, false when it has ended because nothing could be asked. */
 bool lookup_join_or_start(struct resolver *resolver, struct query *query);
 
-/* Takes a waiting query out; a lookup without queries is cancelled. */
+/* Asks the question anew for the cache, with nobody waiting, unless it is being asked already. Not
+ * done when enough others are under way or all upstreams are down. */
+void lookup_refresh(struct resolver *resolver, const struct question *question, uint64_t hash);
+
+/* Takes a waiting query out; a lookup that this leaves without any is cancelled. */
 void lookup_leave(struct query *query);
 
-/* A waiting query has reached its deadline: ends it with SERVFAIL and the cause, which is also kept
- * for a moment (RFC 9520 3.1). */
+/* A waiting query has reached its deadline: ends it with a stale answer, else with SERVFAIL and the
+ * cause, which is also kept for a moment (RFC 9520 3.1). */
 void lookup_expire(struct query *query);
 
 #endif

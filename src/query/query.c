@@ -104,6 +104,17 @@ void query_answer(struct resolver *resolver, struct query *query, const struct a
     send_reply(resolver, query, &reply);
 }
 
+void query_answer_stale(struct resolver *resolver, struct query *query, const struct answer *answer,
+                        const char *why)
+{
+    assert(answer->age == ANSWER_STALE);
+    /* RFC 8914 4.4 and 4.20 */
+    const struct extended_error error = {
+        answer->rcode == RCODE_NXDOMAIN ? EDE_STALE_NXDOMAIN_ANSWER : EDE_STALE_ANSWER, why};
+    metric_add(&resolver->metrics->replies_stale, 1);
+    query_answer(resolver, query, answer, &error);
+}
+
 void query_fail(struct resolver *resolver, struct query *query, enum rcode rcode,
                 const struct extended_error *error)
 {
@@ -245,6 +256,7 @@ void resolver_abort(struct resolver *resolver)
     struct list *waiting = &resolver->query_deadlines.armed;
     while (!list_is_empty(waiting))
         query_drop(resolver, CONTAINER_OF(waiting->next, struct query, deadline.link));
+    lookups_abort(resolver);
 }
 
 void resolver_close(struct resolver *resolver)

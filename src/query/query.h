@@ -65,10 +65,14 @@ struct resolver {
     struct metrics *metrics;
     struct cache *cache; /* NULL: turned off */
     struct group *group;
-    struct pool queries; /* limits.queries that may wait, and those in hand */
-    struct pool lookups;
+    struct pool queries;  /* limits.queries that may wait, and those in hand */
+    struct pool lookups;  /* one for each query that may wait, and those without queries */
     size_t waiting_count; /* queries that are in a lookup */
+    size_t alone_count;   /* lookups without queries */
+    size_t alone_max;
     struct deadline_queue query_deadlines;
+    struct deadline_queue slow_lookups; /* of lookups: time to give stale answers */
+    struct deadline_queue late_lookups; /* from there to the end of a lookup without queries */
     struct siphash_key key; /* of the questions' hashes when there is no cache, which has its own */
     struct lookup **buckets; /* coalescing table */
     size_t bucket_mask;
@@ -89,7 +93,8 @@ struct starved {
 enum status resolver_open(struct resolver *resolver);
 void resolver_close(struct resolver *resolver);
 
-/* Drops every query that still waits: the worker is ending and its time to drain is over. */
+/* Drops every query that still waits, and lookups: the worker is ending and its time to drain is
+ * over. */
 void resolver_abort(struct resolver *resolver);
 
 /* Takes one message of a client from the bytes to its reply, or to a lookup that it waits for. A
@@ -109,6 +114,9 @@ enum status query_resolve(struct resolver *resolver, struct query *query, struct
 /* The three ends of a query. */
 void query_answer(struct resolver *resolver, struct query *query, const struct answer *answer,
                   const struct extended_error *error);
+/* The same with an answer past its time (RFC 8767). `why` in words, NULL when it is not known. */
+void query_answer_stale(struct resolver *resolver, struct query *query, const struct answer *answer,
+                        const char *why);
 void query_fail(struct resolver *resolver, struct query *query, enum rcode rcode,
                 const struct extended_error *error);
 void query_drop(struct resolver *resolver, struct query *query);

@@ -2,7 +2,7 @@
 /* The whole story of an accepted query: policy, cache, lookup.
  *
  * Thread: one worker.
- * RFC:    8914 (why it was refused or failed), 9520 (failures are cached, too). */
+ * RFC:    8767 (stale answers), 8914 (why it was refused or failed), 9520 (failures are cached). */
 #include "query/lookup.h"
 #include "query/policy.h"
 
@@ -13,16 +13,32 @@ static bool is_cached(struct resolver *resolver, const struct query *query, stru
         return false;
     const enum status status = cache_find(resolver->cache, &query->message.question, query->hash,
                                           resolver->loop->now, resolver->body, answer);
-    metric_add(
-        status == STATUS_OK ? &resolver->metrics->cache_hits : &resolver->metrics->cache_misses, 1);
+    if (status != STATUS_OK)
+        metric_add(&resolver->metrics->cache_misses, 1);
     return status == STATUS_OK;
+}
+
+/* Ends the query with what the cache had. */
+static void answer_cached(struct resolver *resolver, struct query *query,
+                          const struct answer *answer)
+{
+    static const struct extended_error cached_error = {EDE_CACHED_ERROR, NULL};
+    if (answer->age == ANSWER_STALE) {
+        metric_add(&resolver->metrics->cache_stale, 1);
+        query_answer_stale(resolver, query, answer, NULL);
+        return;
+    }
+    metric_add(&resolver->metrics->cache_hits, 1);
+    if (answer->age == ANSWER_AGEING)
+        lookup_refresh(resolver, &query->message.question, query->hash);
+    /* RFC 8914 4.14: "Cached Error" belongs to SERVFAIL. */
+    query_answer(resolver, query, answer, answer->rcode == RCODE_SERVFAIL ? &cached_error : NULL);
 }
 
 enum status resolve_query(struct resolver *resolver, struct query *query, bool *waits)
 {
     static const struct extended_error prohibited = {EDE_PROHIBITED,
                                                      "your address is not in `allow`"};
-    static const struct extended_error cached_error = {EDE_CACHED_ERROR, NULL};
     struct answer answer;
     *waits = false;
 
@@ -40,9 +56,7 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
         break;
     }
     if (is_cached(resolver, query, &answer)) {
-        /* RFC 8914 4.14: "Cached Error" belongs to SERVFAIL. */
-        query_answer(resolver, query, &answer,
-                     answer.rcode == RCODE_SERVFAIL ? &cached_error : NULL);
+        answer_cached(resolver, query, &answer);
         return STATUS_OK;
     }
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */

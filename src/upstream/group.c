@@ -136,7 +136,7 @@ static struct upstream *choose_up(struct group *group, uint32_t excluded,
     return strategies[group->config->strategy](group, candidates, count, question);
 }
 
-static bool all_down(const struct group *group)
+bool group_is_down(const struct group *group)
 {
     for (size_t i = 0; i < group->upstream_count; i++)
         if (!group->upstreams[i].down)
@@ -154,7 +154,7 @@ static bool is_rested(const struct upstream *upstream)
  * since nobody knows which will be back first. */
 static void try_again(struct group *group)
 {
-    const bool none_is_up = all_down(group);
+    const bool none_is_up = group_is_down(group);
     for (size_t i = 0; i < group->upstream_count; i++) {
         struct upstream *upstream = &group->upstreams[i];
         if (upstream->down &&
@@ -198,7 +198,7 @@ static struct upstream *choose_upstream(struct group *group, const struct reques
     struct upstream *upstream = choose_up(group, attempts->once, request->question);
     if (!upstream && scope == REQUEST_ANYWHERE)
         upstream = choose_up(group, attempts->twice, request->question);
-    if (!upstream && (scope == REQUEST_ANYWHERE || all_down(group)))
+    if (!upstream && (scope == REQUEST_ANYWHERE || group_is_down(group)))
         upstream = choose_down(group, attempts->once);
     if (!upstream && scope == REQUEST_ANYWHERE)
         upstream = choose_down(group, attempts->twice);

@@ -89,6 +89,9 @@ void request_cancel(struct request *request);
 /* True while the request waits for its answer. */
 bool request_is_in_flight(const struct request *request);
 
+/* True when no upstream is up: asking would be for nothing but to learn whether one is back. */
+bool group_is_down(const struct group *group);
+
 /* The label of upstream `index`, for logs and EDE. */
 const char *group_upstream_label(const struct group *group, size_t index);
 

@@ -146,6 +146,8 @@ static inline void describe_numbers(FILE *out, const struct config *config)
     fprintf(out, "cache.size = %" PRIu64 "\n", config->cache.size_bytes);
     fprintf(out, "cache.ttl-min = %u\ncache.ttl-max = %u\ncache.negative-ttl-max = %u\n",
             config->cache.ttl_min_s, config->cache.ttl_max_s, config->cache.negative_ttl_max_s);
+    fprintf(out, "cache.max-stale = %u\ncache.refresh = %d\n", config->cache.stale_max_s,
+            (int)config->cache.refresh);
     fprintf(out, "log.level = %d\nlog.format = %d\n", (int)config->log.level,
             (int)config->log.format);
 #define TIMEOUT(key, field) \

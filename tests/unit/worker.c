@@ -62,6 +62,12 @@ const char *group_upstream_label(const struct group *group, size_t index)
     return "";
 }
 
+bool group_is_down(const struct group *group)
+{
+    (void)group;
+    return false;
+}
+
 static void on_stopped(void)
 {
 }

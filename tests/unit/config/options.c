@@ -37,7 +37,7 @@ static void every_default(void **state)
         "admin = 127.0.0.1:9153\n"
         "strategy = fastest\ntls.ca = -\nworkers = 3\n"
         "cache.size = 67108864\ncache.ttl-min = 0\ncache.ttl-max = 86400\n"
-        "cache.negative-ttl-max = 3600\n"
+        "cache.negative-ttl-max = 3600\ncache.max-stale = 86400\ncache.refresh = 1\n"
         "log.level = 2\nlog.format = 0\n"
         "timeouts.query = 4000\ntimeouts.connect = 1000\ntimeouts.handshake = 1500\n"
         "timeouts.request = 1500\ntimeouts.upstream-idle = 30000\ntimeouts.tcp-idle = 10000\n"

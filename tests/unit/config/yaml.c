@@ -31,6 +31,8 @@ static void a_whole_file(void **state)
                                             "  size: 2MiB\n"
                                             "  ttl-max: 1h\n"
                                             "cache.ttl-min: 5s\n"
+                                            "cache.max-stale: 0\n"
+                                            "cache.refresh: off\n"
                                             "log: {level: debug, format: json}\n"
                                             "allow: [192.0.2.0/24]\n"
                                             "refused-source-ports: []\n"
@@ -43,6 +45,8 @@ static void a_whole_file(void **state)
     assert_value(loaded.config, "strategy", "weighted");
     assert_value(loaded.config, "cache.size", "2097152");
     assert_value(loaded.config, "cache.ttl-min", "5");
+    assert_value(loaded.config, "cache.max-stale", "0");
+    assert_value(loaded.config, "cache.refresh", "0");
     assert_value(loaded.config, "cache.ttl-max", "3600");
     assert_value(loaded.config, "log.level", "3");
     assert_value(loaded.config, "log.format", "1");

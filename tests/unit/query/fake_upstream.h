@@ -17,13 +17,14 @@
 #include "query/lookup.h"
 #include "query/query.h"
 
-enum { FAKE_MAX = 64, FAKE_UPSTREAMS = 3 };
+enum { FAKE_MAX = 64, FAKE_UPSTREAMS = 3, FAKE_STALE_MAX_S = 3600 };
 
 static struct {
     struct request *in_flight[FAKE_MAX]; /* in the order of submission; NULL once ended */
     size_t submitted;
     size_t cancelled;
     bool refuses; /* request_submit finds nobody to ask */
+    bool is_down; /* no upstream is up */
 } fake;
 
 static struct {
@@ -89,6 +90,12 @@ void request_cancel(struct request *request)
         return;
     fake.cancelled++;
     fake_forget(request);
+}
+
+bool group_is_down(const struct group *group)
+{
+    (void)group;
+    return fake.is_down;
 }
 
 const char *group_upstream_label(const struct group *group, size_t index)
@@ -177,7 +184,11 @@ struct bench {
     bench->resolver->config = &bench->config;
     bench->resolver->loop = &bench->loop;
     bench->resolver->metrics = bench->metrics;
-    const struct cache_limits limits = {.size_bytes = 1 << 20, .ttl_max_s = 86400};
+    const struct cache_limits limits = {.size_bytes = 1 << 20,
+                                        .ttl_max_s = 86400,
+                                        .negative_ttl_max_s = 3600,
+                                        .stale_max_s = FAKE_STALE_MAX_S,
+                                        .is_refreshed = true};
     assert_true(cache_open(&limits, &bench->resolver->cache) == STATUS_OK);
     assert_true(resolver_open(bench->resolver) == STATUS_OK);
     *state = bench;
@@ -205,6 +216,8 @@ struct bench {
 {
     bench->loop.now += ms * NANOSECONDS_PER_MILLISECOND;
     deadline_queue_expire(&bench->resolver->query_deadlines, bench->loop.now);
+    deadline_queue_expire(&bench->resolver->slow_lookups, bench->loop.now);
+    deadline_queue_expire(&bench->resolver->late_lookups, bench->loop.now);
 }
 
 /* Begins a query for LABEL.test A with EDNS and the given ID from 127.0.0.1. */
