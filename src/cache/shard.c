@@ -14,10 +14,15 @@
  * follow. A replaced entry of another size stays behind, dead, until the tail comes by (most
  * refreshes have the same size and happen in place). A main ring that waits for popular entries
  * would keep expired ones for ever: every store therefore moves a sweep over both rings, which
- * takes expired entries out of the index whatever else is hit. And while a sixteenth of the main
- * ring is dead or was never used, it takes all that leaves the small ring, and its tail spares the
+ * takes spent entries out of the index whatever else is hit. And while a sixteenth of the main ring
+ * is dead or was never used, it takes all that leaves the small ring, and its tail spares the
  * living until it has come past the dead. How many entries one store may spare is bounded: past
  * that it drops.
+ *
+ * Answers past their time, which may still be of use when no fresh ones are to be had, stay in the
+ * index, but their room is as good as that of the dead: the sweep counts it, and the tail spares
+ * them only for the sake of the dead. So they go before anything fresh, and not before their room
+ * is needed.
  *
  * The index is a table of chains of 32-bit links, as large as a full shard needs from the start:
  * its pages are touched as entries come. An A answer costs its 88 bytes, 4 of them for the chain,
@@ -98,6 +103,18 @@ uint64_t shard_usable_ns(const struct shard *shard, const struct entry *entry)
     return ((uint64_t)entry->lifetime_s + grace_s(shard, entry)) * NANOSECONDS_PER_SECOND;
 }
 
+/* Past its time, and of no use for anything else. */
+static bool entry_is_spent(const struct shard *shard, const struct entry *entry, uint64_t now)
+{
+    return entry_is_expired(entry, now) &&
+           entry_age_ns(entry, now) >= shard_usable_ns(shard, entry);
+}
+
+static bool entry_is_stale(const struct entry *entry, uint64_t now)
+{
+    return !answer_is_failure(entry->kind) && entry_is_expired(entry, now);
+}
+
 /* --- Ring --- */
 
 static void ring_init(struct ring *ring, uint32_t start, uint32_t end)
@@ -156,11 +173,18 @@ static uint32_t ring_used(const struct ring *ring)
                         : ring->head - ring->tail;
 }
 
-/* Enough of it is free or dead to take entries that nobody asked for. */
-static bool ring_has_spare_room(const struct ring *ring)
+/* Enough of it is free or dead to take entries that may be of use one day. */
+static bool ring_has_empty_room(const struct ring *ring)
 {
     const uint32_t size = ring->end - ring->start;
     return size - ring_used(ring) + ring->dead >= size / SPARE_SHARE;
+}
+
+/* The same with what is stale, for fresh entries that nobody asked for. */
+static bool ring_has_spare_room(const struct ring *ring)
+{
+    const uint32_t size = ring->end - ring->start;
+    return size - ring_used(ring) + ring->dead + ring->stale >= size / SPARE_SHARE;
 }
 
 static struct ring *ring_of(struct shard *shard, uint32_t offset)
@@ -222,6 +246,23 @@ static uint32_t *index_link(const struct shard *shard, const struct entry *entry
     return link;
 }
 
+static void stale_count(struct ring *ring, struct entry *entry)
+{
+    if (!entry->is_counted)
+        ring->stale += entry_size(entry);
+    entry->is_counted = true;
+}
+
+static void stale_uncount(struct shard *shard, struct entry *entry)
+{
+    struct ring *ring = ring_of(shard, offset_of(shard, entry));
+    if (!entry->is_counted)
+        return;
+    assert(ring->stale >= entry_size(entry));
+    ring->stale -= entry_size(entry);
+    entry->is_counted = false;
+}
+
 /* Takes the entry out of the index; its room stays taken until the tail comes by. */
 static void entry_kill(struct shard *shard, struct entry *entry)
 {
@@ -231,6 +272,7 @@ static void entry_kill(struct shard *shard, struct entry *entry)
     *link = entry->next;
     if (before && *link == 0)
         *before &= ~LINK_FOLLOWED;
+    stale_uncount(shard, entry);
     entry->lifetime_s = 0;
     shard->entry_count--;
     ring_of(shard, offset_of(shard, entry))->dead += entry_size(entry);
@@ -298,15 +340,6 @@ static bool ghost_take(struct shard *shard, uint32_t hash)
 
 /* --- Eviction --- */
 
-/* Of no use any more. What is past its time is only kept while there is room to spare, so that it
- * goes before anything fresh (FAULTS H12). */
-static bool entry_is_spent(const struct shard *shard, const struct entry *entry, uint64_t now)
-{
-    return entry_is_expired(entry, now) &&
-           (entry_age_ns(entry, now) >= shard_usable_ns(shard, entry) ||
-            (!answer_is_failure(entry->kind) && !ring_has_spare_room(&shard->main)));
-}
-
 static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size, uint64_t now);
 
 static void entry_move(struct shard *shard, struct entry *entry, uint32_t *link, uint32_t offset)
@@ -348,7 +381,9 @@ static void evict_main(struct shard *shard, uint64_t now)
 {
     assert(!ring_is_empty(&shard->main));
     const struct entry *entry = entry_at(shard, shard->main.tail);
-    const bool wanted = entry->visits > 0 || ring_has_spare_room(&shard->main);
+    const bool wanted = entry_is_stale(entry, now)
+                            ? ring_has_empty_room(&shard->main)
+                            : entry->visits > 0 || ring_has_spare_room(&shard->main);
     if (wanted && shard->spare_budget > 0 && !entry_is_dead(entry) &&
         !entry_is_spent(shard, entry, now))
         tail_spare(shard);
@@ -360,11 +395,13 @@ static void evict_small(struct shard *shard, uint64_t now)
 {
     assert(!ring_is_empty(&shard->small));
     struct entry *entry = entry_at(shard, shard->small.tail);
-    if (entry_is_dead(entry) || entry_is_spent(shard, entry, now)) {
+    const uint32_t size = entry_size(entry);
+    if (entry_is_dead(entry) || entry_is_spent(shard, entry, now) ||
+        (entry_is_stale(entry, now) && !ring_has_empty_room(&shard->main))) {
         tail_drop(shard, &shard->small);
         return;
     }
-    const uint32_t size = entry_size(entry);
+    stale_uncount(shard, entry);
     if (entry->visits < VISITS_TO_STAY && !ring_has_spare_room(&shard->main)) {
         ghost_put(shard, entry->hash);
         tail_drop(shard, &shard->small);
@@ -415,6 +452,8 @@ static void ring_sweep(struct shard *shard, struct ring *ring, uint32_t count, u
         struct entry *entry = entry_at(shard, ring->hand);
         if (!entry_is_dead(entry) && entry_is_spent(shard, entry, now))
             entry_kill(shard, entry);
+        else if (!entry_is_dead(entry) && entry_is_stale(entry, now))
+            stale_count(ring, entry);
         ring->hand += entry_size(entry);
         if (ring->lapped && ring->hand == ring->limit)
             ring->hand = ring->start;
@@ -440,8 +479,10 @@ struct entry *shard_insert(struct shard *shard, const struct key *key, struct en
 {
     assert(size >= sizeof(struct entry) + key->length && (!old || !entry_is_dead(old)));
     size = align_up(size);
-    if (old && entry_size(old) == size)
+    if (old && entry_size(old) == size) {
+        stale_uncount(shard, old);
         return old;
+    }
     struct ring *ring = &shard->small;
     const uint8_t visits = old ? old->visits : 0;
     if (old) {
@@ -457,6 +498,7 @@ struct entry *shard_insert(struct shard *shard, const struct key *key, struct en
     entry->hash = key->hash;
     entry->key_length = key->length;
     entry->visits = visits;
+    entry->is_counted = false;
     memcpy(entry->bytes, key->fixed, KEY_FIXED);
     memcpy(entry->bytes + KEY_FIXED, key->name, key->length - (size_t)KEY_FIXED);
     index_push(shard, entry);

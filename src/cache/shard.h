@@ -50,6 +50,7 @@ struct entry {
     uint8_t kind : 2;         /* enum answer_kind */
     uint8_t is_claimed : 1;   /* somebody was told to refresh it */
     uint8_t is_rechecked : 1; /* see above */
+    uint8_t is_counted : 1;   /* in `stale` of its ring */
     uint8_t visits;           /* hits since it came or was last spared, up to ENTRY_VISITS_MAX */
     uint8_t bytes[];
 };
@@ -71,6 +72,7 @@ struct ring {
     uint32_t hand;  /* the next entry to be looked at by the sweep */
     uint32_t limit; /* when lapped: where the entries behind the tail end */
     uint32_t dead;  /* bytes of dead entries */
+    uint32_t stale; /* bytes of answers past their time, as far as the sweep has seen them */
     bool lapped;    /* the head has begun again at the start, the tail has not */
 };
 

@@ -862,9 +862,408 @@ static void second_chance_is_bounded_when_all_is_popular(void **state)
     cache_close(cache);
 }
 
+/* ---- H6: stale answers (RFC 8767) ---- */
+
+enum { STALE_MAX_S = 1000 };
+
+static struct cache *open_stale(uint64_t size_bytes)
+{
+    return open_with((struct cache_limits){.size_bytes = size_bytes,
+                                           .ttl_max_s = TTL_MAX_S,
+                                           .negative_ttl_max_s = NEGATIVE_MAX_S,
+                                           .stale_max_s = STALE_MAX_S,
+                                           .is_refreshed = true});
+}
+
+/* Tells the cache that asking failed at `now`: by way of the upstreams, which is never kept. */
+static void fail_at(struct cache *cache, const struct question *question, uint64_t now)
+{
+    store_kind(cache, question, ANSWER_TIMEOUT, 0, now);
+}
+
+/* What a find gives: its age, or -1 for nothing. */
+static int age_at(struct cache *cache, const struct question *question, uint64_t now)
+{
+    struct answer hit;
+    const enum status status =
+        cache_find(cache, question, cache_hash(cache, question), now, found_body, &hit);
+    return status == STATUS_OK ? (int)hit.age : -1;
+}
+
+static void H6_RFC8767_stale_answer_is_given_only_after_a_failure_and_for_30_s(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, 10, start_ns);
+    assert_int_equal(age_at(cache, &question, after_s(10) - 1), ANSWER_FRESH);
+    assert_int_equal(age_at(cache, &question, after_s(10)), -1);
+    fail_at(cache, &question, after_s(12));
+    assert_int_equal(age_at(cache, &question, after_s(12)), ANSWER_STALE);
+    assert_int_equal(age_at(cache, &question, after_s(42) - 1), ANSWER_STALE);
+    assert_int_equal(age_at(cache, &question, after_s(42)), -1);
+    fail_at(cache, &question, after_s(50));
+    assert_int_equal(age_at(cache, &question, after_s(50)), ANSWER_STALE);
+    store_at(cache, &question, 10, after_s(55));
+    assert_int_equal(age_at(cache, &question, after_s(55)), ANSWER_FRESH);
+    assert_int_equal(age_at(cache, &question, after_s(65)), -1);
+    cache_close(cache);
+}
+
+static void H6_RFC8767_stale_answer_is_the_one_stored_with_ttls_of_30_s(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    fixture_fill(&stored, &question, 7, 3 * FIXTURE_RECORD, 3, 5);
+    store_u32(stored.body + stored.ttl_offsets[1], 4000);
+    stored.answer.flags = DNS_FLAG_RA | DNS_FLAG_AD;
+    stored.answer.kind = ANSWER_NEGATIVE;
+    stored.answer.rcode = RCODE_NXDOMAIN;
+    cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
+    fail_at(cache, &question, after_s(6));
+    struct answer hit;
+    assert_int_equal(
+        cache_find(cache, &question, cache_hash(cache, &question), after_s(7), found_body, &hit),
+        STATUS_OK);
+    assert_int_equal(hit.age, ANSWER_STALE);
+    assert_int_equal(hit.kind, ANSWER_NEGATIVE);
+    assert_int_equal(hit.flags, DNS_FLAG_RA | DNS_FLAG_AD);
+    assert_int_equal(hit.rcode, RCODE_NXDOMAIN);
+    assert_int_equal(hit.ttl_s, STALE_TTL_S);
+    assert_int_equal(hit.ttl_count, 0);
+    assert_int_equal(hit.body_length, 3 * FIXTURE_RECORD);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(load_u32(hit.body + i * FIXTURE_RECORD + FIXTURE_TTL_OFFSET), STALE_TTL_S);
+    cache_close(cache);
+}
+
+static void H6_each_variant_of_the_key_is_stale_for_itself(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    for (size_t i = 0; i < VARIANTS; i++) {
+        const struct question question = variant(i);
+        store_at(cache, &question, 10, start_ns);
+    }
+    const struct question failed = variant(3); /* the one with DO */
+    fail_at(cache, &failed, after_s(20));
+    for (size_t i = 0; i < VARIANTS; i++) {
+        const struct question question = variant(i);
+        assert_int_equal(age_at(cache, &question, after_s(20)), i == 3 ? ANSWER_STALE : -1);
+    }
+    cache_close(cache);
+}
+
+static void H6_no_answer_is_used_beyond_the_maximum(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    const uint64_t end_s = 10 + STALE_MAX_S;
+    /* Failures that come again and again do not move the end. */
+    store_at(cache, &question, 10, start_ns);
+    for (uint64_t at_s = 10; at_s < end_s - 1; at_s += 7) {
+        fail_at(cache, &question, after_s(at_s));
+        assert_int_equal(age_at(cache, &question, after_s(at_s)), ANSWER_STALE);
+        assert_true(load_u32(found_body + FIXTURE_TTL_OFFSET) <= end_s - at_s);
+    }
+    fail_at(cache, &question, after_s(end_s - 1));
+    assert_int_equal(age_at(cache, &question, after_s(end_s) - 1), ANSWER_STALE);
+    assert_int_equal(load_u32(found_body + FIXTURE_TTL_OFFSET), 1);
+    assert_int_equal(age_at(cache, &question, after_s(end_s)), -1);
+    fail_at(cache, &question, after_s(end_s));
+    assert_int_equal(age_at(cache, &question, after_s(end_s)), -1);
+
+    store_at(cache, &question, 10, start_ns);
+    fail_at(cache, &question, after_s(end_s) - 1); /* less than a second is left */
+    assert_int_equal(age_at(cache, &question, after_s(end_s) - 1), -1);
+    store_at(cache, &question, 10, start_ns);
+    fail_at(cache, &question, after_s(end_s));
+    assert_int_equal(age_at(cache, &question, after_s(end_s)), -1);
+    cache_close(cache);
+}
+
+static void H6_maximum_of_0_keeps_nothing_past_its_time(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, 10, start_ns);
+    fail_at(cache, &question, after_s(10));
+    assert_int_equal(age_at(cache, &question, after_s(10)), -1);
+    fail_at(cache, &question, after_s(10) - 1);
+    assert_int_equal(age_at(cache, &question, after_s(10)), -1);
+    cache_close(cache);
+}
+
+static void H5_failure_never_replaces_a_stale_answer(void **state)
+{
+    (void)state;
+    static const enum answer_kind kinds[] = {ANSWER_POSITIVE, ANSWER_NEGATIVE};
+    static const enum answer_kind failures[] = {ANSWER_FAILURE, ANSWER_TIMEOUT};
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct question question = fixture_question(i);
+        store_kind(cache, &question, kinds[i % 2], 10, start_ns);
+        store_kind(cache, &question, failures[i / 2], 5, after_s(20));
+        assert_int_equal(kind_at(cache, &question, after_s(20)), kinds[i % 2]);
+        assert_int_equal(age_at(cache, &question, after_s(20)), ANSWER_STALE);
+        store_kind(cache, &question, failures[i / 2], 5, after_s(10 + STALE_MAX_S));
+        assert_int_equal(kind_at(cache, &question, after_s(10 + STALE_MAX_S)), failures[i / 2]);
+    }
+    cache_close(cache);
+}
+
+static void H5_failure_of_the_way_is_not_kept(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    fail_at(cache, &question, start_ns);
+    assert_int_equal(entries_in(cache), 0);
+    store_kind(cache, &question, ANSWER_FAILURE, 5, start_ns);
+    fail_at(cache, &question, start_ns);
+    assert_int_equal(kind_at(cache, &question, after_s(4)), ANSWER_FAILURE);
+    cache_close(cache);
+}
+
+static void H5_failures_are_not_used_past_their_time(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_kind(cache, &question, ANSWER_FAILURE, 5, start_ns);
+    fail_at(cache, &question, after_s(5));
+    assert_int_equal(age_at(cache, &question, after_s(5)), -1);
+    cache_close(cache);
+}
+
+static void H6_truncated_answer_is_a_failure(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, 10, start_ns);
+    fixture_fill(&stored, &question, 1, FIXTURE_RECORD, 1, 0);
+    stored.answer.flags |= DNS_FLAG_TC;
+    cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, after_s(11));
+    assert_int_equal(age_at(cache, &question, after_s(11)), ANSWER_STALE);
+    cache_close(cache);
+}
+
+static void H6_good_answer_that_may_not_be_kept_ends_the_older_one(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    store_at(cache, &question, 10, start_ns);
+    store_at(cache, &question, 0, after_s(20));
+    fail_at(cache, &question, after_s(21));
+    assert_int_equal(age_at(cache, &question, after_s(21)), -1);
+    assert_int_equal(entries_in(cache), 0);
+    cache_close(cache);
+}
+
+static void H6_failure_of_a_question_without_RD_says_nothing(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    struct question question = fixture_question(1);
+    store_at(cache, &question, 10, start_ns);
+    question.recursion_desired = false;
+    fail_at(cache, &question, after_s(11));
+    assert_int_equal(age_at(cache, &question, after_s(11)), -1);
+    cache_close(cache);
+}
+
+static void RFC9520_servfail_is_kept_up_to_5_minutes_and_remembered_as_long(void **state)
+{
+    (void)state;
+    static const uint64_t kept_s[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300};
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    const struct answer servfail = {.kind = ANSWER_FAILURE, .rcode = RCODE_SERVFAIL, .ttl_s = 1};
+    const uint64_t hash = cache_hash(cache, &question);
+    uint64_t now = start_ns;
+    for (size_t i = 0; i < sizeof(kept_s) / sizeof(kept_s[0]); i++) {
+        cache_store(cache, &question, hash, &servfail, now);
+        now += kept_s[i] * fixture_second_ns;
+        assert_true(is_found(cache, &question, now - 1));
+        assert_false(is_found(cache, &question, now));
+        now += kept_s[i] * fixture_second_ns - 1;
+    }
+    cache_close(cache);
+}
+
+static void RFC9520_timeouts_in_a_row_are_not_kept_longer(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    for (uint64_t i = 0; i < 5; i++) {
+        store_kind(cache, &question, ANSWER_TIMEOUT, 1, after_s(i));
+        assert_false(is_found(cache, &question, after_s(i + 1)));
+    }
+    cache_close(cache);
+}
+
+static void H12_stale_answers_go_before_fresh_ones(void **state)
+{
+    (void)state;
+    enum { FILL = 30000, FITS = 18000 };
+    struct cache *cache = open_with((struct cache_limits){
+        .size_bytes = 2 << 20, .ttl_max_s = TTL_MAX_S, .stale_max_s = TTL_MAX_S});
+    const struct question hot = fixture_question(0);
+    store_at(cache, &hot, 86400, start_ns);
+    for (uint32_t i = 1; i < FILL; i++) {
+        const struct question question = fixture_question(i);
+        store_at(cache, &question, 60, start_ns);
+        assert_true(is_found(cache, &hot, start_ns));
+    }
+    const uint64_t full = entries_in(cache);
+    assert_true(full > FITS);
+    for (uint32_t i = FILL; i < 4 * FILL; i++) {
+        const struct question question = fixture_question(i);
+        store_at(cache, &question, 60, after_s(100));
+        assert_true(is_found(cache, &hot, after_s(100)));
+    }
+    uint64_t fresh = 0;
+    for (uint32_t i = FILL; i < 4 * FILL; i++) {
+        const struct question question = fixture_question(i);
+        fresh += is_found(cache, &question, after_s(100));
+    }
+    assert_true(fresh > FITS * 9 / 10);
+    assert_true(bytes_in(cache) <= 2 << 20);
+    cache_close(cache);
+}
+
+static void H12_stale_answers_stay_while_there_is_room(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(2 << 20);
+    for (uint32_t i = 0; i < 10000; i++) {
+        const struct question question = fixture_question(i);
+        store_at(cache, &question, 1, start_ns);
+    }
+    for (uint32_t i = 0; i < 40000; i++) {
+        const struct question again = fixture_question(20000 + i % 50);
+        store_at(cache, &again, 1, after_s(500));
+    }
+    assert_int_equal(entries_in(cache), 10050);
+    for (uint32_t i = 0; i < 40000; i++) { /* and no longer than they may be used */
+        const struct question again = fixture_question(20000 + i % 50);
+        store_at(cache, &again, 1, after_s(1 + STALE_MAX_S));
+    }
+    assert_int_equal(entries_in(cache), 50);
+    cache_close(cache);
+}
+
+static void H12_rechecked_answers_leave_at_their_end(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(2 << 20);
+    for (uint32_t i = 0; i < 1000; i++) {
+        const struct question question = fixture_question(i);
+        store_at(cache, &question, 10, start_ns);
+        fail_at(cache, &question, after_s(500));
+    }
+    for (uint32_t i = 0; i < 8000; i++) {
+        const struct question again = fixture_question(20000 + i % 50);
+        store_at(cache, &again, 1, after_s(9 + STALE_MAX_S));
+    }
+    assert_int_equal(entries_in(cache), 1050);
+    for (uint32_t i = 0; i < 8000; i++) {
+        const struct question again = fixture_question(20000 + i % 50);
+        store_at(cache, &again, 1, after_s(10 + STALE_MAX_S));
+    }
+    assert_int_equal(entries_in(cache), 50);
+    cache_close(cache);
+}
+
+/* ---- Refresh ahead ---- */
+
+/* Stores for `ttl_s`, hits `visits` times at once, and gives the age of one more hit. */
+static int age_after_visits(struct cache *cache, const struct question *question, uint32_t ttl_s,
+                            uint32_t visits, uint64_t at_ns)
+{
+    store_at(cache, question, ttl_s, start_ns);
+    for (uint32_t i = 0; i < visits; i++)
+        assert_int_equal(age_at(cache, question, start_ns), ANSWER_FRESH);
+    return age_at(cache, question, start_ns + at_ns);
+}
+
+static void H6_popular_answer_is_to_be_refreshed_once_in_its_last_tenth(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    assert_int_equal(age_after_visits(cache, &question, 100, 3, 90 * fixture_second_ns - 1),
+                     ANSWER_FRESH);
+    assert_int_equal(age_at(cache, &question, after_s(90)), ANSWER_AGEING);
+    for (uint64_t at_s = 90; at_s < 100; at_s++) {
+        assert_int_equal(age_at(cache, &question, after_s(at_s)), ANSWER_FRESH);
+        /* That asking failed is no reason to ask again. */
+        fail_at(cache, &question, after_s(at_s));
+    }
+    assert_int_equal(age_at(cache, &question, after_s(100)), -1);
+    /* The next answer is another one. */
+    store_at(cache, &question, 100, after_s(100));
+    assert_int_equal(age_at(cache, &question, after_s(199)), ANSWER_AGEING);
+    assert_int_equal(age_at(cache, &question, after_s(199)), ANSWER_FRESH);
+    cache_close(cache);
+}
+
+static void H6_answer_asked_for_once_is_not_to_be_refreshed(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question once = fixture_question(1);
+    const struct question twice = fixture_question(2);
+    assert_int_equal(age_after_visits(cache, &once, 100, 0, 95 * fixture_second_ns), ANSWER_FRESH);
+    assert_int_equal(age_after_visits(cache, &twice, 100, 1, 95 * fixture_second_ns),
+                     ANSWER_AGEING);
+    cache_close(cache);
+}
+
+static void H6_short_answers_failures_and_questions_without_RD_are_not_refreshed(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    struct question question = fixture_question(1);
+    assert_int_equal(age_after_visits(cache, &question, 4, 3, 3900 * UINT64_C(1000000)),
+                     ANSWER_FRESH);
+    assert_int_equal(age_after_visits(cache, &question, 5, 3, 4900 * UINT64_C(1000000)),
+                     ANSWER_AGEING);
+    const struct question failed = fixture_question(2);
+    store_kind(cache, &failed, ANSWER_FAILURE, 20, start_ns);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(age_at(cache, &failed, after_s(19)), ANSWER_FRESH);
+    question = fixture_question(3);
+    store_at(cache, &question, 100, start_ns);
+    question.recursion_desired = false;
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(age_at(cache, &question, after_s(95)), ANSWER_FRESH);
+    question.recursion_desired = true;
+    assert_int_equal(age_at(cache, &question, after_s(95)), ANSWER_AGEING);
+    cache_close(cache);
+}
+
+static void H6_refresh_can_be_off(void **state)
+{
+    (void)state;
+    struct cache *cache = open_with((struct cache_limits){
+        .size_bytes = CACHE_SIZE_MIN, .ttl_max_s = TTL_MAX_S, .stale_max_s = STALE_MAX_S});
+    const struct question question = fixture_question(1);
+    assert_int_equal(age_after_visits(cache, &question, 100, 3, 95 * fixture_second_ns),
+                     ANSWER_FRESH);
+    assert_int_equal(age_at(cache, &question, after_s(95)), ANSWER_FRESH);
+    cache_close(cache);
+}
+
 /* ---- H13: against a naive model ---- */
 
-enum { MODEL_NAMES = 3000 };
+enum { MODEL_NAMES = 3000, MODEL_STALE_MAX_S = 45 };
 
 struct model_entry {
     bool is_stored;
@@ -872,6 +1271,9 @@ struct model_entry {
     uint16_t length;
     uint32_t ttl_s;
     uint64_t stored_ns;
+    uint64_t end_ns;    /* of its use as a stale answer */
+    uint64_t failed_ns; /* the last failure past its time; 0: none */
+    bool is_failed;     /* a failure may be kept */
 };
 
 struct model {
@@ -880,15 +1282,50 @@ struct model {
     uint64_t random;
     uint64_t now;
     uint32_t hits;
+    uint32_t stale_hits;
+    bool has_room; /* nothing is ever evicted */
     struct model_entry entries[MODEL_NAMES];
 };
 
-static bool model_has(const struct model *model, const struct model_entry *entry)
+static bool model_is_fresh(const struct model *model, const struct model_entry *entry)
 {
     return entry->is_stored && model->now - entry->stored_ns < entry->ttl_s * fixture_second_ns;
 }
 
-/* What the cache gives must be the last that was stored, and fresh. */
+static bool model_is_usable(const struct model *model, const struct model_entry *entry)
+{
+    return entry->is_stored && model->now < entry->end_ns;
+}
+
+static bool model_is_stale(const struct model *model, const struct model_entry *entry)
+{
+    return model_is_usable(model, entry) && !model_is_fresh(model, entry) &&
+           entry->failed_ns != 0 &&
+           model->now - entry->failed_ns < FAILURE_RECHECK_S * fixture_second_ns;
+}
+
+static void model_check_stale(struct model *model, const struct model_entry *entry,
+                              const struct answer *hit)
+{
+    const uint64_t left_s = (entry->end_ns - model->now) / fixture_second_ns;
+    const uint32_t ttl_s = left_s > STALE_TTL_S ? STALE_TTL_S : left_s > 0 ? (uint32_t)left_s : 1;
+    model->stale_hits++;
+    assert_true(model_is_stale(model, entry));
+    assert_int_equal(hit->ttl_s, ttl_s);
+    assert_int_equal(load_u32(hit->body + FIXTURE_TTL_OFFSET), ttl_s);
+}
+
+static void model_check_fresh(const struct model *model, const struct model_entry *entry,
+                              const struct answer *hit)
+{
+    const uint64_t age_ns = model->now - entry->stored_ns;
+    const uint64_t age_s = (age_ns + fixture_second_ns - 1) / fixture_second_ns;
+    assert_true(model_is_fresh(model, entry));
+    assert_int_equal(hit->ttl_s, entry->ttl_s - age_s);
+    assert_int_equal(load_u32(hit->body + FIXTURE_TTL_OFFSET), entry->ttl_s - age_s);
+}
+
+/* What the cache gives must be the last that was stored, fresh, or stale and lately failed. */
 static void model_find(struct model *model, uint32_t name, bool must_be_found)
 {
     const struct question question = fixture_question(name);
@@ -897,17 +1334,40 @@ static void model_find(struct model *model, uint32_t name, bool must_be_found)
     if (cache_find(model->cache, &question, cache_hash(model->cache, &question), model->now,
                    found_body, &hit) != STATUS_OK) {
         assert_false(must_be_found);
+        assert_false(model->has_room &&
+                     (model_is_fresh(model, entry) || model_is_stale(model, entry)));
         return;
     }
-    const uint64_t age_ns = model->now - entry->stored_ns;
-    const uint64_t age_s = (age_ns + fixture_second_ns - 1) / fixture_second_ns;
+    if (hit.kind == ANSWER_FAILURE) {
+        assert_false(must_be_found || (model->has_room && model_is_usable(model, entry)));
+        return;
+    }
     model->hits++;
-    assert_true(model_has(model, entry));
     assert_int_equal(hit.body_length, entry->length);
     assert_int_equal(hit.body[0], entry->version);
-    assert_int_equal(hit.ttl_s, entry->ttl_s - age_s);
-    assert_int_equal(load_u32(hit.body + FIXTURE_TTL_OFFSET), entry->ttl_s - age_s);
     assert_true(fixture_is_intact(&hit, &question));
+    if (hit.age == ANSWER_STALE)
+        model_check_stale(model, entry, &hit);
+    else
+        model_check_fresh(model, entry, &hit);
+}
+
+/* Half of the failures are of the way, which is not kept. */
+static void model_fail(struct model *model, uint32_t name)
+{
+    const struct question question = fixture_question(name);
+    struct model_entry *entry = &model->entries[name];
+    const struct answer failure = {.kind = ANSWER_FAILURE,
+                                   .rcode = RCODE_SERVFAIL,
+                                   .ttl_s = fixture_random(&model->random) % 2};
+    cache_store(model->cache, &question, cache_hash(model->cache, &question), &failure, model->now);
+    entry->is_failed = true;
+    if (!model_is_usable(model, entry) || model_is_fresh(model, entry) ||
+        entry->end_ns - model->now < fixture_second_ns)
+        return;
+    /* Whole seconds are left. */
+    entry->end_ns -= (entry->end_ns - model->now) % fixture_second_ns;
+    entry->failed_ns = model->now;
 }
 
 static void model_store(struct model *model, uint32_t name, uint16_t length_max)
@@ -923,6 +1383,7 @@ static void model_store(struct model *model, uint32_t name, uint16_t length_max)
         .ttl_s = 1 + (uint32_t)(random >> 32) % 8,
         .stored_ns = model->now,
     };
+    entry->end_ns = model->now + (entry->ttl_s + MODEL_STALE_MAX_S) * fixture_second_ns;
     fixture_fill(&stored, &question, entry->version, entry->length, ttls, entry->ttl_s);
     cache_store(model->cache, &question, cache_hash(model->cache, &question), &stored.answer,
                 model->now);
@@ -935,54 +1396,79 @@ static void model_count(const struct model *model)
     uint64_t entries = 0;
     uint64_t stored_count = 0;
     for (size_t i = 0; i < MODEL_NAMES; i++)
-        stored_count += model->entries[i].is_stored;
+        stored_count += model->entries[i].is_stored || model->entries[i].is_failed;
     cache_usage(model->cache, &bytes, &entries);
     assert_true(bytes <= model->size_bytes);
     assert_true(entries <= stored_count);
 }
 
+static void model_step(struct model *model, uint16_t length_max)
+{
+    const uint64_t random = fixture_random(&model->random);
+    const uint32_t names = random >> 40 & 1 ? MODEL_NAMES : MODEL_NAMES / 10;
+    const uint32_t name = (uint32_t)(random % names);
+    model->now += (random >> 20) % 2000000;
+    switch ((random >> 41) % 6) {
+    case 0:
+    case 1:
+        model_store(model, name, length_max);
+        break;
+    case 2:
+        model_fail(model, name);
+        break;
+    default:
+        model_find(model, name, false);
+    }
+}
+
 /* `steps` random steps; half of the names asked for are a tenth of all names. */
-static uint32_t model_run(uint64_t size_bytes, uint64_t seed, uint32_t steps, uint16_t length_max)
+static struct model *model_run(uint64_t size_bytes, uint64_t seed, uint32_t steps,
+                               uint16_t length_max, bool has_room)
 {
     struct model *model = calloc(1, sizeof(*model));
     assert_non_null(model);
-    *model = (struct model){
-        .cache = open_size(size_bytes), .size_bytes = size_bytes, .random = seed, .now = start_ns};
+    *model =
+        (struct model){.cache = open_with((struct cache_limits){.size_bytes = size_bytes,
+                                                                .ttl_max_s = TTL_MAX_S,
+                                                                .stale_max_s = MODEL_STALE_MAX_S,
+                                                                .is_refreshed = true}),
+                       .size_bytes = size_bytes,
+                       .random = seed,
+                       .now = start_ns,
+                       .has_room = has_room};
     for (uint32_t i = 0; i < steps; i++) {
-        const uint64_t random = fixture_random(&model->random);
-        const uint32_t names = random >> 40 & 1 ? MODEL_NAMES : MODEL_NAMES / 10;
-        const uint32_t name = (uint32_t)(random % names);
-        model->now += (random >> 20) % 2000000;
-        if ((random >> 41) % 3 == 0)
-            model_store(model, name, length_max);
-        else
-            model_find(model, name, false);
+        model_step(model, length_max);
         if (i % 1000 == 0)
             model_count(model);
     }
-    const uint32_t hits = model->hits;
     cache_close(model->cache);
+    return model;
+}
+
+static void assert_model(struct model *model, uint32_t hits, uint32_t stale_hits)
+{
+    assert_true(model->hits > hits);
+    assert_true(model->stale_hits >= stale_hits);
     free(model);
-    return hits;
 }
 
 static void H13_model_with_small_answers(void **state)
 {
     (void)state;
-    assert_true(model_run(CACHE_SIZE_MIN, 0x1234567, 300000, 60) > 100000);
+    assert_model(model_run(CACHE_SIZE_MIN, 0x1234567, 300000, 60, false), 80000, 1);
 }
 
 static void H13_model_with_answers_of_all_sizes(void **state)
 {
     (void)state;
-    assert_true(model_run(CACHE_SIZE_MIN, 0x7654321, 100000, 4000) > 30000);
-    assert_true(model_run(1 << 20, 0xabcdef, 20000, 60000) > 6000);
+    assert_model(model_run(CACHE_SIZE_MIN, 0x7654321, 100000, 4000, false), 30000, 0);
+    assert_model(model_run(1 << 20, 0xabcdef, 20000, 60000, false), 6000, 0);
 }
 
-static void H13_model_with_room_for_all(void **state)
+static void H13_H6_model_with_room_for_all(void **state)
 {
     (void)state;
-    assert_true(model_run(4 << 20, 0x55aa55aa, 300000, 200) > 100000);
+    assert_model(model_run(4 << 20, 0x55aa55aa, 400000, 200, true), 100000, 10000);
 }
 
 int main(void)
@@ -1031,9 +1517,29 @@ int main(void)
         cmocka_unit_test(H12_room_of_expired_entries_is_used_again),
         cmocka_unit_test(popularity_outlives_a_refresh_of_another_size),
         cmocka_unit_test(second_chance_is_bounded_when_all_is_popular),
+        cmocka_unit_test(H6_RFC8767_stale_answer_is_given_only_after_a_failure_and_for_30_s),
+        cmocka_unit_test(H6_RFC8767_stale_answer_is_the_one_stored_with_ttls_of_30_s),
+        cmocka_unit_test(H6_each_variant_of_the_key_is_stale_for_itself),
+        cmocka_unit_test(H6_no_answer_is_used_beyond_the_maximum),
+        cmocka_unit_test(H6_maximum_of_0_keeps_nothing_past_its_time),
+        cmocka_unit_test(H5_failure_never_replaces_a_stale_answer),
+        cmocka_unit_test(H5_failure_of_the_way_is_not_kept),
+        cmocka_unit_test(H5_failures_are_not_used_past_their_time),
+        cmocka_unit_test(H6_truncated_answer_is_a_failure),
+        cmocka_unit_test(H6_good_answer_that_may_not_be_kept_ends_the_older_one),
+        cmocka_unit_test(H6_failure_of_a_question_without_RD_says_nothing),
+        cmocka_unit_test(RFC9520_servfail_is_kept_up_to_5_minutes_and_remembered_as_long),
+        cmocka_unit_test(RFC9520_timeouts_in_a_row_are_not_kept_longer),
+        cmocka_unit_test(H12_stale_answers_go_before_fresh_ones),
+        cmocka_unit_test(H12_stale_answers_stay_while_there_is_room),
+        cmocka_unit_test(H12_rechecked_answers_leave_at_their_end),
+        cmocka_unit_test(H6_popular_answer_is_to_be_refreshed_once_in_its_last_tenth),
+        cmocka_unit_test(H6_answer_asked_for_once_is_not_to_be_refreshed),
+        cmocka_unit_test(H6_short_answers_failures_and_questions_without_RD_are_not_refreshed),
+        cmocka_unit_test(H6_refresh_can_be_off),
         cmocka_unit_test(H13_model_with_small_answers),
         cmocka_unit_test(H13_model_with_answers_of_all_sizes),
-        cmocka_unit_test(H13_model_with_room_for_all),
+        cmocka_unit_test(H13_H6_model_with_room_for_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

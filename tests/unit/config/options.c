@@ -74,8 +74,8 @@ static const char *sample(const struct option *option)
         return "1MiB";
     if (option->set == set_number)
         return option->minimum <= 9 ? "9" : "600";
-    if (option->set == set_choice)
-        return option->choices[1];
+    if (option->set == set_choice) /* one that is not the default */
+        return option->choices[strcmp(option->default_text, option->choices[1]) == 0 ? 0 : 1];
     if (option->set == set_workers)
         return "7";
     if (option->set == set_admin)
