@@ -284,9 +284,8 @@ static bool find_better(struct lookup *lookup, struct answer *out)
 {
     struct resolver *resolver = lookup->resolver;
     return resolver->cache && !list_is_empty(&lookup->queries) &&
-           cache_find(resolver->cache, &lookup->question, lookup->hash, resolver->loop->now,
-                      resolver->body, out) == STATUS_OK &&
-           !answer_is_failure(out->kind);
+           cache_find_good(resolver->cache, &lookup->question, lookup->hash, resolver->loop->now,
+                           resolver->body, out) == STATUS_OK;
 }
 
 /* The end of a lookup without a good answer: one of the cache, else the best error of an upstream,
