@@ -30,9 +30,6 @@ enum {
     ALONE_DIVISOR = 4, /* of limits.upstream-requests: queries keep most of a connection */
 };
 
-/* RFC 8767 5, the client response timer; with a short timeouts.query half of that. */
-#define SLOW_NS (1800 * NANOSECONDS_PER_MILLISECOND)
-
 struct lookup {
     struct resolver *resolver;
     struct lookup *next; /* in its bucket */
@@ -44,16 +41,14 @@ struct lookup {
     uint64_t begun_ns; /* when it first asked, or asked anew */
     unsigned attempt_count;
     unsigned error_answer_count;
-    bool is_alone;            /* no query waits, and it goes on all the same */
-    struct deadline deadline; /* of slow_lookups, then of late_lookups */
-    enum failure failure;     /* the last one, and who it was about */
+    struct deadline alone; /* armed: no query waits, and it goes on all the same */
+    enum failure failure;  /* the last one, and who it was about */
     size_t failed_upstream;
     struct answer kept; /* the best error answer so far, without records */
     uint8_t kept_errors[KEPT_ERRORS_SIZE];
 };
 
-static void on_slow(struct deadline *deadline, uint64_t now);
-static void on_end(struct deadline *deadline, uint64_t now);
+static void on_alone_for_long(struct deadline *deadline, uint64_t now);
 
 /* --- The table --- */
 
@@ -88,16 +83,6 @@ static void table_remove(struct lookup *lookup)
     *link = lookup->next;
 }
 
-static void open_deadlines(struct resolver *resolver)
-{
-    const uint64_t query_ns = resolver->query_deadlines.duration_ns;
-    const uint64_t slow_ns = SLOW_NS < query_ns / 2 ? SLOW_NS : query_ns / 2;
-    deadline_queue_init(&resolver->slow_lookups, slow_ns, on_slow);
-    deadline_queue_init(&resolver->late_lookups, query_ns - slow_ns, on_end);
-    loop_add_queue(resolver->loop, &resolver->slow_lookups);
-    loop_add_queue(resolver->loop, &resolver->late_lookups);
-}
-
 enum status lookups_open(struct resolver *resolver)
 {
     const uint32_t alone = resolver->config->limits.upstream_requests / ALONE_DIVISOR;
@@ -111,16 +96,15 @@ enum status lookups_open(struct resolver *resolver)
     if (!resolver->buckets)
         return STATUS_SYSTEM;
     TRY(pool_open(&resolver->lookups, sizeof(struct lookup), queries + resolver->alone_max));
-    open_deadlines(resolver);
+    deadline_queue_init(&resolver->alone_lookups, resolver_query_ns(resolver), on_alone_for_long);
+    loop_add_queue(resolver->loop, &resolver->alone_lookups);
     return STATUS_OK;
 }
 
 void lookups_close(struct resolver *resolver)
 {
-    if (resolver->lookups.memory) {
-        loop_remove_queue(&resolver->slow_lookups);
-        loop_remove_queue(&resolver->late_lookups);
-    }
+    if (resolver->lookups.memory)
+        loop_remove_queue(&resolver->alone_lookups);
     pool_close(&resolver->lookups);
     free(resolver->buckets);
     resolver->buckets = NULL;
@@ -128,29 +112,30 @@ void lookups_close(struct resolver *resolver)
 
 /* --- Waiting queries --- */
 
-static void set_alone(struct lookup *lookup, bool is_alone)
+static void begin_alone(struct lookup *lookup)
 {
     struct resolver *resolver = lookup->resolver;
-    assert(lookup->is_alone != is_alone);
-    lookup->is_alone = is_alone;
-    if (is_alone)
-        resolver->alone_count++;
-    else
-        resolver->alone_count--;
-    assert(resolver->alone_count <= resolver->alone_max);
+    assert(list_is_empty(&lookup->queries) && resolver->alone_count < resolver->alone_max);
+    resolver->alone_count++;
+    deadline_arm(&resolver->alone_lookups, &lookup->alone, resolver->loop->now);
+}
+
+static void end_alone(struct lookup *lookup)
+{
+    if (!list_is_linked(&lookup->alone.link))
+        return;
+    deadline_cancel(&lookup->alone);
+    lookup->resolver->alone_count--;
 }
 
 static void attach(struct lookup *lookup, struct query *query)
 {
     struct resolver *resolver = lookup->resolver;
     assert(!query->lookup);
-    if (lookup->is_alone) { /* the client's own time begins */
-        set_alone(lookup, false);
-        deadline_arm(&resolver->slow_lookups, &lookup->deadline, resolver->loop->now);
-    }
+    end_alone(lookup);
     query->lookup = lookup;
     list_append(&lookup->queries, &query->waiting);
-    deadline_arm(&resolver->query_deadlines, &query->deadline, resolver->loop->now);
+    deadline_arm(&resolver->slow_queries, &query->deadline, resolver->loop->now);
     resolver->waiting_count++;
     metric_set(&resolver->metrics->queries_in_flight, resolver->waiting_count);
 }
@@ -174,9 +159,7 @@ static void lookup_free(struct lookup *lookup)
     assert(list_is_empty(&lookup->queries));
     for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
         request_cancel(&lookup->requests[i]);
-    if (lookup->is_alone)
-        set_alone(lookup, false);
-    deadline_cancel(&lookup->deadline);
+    end_alone(lookup);
     table_remove(lookup);
     pool_give(&resolver->lookups, lookup);
     metric_set(&resolver->metrics->lookups_in_flight, resolver->lookups.in_use);
@@ -334,7 +317,6 @@ static struct lookup *of_request(struct request *request)
 static void reset_attempts(struct lookup *lookup)
 {
     lookup->begun_ns = lookup->resolver->loop->now;
-    deadline_arm(&lookup->resolver->slow_lookups, &lookup->deadline, lookup->begun_ns);
     lookup->attempts = (struct attempts){0};
     lookup->attempt_count = 0;
     lookup->error_answer_count = 0;
@@ -448,7 +430,7 @@ void lookup_expire(struct query *query)
     }
     const struct answer answer = failure_answer(lookup, option);
     query_answer(resolver, query, lookup->error_answer_count > 0 ? &lookup->kept : &answer, NULL);
-    if (resolver->loop->now - lookup->begun_ns >= resolver->query_deadlines.duration_ns)
+    if (resolver->loop->now - lookup->begun_ns >= resolver_query_ns(resolver))
         ask_anew(lookup);
 }
 
@@ -459,7 +441,7 @@ static void let_alone(struct lookup *lookup, enum answer_age known)
     const bool has_room = resolver->alone_count < resolver->alone_max;
     assert(list_is_empty(&lookup->queries));
     if (known == ANSWER_STALE && has_room) {
-        set_alone(lookup, true);
+        begin_alone(lookup);
         return;
     }
     if (!has_room)
@@ -468,14 +450,14 @@ static void let_alone(struct lookup *lookup, enum answer_age known)
 }
 
 /* RFC 8767 5: who waits gets a stale answer, if there is one, and the lookup goes on without. */
-static void on_slow(struct deadline *deadline, uint64_t now)
+void lookup_slow(struct query *query)
 {
-    struct lookup *lookup = CONTAINER_OF(deadline, struct lookup, deadline);
-    deadline_arm(&lookup->resolver->late_lookups, &lookup->deadline, now);
-    if (lookup->is_alone)
-        return;
+    struct lookup *lookup = query->lookup;
+    assert(lookup && list_is_linked(&query->waiting));
     const struct answer slow = {.kind = ANSWER_TIMEOUT, .rcode = RCODE_SERVFAIL};
     struct answer better;
+    /* From when it was due, not from now: the deadline stays the one fixed at arrival. */
+    deadline_arm(&lookup->resolver->query_deadlines, &query->deadline, query->deadline.at_ns);
     store(lookup, &slow);
     if (!find_better(lookup, &better))
         return;
@@ -483,24 +465,20 @@ static void on_slow(struct deadline *deadline, uint64_t now)
     let_alone(lookup, better.age);
 }
 
-/* Queries have deadlines of their own, and end their lookup with them. */
-static void on_end(struct deadline *deadline, uint64_t now)
+static void on_alone_for_long(struct deadline *deadline, uint64_t now)
 {
     (void)now;
-    struct lookup *lookup = CONTAINER_OF(deadline, struct lookup, deadline);
-    if (!lookup->is_alone)
-        return;
+    struct lookup *lookup = CONTAINER_OF(deadline, struct lookup, alone);
+    lookup->resolver->alone_count--;
     note_unanswered(lookup);
     lookup_fail(lookup);
 }
 
-/* Every lookup without queries is in one of the two queues. */
 void lookups_abort(struct resolver *resolver)
 {
-    struct list *queues[] = {&resolver->slow_lookups.armed, &resolver->late_lookups.armed};
-    for (size_t i = 0; i < 2; i++)
-        while (!list_is_empty(queues[i]))
-            lookup_free(CONTAINER_OF(queues[i]->next, struct lookup, deadline.link));
+    struct list *alone = &resolver->alone_lookups.armed;
+    while (!list_is_empty(alone))
+        lookup_free(CONTAINER_OF(alone->next, struct lookup, alone.link));
     assert(resolver->alone_count == 0);
 }
 
@@ -513,8 +491,7 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
     struct lookup *lookup = pool_take(&resolver->lookups);
     assert(lookup);
     lookup->resolver = resolver;
-    lookup->is_alone = false;
-    deadline_init(&lookup->deadline);
+    deadline_init(&lookup->alone);
     question_copy(&lookup->question, question);
     lookup->hash = hash;
     lookup->failure = FAILURE_NONE;
@@ -555,7 +532,7 @@ void lookup_refresh(struct resolver *resolver, const struct question *question, 
     }
     metric_add(&resolver->metrics->refreshes_started, 1);
     struct lookup *lookup = lookup_new(resolver, question, hash);
-    set_alone(lookup, true);
+    begin_alone(lookup);
     if (!try_request(lookup, &lookup->requests[0], REQUEST_ANYWHERE))
         lookup_fail(lookup);
 }

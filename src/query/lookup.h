@@ -29,6 +29,10 @@ void lookup_refresh(struct resolver *resolver, const struct question *question, 
 /* Takes a waiting query out; a lookup that this leaves without any is cancelled. */
 void lookup_leave(struct query *query);
 
+/* A waiting query has waited for as long as its client may be willing to: all that wait with it are
+ * given a stale answer, if there is one. It waits on otherwise. */
+void lookup_slow(struct query *query);
+
 /* A waiting query has reached its deadline: ends it with a stale answer, else with SERVFAIL and the
  * cause, which is also kept for a moment (RFC 9520 3.1). */
 void lookup_expire(struct query *query);

@@ -15,6 +15,9 @@
 /* The part of timeouts.query that is left for the reply's way to the client. */
 enum { QUERY_MARGIN_DIVISOR = 20 };
 
+/* RFC 8767 5, the client response timer; with a short timeouts.query half of that. */
+#define SLOW_NS (1800 * NANOSECONDS_PER_MILLISECOND)
+
 /* --- Ends --- */
 
 static void give_back(struct resolver *resolver, struct query *query)
@@ -206,6 +209,12 @@ enum status query_begin(struct resolver *resolver, const struct origin *origin,
 
 /* --- The resolver --- */
 
+static void on_query_slow(struct deadline *deadline, uint64_t now)
+{
+    (void)now;
+    lookup_slow(CONTAINER_OF(deadline, struct query, deadline));
+}
+
 static void on_query_deadline(struct deadline *deadline, uint64_t now)
 {
     (void)now;
@@ -233,6 +242,12 @@ void resolver_wait_for_space(struct resolver *resolver, struct starved *starved)
     list_append(&resolver->starved, &starved->link);
 }
 
+uint64_t resolver_query_ns(const struct resolver *resolver)
+{
+    const uint64_t query_ns = resolver->config->timeouts.query_ns;
+    return query_ns - query_ns / QUERY_MARGIN_DIVISOR;
+}
+
 enum status resolver_open(struct resolver *resolver)
 {
     const struct config *config = resolver->config;
@@ -240,29 +255,33 @@ enum status resolver_open(struct resolver *resolver)
     list_init(&resolver->starved);
     resolver->key = siphash_random_key();
     loop_task_init(&resolver->space, on_space);
-    deadline_queue_init(&resolver->query_deadlines,
-                        config->timeouts.query_ns -
-                            config->timeouts.query_ns / QUERY_MARGIN_DIVISOR,
-                        on_query_deadline);
+    const uint64_t query_ns = resolver_query_ns(resolver);
+    const uint64_t slow_ns = SLOW_NS < query_ns / 2 ? SLOW_NS : query_ns / 2;
+    deadline_queue_init(&resolver->slow_queries, slow_ns, on_query_slow);
+    deadline_queue_init(&resolver->query_deadlines, query_ns - slow_ns, on_query_deadline);
     TRY(pool_open(&resolver->queries, sizeof(struct query),
                   config->limits.queries + QUERIES_IN_HAND_MAX));
     TRY(lookups_open(resolver));
+    loop_add_queue(resolver->loop, &resolver->slow_queries);
     loop_add_queue(resolver->loop, &resolver->query_deadlines);
     return STATUS_OK;
 }
 
 void resolver_abort(struct resolver *resolver)
 {
-    struct list *waiting = &resolver->query_deadlines.armed;
-    while (!list_is_empty(waiting))
-        query_drop(resolver, CONTAINER_OF(waiting->next, struct query, deadline.link));
+    struct list *queues[] = {&resolver->slow_queries.armed, &resolver->query_deadlines.armed};
+    for (size_t i = 0; i < 2; i++)
+        while (!list_is_empty(queues[i]))
+            query_drop(resolver, CONTAINER_OF(queues[i]->next, struct query, deadline.link));
     lookups_abort(resolver);
 }
 
 void resolver_close(struct resolver *resolver)
 {
-    if (list_is_linked(&resolver->query_deadlines.link))
+    if (list_is_linked(&resolver->query_deadlines.link)) {
+        loop_remove_queue(&resolver->slow_queries);
         loop_remove_queue(&resolver->query_deadlines);
+    }
     lookups_close(resolver);
     pool_close(&resolver->queries);
 }

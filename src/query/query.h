@@ -70,9 +70,9 @@ struct resolver {
     size_t waiting_count; /* queries that are in a lookup */
     size_t alone_count;   /* lookups without queries */
     size_t alone_max;
-    struct deadline_queue query_deadlines;
-    struct deadline_queue slow_lookups; /* of lookups: time to give stale answers */
-    struct deadline_queue late_lookups; /* from there to the end of a lookup without queries */
+    struct deadline_queue slow_queries;    /* of waiting queries: time for a stale answer */
+    struct deadline_queue query_deadlines; /* of the same ones from there on */
+    struct deadline_queue alone_lookups;
     struct siphash_key key; /* of the questions' hashes when there is no cache, which has its own */
     struct lookup **buckets; /* coalescing table */
     size_t bucket_mask;
@@ -120,6 +120,9 @@ void query_answer_stale(struct resolver *resolver, struct query *query, const st
 void query_fail(struct resolver *resolver, struct query *query, enum rcode rcode,
                 const struct extended_error *error);
 void query_drop(struct resolver *resolver, struct query *query);
+
+/* The time that a query waits at most. */
+uint64_t resolver_query_ns(const struct resolver *resolver);
 
 /* Calls `starved->on_space` once when a query can be begun again. */
 void resolver_wait_for_space(struct resolver *resolver, struct starved *starved);

@@ -215,9 +215,9 @@ struct bench {
 [[maybe_unused]] static void advance(struct bench *bench, uint64_t ms)
 {
     bench->loop.now += ms * NANOSECONDS_PER_MILLISECOND;
+    deadline_queue_expire(&bench->resolver->slow_queries, bench->loop.now);
     deadline_queue_expire(&bench->resolver->query_deadlines, bench->loop.now);
-    deadline_queue_expire(&bench->resolver->slow_lookups, bench->loop.now);
-    deadline_queue_expire(&bench->resolver->late_lookups, bench->loop.now);
+    deadline_queue_expire(&bench->resolver->alone_lookups, bench->loop.now);
 }
 
 /* Begins a query for LABEL.test A with EDNS and the given ID from 127.0.0.1. */
