@@ -22,7 +22,7 @@ void deadline_queue_init(struct deadline_queue *queue, uint64_t duration_ns,
 
 void deadline_init(struct deadline *deadline)
 {
-    *deadline = (struct deadline){.at_ns = DEADLINE_NEVER};
+    *deadline = (struct deadline){.armed_ns = 0};
     list_init(&deadline->link);
 }
 
@@ -32,9 +32,9 @@ void deadline_arm(struct deadline_queue *queue, struct deadline *deadline, uint6
     assert(queue->duration_ns > 0);
     assert(now <= DEADLINE_NEVER - queue->duration_ns);
     list_remove(&deadline->link);
-    deadline->at_ns = now + queue->duration_ns;
+    deadline->armed_ns = now;
     assert(list_is_empty(&queue->armed) ||
-           deadline_of(queue->armed.previous)->at_ns <= deadline->at_ns);
+           deadline_of(queue->armed.previous)->armed_ns <= now);
     list_append(&queue->armed, &deadline->link);
 }
 
@@ -54,5 +54,5 @@ uint64_t deadline_queue_next(const struct deadline_queue *queue)
 {
     if (list_is_empty(&queue->armed))
         return DEADLINE_NEVER;
-    return deadline_of(queue->armed.next)->at_ns;
+    return deadline_of(queue->armed.next)->armed_ns + queue->duration_ns;
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Timers of few fixed durations, each step O(1).
+/* Timers of few durations, each step O(1).
  *
- * A queue holds all deadlines of one duration. Because the duration is fixed, arming appends at the
- * end and the earliest is always first: no heap, no wheel. Time is an argument in nanoseconds of
- * whatever clock the caller uses, so tests never sleep.
+ * A queue holds all deadlines of one duration. Because they share it, arming appends at the end and
+ * the earliest is always first: no heap, no wheel. The duration may be changed at any time: it then
+ * holds for all that are armed, too. Time is an argument in nanoseconds of whatever clock the caller
+ * uses, so tests never sleep.
  *
  * Thread: one. Owner: a deadline is a member of the object it guards; the queue links it only. */
 #ifndef BASE_DEADLINE_H
@@ -19,7 +20,7 @@
 
 struct deadline {
     struct list link;
-    uint64_t at_ns;
+    uint64_t armed_ns;
 };
 
 struct deadline_queue {

@@ -3,9 +3,10 @@
  * there is nobody left to ask.
  *
  * A lookup has two requests. The first is sent at once, and again elsewhere when it fails. When it
- * grows late the second is sent to another upstream while the first stays in flight; the first good
- * answer ends both. An upstream's error (SERVFAIL, REFUSED, ...) is kept, and passed on when nobody
- * does better (FAULTS F19): a good answer still possible is never beaten by it.
+ * is late the second is sent to another upstream while the first stays in flight (a hedge, within
+ * the budget that upstream/group.c keeps); the first good answer ends both. An upstream's error
+ * (SERVFAIL, REFUSED, ...) is kept, and passed on when nobody does better (FAULTS F19): a good
+ * answer still possible is never beaten by it.
  *
  * An answer past its time is given when the lookup fails, or when it has taken so long that a
  * client may give up (RFC 8767); it then goes on without queries. The cache is told of either
@@ -391,17 +392,15 @@ static void on_done(struct request *request, const struct answer *answer, enum f
         lookup_fail(lookup);
 }
 
+/* One that is still late, and was refused before or has lost its hedge, is told again. */
 static void on_late(struct request *request)
 {
     struct lookup *lookup = of_request(request);
-    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++) {
-        struct request *other = &lookup->requests[i];
-        if (request_is_in_flight(other))
-            continue;
-        if (try_request(lookup, other, REQUEST_ELSEWHERE))
-            metric_add(&lookup->resolver->metrics->lookups_retried, 1);
+    struct request *second = &lookup->requests[request == &lookup->requests[0]];
+    if (request_is_in_flight(second) || lookup->attempt_count >= ATTEMPTS_MAX)
         return;
-    }
+    if (request_hedge(lookup->resolver->group, request, second) == STATUS_OK)
+        lookup->attempt_count++;
 }
 
 /* --- Deadlines --- */

@@ -7,8 +7,11 @@
  * can reach another request. Free slots are reused longest-unused first, which keeps a generation
  * apart from its successor for as long as possible.
  *
- * Dead paths: when a request has grown late and not one message has come since it was sent, the
- * connection is dead, whatever was sent later; all that is in flight moves at once.
+ * Silence: when a request is late and not one message has come since it was sent, the connection is
+ * suspect, whatever was sent later: new requests go elsewhere until it answers one of the old. Half
+ * way to the age of a dead path it is asked something of our own. No message by then: the path is
+ * dead, and all that is in flight moves at once. Messages, but nothing that was asked for: it takes
+ * no more requests, and those in flight may go on waiting, for the upstream may be merely slow.
  *
  * Thread: the worker that opened it.   Owner: its struct upstream, until its stream has closed.
  * RFC:    7858 (DoT), 7766 6.2 and 7 (pipelining, matching), 7828 (keepalive), 5452 (IDs). */
@@ -19,6 +22,9 @@
 
 /* Messages that answer nothing before the connection is given up (FAULTS F12, F13). */
 enum { UNMATCHED_MAX = 64 };
+
+/* A close this soon after a message is no idle close. */
+#define BUSY_CLOSE_NS (50 * NANOSECONDS_PER_MILLISECOND)
 
 /* For each state the bits of those that may come before it. */
 static const unsigned allowed_predecessors[] = {
@@ -67,6 +73,7 @@ static void slots_init(struct connection *connection, size_t count)
         connection->slots[i] = (struct slot){.next_free = (uint16_t)(i + 1)};
     connection->first_free = 0;
     connection->last_free = (uint16_t)(count - 1);
+    connection->probe_slot = (uint16_t)count;
     connection->slot_bits = 1;
     while ((UINT32_C(1) << connection->slot_bits) < count)
         connection->slot_bits++;
@@ -83,7 +90,7 @@ static uint16_t slot_take(struct connection *connection, struct request *request
     const uint16_t index = connection->first_free;
     struct slot *slot = &connection->slots[index];
     connection->first_free = slot->next_free;
-    assert(slot->request == NULL && !slot->abandoned);
+    assert(slot->request == NULL && slot->abandoned_ms == 0);
     slot->request = request;
     return index;
 }
@@ -92,9 +99,9 @@ static void slot_give(struct connection *connection, uint16_t index)
 {
     const uint16_t none = (uint16_t)connection->upstream->group->slot_count;
     struct slot *slot = &connection->slots[index];
-    assert(index < none && (slot->request || slot->abandoned));
+    assert(index < none && (slot->request || slot->abandoned_ms > 0));
     slot->request = NULL;
-    slot->abandoned = false;
+    slot->abandoned_ms = 0;
     slot->generation++;
     slot->next_free = none;
     if (connection->first_free == none)
@@ -118,10 +125,16 @@ static struct slot *slot_of_id(struct connection *connection, uint16_t id)
     if (index >= connection->upstream->group->slot_count || wire_id(connection, index) != id)
         return NULL;
     struct slot *slot = &connection->slots[index];
-    return slot->request || slot->abandoned ? slot : NULL;
+    return slot->request || slot->abandoned_ms > 0 ? slot : NULL;
 }
 
 /* --- Requests --- */
+
+/* Of slot.abandoned_ms: never 0. */
+static uint32_t milliseconds(uint64_t time_ns)
+{
+    return (uint32_t)(time_ns / NANOSECONDS_PER_MILLISECOND) | 1;
+}
 
 static void detach(struct connection *connection, struct request *request)
 {
@@ -143,21 +156,27 @@ static void attach(struct connection *connection, struct request *request, uint1
     request->slot = index;
     request->upstream = upstream->index;
     request->sent_ns = group->loop->now;
-    deadline_arm(&group->late, &request->late, group->loop->now);
+    deadline_arm(&upstream->late, &request->late, group->loop->now);
+    connection->requests++;
     connection->in_flight++;
     upstream->in_flight++;
     metric_set(&upstream->metrics->in_flight, upstream->in_flight);
     metric_add(&upstream->metrics->requests, 1);
+    if (request->is_hedge)
+        metric_add(&upstream->metrics->hedges, 1);
+    else
+        group_earn_hedge(group);
 }
 
-/* A connection on which nothing is in flight waits for the next request, or closes. */
+/* A connection on which nothing is in flight waits for the next request, or closes. One that is
+ * suspect waits for the answers that nobody needs any more. */
 static void rest(struct connection *connection)
 {
     if (connection->in_flight > 0)
         return;
     if (connection->state == CONNECTION_DRAINING)
         stream_close(&connection->stream, FAILURE_NONE);
-    else if (connection->state == CONNECTION_READY)
+    else if (connection->state == CONNECTION_READY && connection->suspect_since_ns == 0)
         deadline_arm(&connection->upstream->idle, &connection->deadline,
                      connection->upstream->group->loop->now);
 }
@@ -166,9 +185,17 @@ static void drain(struct connection *connection)
 {
     if (connection->state != CONNECTION_READY)
         return;
-    deadline_cancel(&connection->deadline);
+    if (connection->suspect_since_ns == 0)
+        deadline_cancel(&connection->deadline);
     connection_enter(connection, CONNECTION_DRAINING);
     rest(connection);
+}
+
+/* True when the upstream, by experience, is about to close it. */
+static bool is_used_up(const struct connection *connection)
+{
+    const uint64_t limit = connection->upstream->request_limit;
+    return limit > 0 && connection->requests >= limit;
 }
 
 bool connection_takes_requests(const struct connection *connection)
@@ -178,7 +205,8 @@ bool connection_takes_requests(const struct connection *connection)
 
 bool connection_has_room(const struct connection *connection)
 {
-    return connection_takes_requests(connection) && has_free_slot(connection);
+    return connection_takes_requests(connection) && has_free_slot(connection) &&
+           !is_used_up(connection);
 }
 
 enum status connection_submit(struct connection *connection, struct request *request)
@@ -190,9 +218,14 @@ enum status connection_submit(struct connection *connection, struct request *req
     const uint16_t index = slot_take(connection, request);
     const size_t length = message_build_query(request->question, wire_id(connection, index), room);
     stream_end_message(&connection->stream, length);
-    if (connection->state == CONNECTION_READY)
+    if (connection->state == CONNECTION_READY && connection->suspect_since_ns == 0)
         deadline_cancel(&connection->deadline);
     attach(connection, request, index);
+    if (connection->upstream->request_limit > 0) {
+        upstream_foresee_close(connection->upstream, connection->requests);
+        if (is_used_up(connection))
+            drain(connection);
+    }
     return STATUS_OK;
 }
 
@@ -202,7 +235,7 @@ void connection_abandon(struct connection *connection, struct request *request)
     assert(slot->request == request);
     detach(connection, request);
     slot->request = NULL;
-    slot->abandoned = true;
+    slot->abandoned_ms = milliseconds(request->sent_ns);
     connection->abandoned++;
     /* Too many reserved IDs leave too few; the next connection starts with all of them. */
     if (connection->abandoned > connection->upstream->group->slot_count / 4)
@@ -265,11 +298,43 @@ static void complete(struct connection *connection, struct slot *slot, const str
     if (answer) {
         connection->answers++;
         metric_add(&upstream->metrics->answers, 1);
+        if (request->is_hedge && failure == FAILURE_NONE)
+            metric_add(&upstream->metrics->hedges_won, 1);
         upstream_answered(upstream, upstream->group->loop->now - request->sent_ns);
         obey_keepalive(connection, answer);
     }
     rest(connection);
     request->on_done(request, answer, failure);
+}
+
+/* It has answered something that was asked of it: it may be asked more. */
+static void trust(struct connection *connection)
+{
+    if (connection->suspect_since_ns == 0)
+        return;
+    connection->suspect_since_ns = 0;
+    deadline_cancel(&connection->deadline);
+    rest(connection);
+}
+
+/* The answer to a request that gave up, or to a probe. */
+static void receive_abandoned(struct connection *connection, struct slot *slot)
+{
+    const uint16_t index = (uint16_t)(slot - connection->slots);
+    struct upstream *upstream = connection->upstream;
+    const uint64_t now = upstream->group->loop->now;
+    const uint32_t rtt_ms = milliseconds(now) - slot->abandoned_ms;
+    assert(slot->abandoned_ms > 0 && connection->abandoned > 0);
+    connection->abandoned--;
+    slot_give(connection, index);
+    if (index == connection->probe_slot) {
+        /* That somebody is there does not mean that questions are answered (FAULTS F20). */
+        connection->probe_slot = (uint16_t)upstream->group->slot_count;
+        return;
+    }
+    metric_add(&upstream->metrics->unmatched, 1);
+    upstream_answered(upstream, rtt_ms * NANOSECONDS_PER_MILLISECOND);
+    trust(connection);
 }
 
 static void receive(struct connection *connection, const uint8_t *message, size_t length)
@@ -285,11 +350,8 @@ static void receive(struct connection *connection, const uint8_t *message, size_
         count_unmatched(connection);
         return;
     }
-    if (slot->abandoned) {
-        assert(connection->abandoned > 0);
-        metric_add(&connection->upstream->metrics->unmatched, 1);
-        connection->abandoned--;
-        slot_give(connection, (uint16_t)(slot - connection->slots));
+    if (slot->abandoned_ms > 0) {
+        receive_abandoned(connection, slot);
         return;
     }
     struct answer answer;
@@ -298,10 +360,13 @@ static void receive(struct connection *connection, const uint8_t *message, size_
     /* An answer without any question can only be meant for this one: a failure, not a stranger
      * (FAULTS G4). One with another question is a stranger (F12): this request goes on waiting. */
     const bool has_question = load_u16(message + 4) > 0;
+    if (status == STATUS_NOT_FOUND && has_question) {
+        count_unmatched(connection);
+        return;
+    }
+    trust(connection);
     if (status == STATUS_OK)
         complete(connection, slot, &answer, judge(&answer));
-    else if (status == STATUS_NOT_FOUND && has_question)
-        count_unmatched(connection);
     else
         complete(connection, slot, NULL, FAILURE_MALFORMED_ANSWER);
 }
@@ -331,13 +396,13 @@ static void restart_requests(struct connection *connection)
         if (!request)
             continue;
         request->sent_ns = group->loop->now;
-        deadline_arm(&group->late, &request->late, group->loop->now);
+        deadline_arm(&connection->upstream->late, &request->late, group->loop->now);
     }
 }
 
 void connection_hasten(struct connection *connection)
 {
-    if (connection->state >= CONNECTION_READY)
+    if (connection->state >= CONNECTION_READY && connection->suspect_since_ns == 0)
         return;
     for (size_t i = 0; i < connection->upstream->group->slot_count; i++) {
         struct request *request = connection->slots[i].request;
@@ -359,7 +424,9 @@ static void on_open(struct stream *stream)
     connection->last_message_ns = upstream->group->loop->now;
     deadline_cancel(&connection->deadline);
     restart_requests(connection);
-    upstream_connected(upstream);
+    upstream_opened(upstream);
+    if (is_used_up(connection))
+        drain(connection);
     rest(connection);
 }
 
@@ -387,8 +454,18 @@ static bool is_upstream_failure(const struct connection *connection, enum failur
     return true;
 }
 
+/* RFC 7766 6.2.4: a close that is no failure does not count among the attempts. */
+static void forgive_attempt(const struct request *request)
+{
+    const uint32_t bit = UINT32_C(1) << request->upstream;
+    if (request->attempts->twice & bit)
+        request->attempts->twice &= ~bit;
+    else
+        request->attempts->once &= ~bit;
+}
+
 /* Hands every request back; each may be submitted again, here or elsewhere, at once. */
-static void fail_requests(struct connection *connection, enum failure failure)
+static void fail_requests(struct connection *connection, enum failure failure, bool is_forgiven)
 {
     struct list failed;
     list_init(&failed);
@@ -399,6 +476,8 @@ static void fail_requests(struct connection *connection, enum failure failure)
         connection->slots[i].request = NULL;
         detach(connection, request);
         list_append(&failed, &request->link);
+        if (is_forgiven)
+            forgive_attempt(request);
     }
     assert(connection->in_flight == 0);
     struct list *link;
@@ -408,23 +487,46 @@ static void fail_requests(struct connection *connection, enum failure failure)
     }
 }
 
+/* What the end of a connection in use says about how many requests the next will take. */
+static void learn_from_close(const struct connection *connection, enum failure failure)
+{
+    struct upstream *upstream = connection->upstream;
+    const uint64_t now = upstream->group->loop->now;
+    const bool is_busy =
+        connection->in_flight > 0 || now - connection->last_message_ns < BUSY_CLOSE_NS;
+    const bool is_theirs = failure == FAILURE_CLOSED || failure == FAILURE_RESET;
+    if (is_theirs && is_busy && connection->answers > 0)
+        upstream_learn_limit(upstream, connection->answers);
+    else if (failure == FAILURE_NONE && is_used_up(connection))
+        upstream->request_limit++; /* it may be more by now: the next will show */
+}
+
 static void on_closed(struct stream *stream, enum failure failure)
 {
     struct connection *connection = of_stream(stream);
     struct upstream *upstream = connection->upstream;
-    const bool is_failure = is_upstream_failure(connection, failure);
+    bool is_failure = is_upstream_failure(connection, failure);
+    learn_from_close(connection, failure);
+    upstream->last_answers = connection->answers;
+    deadline_cancel(&connection->deadline);
+    connection_enter(connection, CONNECTION_CLOSED);
+    list_remove(&connection->link);
     if (connection->in_flight > 0)
         metric_add(&upstream->metrics->failures[failure], connection->in_flight);
     else if (is_failure)
         metric_add(&upstream->metrics->failures[failure], 1);
     else
         metric_add(&upstream->metrics->idle_closes, 1);
-    deadline_cancel(&connection->deadline);
-    connection_enter(connection, CONNECTION_CLOSED);
-    list_remove(&connection->link);
+    /* One way to it was dead, and another is not. */
+    if (failure == FAILURE_REQUEST_TIMEOUT && upstream_is_ready(upstream))
+        is_failure = false;
     if (is_failure)
         upstream_failed(upstream, failure, stream->tls ? tls_error_text(stream->tls) : "");
-    fail_requests(connection, failure);
+    if (failure == FAILURE_REQUEST_TIMEOUT && connection->answers > 0)
+        upstream->retry_ns = upstream->group->loop->now; /* a new connection may lead there */
+    if (connection->requests > 0)
+        group_lost_connection(upstream->group);
+    fail_requests(connection, failure, !is_failure && failure != FAILURE_REQUEST_TIMEOUT);
     stream_free(&connection->stream);
     free(connection);
 }
@@ -458,21 +560,77 @@ void connection_on_deadline(struct deadline *deadline, uint64_t now)
     }
 }
 
+static uint64_t later_of(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* FAULTS F5: silence since the request was sent, however much was sent meanwhile. */
+static void suspect_if_silent(struct connection *connection, const struct request *request,
+                              uint64_t now)
+{
+    struct upstream *upstream = connection->upstream;
+    const uint64_t since_ns = later_of(connection->last_message_ns, request->sent_ns);
+    if (connection->state < CONNECTION_READY || connection->stream.state == STREAM_CLOSED ||
+        connection->suspect_since_ns > 0 || now - since_ns < upstream->late.duration_ns)
+        return;
+    connection->suspect_since_ns = since_ns;
+    metric_add(&upstream->metrics->stalls, 1);
+    deadline_cancel(&connection->deadline);
+    deadline_arm(&upstream->group->silence, &connection->deadline, now);
+}
+
 void connection_on_late(struct deadline *deadline, uint64_t now)
 {
     struct request *request = CONTAINER_OF(deadline, struct request, late);
     struct connection *connection = request->connection;
     assert(connection);
-    struct deadline_queue *late = &connection->upstream->group->late;
-    /* Silence for as long as a request may take, however much was sent meanwhile (FAULTS F5). */
-    const uint64_t quiet_since_ns = connection->last_message_ns > request->sent_ns
-                                        ? connection->last_message_ns
-                                        : request->sent_ns;
-    if (connection->state >= CONNECTION_READY && now - quiet_since_ns >= late->duration_ns)
-        stream_close(&connection->stream, FAILURE_REQUEST_TIMEOUT);
-    else
-        deadline_arm(late, &request->late, now);
+    suspect_if_silent(connection, request, now);
+    deadline_arm(&connection->upstream->group->overdue, &request->late, now);
     request->on_late(request);
+}
+
+void connection_probe(struct connection *connection)
+{
+    /* Every resolver has the name servers of the root at hand. */
+    static const struct question root = {
+        .name = "", .name_length = 1, .type = TYPE_NS, .class = CLASS_IN};
+    struct group *group = connection->upstream->group;
+    if (connection->probe_slot < group->slot_count || !has_free_slot(connection))
+        return;
+    uint8_t *room = stream_begin_message(&connection->stream, MESSAGE_QUERY_MAX);
+    if (!room)
+        return;
+    const uint16_t index = connection->first_free;
+    struct slot *slot = &connection->slots[index];
+    connection->first_free = slot->next_free;
+    slot->abandoned_ms = milliseconds(group->loop->now);
+    connection->abandoned++;
+    connection->probe_slot = index;
+    stream_end_message(&connection->stream,
+                       message_build_query(&root, wire_id(connection, index), room));
+    metric_add(&connection->upstream->metrics->probes, 1);
+}
+
+void connection_on_silence(struct deadline *deadline, uint64_t now)
+{
+    struct connection *connection = CONTAINER_OF(deadline, struct connection, deadline);
+    struct group *group = connection->upstream->group;
+    assert(connection->suspect_since_ns > 0 && connection->state >= CONNECTION_READY);
+    const uint64_t dead_ns = upstream_dead_ns(connection->upstream);
+    const uint64_t quiet_ns =
+        now - later_of(connection->last_message_ns, connection->suspect_since_ns);
+    if (quiet_ns >= dead_ns) {
+        stream_close(&connection->stream, FAILURE_REQUEST_TIMEOUT);
+        return;
+    }
+    if (now - connection->suspect_since_ns >= group->config->timeouts.request_ns)
+        drain(connection);
+    if (connection->stream.state == STREAM_CLOSED)
+        return;
+    if (quiet_ns >= dead_ns / 2)
+        connection_probe(connection);
+    deadline_arm(&group->silence, deadline, now);
 }
 
 /* --- Birth and death --- */

@@ -4,7 +4,14 @@
  * A request goes to an upstream that is up and was not yet asked for its lookup, by the configured
  * strategy; then to one that is up a second time; as the last resort to one that is down, if it was
  * left in peace for a moment. When there is none, the answer is a failure at once: waiting would
- * help no one.
+ * help no one. Whoever the strategy chose, no request waits for a handshake, or behind a silence,
+ * while another upstream is ready: the chosen one gets its connection, and the next request.
+ *
+ * Hedges: a late request is sent a second time, to another upstream that is ready and not busy.
+ * Each request earns a share of a hedge, so that they are at most 5 % more; half of what is saved
+ * up is for stalls alone, lest the ordinary slow answers spend it before one comes.
+ *
+ * While there is traffic, two upstreams have connections; without it none is opened.
  *
  * Thread: one worker.   Owner: the worker.
  * RFC:    9520 3.1 (at most two attempts an upstream for one lookup). */
@@ -13,9 +20,23 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* When all upstreams are down the local link is the suspect, so they are tried again after this,
- * however long their back-off has grown. */
-#define ALL_DOWN_RETRY_NS (250 * NANOSECONDS_PER_MILLISECOND)
+/* When all upstreams are down the local link is the suspect, so they are tried again and again,
+ * however long their back-off has grown: after the least at first, and soon after the most. */
+#define ALL_DOWN_RETRY_MIN_NS (50 * NANOSECONDS_PER_MILLISECOND)
+#define ALL_DOWN_RETRY_MAX_NS (250 * NANOSECONDS_PER_MILLISECOND)
+
+#define OVERDUE_NS (50 * NANOSECONDS_PER_MILLISECOND) /* a late request is told again */
+#define SILENCE_NS (50 * NANOSECONDS_PER_MILLISECOND) /* a suspect connection is looked at */
+#define TRAFFIC_NS (10 * NANOSECONDS_PER_SECOND)      /* after a request there may be more */
+#define CONNECT_INTERVAL_NS (4 * NANOSECONDS_PER_MILLISECOND) /* 250 a second, in the long run */
+
+enum {
+    STANDBY_COUNT = 2, /* upstreams with a connection while there is traffic */
+    /* At a time to an upstream while all are down: a connect whose first packet was lost is not
+     * repeated by TCP within a second. */
+    TRIALS_MAX = 4,
+    CONNECT_BURST = 64, /* every upstream at once, twice */
+};
 
 #define UNMEASURED_RTT_NS (1 * NANOSECONDS_PER_MILLISECOND)
 
@@ -123,17 +144,37 @@ static choose *const strategies[] = {
 
 /* --- Candidates --- */
 
+/* The upstreams for which `is_fit`, without those whose bits are set in `excluded`. */
+static size_t gather(struct group *group, uint32_t excluded,
+                     bool (*is_fit)(const struct upstream *upstream),
+                     struct upstream *candidates[static CONFIG_UPSTREAMS_MAX])
+{
+    size_t count = 0;
+    for (size_t i = 0; i < group->upstream_count; i++)
+        if (!group->upstreams[i].down && !(excluded & UINT32_C(1) << i) &&
+            (!is_fit || is_fit(&group->upstreams[i])))
+            candidates[count++] = &group->upstreams[i];
+    return count;
+}
+
+/* One that is up: the one that the strategy chooses if it is ready. If not, it is made so, and one
+ * that is ready is asked in its stead. */
 static struct upstream *choose_up(struct group *group, uint32_t excluded,
                                   const struct question *question)
 {
     struct upstream *candidates[CONFIG_UPSTREAMS_MAX];
-    size_t count = 0;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        if (!group->upstreams[i].down && !(excluded & UINT32_C(1) << i))
-            candidates[count++] = &group->upstreams[i];
+    choose *const strategy = strategies[group->config->strategy];
+    size_t count = gather(group, excluded, NULL, candidates);
     if (count == 0)
         return NULL;
-    return strategies[group->config->strategy](group, candidates, count, question);
+    struct upstream *preferred = strategy(group, candidates, count, question);
+    if (count == 1 || upstream_is_ready(preferred))
+        return preferred;
+    count = gather(group, excluded, upstream_is_ready, candidates);
+    if (count == 0)
+        return preferred;
+    upstream_warm(preferred);
+    return strategy(group, candidates, count, question);
 }
 
 bool group_is_down(const struct group *group)
@@ -147,7 +188,15 @@ bool group_is_down(const struct group *group)
 /* True when the last try is long enough ago for one that does not wait for its back-off. */
 static bool is_rested(const struct upstream *upstream)
 {
-    return upstream->group->loop->now - upstream->attempted_ns >= ALL_DOWN_RETRY_NS;
+    const struct group *group = upstream->group;
+    uint64_t rest_ns = ALL_DOWN_RETRY_MAX_NS;
+    if (group->down_since_ns > 0)
+        rest_ns = (group->loop->now - group->down_since_ns) / 4;
+    if (rest_ns < ALL_DOWN_RETRY_MIN_NS)
+        rest_ns = ALL_DOWN_RETRY_MIN_NS;
+    if (rest_ns > ALL_DOWN_RETRY_MAX_NS)
+        rest_ns = ALL_DOWN_RETRY_MAX_NS;
+    return group->loop->now - upstream->attempted_ns >= rest_ns;
 }
 
 /* Starts a trial connection to each upstream whose back-off is over; to all when all are down,
@@ -155,11 +204,15 @@ static bool is_rested(const struct upstream *upstream)
 static void try_again(struct group *group)
 {
     const bool none_is_up = group_is_down(group);
+    if (!none_is_up)
+        group->down_since_ns = 0;
+    else if (group->down_since_ns == 0)
+        group->down_since_ns = group->loop->now;
     for (size_t i = 0; i < group->upstream_count; i++) {
         struct upstream *upstream = &group->upstreams[i];
         if (upstream->down &&
             (group->loop->now >= upstream->retry_ns || (none_is_up && is_rested(upstream))))
-            upstream_try_again(upstream);
+            upstream_try_again(upstream, none_is_up ? TRIALS_MAX : 1);
     }
 }
 
@@ -174,8 +227,7 @@ static void hasten_all(struct loop_task *task)
 {
     struct group *group = CONTAINER_OF(task, struct group, recovered);
     for (size_t i = 0; i < group->upstream_count; i++)
-        if (group->upstreams[i].down)
-            upstream_hasten(&group->upstreams[i]);
+        upstream_hasten(&group->upstreams[i]);
 }
 
 /* One with a connection on its way, whose fate the request shares, or one that may be tried once
@@ -214,6 +266,56 @@ static void note_attempt(struct attempts *attempts, size_t index)
     attempts->once |= bit;
 }
 
+/* --- Connections before they are needed --- */
+
+bool group_may_connect(struct group *group)
+{
+    const uint64_t now = group->loop->now;
+    if (group->next_connect_ns > now + CONNECT_BURST * CONNECT_INTERVAL_NS)
+        return false;
+    if (group->next_connect_ns < now)
+        group->next_connect_ns = now;
+    group->next_connect_ns += CONNECT_INTERVAL_NS;
+    return true;
+}
+
+/* Only upstreams that have not failed since their last answer: the others have their trials. */
+static void keep_standby(struct loop_task *task)
+{
+    struct group *group = CONTAINER_OF(task, struct group, care);
+    size_t count = 0;
+    for (size_t i = 0; i < group->upstream_count; i++)
+        count += !group->upstreams[i].down && upstream_has_connection(&group->upstreams[i]);
+    for (size_t i = 0; i < group->upstream_count && count < STANDBY_COUNT; i++) {
+        struct upstream *upstream = &group->upstreams[i];
+        if (upstream->down || upstream->failures > 0 || upstream_has_connection(upstream))
+            continue;
+        upstream_warm(upstream);
+        count++;
+    }
+}
+
+static void forget_traffic(struct deadline *deadline, uint64_t now)
+{
+    (void)deadline;
+    (void)now;
+}
+
+/* The first request in a while. */
+static void note_traffic(struct group *group)
+{
+    if (list_is_linked(&group->asked.link))
+        return;
+    deadline_arm(&group->traffic, &group->asked, group->loop->now);
+    loop_defer(group->loop, &group->care, LOOP_FLUSH);
+}
+
+void group_lost_connection(struct group *group)
+{
+    if (list_is_linked(&group->asked.link))
+        loop_defer(group->loop, &group->care, LOOP_FLUSH);
+}
+
 /* --- Requests --- */
 
 void request_init(struct request *request, const struct question *question,
@@ -248,6 +350,8 @@ enum status request_submit(struct group *group, struct request *request, enum re
     assert(!request->connection && !list_is_linked(&request->link));
     bool was_tried = false;
     struct upstream *upstream;
+    request->is_hedge = false;
+    note_traffic(group);
     try_again(group);
     while ((upstream = choose_upstream(group, request, scope))) {
         was_tried = true;
@@ -268,6 +372,79 @@ void request_cancel(struct request *request)
         connection_abandon(request->connection, request);
 }
 
+static bool may_be_hedged_to(const struct upstream *upstream)
+{
+    return upstream_is_ready(upstream) && !upstream_is_busy(upstream);
+}
+
+/* A hedge is worth nothing behind another wait, so only upstreams that are ready will do; for a
+ * request that was never sent also one that is on its way. */
+static struct upstream *choose_for_hedge(struct group *group, const struct request *late,
+                                         bool is_sent)
+{
+    struct upstream *candidates[CONFIG_UPSTREAMS_MAX];
+    const uint32_t asked = late->attempts->once;
+    const size_t count = gather(group, asked, may_be_hedged_to, candidates);
+    if (count > 0)
+        return strategies[group->config->strategy](group, candidates, count, late->question);
+    if (is_sent)
+        return NULL;
+    struct upstream *upstream = choose_up(group, asked, late->question);
+    return upstream || !group_is_down(group) ? upstream : choose_down(group, asked);
+}
+
+/* With nobody else to ask, the same upstream on a second connection: it is of use when the first is
+ * silent, not when merely this answer is slow, and only once it is ready. */
+static bool may_be_hedged_beside(const struct request *late, bool is_sent)
+{
+    const struct connection *connection = late->connection;
+    struct upstream *upstream = connection->upstream;
+    const uint32_t bit = UINT32_C(1) << upstream->index;
+    const uint64_t now = upstream->group->loop->now;
+    if ((late->attempts->beside & bit) || (is_sent && connection->suspect_since_ns == 0))
+        return false;
+    if (upstream_is_ready(upstream))
+        return true;
+    if (is_sent && now - connection->suspect_since_ns >= OVERDUE_NS)
+        upstream_open_second(upstream);
+    return false;
+}
+
+/* Half of what is saved up is for silent connections. */
+static bool spend_hedge(struct group *group, const struct request *late)
+{
+    uint32_t needed = HEDGE_COST;
+    if (late->connection->suspect_since_ns == 0)
+        needed += HEDGE_BURST * HEDGE_COST / 2;
+    if (group->hedge_credit < needed) {
+        metric_add(&group->metrics->hedges_denied, 1);
+        return false;
+    }
+    group->hedge_credit -= HEDGE_COST;
+    return true;
+}
+
+enum status request_hedge(struct group *group, const struct request *late, struct request *second)
+{
+    assert(late->connection && !second->connection && late->attempts == second->attempts);
+    const bool is_sent = late->connection->state >= CONNECTION_READY;
+    struct upstream *upstream = choose_for_hedge(group, late, is_sent);
+    const bool is_beside = !upstream && may_be_hedged_beside(late, is_sent);
+    enum failure failure;
+    if (!upstream && !is_beside)
+        return STATUS_NOT_FOUND;
+    if (is_sent && !spend_hedge(group, late))
+        return STATUS_FULL;
+    second->is_hedge = true;
+    if (is_beside) {
+        upstream = late->connection->upstream;
+        second->attempts->beside |= UINT32_C(1) << upstream->index;
+        return upstream_submit_beside(upstream, late->connection, second, &failure);
+    }
+    note_attempt(second->attempts, upstream->index);
+    return upstream_submit(upstream, second, &failure);
+}
+
 /* --- The group --- */
 
 const char *group_upstream_label(const struct group *group, size_t index)
@@ -281,10 +458,14 @@ static void open_queues(struct group *group)
     const struct config *config = group->config;
     deadline_queue_init(&group->connect, config->timeouts.connect_ns, connection_on_deadline);
     deadline_queue_init(&group->handshake, config->timeouts.handshake_ns, connection_on_deadline);
-    deadline_queue_init(&group->late, config->timeouts.request_ns, connection_on_late);
+    deadline_queue_init(&group->overdue, OVERDUE_NS, connection_on_late);
+    deadline_queue_init(&group->silence, SILENCE_NS, connection_on_silence);
+    deadline_queue_init(&group->traffic, TRAFFIC_NS, forget_traffic);
     loop_add_queue(group->loop, &group->connect);
     loop_add_queue(group->loop, &group->handshake);
-    loop_add_queue(group->loop, &group->late);
+    loop_add_queue(group->loop, &group->overdue);
+    loop_add_queue(group->loop, &group->silence);
+    loop_add_queue(group->loop, &group->traffic);
 }
 
 enum status group_open(const struct group_settings *settings, struct group **out)
@@ -297,10 +478,14 @@ enum status group_open(const struct group_settings *settings, struct group **out
         return STATUS_FULL;
     group->config = config;
     group->loop = settings->loop;
+    group->metrics = settings->metrics;
+    group->hedge_credit = HEDGE_START * HEDGE_COST;
     group->slot_count = config->limits.upstream_requests;
     group->upstream_count = config->upstream_count;
     group->random_state = siphash_random_key().k0 | 1;
     loop_task_init(&group->recovered, hasten_all);
+    loop_task_init(&group->care, keep_standby);
+    deadline_init(&group->asked);
     open_queues(group);
     enum status status = STATUS_OK;
     for (size_t i = 0; i < config->upstream_count; i++)
@@ -320,8 +505,11 @@ void group_close(struct group *group)
     for (size_t i = 0; i < group->upstream_count; i++)
         upstream_close(&group->upstreams[i]);
     loop_cancel_task(&group->recovered);
+    loop_cancel_task(&group->care);
     loop_remove_queue(&group->connect);
     loop_remove_queue(&group->handshake);
-    loop_remove_queue(&group->late);
+    loop_remove_queue(&group->overdue);
+    loop_remove_queue(&group->silence);
+    loop_remove_queue(&group->traffic);
     free(group);
 }

@@ -12,6 +12,13 @@
 #include "observe/log.h"
 #include "upstream/upstream.h"
 
+enum {
+    HEDGE_COST = 20,   /* a request earns a twentieth of a hedge: at most 5 % more */
+    HEDGE_START = 16,  /* before anything is earned */
+    HEDGE_BURST = 256, /* saved up, for what is in flight in the first moments of a stall:
+                          at 10,000 queries a second a hundred in 10 ms */
+};
+
 /* CONNECTING -> HANDSHAKING -> READY -> DRAINING -> CLOSED, each may go to CLOSED. */
 enum connection_state {
     CONNECTION_CONNECTING,
@@ -27,25 +34,30 @@ struct slot {
     struct request *request; /* NULL: free, or abandoned */
     uint16_t generation;
     uint16_t next_free;
-    bool abandoned; /* its request gave up; reserved until its answer or the connection's end */
+    /* Not 0: its request gave up, and it is reserved until the answer or the connection's end. Then
+     * this is when it was sent, in milliseconds modulo 2^32, for the answer still measures. */
+    uint32_t abandoned_ms;
 };
 
 struct connection {
     struct stream stream;
     struct upstream *upstream;
     struct list link;         /* in upstream->connections */
-    struct deadline deadline; /* connect, handshake or idle, as the state says */
+    struct deadline deadline; /* connect, handshake, silence or idle, as the state says */
     enum connection_state state;
     uint16_t slot_bits;
     uint16_t id_mask;
     uint16_t first_free; /* the free slots, longest unused first; slot_count: none */
     uint16_t last_free;
+    uint16_t probe_slot; /* of our own question whether anybody is there; slot_count: none */
     uint32_t in_flight;
     uint32_t abandoned;
-    uint32_t unmatched;       /* messages that answered nothing, since the last good one */
-    uint64_t answers;         /* ever */
-    uint64_t last_message_ns; /* of the last message, or when it became READY */
-    struct slot slots[];      /* group->slot_count */
+    uint32_t unmatched;        /* messages that answered nothing, since the last good one */
+    uint64_t requests;         /* ever submitted */
+    uint64_t answers;          /* ever */
+    uint64_t last_message_ns;  /* of the last message, or when it became READY */
+    uint64_t suspect_since_ns; /* since when what it was asked is unanswered; 0: trusted */
+    struct slot slots[];       /* group->slot_count */
 };
 
 struct upstream {
@@ -56,6 +68,7 @@ struct upstream {
     size_t index;
     struct list connections; /* all that are not CLOSED */
     struct deadline_queue idle;
+    struct deadline_queue late; /* of requests; its duration follows the measured times */
     uint32_t in_flight;
     /* Health; the head of upstream.c tells the rules. */
     bool down;
@@ -63,7 +76,12 @@ struct upstream {
     uint64_t retry_ns;     /* while down: not before */
     uint64_t attempted_ns; /* of the last connect */
     enum failure last_failure;
-    uint64_t rtt_ns; /* smoothed; 0: never measured */
+    uint64_t rtt_ns;        /* smoothed; 0: never measured */
+    uint64_t p95_ns;        /* 19 of 20 answers come within this time; 0: never measured */
+    uint64_t measured_ns;   /* when both were last measured */
+    uint64_t request_limit; /* it closes a connection after that many requests; 0: not known to */
+    uint64_t last_answers;  /* on the last connection that ended */
+    uint64_t closed_after;  /* how many it had answered when it last closed a busy connection */
     struct log_limit log_limit;
 };
 
@@ -72,8 +90,16 @@ struct group {
     struct loop *loop;
     struct deadline_queue connect;
     struct deadline_queue handshake;
-    struct deadline_queue late;
-    struct loop_task recovered;  /* an upstream that was down is back */
+    struct deadline_queue overdue; /* of requests that have been late once */
+    struct deadline_queue silence; /* of connections that are suspect */
+    struct deadline_queue traffic; /* holds the one below */
+    struct deadline asked;         /* armed while the last request is not long ago */
+    struct loop_task recovered;    /* an upstream that was down is back */
+    struct loop_task care;         /* sees to it that two upstreams are ready */
+    uint64_t down_since_ns;        /* all are down; 0: one is up */
+    uint64_t next_connect_ns;      /* the bucket of connects is full again */
+    uint32_t hedge_credit;         /* in shares of one hedge, HEDGE_COST each */
+    struct metrics *metrics;
     struct siphash_key hash_key; /* strategy hash: the same in every worker and process */
     uint64_t random_state;
     size_t slot_count; /* of each connection: limits.upstream_requests */
@@ -85,8 +111,20 @@ struct group {
 /* A number below `bound` (> 0), for choices that no attacker gains by guessing. */
 uint64_t group_random(struct group *group, uint64_t bound);
 
-/* A connection of an upstream that was down is open: what still waits for the handshakes of others
- * that are down is asked here as well. */
+/* A request that is no hedge was sent: it earns a share of one. Called for each. */
+static inline void group_earn_hedge(struct group *group)
+{
+    group->hedge_credit += group->hedge_credit < HEDGE_BURST * HEDGE_COST;
+}
+
+/* True when one more connection may be opened now; takes it out of the bucket. */
+bool group_may_connect(struct group *group);
+
+/* A connection has ended: while there is traffic another is opened before it is needed. */
+void group_lost_connection(struct group *group);
+
+/* A connection is open of an upstream that was down or suspect: what waits for other handshakes, or
+ * on silent connections, is asked here as well. */
 void group_recovered(struct group *group);
 
 /* upstream.c */
@@ -102,22 +140,47 @@ enum status upstream_submit(struct upstream *upstream, struct request *request,
 /* True when a connection is there or on its way that could take a request. */
 bool upstream_has_connection(const struct upstream *upstream);
 
-/* True when a request would be sent without waiting for a handshake. */
+/* True when a request would be sent without waiting for a handshake, on a connection that there is
+ * no reason to suspect. */
 bool upstream_is_ready(const struct upstream *upstream);
 
-/* Opens a connection without a request, to learn whether an upstream that is down has come back. */
-void upstream_try_again(struct upstream *upstream);
+/* True when so many requests are in flight that none should be added without need. */
+bool upstream_is_busy(const struct upstream *upstream);
 
-/* Makes the requests that wait for a handshake late at once. */
+/* As upstream_submit, but never on the connection `not_on`. */
+enum status upstream_submit_beside(struct upstream *upstream, const struct connection *not_on,
+                                   struct request *request, enum failure *failure);
+
+/* Opens a connection without a request if none takes requests, so that it is ready before one
+ * comes. */
+void upstream_warm(struct upstream *upstream);
+
+/* Opens one beside a connection that is suspect, if there may be two. */
+void upstream_open_second(struct upstream *upstream);
+
+/* The same for one that is down, to learn whether it has come back, with up to `connections_max` on
+ * their way at a time. */
+void upstream_try_again(struct upstream *upstream, size_t connections_max);
+
+/* Makes the requests that wait for a handshake, or on a suspect connection, late at once. */
 void upstream_hasten(struct upstream *upstream);
+
+/* For how long a connection with requests may be silent before its path counts as dead. */
+uint64_t upstream_dead_ns(const struct upstream *upstream);
 
 /* Reports from connections. `detail` is in words, "" for none. */
 void upstream_failed(struct upstream *upstream, enum failure failure, const char *detail);
-void upstream_connected(struct upstream *upstream);
+void upstream_opened(struct upstream *upstream);
 void upstream_answered(struct upstream *upstream, uint64_t rtt_ns);
 
 /* The upstream has told how long it keeps idle connections (RFC 7828). */
 void upstream_set_idle(struct upstream *upstream, uint64_t duration_ns);
+
+/* A connection that has `requests` behind it will not take many more: another is opened in time. */
+void upstream_foresee_close(struct upstream *upstream, uint64_t requests);
+
+/* It has closed a connection that was in use, after so many answers on it. */
+void upstream_learn_limit(struct upstream *upstream, uint64_t answers);
 
 /* connection.c */
 enum status connection_open(struct upstream *upstream, enum failure *failure);
@@ -134,7 +197,11 @@ enum status connection_submit(struct connection *connection, struct request *req
 /* Leaves the request's ID reserved (FAULTS F10). */
 void connection_abandon(struct connection *connection, struct request *request);
 
-/* Makes its requests late at once if it still waits for the handshake. */
+/* Asks the upstream something of our own, unless that was done already, to hear whether it is
+ * there. */
+void connection_probe(struct connection *connection);
+
+/* Makes its requests late at once if it still waits for the handshake, or is suspect. */
 void connection_hasten(struct connection *connection);
 
 /* Fails what is in flight and frees, without waiting for the loop. */
@@ -143,5 +210,6 @@ void connection_destroy(struct connection *connection);
 /* Handlers of the group's deadline queues. */
 void connection_on_deadline(struct deadline *deadline, uint64_t now);
 void connection_on_late(struct deadline *deadline, uint64_t now);
+void connection_on_silence(struct deadline *deadline, uint64_t now);
 
 #endif

@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-/* One upstream: its health, its round-trip time, and which of its connections takes a request.
+/* One upstream: its health, its times, and which of its connections takes a request.
  *
  * Health: a failure that cost a query time (a timeout) takes the upstream down at once; one that
  * was told at once (refused, closed) may be chance, so only the second in a row does. While it is
  * down queries go elsewhere if they can. After a back-off that doubles, with jitter, a connection
  * without any query finds out whether the upstream is back: no client pays for the trial.
+ *
+ * Times: a request is late when it takes clearly longer than 19 of 20 do (p95), and silence is a
+ * dead path after a multiple of that. p95 is followed by steps: an answer that took longer lifts
+ * it, one that did not lowers it by a nineteenth as much. Only the first answer of a turn counts,
+ * so that the flood at the end of a stall is one sample and not hundreds.
+ *
+ * Limits: an upstream that twice closed a busy connection after about the same number of answers
+ * will do so again. The next connection takes no more than that, and its successor is opened when
+ * half of them are used.
  *
  * Thread: one worker.   Owner: the group.
  * RFC:    7858 3.4 (reuse), 9520 3.3 (no hammering of a dead server). */
@@ -18,7 +27,16 @@ enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 30000,
     BACKOFF_JITTER_PERCENT = 25, /* either way: a fleet must not come back in step */
+    P95_STEP = 32,               /* an answer that is late lifts the estimate by this part of it */
+    LIMIT_MIN = 8,               /* answers on a connection; below it is chance */
+    DEAD_P95 = 16,               /* times p95: no answer takes that long */
 };
+
+#define P95_MIN_NS (1 * NANOSECONDS_PER_MILLISECOND) /* below it chance rules */
+#define LATE_UNMEASURED_NS (250 * NANOSECONDS_PER_MILLISECOND)
+#define LATE_MARGIN_NS (2 * NANOSECONDS_PER_MILLISECOND) /* over p95 and a quarter: chance */
+#define LATE_MIN_NS (10 * NANOSECONDS_PER_MILLISECOND)   /* a pause of a busy host is no stall */
+#define DEAD_MIN_NS (500 * NANOSECONDS_PER_MILLISECOND)  /* TCP has sent a lost packet again */
 
 static uint64_t backoff_ns(struct upstream *upstream)
 {
@@ -66,7 +84,7 @@ void upstream_failed(struct upstream *upstream, enum failure failure, const char
     log_failure(upstream, failure, detail);
 }
 
-void upstream_connected(struct upstream *upstream)
+static void upstream_connected(struct upstream *upstream)
 {
     if (!upstream->down)
         return;
@@ -75,10 +93,50 @@ void upstream_connected(struct upstream *upstream)
     group_recovered(upstream->group);
 }
 
+/* 19 steps down are one step up: at rest when 19 of 20 answers come within p95. */
+static void measure_p95(struct upstream *upstream, uint64_t rtt_ns)
+{
+    const uint64_t step_ns = upstream->p95_ns / P95_STEP;
+    if (upstream->p95_ns == 0)
+        upstream->p95_ns = rtt_ns + rtt_ns / 4;
+    else if (rtt_ns > upstream->p95_ns)
+        upstream->p95_ns += step_ns;
+    else
+        upstream->p95_ns -= step_ns / 19;
+    if (upstream->p95_ns < P95_MIN_NS)
+        upstream->p95_ns = P95_MIN_NS;
+}
+
+static uint64_t late_ns(const struct upstream *upstream)
+{
+    const uint64_t request_ns = upstream->group->config->timeouts.request_ns;
+    uint64_t late_ns = LATE_UNMEASURED_NS;
+    if (upstream->p95_ns > 0)
+        late_ns = upstream->p95_ns + upstream->p95_ns / 4 + LATE_MARGIN_NS;
+    if (late_ns < LATE_MIN_NS)
+        late_ns = LATE_MIN_NS;
+    return late_ns < request_ns ? late_ns : request_ns;
+}
+
+uint64_t upstream_dead_ns(const struct upstream *upstream)
+{
+    const uint64_t request_ns = upstream->group->config->timeouts.request_ns;
+    const uint64_t dead_ns = upstream->p95_ns * DEAD_P95;
+    if (upstream->p95_ns == 0 || dead_ns >= request_ns || DEAD_MIN_NS >= request_ns)
+        return request_ns;
+    return dead_ns > DEAD_MIN_NS ? dead_ns : DEAD_MIN_NS;
+}
+
 void upstream_answered(struct upstream *upstream, uint64_t rtt_ns)
 {
+    const uint64_t now = upstream->group->loop->now;
     upstream->failures = 0;
     upstream_connected(upstream);
+    if (upstream->measured_ns == now)
+        return;
+    upstream->measured_ns = now;
+    measure_p95(upstream, rtt_ns);
+    upstream->late.duration_ns = late_ns(upstream);
     /* The first sample counts whole, later ones by an eighth (as in RFC 6298 2). */
     if (upstream->rtt_ns == 0)
         upstream->rtt_ns = rtt_ns;
@@ -94,15 +152,44 @@ static struct connection *next_connection(const struct upstream *upstream, struc
     return link == &upstream->connections ? NULL : CONTAINER_OF(link, struct connection, link);
 }
 
-/* The one with room that is closest to being ready, and among equals the one opened first, so that
- * a second connection is used only while the first is full and may then go idle. */
-static struct connection *find_room(const struct upstream *upstream)
+static bool has_suspect(const struct upstream *upstream)
+{
+    for (struct connection *connection = next_connection(upstream, upstream->connections.next);
+         connection; connection = next_connection(upstream, connection->link.next))
+        if (connection->suspect_since_ns > 0)
+            return true;
+    return false;
+}
+
+void upstream_opened(struct upstream *upstream)
+{
+    if (has_suspect(upstream))
+        group_recovered(upstream->group);
+    upstream_connected(upstream);
+}
+
+/* How much better a connection with room is than others: a suspect one is the last choice, before
+ * that the one closest to being ready. */
+static int rank(const struct connection *connection)
+{
+    return connection->suspect_since_ns > 0 ? -1 : (int)connection->state;
+}
+
+/* The best one with room other than `not_on`, and among equals the one opened first, so that a
+ * second connection is used only while the first is full and may then go idle. */
+static struct connection *find_room(const struct upstream *upstream,
+                                    const struct connection *not_on)
 {
     struct connection *best = NULL;
     for (struct connection *connection = next_connection(upstream, upstream->connections.next);
-         connection; connection = next_connection(upstream, connection->link.next))
-        if (connection_has_room(connection) && (!best || connection->state > best->state))
-            best = connection;
+         connection; connection = next_connection(upstream, connection->link.next)) {
+        if (connection == not_on || !connection_has_room(connection) ||
+            (best && rank(connection) <= rank(best)))
+            continue;
+        best = connection;
+        if (rank(best) == CONNECTION_READY)
+            break;
+    }
     return best;
 }
 
@@ -124,14 +211,24 @@ bool upstream_has_connection(const struct upstream *upstream)
 
 bool upstream_is_ready(const struct upstream *upstream)
 {
-    const struct connection *connection = find_room(upstream);
-    return connection && connection->state == CONNECTION_READY;
+    const struct connection *connection = find_room(upstream, NULL);
+    return connection && rank(connection) == CONNECTION_READY;
+}
+
+bool upstream_is_busy(const struct upstream *upstream)
+{
+    return upstream->in_flight > upstream->group->slot_count / 2;
 }
 
 /* A new connection that could not even begin is the upstream's failure, unless we are out of
  * descriptors or memory ourselves. */
 static enum status open_connection(struct upstream *upstream, enum failure *failure)
 {
+    if (!group_may_connect(upstream->group)) {
+        *failure = FAILURE_LOCAL;
+        metric_add(&upstream->metrics->connects_denied, 1);
+        return STATUS_FULL;
+    }
     upstream->attempted_ns = upstream->group->loop->now;
     const enum status status = connection_open(upstream, failure);
     if (status != STATUS_OK) {
@@ -148,10 +245,10 @@ static struct connection *last_connection(const struct upstream *upstream)
     return CONTAINER_OF(upstream->connections.previous, struct connection, link);
 }
 
-enum status upstream_submit(struct upstream *upstream, struct request *request,
-                            enum failure *failure)
+enum status upstream_submit_beside(struct upstream *upstream, const struct connection *not_on,
+                                   struct request *request, enum failure *failure)
 {
-    struct connection *connection = find_room(upstream);
+    struct connection *connection = find_room(upstream, not_on);
     if (connection && connection_submit(connection, request) == STATUS_OK)
         return STATUS_OK;
     if (count_connections(upstream) >= upstream->group->config->limits.upstream_connections) {
@@ -163,13 +260,60 @@ enum status upstream_submit(struct upstream *upstream, struct request *request,
     return connection_submit(last_connection(upstream), request);
 }
 
-void upstream_try_again(struct upstream *upstream)
+enum status upstream_submit(struct upstream *upstream, struct request *request,
+                            enum failure *failure)
+{
+    return upstream_submit_beside(upstream, NULL, request, failure);
+}
+
+/* Nobody waits for it, so a failure is told by the upstream's health alone. */
+static void open_ahead(struct upstream *upstream)
+{
+    enum failure failure;
+    if (open_connection(upstream, &failure) != STATUS_OK)
+        upstream->last_failure = failure;
+}
+
+void upstream_warm(struct upstream *upstream)
+{
+    const uint64_t rested_ns = upstream->group->loop->now - upstream->attempted_ns;
+    const bool was_good = upstream->last_answers > 0;
+    if (!upstream_has_connection(upstream) &&
+        (was_good || rested_ns >= BACKOFF_FIRST_MS * NANOSECONDS_PER_MILLISECOND))
+        open_ahead(upstream);
+}
+
+void upstream_open_second(struct upstream *upstream)
+{
+    const uint32_t max = upstream->group->config->limits.upstream_connections;
+    if (count_connections(upstream) < (max < 2 ? max : 2))
+        open_ahead(upstream);
+}
+
+void upstream_try_again(struct upstream *upstream, size_t connections_max)
 {
     assert(upstream->down);
     upstream->retry_ns = upstream->group->loop->now + backoff_ns(upstream);
-    enum failure failure;
-    if (!upstream_has_connection(upstream) && open_connection(upstream, &failure) != STATUS_OK)
-        upstream->last_failure = failure;
+    if (count_connections(upstream) < connections_max)
+        open_ahead(upstream);
+}
+
+void upstream_foresee_close(struct upstream *upstream, uint64_t requests)
+{
+    if (requests * 2 >= upstream->request_limit && count_connections(upstream) < 2)
+        open_ahead(upstream);
+}
+
+void upstream_learn_limit(struct upstream *upstream, uint64_t answers)
+{
+    const uint64_t before = upstream->closed_after;
+    const uint64_t difference = answers > before ? answers - before : before - answers;
+    assert(answers > 0);
+    upstream->closed_after = answers;
+    if (answers >= LIMIT_MIN && difference <= before / 8)
+        upstream->request_limit = answers < before ? answers : before;
+    else
+        upstream->request_limit = 0;
 }
 
 void upstream_hasten(struct upstream *upstream)
@@ -184,17 +328,7 @@ void upstream_set_idle(struct upstream *upstream, uint64_t duration_ns)
     assert(duration_ns > 0);
     const uint64_t configured_ns = upstream->group->config->timeouts.idle_ns;
     const uint64_t idle_ns = duration_ns < configured_ns ? duration_ns : configured_ns;
-    if (idle_ns == upstream->idle.duration_ns)
-        return;
     upstream->idle.duration_ns = idle_ns;
-    /* All are taken out first: those of the old duration may be due after the new ones. */
-    struct list idle;
-    list_init(&idle);
-    list_append_all(&idle, &upstream->idle.armed);
-    struct list *link;
-    while ((link = list_take_first(&idle)))
-        deadline_arm(&upstream->idle, CONTAINER_OF(link, struct deadline, link),
-                     upstream->group->loop->now);
 }
 
 enum status upstream_open(struct upstream *upstream, struct group *group, size_t index,
@@ -216,6 +350,8 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
     deadline_queue_init(&upstream->idle, settings->config->timeouts.idle_ns,
                         connection_on_deadline);
     loop_add_queue(group->loop, &upstream->idle);
+    deadline_queue_init(&upstream->late, late_ns(upstream), connection_on_late);
+    loop_add_queue(group->loop, &upstream->late);
     set_down(upstream, false);
     return STATUS_OK;
 }
@@ -227,6 +363,7 @@ void upstream_close(struct upstream *upstream)
     while (!list_is_empty(&upstream->connections))
         connection_destroy(next_connection(upstream, upstream->connections.next));
     loop_remove_queue(&upstream->idle);
+    loop_remove_queue(&upstream->late);
     assert(upstream->in_flight == 0);
     tls_client_close(upstream->tls);
 }

@@ -34,13 +34,15 @@ struct request;
 typedef void request_done(struct request *request, const struct answer *answer,
                           enum failure failure);
 
-/* The request is older than timeouts.request and still in flight: time to ask elsewhere as well. */
+/* The request is later than nearly all answers of its upstream come and still in flight: time for
+ * request_hedge. Told again and again while it lasts. */
 typedef void request_late(struct request *request);
 
 /* Which upstreams (bits, by index in the configuration) were asked for one lookup. */
 struct attempts {
     uint32_t once;
     uint32_t twice;
+    uint32_t beside; /* a hedge on a second connection: RFC 9520 3.1 allows three in all */
 };
 
 struct request {
@@ -49,6 +51,7 @@ struct request {
     request_done *on_done;
     request_late *on_late;
     size_t upstream; /* index of the upstream asked last */
+    bool is_hedge;   /* asked since another one is late */
     /* Private to upstream/. */
     struct connection *connection; /* NULL: not in flight */
     struct list link;              /* among the failed of a closed connection */
@@ -81,6 +84,12 @@ enum request_scope {
  * to ask, with the cause in `*failure` and the upstream that it is about in request->upstream. */
 enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
                            enum failure *failure);
+
+/* Asks with `second` what `late` still waits for: another upstream that is ready to answer, or with
+ * none a second connection of the same. A request that was sent is asked twice only within the
+ * budget of hedges, at most 5 % of all. STATUS_NOT_FOUND when there is nobody to ask in its stead,
+ * STATUS_FULL when the budget is spent. */
+enum status request_hedge(struct group *group, const struct request *late, struct request *second);
 
 /* Forgets the request; on_done is not called. Its ID stays reserved until the answer or the end of
  * the connection (FAULTS F10). Harmless when it is not in flight. */

@@ -45,6 +45,12 @@ enum status request_submit(struct group *group, struct request *request, enum re
     return STATUS_NOT_FOUND;
 }
 
+enum status request_hedge(struct group *group, const struct request *late, struct request *second)
+{
+    (void)group, (void)late, (void)second;
+    return STATUS_NOT_FOUND;
+}
+
 void request_cancel(struct request *request)
 {
     (void)request;

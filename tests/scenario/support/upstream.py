@@ -29,6 +29,8 @@ and with a query:
 A query that its hook leaves alone is never answered. Ready-made hooks are at the end of this file.
 
 What is remembered: upstream.connections (see Connection), upstream.queries (see Query), in order.
+Questions of the proxy's own about the root are in upstream.probes instead; all hooks but `never`
+answer them.
 Wait for it: upstream.wait_for(lambda: len(upstream.queries) == 3).
 """
 
@@ -329,6 +331,11 @@ class Connection:
             del self._unframed[:end]
             if self.socket.fileno() < 0:
                 return
+            if query.name == ".":  # the proxy asks whether anybody is there
+                self.upstream.probes.append(query)
+                if self.upstream.on_query is not never:
+                    query.reply(query.raw[:2] + b"\x81\x80" + query.raw[4:6] + bytes(6) + query.raw[12:17])
+                continue
             self.queries.append(query)
             self.upstream.queries.append(query)
             self.upstream.on_query(query)
@@ -421,6 +428,7 @@ class Upstream:
         self.on_query = Query.answer
         self.connections = []
         self.queries = []
+        self.probes = []
         self.stopping = False
         self._tls_settings = {"tls": tls, "curve": curve, "tickets": tickets, "alpn": alpn}
         self._receive_buffer = receive_buffer
@@ -629,12 +637,13 @@ def in_reverse(count):
     """Keeps `count` queries of a connection, then answers them, the newest first; after `count` in
     all, each at once."""
     kept = []
+    seen = itertools.count(1)
     lock = threading.Lock()
 
     def hook(query):
         with lock:
             kept.append(query)
-            ready = kept[::-1] if len(kept) >= count else []
+            ready = kept[::-1] if next(seen) >= count else []
             if ready:
                 kept.clear()
         for one in ready:

@@ -26,7 +26,7 @@ static void (*action)(struct timer *timer, uint64_t now);
 static void record(struct deadline *deadline, uint64_t now)
 {
     struct timer *timer = CONTAINER_OF(deadline, struct timer, deadline);
-    assert_true(deadline->at_ns <= now);
+    assert_true(deadline->armed_ns + queue.duration_ns <= now);
     assert_false(list_is_linked(&deadline->link));
     timer->expired++;
     order[order_length++] = timer;
@@ -161,6 +161,23 @@ static void callback_may_free_its_object(void **state)
     assert_int_equal(deadline_queue_next(&queue), DEADLINE_NEVER);
 }
 
+static void a_new_duration_holds_for_those_already_armed(void **state)
+{
+    (void)state;
+    deadline_arm(&queue, &timers[0].deadline, 0);
+    queue.duration_ns = 10;
+    deadline_arm(&queue, &timers[1].deadline, 5);
+    assert_int_equal(deadline_queue_next(&queue), 10);
+    deadline_queue_expire(&queue, 14);
+    assert_int_equal(timers[0].expired, 1);
+    assert_int_equal(timers[1].expired, 0);
+    queue.duration_ns = 50;
+    deadline_queue_expire(&queue, 54);
+    assert_int_equal(timers[1].expired, 0);
+    deadline_queue_expire(&queue, 55);
+    assert_int_equal(timers[1].expired, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +189,7 @@ int main(void)
         cmocka_unit_test_setup(callback_may_arm_again, setup),
         cmocka_unit_test_setup(callback_may_cancel_another_that_is_due, setup),
         cmocka_unit_test_setup(callback_may_free_its_object, setup),
+        cmocka_unit_test_setup(a_new_duration_holds_for_those_already_armed, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,6 +25,8 @@ static struct {
     size_t cancelled;
     bool refuses; /* request_submit finds nobody to ask */
     bool is_down; /* no upstream is up */
+    bool denies_hedges;
+    size_t hedges_asked;
 } fake;
 
 static struct {
@@ -75,6 +77,16 @@ enum status request_submit(struct group *group, struct request *request, enum re
     assert_true(fake.submitted < FAKE_MAX);
     fake.in_flight[fake.submitted++] = request;
     return STATUS_OK;
+}
+
+enum status request_hedge(struct group *group, const struct request *late, struct request *second)
+{
+    enum failure failure;
+    assert_true(request_is_in_flight(late));
+    fake.hedges_asked++;
+    if (fake.denies_hedges)
+        return STATUS_FULL;
+    return request_submit(group, second, REQUEST_ELSEWHERE, &failure);
 }
 
 [[maybe_unused]] static void fake_forget(const struct request *request)

@@ -141,6 +141,38 @@ static void late_twice_asks_no_third_time(void **state)
     assert_int_equal(fake.submitted, 2);
 }
 
+static void late_is_told_again_until_a_hedge_is_allowed(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "again");
+    fake.denies_hedges = true;
+    fake_late(0);
+    assert_int_equal(fake.submitted, 1);
+    fake.denies_hedges = false;
+    fake_late(0);
+    assert_int_equal(fake.submitted, 2);
+    fake_late(0);
+    fake_late(1);
+    assert_int_equal(fake.hedges_asked, 2);
+    fake_answer(1, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(replies.count, 1);
+    assert_int_equal(metric_get(&bench->metrics->lookups_retried), 0); /* a hedge is no retry */
+}
+
+static void F19_hedge_that_fails_leaves_the_first_in_flight(void **state)
+{
+    struct bench *bench = *state;
+    ask(bench, 1, "first");
+    fake_late(0);
+    fake_end(1, NULL, FAILURE_CLOSED); /* the third is asked in its stead */
+    fake_end(2, NULL, FAILURE_CLOSED);
+    assert_int_equal(replies.count, 0);
+    fake_late(0); /* there is room for another hedge, but nobody left to ask */
+    assert_int_equal(fake.submitted, 3);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(reply_rcode(0), RCODE_NOERROR);
+}
+
 static void late_with_nobody_else_goes_on_waiting(void **state)
 {
     struct bench *bench = *state;
@@ -331,6 +363,8 @@ int main(void)
         TEST(late_request_is_asked_elsewhere_and_the_first_good_answer_wins),
         TEST(late_error_answer_waits_for_the_other_request),
         TEST(late_twice_asks_no_third_time),
+        TEST(late_is_told_again_until_a_hedge_is_allowed),
+        TEST(F19_hedge_that_fails_leaves_the_first_in_flight),
         TEST(late_with_nobody_else_goes_on_waiting),
         TEST(deadline_gives_servfail_before_the_timeout_and_names_the_upstream),
         TEST(each_query_keeps_its_own_deadline),

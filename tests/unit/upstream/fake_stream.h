@@ -151,7 +151,13 @@ struct bench {
     struct loop loop;
     struct metrics *metrics;
     struct group *group;
+    bool keeps_standby; /* else connections are opened for requests and trials alone */
 };
+
+static void do_nothing(struct loop_task *task)
+{
+    (void)task;
+}
 
 static int bench_setup(void **state)
 {
@@ -197,6 +203,8 @@ static void begin(struct bench *bench)
         .trusts = trusts,
     };
     assert_true(group_open(&settings, &bench->group) == STATUS_OK);
+    if (!bench->keeps_standby)
+        bench->group->care.run = do_nothing;
 }
 
 static int bench_teardown(void **state)

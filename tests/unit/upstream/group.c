@@ -118,6 +118,7 @@ static void round_trip_time_is_smoothed(void **state)
     upstream = &bench->group->upstreams[0];
     upstream_answered(upstream, 8000);
     assert_int_equal(upstream->rtt_ns, 8000);
+    bench->loop.now++;
     upstream_answered(upstream, 16000);
     assert_int_equal(upstream->rtt_ns, 9000);
 }
@@ -352,6 +353,264 @@ static void I1_want_of_descriptors_is_not_the_upstreams_fault(void **state)
     assert_false(bench->group->upstreams[0].down);
 }
 
+/* --- Hedges --- */
+
+/* One request of `one` in flight on upstream 0, which has been silent for long; upstreams 0 and 1
+ * are ready, the third is not. */
+static void stall(struct bench *bench, struct ask *one)
+{
+    bench->config.upstream_count = 3;
+    begin(bench);
+    struct ask warm;
+    for (size_t i = 0; i < 2; i++) {
+        cool_down(bench, 1 - i);
+        assert_int_equal(ask(bench, &warm, "warm"), i);
+        make_ready(i);
+        answer_written(i, 0, RCODE_NOERROR);
+        bench->group->upstreams[1 - i].down = false;
+        bench->group->upstreams[i].down = false;
+    }
+    assert_int_equal(ask(bench, one, "late"), 0);
+    turn(bench, 300);
+    assert_true(one->late > 0);
+}
+
+/* A second request for the lookup of `one`. */
+static enum status hedge(struct bench *bench, const struct ask *one, struct ask *second)
+{
+    ask_init(second, "late");
+    second->request.attempts = one->request.attempts;
+    return request_hedge(bench->group, &one->request, &second->request);
+}
+
+static void late_request_is_hedged_to_another_that_is_ready(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask second;
+    stall(bench, &one);
+    assert_true(hedge(bench, &one, &second) == STATUS_OK);
+    assert_int_equal(second.request.upstream, 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[1].hedges), 1);
+    answer_written(1, 1, RCODE_NOERROR);
+    assert_int_equal(second.done, 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[1].hedges_won), 1);
+    request_cancel(&one.request);
+}
+
+static void hedge_goes_to_none_that_is_busy_suspect_or_not_ready(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask second;
+    struct upstream *other;
+    stall(bench, &one);
+    other = &bench->group->upstreams[1];
+    other->in_flight += 51;
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    other->in_flight -= 51;
+    other->down = true;
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    other->down = false;
+    one.attempts.once = 2; /* its lookup has asked it before */
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    assert_int_equal(metric_get(&bench->metrics->hedges_denied), 0);
+    request_cancel(&one.request);
+}
+
+static void hedges_are_a_burst_and_then_one_of_twenty_requests(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask second;
+    size_t count = 0;
+    bench->config.limits.upstream_requests = 10000;
+    stall(bench, &one);
+    bench->group->hedge_credit = 0;
+    for (size_t i = 0; i < HEDGE_BURST * HEDGE_COST + 100; i++)
+        group_earn_hedge(bench->group);
+    while (hedge(bench, &one, &second) == STATUS_OK) {
+        request_cancel(&second.request);
+        one.attempts = (struct attempts){.once = 1};
+        count++;
+    }
+    assert_int_equal(count, HEDGE_BURST);
+    assert_int_equal(metric_get(&bench->metrics->hedges_denied), 1);
+    for (size_t i = 0; i < 100; i++)
+        (void)chosen(bench, "x");
+    for (count = 0; hedge(bench, &one, &second) == STATUS_OK; count++) {
+        request_cancel(&second.request);
+        one.attempts = (struct attempts){.once = 1};
+    }
+    assert_int_equal(count, 100 / HEDGE_COST);
+    request_cancel(&one.request);
+}
+
+static void half_of_the_burst_is_for_silent_connections(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask second;
+    stall(bench, &one);
+    bench->group->hedge_credit = HEDGE_BURST * HEDGE_COST / 2;
+    one.request.connection->suspect_since_ns = 0; /* merely slow */
+    assert_true(hedge(bench, &one, &second) == STATUS_FULL);
+    one.request.connection->suspect_since_ns = bench->loop.now;
+    assert_true(hedge(bench, &one, &second) == STATUS_OK);
+    request_cancel(&second.request);
+    request_cancel(&one.request);
+}
+
+static void single_upstream_is_hedged_on_a_second_connection(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask second;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    ask(bench, &one, "warm");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    ask(bench, &one, "late");
+    turn(bench, 300);
+    const unsigned told = one.late;
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    assert_int_equal(stream_count, 2); /* it is opened, and waited for by nobody */
+    assert_int_equal(streams[1].written_count, 0);
+    make_ready(1);
+    turn(bench, 0);
+    assert_true(one.late > told); /* at once */
+    assert_true(hedge(bench, &one, &second) == STATUS_OK);
+    assert_int_equal(streams[1].written_count, 1);
+    answer_written(1, 0, RCODE_NOERROR);
+    assert_int_equal(second.done, 1);
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND); /* and no third time */
+    request_cancel(&one.request);
+}
+
+static void no_strategy_asks_behind_a_silence(void **state)
+{
+    struct bench *bench = *state;
+    static const enum strategy all[] = {STRATEGY_FASTEST, STRATEGY_ORDERED, STRATEGY_WEIGHTED,
+                                        STRATEGY_HASH};
+    struct ask one;
+    stall(bench, &one);
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        bench->config.strategy = all[i];
+        for (char label[] = "a"; label[0] <= 'z'; label[0]++) {
+            struct ask other;
+            assert_int_equal(ask(bench, &other, label), 1);
+            answer_written(1, streams[1].written_count - 1, RCODE_NOERROR);
+        }
+    }
+    answer_written(0, 1, RCODE_NOERROR);
+    bench->config.strategy = STRATEGY_ORDERED;
+    assert_int_equal(chosen(bench, "x"), 0); /* trusted again */
+}
+
+static void one_that_is_not_ready_is_made_so_while_another_is_asked(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask second;
+    stall(bench, &one);
+    peer_closes(0, FAILURE_CLOSED);
+    const size_t before = stream_count;
+    assert_int_equal(chosen(bench, "x"), 1);
+    assert_int_equal(chosen(bench, "x"), 1);
+    assert_int_equal(stream_count, before + 1);
+    assert_int_equal(address_port(&streams[before].peer), 1000);
+    make_ready(before);
+    assert_int_equal(chosen(bench, "x"), 0);
+    (void)second;
+}
+
+/* --- Standby --- */
+
+static void second_upstream_is_ready_before_it_is_needed(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->keeps_standby = true;
+    begin(bench);
+    turn(bench, 1000);
+    assert_int_equal(stream_count, 0); /* without traffic there is none */
+    ask(bench, &one, "x");
+    make_ready(0);
+    turn(bench, 0);
+    assert_int_equal(stream_count, 2);
+    assert_int_equal(address_port(&streams[1].peer), 1001);
+    make_ready(1);
+    answer_written(0, 0, RCODE_NOERROR);
+    peer_closes(0, FAILURE_CLOSED); /* while there is traffic: another at once */
+    turn(bench, 0);
+    assert_int_equal(stream_count, 3);
+    assert_int_equal(address_port(&streams[2].peer), 1000);
+    make_ready(2);
+    turn(bench, 11000);
+    turn(bench, 20000);
+    for (size_t i = 0; i < stream_count; i++)
+        assert_null(streams[i].stream); /* idle for long: closed, and never opened again */
+    turn(bench, 60000);
+    assert_int_equal(stream_count, 3);
+}
+
+static void E7_upstream_that_fails_is_no_standby(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->keeps_standby = true;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    bench->group->upstreams[1].failures = 1;
+    ask(bench, &one, "x");
+    turn(bench, 0);
+    assert_int_equal(stream_count, 1);
+    request_cancel(&one.request);
+}
+
+static void F4_connects_are_limited_however_they_come(void **state)
+{
+    struct bench *bench = *state;
+    size_t allowed = 0;
+    begin(bench);
+    while (group_may_connect(bench->group))
+        allowed++;
+    assert_in_range(allowed, 60, 70);
+    bench->loop.now += NANOSECONDS_PER_SECOND;
+    for (allowed = 0; group_may_connect(bench->group);)
+        allowed++;
+    assert_in_range(allowed, 60, 70);
+    struct ask one;
+    ask_init(&one, "x");
+    assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
+    assert_int_equal(one.failure, FAILURE_LOCAL);
+    assert_false(bench->group->upstreams[0].down);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].connects_denied), 2);
+}
+
+static void F18_all_down_is_tried_quickly_at_first_and_never_seldom(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    size_t tries[4] = {0};
+    bench->config.upstream_count = 1;
+    begin(bench);
+    refuse_connects = FAILURE_UNREACHABLE;
+    ask_init(&one, "x");
+    for (size_t second = 0; second < 4; second++)
+        for (size_t ms = 0; ms < 1000; ms += 5) {
+            const uint64_t before_ns = bench->group->upstreams[0].attempted_ns;
+            one.attempts = (struct attempts){0};
+            assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
+            tries[second] += bench->group->upstreams[0].attempted_ns != before_ns;
+            turn(bench, 5);
+        }
+    assert_in_range(tries[0], 6, 40);
+    for (size_t second = 1; second < 4; second++)
+        assert_in_range(tries[second], 4, 8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +632,17 @@ int main(void)
         TEST(F18_first_to_come_back_is_asked_what_waits_for_the_others),
         TEST(F18_one_that_is_down_is_the_last_resort),
         TEST(connect_that_cannot_begin_moves_on_in_the_same_call),
+        TEST(late_request_is_hedged_to_another_that_is_ready),
+        TEST(hedge_goes_to_none_that_is_busy_suspect_or_not_ready),
+        TEST(hedges_are_a_burst_and_then_one_of_twenty_requests),
+        TEST(half_of_the_burst_is_for_silent_connections),
+        TEST(single_upstream_is_hedged_on_a_second_connection),
+        TEST(no_strategy_asks_behind_a_silence),
+        TEST(one_that_is_not_ready_is_made_so_while_another_is_asked),
+        TEST(second_upstream_is_ready_before_it_is_needed),
+        TEST(E7_upstream_that_fails_is_no_standby),
+        TEST(F4_connects_are_limited_however_they_come),
+        TEST(F18_all_down_is_tried_quickly_at_first_and_never_seldom),
         TEST(I1_want_of_descriptors_is_not_the_upstreams_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
