@@ -6,12 +6,15 @@
 #include "worker.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "listen/listen.h"
+#include "net/link.h"
 #include "net/loop.h"
 #include "observe/log.h"
 #include "query/query.h"
@@ -30,6 +33,7 @@ struct worker {
     _Atomic uint64_t last_turn_ns;
     uint64_t drain_until_ns; /* 0: not draining */
     struct loop loop;
+    struct link link;
     struct group *group;
     struct tcp_clients *tcp_clients;
     struct udp_listener *udp[CONFIG_LISTENERS_MAX];
@@ -70,6 +74,8 @@ static void *run(void *argument)
             break;
         }
         atomic_store_explicit(&worker->last_turn_ns, worker->loop.now, memory_order_relaxed);
+        if (link_has_slept(&worker->link))
+            group_resumed(worker->group);
         if (worker->drain_until_ns == 0 && atomic_load(&worker->drain_requested)) {
             begin_drain(worker);
             max_wait_ns = 20 * NANOSECONDS_PER_MILLISECOND;
@@ -112,6 +118,18 @@ size_t worker_memory_ceiling(const struct worker *worker)
 }
 
 /* --- Birth and death --- */
+
+static void on_link_change(struct link *link)
+{
+    group_network_changed(CONTAINER_OF(link, struct worker, link)->group);
+}
+
+/* Without it (a container's profile may forbid it) dead paths are still found by their silence. */
+static void watch_links(struct worker *worker)
+{
+    if (link_open(&worker->link, &worker->loop, on_link_change) != STATUS_OK)
+        log_event(LOG_LEVEL_WARNING, "links_not_watched", "cause", strerror(errno), NULL);
+}
 
 static enum status open_resolver(struct worker *worker, const struct worker_settings *settings)
 {
@@ -167,6 +185,7 @@ enum status worker_open(const struct worker_settings *settings, struct worker **
         (status = tcp_clients_open(&worker->resolver, &worker->tcp_clients)) != STATUS_OK ||
         (status = open_listeners(worker, settings)) != STATUS_OK)
         goto fail;
+    watch_links(worker);
     *out = worker;
     return STATUS_OK;
 fail:
@@ -192,6 +211,7 @@ void worker_close(struct worker *worker)
     if (worker->group)
         resolver_close(&worker->resolver);
     group_close(worker->group);
+    link_close(&worker->link);
     loop_close(&worker->loop);
     free(worker);
 }

@@ -20,6 +20,7 @@
     ROW(TLS, "tls", "TLS handshake failed")                                                     \
     ROW(CLOSED, "closed", "connection closed before the answer")                                \
     ROW(RESET, "reset", "connection reset before the answer")                                   \
+    ROW(NETWORK_CHANGED, "network_changed", "the network has changed")                          \
     ROW(PROTOCOL, "protocol", "answers that break the protocol")                                \
     ROW(STALLED, "stalled", "connection accepts no more data")                                  \
     ROW(REQUEST_TIMEOUT, "request_timeout", "no answer in time")                                \

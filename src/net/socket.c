@@ -147,6 +147,31 @@ enum status socket_connect(const struct address *address, uint64_t user_timeout_
     return STATUS_OK;
 }
 
+static void clear_port(struct address *address)
+{
+    if (address->any.sa_family == AF_INET6)
+        address->v6.sin6_port = 0;
+    else
+        address->v4.sin_port = 0;
+}
+
+enum status socket_source(const struct address *address, struct address *source)
+{
+    struct address local = {0};
+    socklen_t length = sizeof local;
+    const int fd = open_socket(address, SOCK_DGRAM);
+    if (fd == -1)
+        return STATUS_SYSTEM;
+    const bool is_found = connect(fd, &address->any, address_length(address)) == 0 &&
+                          getsockname(fd, &local.any, &length) == 0;
+    close_keeping_errno(fd);
+    if (!is_found)
+        return STATUS_SYSTEM;
+    clear_port(&local);
+    *source = local;
+    return STATUS_OK;
+}
+
 int socket_error(int fd)
 {
     int error = 0;

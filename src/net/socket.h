@@ -29,6 +29,10 @@ enum status socket_check_free(const struct address *address, int type);
  * `user_timeout_ns` bounds unacknowledged data (TCP_USER_TIMEOUT). */
 enum status socket_connect(const struct address *address, uint64_t user_timeout_ns, int *out);
 
+/* The address of ours, with port 0, that packets to `address` would leave from now: a look at the
+ * routes, nothing is sent. STATUS_SYSTEM: there is no way to it. */
+enum status socket_source(const struct address *address, struct address *source);
+
 /* The result of a connect once the socket is writable, or what has broken the connection since: 0
  * or an errno, which is given once. */
 int socket_error(int fd);

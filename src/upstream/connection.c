@@ -445,7 +445,7 @@ static void on_readable(struct stream *stream)
  * 7766 6.2.4). */
 static bool is_upstream_failure(const struct connection *connection, enum failure failure)
 {
-    if (failure == FAILURE_NONE)
+    if (failure == FAILURE_NONE || failure == FAILURE_NETWORK_CHANGED)
         return false;
     if (connection->state < CONNECTION_READY)
         return true;

@@ -266,6 +266,39 @@ static void note_attempt(struct attempts *attempts, size_t index)
     attempts->once |= bit;
 }
 
+/* --- Changes of the network --- */
+
+/* With traffic there will be a query soon, and it should find what it needs. */
+static void begin_anew(struct group *group)
+{
+    if (!list_is_linked(&group->asked.link))
+        return;
+    try_again(group);
+    loop_defer(group->loop, &group->care, LOOP_FLUSH);
+}
+
+void group_network_changed(struct group *group)
+{
+    bool is_changed = false;
+    for (size_t i = 0; i < group->upstream_count; i++) {
+        if (!upstream_look_up_route(&group->upstreams[i]))
+            continue;
+        upstream_start_over(&group->upstreams[i]);
+        is_changed = true;
+    }
+    if (is_changed)
+        begin_anew(group);
+}
+
+void group_resumed(struct group *group)
+{
+    for (size_t i = 0; i < group->upstream_count; i++) {
+        (void)upstream_look_up_route(&group->upstreams[i]);
+        upstream_start_over(&group->upstreams[i]);
+    }
+    begin_anew(group);
+}
+
 /* --- Connections before they are needed --- */
 
 bool group_may_connect(struct group *group)

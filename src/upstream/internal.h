@@ -8,6 +8,7 @@
 #define UPSTREAM_INTERNAL_H
 
 #include "base/siphash.h"
+#include "net/socket.h"
 #include "net/stream.h"
 #include "observe/log.h"
 #include "upstream/upstream.h"
@@ -72,6 +73,7 @@ struct upstream {
     uint32_t in_flight;
     /* Health; the head of upstream.c tells the rules. */
     bool down;
+    bool has_route;
     uint32_t failures;     /* in a row, since the last answer */
     uint64_t retry_ns;     /* while down: not before */
     uint64_t attempted_ns; /* of the last connect */
@@ -82,6 +84,7 @@ struct upstream {
     uint64_t request_limit; /* it closes a connection after that many requests; 0: not known to */
     uint64_t last_answers;  /* on the last connection that ended */
     uint64_t closed_after;  /* how many it had answered when it last closed a busy connection */
+    struct address source;  /* ours, with a route */
     struct log_limit log_limit;
 };
 
@@ -178,6 +181,12 @@ void upstream_set_idle(struct upstream *upstream, uint64_t duration_ns);
 
 /* A connection that has `requests` behind it will not take many more: another is opened in time. */
 void upstream_foresee_close(struct upstream *upstream, uint64_t requests);
+
+/* Looks up our address towards it; true when that is another than before. */
+bool upstream_look_up_route(struct upstream *upstream);
+
+/* Drops all connections, which is no failure of the upstream, and forgets its back-off. */
+void upstream_start_over(struct upstream *upstream);
 
 /* It has closed a connection that was in use, after so many answers on it. */
 void upstream_learn_limit(struct upstream *upstream, uint64_t answers);

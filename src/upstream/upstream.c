@@ -323,6 +323,28 @@ void upstream_hasten(struct upstream *upstream)
         connection_hasten(connection);
 }
 
+bool upstream_look_up_route(struct upstream *upstream)
+{
+    struct address source = {0};
+    const bool has_route = socket_source(&upstream->config->address, &source) == STATUS_OK;
+    const bool is_same = has_route == upstream->has_route &&
+                         (!has_route || address_equal(&source, &upstream->source));
+    upstream->has_route = has_route;
+    upstream->source = source;
+    return !is_same;
+}
+
+void upstream_start_over(struct upstream *upstream)
+{
+    for (struct connection *connection = next_connection(upstream, upstream->connections.next);
+         connection; connection = next_connection(upstream, connection->link.next))
+        stream_close(&connection->stream, FAILURE_NETWORK_CHANGED);
+    metric_add(&upstream->metrics->network_changes, 1);
+    upstream->failures = 0;
+    upstream->retry_ns = upstream->group->loop->now;
+    upstream->attempted_ns = 0;
+}
+
 void upstream_set_idle(struct upstream *upstream, uint64_t duration_ns)
 {
     assert(duration_ns > 0);
@@ -352,6 +374,7 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
     loop_add_queue(group->loop, &upstream->idle);
     deadline_queue_init(&upstream->late, late_ns(upstream), connection_on_late);
     loop_add_queue(group->loop, &upstream->late);
+    (void)upstream_look_up_route(upstream);
     set_down(upstream, false);
     return STATUS_OK;
 }

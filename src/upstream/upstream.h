@@ -72,6 +72,14 @@ enum status group_open(const struct group_settings *settings, struct group **out
 /* Closes every connection at once. No request may be in flight. Safe on NULL. */
 void group_close(struct group *group);
 
+/* The network may have changed: where another way leads to an upstream now, or none, its
+ * connections are dropped and what is in flight moves; where nothing has changed, nothing is done.
+ */
+void group_network_changed(struct group *group);
+
+/* The machine has slept: nobody knows of the connections any more, all are dropped. */
+void group_resumed(struct group *group);
+
 void request_init(struct request *request, const struct question *question,
                   struct attempts *attempts, request_done *on_done, request_late *on_late);
 

@@ -460,7 +460,8 @@ def test_F9_more_than_65536_queries_never_share_an_identifier(upstream, start_pr
                 fast_answer(one)
             kept.clear()
     upstream.on_query = hook
-    proxy = start_proxy(upstream, config={"cache": {"size": 0}, "limits": {"tcp-queries": 1000}})
+    proxy = start_proxy(upstream, config={"cache": {"size": 0}, "limits": {
+        "tcp-queries": 1000, "upstream-connections": 1}})
     assert ask_numbers(proxy, total) == 0
     assert collisions == []
     assert len(upstream.queries) == total
@@ -497,7 +498,7 @@ def test_F10_late_answer_matches_no_new_query(upstream, start_proxy):
             query.answer()
     upstream.on_query = hook
     proxy = start_proxy(upstream, config={
-        "timeouts": {"query": "600ms", "request": "550ms"}, "cache": {"size": 0},
+        "timeouts": {"query": "1s", "request": "900ms"}, "cache": {"size": 0},
         "limits": {"tcp-queries": 500, "upstream-connections": 1}})
     result = proxy.ask_later("late.test")
     upstream.wait_for(lambda: late)

@@ -26,6 +26,16 @@ enum status group_open(const struct group_settings *settings, struct group **out
     return STATUS_OK;
 }
 
+void group_network_changed(struct group *group)
+{
+    (void)group;
+}
+
+void group_resumed(struct group *group)
+{
+    (void)group;
+}
+
 void group_close(struct group *group)
 {
     (void)group;

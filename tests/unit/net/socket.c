@@ -307,6 +307,22 @@ static void each_errno_has_its_failure(void **state)
         assert_int_equal(socket_failure(rows[i].error), rows[i].failure);
 }
 
+static void J8_source_is_our_address_towards_another(void **state)
+{
+    (void)state;
+    struct address peer;
+    struct address source;
+    struct address expected;
+    assert_true(address_parse("127.0.0.9:853", 0, &peer) == STATUS_OK);
+    assert_true(socket_source(&peer, &source) == STATUS_OK);
+    assert_true(address_parse("127.0.0.1:1", 0, &expected) == STATUS_OK);
+    assert_int_equal(address_port(&source), 0);
+    assert_int_equal(source.v4.sin_addr.s_addr, expected.v4.sin_addr.s_addr);
+    assert_true(address_parse("255.255.255.255:853", 0, &peer) == STATUS_OK);
+    assert_true(socket_source(&peer, &source) == STATUS_SYSTEM); /* no broadcast: refused */
+    assert_int_equal(source.v4.sin_addr.s_addr, expected.v4.sin_addr.s_addr);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +338,7 @@ int main(void)
         cmocka_unit_test(accept_on_something_else_is_a_system_failure),
         cmocka_unit_test(connecting_to_a_closed_port_is_refused),
         cmocka_unit_test(each_errno_has_its_failure),
+        cmocka_unit_test(J8_source_is_our_address_towards_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,6 +67,19 @@ enum status stream_connect(struct stream *stream, struct loop *loop,
     return STATUS_OK;
 }
 
+static bool has_no_route;
+static uint16_t route; /* another number is another address of ours */
+
+enum status socket_source(const struct address *address, struct address *source)
+{
+    char text[32];
+    (void)address;
+    if (has_no_route)
+        return STATUS_SYSTEM;
+    snprintf(text, sizeof(text), "127.0.1.%u", route + 1u);
+    return address_parse(text, 53, source);
+}
+
 uint8_t *stream_begin_message(struct stream *stream, size_t max_length)
 {
     struct fake_stream *fake = fake_of(stream);
@@ -166,6 +179,8 @@ static int bench_setup(void **state)
     refuse_connects = FAILURE_NONE;
     refuse_bytes = false;
     is_resumed = false;
+    has_no_route = false;
+    route = 0;
     bench->config.upstream_count = UPSTREAMS_MAX;
     for (size_t i = 0; i < UPSTREAMS_MAX; i++) {
         struct upstream_config *upstream = &bench->config.upstreams[i];

@@ -611,6 +611,82 @@ static void F18_all_down_is_tried_quickly_at_first_and_never_seldom(void **state
         assert_in_range(tries[second], 4, 8);
 }
 
+/* --- Changes of the network --- */
+
+static void J8_change_of_another_link_drops_nothing(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    group_network_changed(bench->group);
+    turn(bench, 0);
+    assert_non_null(streams[0].stream);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].network_changes), 0);
+}
+
+static void J8_new_way_drops_connections_and_what_is_in_flight_moves(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    route++;
+    group_network_changed(bench->group);
+    reap();
+    assert_int_equal(one.failure, FAILURE_NETWORK_CHANGED);
+    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    assert_false(bench->group->upstreams[0].down);
+    for (size_t i = 0; i < 3; i++) { /* it is no attempt, however often it comes */
+        assert_true(ask_again(bench, &one) == STATUS_OK);
+        has_no_route = i % 2 == 0;
+        group_network_changed(bench->group);
+        reap();
+        assert_int_equal(one.done, 2 + i);
+    }
+}
+
+static void J8_return_of_the_network_ends_every_back_off(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->config.upstream_count = 2;
+    has_no_route = true;
+    begin(bench);
+    ask_init(&one, "x");
+    refuse_connects = FAILURE_UNREACHABLE;
+    assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t j = 0; j < 12; j++)
+            upstream_failed(&bench->group->upstreams[i], FAILURE_UNREACHABLE, "");
+        bench->group->upstreams[i].attempted_ns = bench->loop.now;
+    }
+    refuse_connects = FAILURE_NONE;
+    has_no_route = false;
+    group_network_changed(bench->group);
+    assert_int_equal(stream_count, 2); /* trials, before the next query */
+    make_ready(0);
+    assert_false(bench->group->upstreams[0].down);
+}
+
+static void J8_after_sleep_no_connection_is_trusted(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    group_resumed(bench->group);
+    reap();
+    assert_null(streams[0].stream);
+    assert_int_equal(bench->group->upstreams[0].failures, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -643,6 +719,10 @@ int main(void)
         TEST(E7_upstream_that_fails_is_no_standby),
         TEST(F4_connects_are_limited_however_they_come),
         TEST(F18_all_down_is_tried_quickly_at_first_and_never_seldom),
+        TEST(J8_change_of_another_link_drops_nothing),
+        TEST(J8_new_way_drops_connections_and_what_is_in_flight_moves),
+        TEST(J8_return_of_the_network_ends_every_back_off),
+        TEST(J8_after_sleep_no_connection_is_trusted),
         TEST(I1_want_of_descriptors_is_not_the_upstreams_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
