@@ -81,7 +81,7 @@ struct config {
         uint64_t query_ns;       /* a client has its reply within this time */
         uint64_t connect_ns;     /* TCP connect to an upstream */
         uint64_t handshake_ns;   /* TLS handshake with an upstream */
-        uint64_t request_ns;     /* age of a request at which it is asked elsewhere */
+        uint64_t request_ns;     /* silence after which an upstream connection is dead, at most */
         uint64_t idle_ns;        /* an upstream connection without requests is closed */
         uint64_t tcp_idle_ns;    /* a TCP client without queries is closed */
         uint64_t tcp_message_ns; /* from the first byte of a TCP message to its last */

@@ -123,9 +123,10 @@ const struct option OPTIONS[] = {
      .default_text = "1500ms", DURATION(timeouts.handshake_ns, MILLISECONDS(10), SECONDS(60)),
      .help = "Wait this long for the TLS handshake with an upstream."},
     {.key = "timeouts.request", .environment = "DNSPROXY_TIMEOUTS_REQUEST",
-     .default_text = "1500ms", DURATION(timeouts.request_ns, MILLISECONDS(10), SECONDS(60)),
-     .help = "Give an upstream this long for an answer before its connection counts as dead and "
-             "the question is asked elsewhere."},
+     .default_text = "1s", DURATION(timeouts.request_ns, MILLISECONDS(10), SECONDS(60)),
+     .help = "A connection to an upstream that is silent for this long with questions unanswered is "
+             "dead; sooner when its answers are usually quick. A late question is asked elsewhere "
+             "long before."},
     {.key = "timeouts.upstream-idle", .environment = "DNSPROXY_TIMEOUTS_UPSTREAM_IDLE",
      .default_text = "30s", DURATION(timeouts.idle_ns, MILLISECONDS(10), SECONDS(3600)),
      .help = "Close an upstream connection that has had nothing to do for this long."},

@@ -40,7 +40,7 @@ static void every_default(void **state)
         "cache.negative-ttl-max = 3600\ncache.max-stale = 86400\ncache.refresh = 1\n"
         "log.level = 2\nlog.format = 0\n"
         "timeouts.query = 4000\ntimeouts.connect = 1000\ntimeouts.handshake = 1500\n"
-        "timeouts.request = 1500\ntimeouts.upstream-idle = 30000\ntimeouts.tcp-idle = 10000\n"
+        "timeouts.request = 1000\ntimeouts.upstream-idle = 30000\ntimeouts.tcp-idle = 10000\n"
         "timeouts.tcp-message = 5000\ntimeouts.tcp-send = 5000\ntimeouts.drain = 2000\n"
         "limits.queries = 16384\nlimits.upstream-requests = 1000\n"
         "limits.upstream-connections = 2\nlimits.tcp-clients = 4096\n"
