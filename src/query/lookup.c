@@ -452,11 +452,13 @@ static void let_alone(struct lookup *lookup, enum answer_age known)
 void lookup_slow(struct query *query)
 {
     struct lookup *lookup = query->lookup;
-    assert(lookup && list_is_linked(&query->waiting));
+    struct resolver *resolver = lookup->resolver;
+    assert(list_is_linked(&query->waiting));
     const struct answer slow = {.kind = ANSWER_TIMEOUT, .rcode = RCODE_SERVFAIL};
     struct answer better;
     /* From when it was due, not from now: the deadline stays the one fixed at arrival. */
-    deadline_arm(&lookup->resolver->query_deadlines, &query->deadline, query->deadline.at_ns);
+    deadline_arm(&resolver->query_deadlines, &query->deadline,
+                 query->deadline.armed_ns + resolver->slow_queries.duration_ns);
     store(lookup, &slow);
     if (!find_better(lookup, &better))
         return;
@@ -476,7 +478,7 @@ static void on_alone_for_long(struct deadline *deadline, uint64_t now)
 void lookups_abort(struct resolver *resolver)
 {
     struct list *alone = &resolver->alone_lookups.armed;
-    while (!list_is_empty(alone))
+    while (resolver->alone_count > 0)
         lookup_free(CONTAINER_OF(alone->next, struct lookup, alone.link));
     assert(resolver->alone_count == 0);
 }
