@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/siphash.h"
 #include "cache/cache.h"
 #include "config/options.h"
 #include "control/admin.h"
@@ -43,7 +44,8 @@ static struct server {
     size_t started; /* workers whose thread runs */
     struct admin *admin;
     int signal_fd;
-    int stopped_fd; /* eventfd: a worker has ended */
+    int stopped_fd;              /* eventfd: a worker has ended */
+    struct siphash_key loop_key; /* by which this process recognizes its own questions */
     time_t start_time;
     bool is_draining;
 } server = {.signal_fd = -1, .stopped_fd = -1};
@@ -167,6 +169,7 @@ static enum status open_worker(const struct config *config, const struct sockets
         .cache = server.cache,
         .metrics = server.metrics[index],
         .trusts = trusts_of_upstreams(server.trusts),
+        .loop_key = &server.loop_key,
         .udp_fds = sockets_udp(sockets, index),
         .tcp_fds = sockets_tcp(sockets, index),
         .on_stopped = on_worker_stopped,
@@ -334,6 +337,7 @@ static int serve(const struct config *config)
     int exit_status = EXIT_START;
     server.config = config;
     server.start_time = time(NULL);
+    server.loop_key = siphash_random_key();
     /* First: as process 1 of a container it has no default action, and an early signal would be
      * lost. */
     if (open_signals() != STATUS_OK) {

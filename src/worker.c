@@ -138,6 +138,7 @@ static enum status open_resolver(struct worker *worker, const struct worker_sett
         .loop = &worker->loop,
         .metrics = settings->metrics,
         .trusts = settings->trusts,
+        .loop_key = settings->loop_key,
     };
     TRY(group_open(&group_settings, &worker->group));
     worker->resolver.config = settings->config;
@@ -145,6 +146,7 @@ static enum status open_resolver(struct worker *worker, const struct worker_sett
     worker->resolver.metrics = settings->metrics;
     worker->resolver.cache = settings->cache;
     worker->resolver.group = worker->group;
+    worker->resolver.loop_key = settings->loop_key;
     return resolver_open(&worker->resolver);
 }
 

@@ -15,6 +15,7 @@
 enum {
     CONFIG_LISTENERS_MAX = 64,
     CONFIG_UPSTREAMS_MAX = 32, /* a lookup remembers the upstreams it tried in 32 bits */
+    CONFIG_BOOTSTRAPS_MAX = 8,
     CONFIG_PINS_MAX = 8,
     CONFIG_PREFIXES_MAX = 256,
     CONFIG_PORTS_MAX = 64,
@@ -38,6 +39,8 @@ struct upstream_config {
     char *label;   /* as in logs, metrics and EDE: "1.1.1.1:853#cloudflare-dns.com" */
     char *name;    /* authentication name, DNS name or IP address; NULL when only pins are given */
     char *ca_file; /* NULL: tls.ca, and without that the system store */
+    char *host;    /* a name whose addresses are looked up; NULL: `address` is given */
+    uint16_t port; /* of the host */
     struct address address;
     uint8_t pins[CONFIG_PINS_MAX][PIN_SIZE]; /* SHA-256 of the SubjectPublicKeyInfo */
     size_t pin_count;
@@ -49,6 +52,8 @@ struct config {
     size_t listener_count;
     struct upstream_config upstreams[CONFIG_UPSTREAMS_MAX];
     size_t upstream_count;
+    struct address bootstraps[CONFIG_BOOTSTRAPS_MAX]; /* asked for upstreams' host names alone */
+    size_t bootstrap_count;
     enum strategy strategy;
     char *tls_ca_file; /* NULL: the system store */
     uint32_t workers;  /* 1 to CONFIG_WORKERS_MAX */

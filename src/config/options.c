@@ -48,7 +48,12 @@ const struct option OPTIONS[] = {
      .argument = "URL", .default_text = "cloudflare",
      .set = add_upstream, .clear = clear_upstreams,
      .help = "Ask this server: tls://ADDRESS[:PORT]#NAME, where NAME authenticates it and the port "
-             "is 853 unless given; or a preset: cloudflare, google or quad9."},
+             "is 853 unless given; tls://HOST[:PORT], whose addresses are looked up; or a preset: "
+             "cloudflare, google or quad9."},
+    {.flag = "--bootstrap", .key = "bootstrap", .environment = "DNSPROXY_BOOTSTRAP",
+     .argument = "ADDR", .set = add_bootstrap, .clear = clear_bootstraps,
+     .help = "Look up the host names of upstreams here when no other upstream can: ADDRESS[:PORT] "
+             "of a plain DNS server. It is asked for these names alone, in clear text."},
     {.flag = "--strategy", .key = "strategy", .environment = "DNSPROXY_STRATEGY",
      .argument = "NAME", .default_text = "fastest",
      .set = set_choice, .choices = STRATEGIES, FIELD(strategy),
@@ -240,6 +245,7 @@ static void check_together(struct settings *settings)
     settings->where = (struct origin){.name = "cache.ttl-min"};
     if (settings->config->cache.ttl_min_s > settings->config->cache.ttl_max_s)
         settings_report(settings, "is longer than cache.ttl-max");
+    check_host_names(settings);
 }
 
 static void load_levels(struct settings *settings, const struct argument *arguments, size_t count)

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Listeners and upstreams: their URLs, the presets, authentication names and pins.
+/* Listeners, upstreams and bootstraps: their URLs, the presets, authentication names and pins.
  *
  * An upstream without a way to authenticate it, or one that would be asked in clear text, is
  * refused here, so that nothing above ever has to decide what to do with one (FAULTS E2).
  *
  * Thread: main. RFC: 7858 (port 853), 8310 (strict profile), 6125 6.4 and 1123 2.1 (names). */
 #include <arpa/inet.h>
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -25,7 +26,8 @@ const struct preset PRESETS[] = {
 };
 const size_t PRESET_COUNT = sizeof PRESETS / sizeof PRESETS[0];
 
-#define ALLOWED_UPSTREAMS "tls://ADDRESS[:PORT]#NAME, cloudflare, google or quad9"
+#define ALLOWED_UPSTREAMS \
+    "tls://ADDRESS[:PORT]#NAME, tls://HOST[:PORT], cloudflare, google or quad9"
 
 /* True when `text` starts with the scheme; `*rest` is what follows. */
 static bool has_scheme(const char *text, const char *scheme, const char **rest)
@@ -182,41 +184,64 @@ static enum status reject_scheme(struct settings *settings, const char *text)
                            "is neither a preset nor a tls:// URL; allowed: " ALLOWED_UPSTREAMS);
 }
 
-/* `host` failed as an address; a name is a mistake worth its own words. */
-static enum status reject_host(struct settings *settings, const char *text, char *host)
+/* Where an upstream is, and what its certificate is for. */
+struct target {
+    struct address address;
+    char host[NAME_LENGTH_MAX + sizeof ":65535"]; /* "": it is at `address` */
+    uint16_t port;                                /* of the host */
+    const char *name;                             /* NULL: none is given */
+};
+
+/* "HOST" or "HOST:PORT" in target->host, which loses its port. */
+static bool parse_host(struct target *target)
 {
-    char *colon = strchr(host, ':');
-    if (colon)
+    target->port = TLS_PORT;
+    char *colon = strchr(target->host, ':');
+    if (colon) {
+        const size_t digits = strspn(colon + 1, "0123456789");
+        const unsigned long port = strtoul(colon + 1, NULL, 10);
+        if (digits == 0 || digits > 5 || colon[1 + digits] != '\0' || port < 1 || port > UINT16_MAX)
+            return false;
+        target->port = (uint16_t)port;
         *colon = '\0';
-    if (is_dns_name(host))
-        return settings_reject(settings, text,
-                               "names its server, and names are not looked up by this version; "
-                               "write tls://ADDRESS#%s",
-                               host);
-    return settings_reject(settings, text,
-                           "has no usable address; allowed: tls://ADDRESS[:PORT]#NAME, where "
-                           "ADDRESS is IPv4 or [IPv6] and PORT 1 to 65535");
+    }
+    return is_dns_name(target->host);
 }
 
-/* Cuts `text` at its "#"; `name` is NULL when there is none. */
+/* An address, else a host name, which is then also what the certificate is for. */
+static enum status parse_place(struct settings *settings, const char *text, struct target *target)
+{
+    if (address_parse(target->host, TLS_PORT, &target->address) == STATUS_OK) {
+        target->host[0] = '\0';
+        if (address_is_any(&target->address))
+            return settings_reject(settings, text, "is the address of no server");
+        return STATUS_OK;
+    }
+    if (!parse_host(target))
+        return settings_reject(settings, text,
+                               "has no usable address or host name; allowed: "
+                               "tls://ADDRESS[:PORT]#NAME or tls://HOST[:PORT], where ADDRESS is "
+                               "IPv4 or [IPv6], HOST a DNS name and PORT 1 to 65535");
+    if (!target->name)
+        target->name = target->host;
+    return STATUS_OK;
+}
+
+/* Cuts `text` at its "#". */
 static enum status parse_upstream_url(struct settings *settings, const char *text,
-                                      struct address *address, const char **name)
+                                      struct target *target)
 {
     const char *rest;
     if (!has_scheme(text, "tls", &rest))
         return reject_scheme(settings, text);
-    char host[NAME_LENGTH_MAX + sizeof ":65535"];
     const size_t host_length = strcspn(rest, "#");
-    *name = rest[host_length] == '#' ? rest + host_length + 1 : NULL;
-    if (host_length >= sizeof host)
+    target->name = rest[host_length] == '#' ? rest + host_length + 1 : NULL;
+    if (host_length >= sizeof target->host)
         return settings_reject(settings, text, "is too long; allowed: " ALLOWED_UPSTREAMS);
-    memcpy(host, rest, host_length);
-    host[host_length] = '\0';
-    if (address_parse(host, TLS_PORT, address) != STATUS_OK)
-        return reject_host(settings, text, host);
-    if (address_is_any(address))
-        return settings_reject(settings, text, "is the address of no server");
-    if (*name && !is_authentication_name(*name))
+    memcpy(target->host, rest, host_length);
+    target->host[host_length] = '\0';
+    TRY(parse_place(settings, text, target));
+    if (target->name && !is_authentication_name(target->name))
         return settings_reject(settings, text,
                                "has no valid name after \"#\"; allowed: the DNS name or the IP "
                                "address that the server's certificate is for");
@@ -228,12 +253,18 @@ static bool same_name(const char *a, const char *b)
     return a && b ? strcasecmp(a, b) == 0 : a == b;
 }
 
+static bool is_same_place(const struct upstream_config *a, const struct upstream_config *b)
+{
+    if (!a->host && !b->host)
+        return address_equal(&a->address, &b->address);
+    return same_name(a->host, b->host) && a->port == b->port;
+}
+
 static bool is_duplicate(const struct config *config, const struct upstream_config *upstream)
 {
     for (size_t i = 0; i < config->upstream_count; i++) {
         const struct upstream_config *other = &config->upstreams[i];
-        if (address_equal(&other->address, &upstream->address) &&
-            same_name(other->name, upstream->name) &&
+        if (is_same_place(other, upstream) && same_name(other->name, upstream->name) &&
             memcmp(other->pins, upstream->pins, sizeof other->pins) == 0)
             return true;
     }
@@ -252,11 +283,15 @@ static bool label_is_taken(const struct config *config, const char *label)
  * numbered. */
 static char *make_label(struct settings *settings, const struct upstream_config *upstream)
 {
-    char address[ADDRESS_TEXT_SIZE];
-    char label[ADDRESS_TEXT_SIZE + NAME_LENGTH_MAX + sizeof "#/99"];
-    const int length =
-        snprintf(label, sizeof label, "%s%s%s", address_format(&upstream->address, address),
-                 upstream->name ? "#" : "", upstream->name ? upstream->name : "");
+    char place[NAME_LENGTH_MAX + sizeof ":65535"];
+    static_assert(sizeof place >= ADDRESS_TEXT_SIZE, "an address is a place, too");
+    char label[sizeof place + NAME_LENGTH_MAX + sizeof "#/99"];
+    if (upstream->host)
+        snprintf(place, sizeof place, "%s:%u", upstream->host, upstream->port);
+    else
+        address_format(&upstream->address, place);
+    const int length = snprintf(label, sizeof label, "%s%s%s", place, upstream->name ? "#" : "",
+                                upstream->name ? upstream->name : "");
     for (int i = 2; label_is_taken(settings->config, label); i++)
         snprintf(label + length, sizeof label - (size_t)length, "/%d", i);
     return settings_copy(settings, label);
@@ -267,16 +302,21 @@ static void free_upstream(struct upstream_config *upstream)
     free(upstream->label);
     free(upstream->name);
     free(upstream->ca_file);
+    free(upstream->host);
     *upstream = (struct upstream_config){};
 }
 
 static enum status fill_upstream(struct settings *settings, struct upstream_config *upstream,
-                                 const char *name, const struct upstream_entry *entry)
+                                 const struct target *target, const struct upstream_entry *entry)
 {
+    upstream->address = target->address;
+    upstream->port = target->port;
     upstream->weight = entry->weight;
     upstream->pin_count = entry->pin_count;
     memcpy(upstream->pins, entry->pins, sizeof entry->pins);
-    if (name && !(upstream->name = settings_copy(settings, name)))
+    if (target->name && !(upstream->name = settings_copy(settings, target->name)))
+        return STATUS_INVALID;
+    if (*target->host && !(upstream->host = settings_copy(settings, target->host)))
         return STATUS_INVALID;
     if (entry->ca_file && !(upstream->ca_file = settings_copy(settings, entry->ca_file)))
         return STATUS_INVALID;
@@ -286,15 +326,15 @@ static enum status fill_upstream(struct settings *settings, struct upstream_conf
     return upstream->label ? STATUS_OK : STATUS_INVALID;
 }
 
-static enum status append_upstream(struct settings *settings, const struct address *address,
-                                   const char *name, const struct upstream_entry *entry)
+static enum status append_upstream(struct settings *settings, const struct target *target,
+                                   const struct upstream_entry *entry)
 {
     struct config *config = settings->config;
     if (config->upstream_count == CONFIG_UPSTREAMS_MAX)
         return settings_reject(settings, entry->url, "is one too many; allowed: %d upstreams",
                                CONFIG_UPSTREAMS_MAX);
-    struct upstream_config upstream = {.address = *address};
-    const enum status status = fill_upstream(settings, &upstream, name, entry);
+    struct upstream_config upstream = {};
+    const enum status status = fill_upstream(settings, &upstream, target, entry);
     if (status == STATUS_OK)
         config->upstreams[config->upstream_count++] = upstream;
     else
@@ -306,9 +346,9 @@ static enum status append_preset(struct settings *settings, const struct preset 
                                  const struct upstream_entry *entry)
 {
     for (size_t i = 0; i < sizeof preset->addresses / sizeof preset->addresses[0]; i++) {
-        struct address address;
-        TRY(address_parse(preset->addresses[i], TLS_PORT, &address));
-        TRY(append_upstream(settings, &address, preset->authentication_name, entry));
+        struct target target = {.name = preset->authentication_name};
+        TRY(address_parse(preset->addresses[i], TLS_PORT, &target.address));
+        TRY(append_upstream(settings, &target, entry));
     }
     return STATUS_OK;
 }
@@ -318,14 +358,15 @@ enum status upstream_entry_add(struct settings *settings, const struct upstream_
     for (size_t i = 0; i < PRESET_COUNT; i++)
         if (strcmp(entry->url, PRESETS[i].name) == 0)
             return append_preset(settings, &PRESETS[i], entry);
-    struct address address;
-    const char *name = NULL;
-    TRY(parse_upstream_url(settings, entry->url, &address, &name));
-    if (!name && entry->pin_count == 0)
+    struct target target = {};
+    TRY(parse_upstream_url(settings, entry->url, &target));
+    if (*target.host)
+        settings->named = settings->where;
+    if (!target.name && entry->pin_count == 0)
         return settings_reject(settings, entry->url,
                                "has no name to authenticate the server by; write "
                                "tls://ADDRESS#NAME, or give pins in the configuration file");
-    return append_upstream(settings, &address, name, entry);
+    return append_upstream(settings, &target, entry);
 }
 
 enum status add_upstream(struct settings *settings, const struct option *option, const char *text)
@@ -339,6 +380,46 @@ void clear_upstreams(struct config *config)
     for (size_t i = 0; i < config->upstream_count; i++)
         free_upstream(&config->upstreams[i]);
     config->upstream_count = 0;
+}
+
+/* --- bootstraps --- */
+
+enum status add_bootstrap(struct settings *settings, const struct option *option, const char *text)
+{
+    (void)option;
+    struct config *config = settings->config;
+    struct address address;
+    if (address_parse(text, DNS_PORT, &address) != STATUS_OK || address_is_any(&address))
+        return settings_reject(settings, text,
+                               "is not the address of a DNS server; allowed: ADDRESS[:PORT], where "
+                               "ADDRESS is IPv4 or [IPv6] and PORT 1 to 65535");
+    for (size_t i = 0; i < config->bootstrap_count; i++)
+        if (address_equal(&config->bootstraps[i], &address))
+            return settings_reject(settings, text, "is given twice");
+    if (config->bootstrap_count == CONFIG_BOOTSTRAPS_MAX)
+        return settings_reject(settings, text, "is one too many; allowed: %d addresses",
+                               CONFIG_BOOTSTRAPS_MAX);
+    config->bootstraps[config->bootstrap_count++] = address;
+    return STATUS_OK;
+}
+
+void clear_bootstraps(struct config *config)
+{
+    config->bootstrap_count = 0;
+}
+
+void check_host_names(struct settings *settings)
+{
+    const struct config *config = settings->config;
+    if (config->bootstrap_count > 0 || settings->failed)
+        return;
+    for (size_t i = 0; i < config->upstream_count; i++)
+        if (!config->upstreams[i].host)
+            return;
+    settings->where = settings->named;
+    settings_report(settings, "is a host name, as all upstreams are, and nobody could look it up; "
+                              "give addresses of plain DNS servers with bootstrap, such as "
+                              "bootstrap: 9.9.9.9, or an upstream with an address");
 }
 
 /* --- an upstream as a mapping --- */
@@ -369,7 +450,8 @@ static enum status set_weight(struct settings *settings, struct upstream_entry *
 }
 
 const struct upstream_field UPSTREAM_FIELDS[] = {
-    {"url", "`tls://ADDRESS[:PORT]#NAME`, or the name of a preset.", set_url, false},
+    {"url", "`tls://ADDRESS[:PORT]#NAME`, `tls://HOST[:PORT]`, or the name of a preset.", set_url,
+     false},
     {"ca", "A file of certificates (PEM) to trust for this upstream, in place of `tls.ca`.", set_ca,
      false},
     {"pins",

@@ -40,6 +40,7 @@ struct settings {
     enum command command;
     const char *config_file;
     struct origin where;    /* of the value in hand */
+    struct origin named;    /* of the last upstream that is a host name */
     bool seen[OPTIONS_MAX]; /* set on the current level */
 };
 
@@ -125,8 +126,9 @@ const char *number_format(const struct quantity *quantity, uint64_t value,
 
 /* The set and clear functions of the table. */
 option_setter set_number, set_choice, set_workers, set_admin, set_tls_ca, set_command,
-    set_config_file, add_prefix, add_source_port, add_listener, add_upstream;
-option_clearer clear_prefixes, clear_source_ports, clear_listeners, clear_upstreams;
+    set_config_file, add_prefix, add_source_port, add_listener, add_upstream, add_bootstrap;
+option_clearer clear_prefixes, clear_source_ports, clear_listeners, clear_upstreams,
+    clear_bootstraps;
 
 /* STATUS_INVALID and reported unless `path` is a file that can be opened and is not empty. */
 enum status check_readable(struct settings *settings, const char *path);
@@ -150,6 +152,9 @@ struct upstream_field {
 };
 extern const struct upstream_field UPSTREAM_FIELDS[];
 extern const size_t UPSTREAM_FIELD_COUNT;
+
+/* Reports upstreams whose names nobody could ever look up. */
+void check_host_names(struct settings *settings);
 
 /* Appends what the entry's URL or preset stands for. */
 enum status upstream_entry_add(struct settings *settings, const struct upstream_entry *entry);

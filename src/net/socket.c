@@ -172,6 +172,16 @@ enum status socket_source(const struct address *address, struct address *source)
     return STATUS_OK;
 }
 
+static enum status connect_to(int fd, const struct address *address)
+{
+    return connect(fd, &address->any, address_length(address)) == 0 ? STATUS_OK : STATUS_SYSTEM;
+}
+
+enum status socket_connect_udp(const struct address *address, int *out)
+{
+    return open_with(address, SOCK_DGRAM, connect_to, out);
+}
+
 int socket_error(int fd)
 {
     int error = 0;
@@ -206,6 +216,11 @@ enum failure socket_failure(int error)
     default:
         return FAILURE_RESET;
     }
+}
+
+enum failure socket_connect_failure(int error)
+{
+    return error == ETIMEDOUT ? FAILURE_CONNECT_TIMEOUT : socket_failure(error);
 }
 
 static enum status accept_failed(int error)

@@ -33,6 +33,9 @@ enum status socket_connect(const struct address *address, uint64_t user_timeout_
  * routes, nothing is sent. STATUS_SYSTEM: there is no way to it. */
 enum status socket_source(const struct address *address, struct address *source);
 
+/* A UDP socket that talks to this address alone, from a port that the kernel chooses by chance. */
+enum status socket_connect_udp(const struct address *address, int *out);
+
 /* The result of a connect once the socket is writable, or what has broken the connection since: 0
  * or an errno, which is given once. */
 int socket_error(int fd);
@@ -40,6 +43,9 @@ int socket_error(int fd);
 /* What the errno of a connecting or connected socket means to whoever asks the upstream. ETIMEDOUT
  * is FAILURE_STALLED: data was not acknowledged in time. */
 enum failure socket_failure(int error);
+
+/* The same of a connect that is under way: ETIMEDOUT is FAILURE_CONNECT_TIMEOUT. */
+enum failure socket_connect_failure(int error);
 
 /* Accepts one client with TCP_NODELAY. STATUS_AGAIN when none waits, STATUS_FULL when descriptors
  * or memory are short (EMFILE, ENFILE, ENOBUFS, ENOMEM: FAULTS I1), STATUS_CLOSED when that client

@@ -457,17 +457,12 @@ static void go_on_with_handshake(struct stream *stream)
         stream_close(stream, failure);
 }
 
-static enum failure connect_failure(int error)
-{
-    return error == ETIMEDOUT ? FAILURE_CONNECT_TIMEOUT : socket_failure(error);
-}
-
 static void end_of_connect(struct stream *stream)
 {
     const int error = socket_error(stream->fd);
     assert(stream->state == STREAM_CONNECTING);
     if (error != 0) {
-        stream_close(stream, connect_failure(error));
+        stream_close(stream, socket_connect_failure(error));
         return;
     }
     if (stream->handler->on_connected)
@@ -538,7 +533,7 @@ enum status stream_connect(struct stream *stream, struct loop *loop,
     init(stream, loop, handler, out_limit);
     enum failure cause = FAILURE_LOCAL;
     if (socket_connect(address, user_timeout_ns, &stream->fd) != STATUS_OK) {
-        cause = connect_failure(errno);
+        cause = socket_connect_failure(errno);
         goto fail;
     }
     if (client && tls_open(client, stream->fd, &stream->tls) != STATUS_OK)
@@ -551,6 +546,26 @@ fail:
     stream_free(stream);
     *failure = cause;
     return STATUS_SYSTEM;
+}
+
+void stream_prepare(struct stream *stream, struct loop *loop, const struct stream_handler *handler,
+                    size_t out_limit)
+{
+    init(stream, loop, handler, out_limit);
+}
+
+void stream_start(struct stream *stream, int fd, struct tls_client *client)
+{
+    assert(fd >= 0 && stream->fd == -1);
+    if (stream->state == STREAM_CLOSED) { /* in this very turn, before it was reaped */
+        close(fd);
+        return;
+    }
+    stream->fd = fd;
+    stream->events = EPOLLOUT;
+    if ((client && tls_open(client, fd, &stream->tls) != STATUS_OK) ||
+        loop_add(stream->loop, &stream->source, fd, stream->events) != STATUS_OK)
+        stream_close(stream, FAILURE_LOCAL);
 }
 
 enum status stream_accept(struct stream *stream, struct loop *loop,

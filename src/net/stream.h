@@ -86,6 +86,13 @@ enum status stream_connect(struct stream *stream, struct loop *loop,
                            struct tls_client *client, uint64_t user_timeout_ns, size_t out_limit,
                            enum failure *failure);
 
+/* The same in two steps, for who connects the socket itself: a stream that is connecting, into
+ * which messages may be written, and then its connected socket, which becomes the stream's
+ * whatever happens. */
+void stream_prepare(struct stream *stream, struct loop *loop, const struct stream_handler *handler,
+                    size_t out_limit);
+void stream_start(struct stream *stream, int fd, struct tls_client *client);
+
 /* Takes over an accepted, plain TCP socket. The stream is open at once, without on_open. On failure
  * the descriptor stays the caller's. */
 enum status stream_accept(struct stream *stream, struct loop *loop,

@@ -65,8 +65,9 @@ struct resolver {
     struct metrics *metrics;
     struct cache *cache; /* NULL: turned off */
     struct group *group;
-    struct pool queries;  /* limits.queries that may wait, and those in hand */
-    struct pool lookups;  /* one for each query that may wait, and those without queries */
+    const struct siphash_key *loop_key; /* of dns/loop_probe.h; NULL: loops are not looked for */
+    struct pool queries;                /* limits.queries that may wait, and those in hand */
+    struct pool lookups; /* one for each query that may wait, and those without queries */
     size_t waiting_count; /* queries that are in a lookup */
     size_t alone_count;   /* lookups without queries */
     size_t alone_max;

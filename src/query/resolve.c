@@ -3,6 +3,7 @@
  *
  * Thread: one worker.
  * RFC:    8767 (stale answers), 8914 (why it was refused or failed), 9520 (failures are cached). */
+#include "dns/loop_probe.h"
 #include "query/lookup.h"
 #include "query/policy.h"
 
@@ -57,6 +58,13 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
     }
     if (is_cached(resolver, query, &answer)) {
         answer_cached(resolver, query, &answer);
+        return STATUS_OK;
+    }
+    /* Only for a miss, and before any limit: nobody waits for it. */
+    if (resolver->loop_key && loop_probe_is_ours(resolver->loop_key, &query->message.question)) {
+        struct loop_probe_answer probe;
+        loop_probe_make_answer(resolver->loop_key, &query->message.question, &probe);
+        query_answer(resolver, query, &probe.answer, NULL);
         return STATUS_OK;
     }
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */

@@ -16,6 +16,7 @@
  * Thread: the worker that opened it.   Owner: its struct upstream, until its stream has closed.
  * RFC:    7858 (DoT), 7766 6.2 and 7 (pipelining, matching), 7828 (keepalive), 5452 (IDs). */
 #include "upstream/internal.h"
+#include "upstream/names.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -161,6 +162,8 @@ static void attach(struct connection *connection, struct request *request, uint1
     connection->in_flight++;
     upstream->in_flight++;
     metric_set(&upstream->metrics->in_flight, upstream->in_flight);
+    if (loop_check_owns(upstream, request))
+        return; /* no request of any lookup */
     metric_add(&upstream->metrics->requests, 1);
     if (request->is_hedge)
         metric_add(&upstream->metrics->hedges, 1);
@@ -181,7 +184,7 @@ static void rest(struct connection *connection)
                      connection->upstream->group->loop->now);
 }
 
-static void drain(struct connection *connection)
+void connection_drain(struct connection *connection)
 {
     if (connection->state != CONNECTION_READY)
         return;
@@ -224,7 +227,7 @@ enum status connection_submit(struct connection *connection, struct request *req
     if (connection->upstream->request_limit > 0) {
         upstream_foresee_close(connection->upstream, connection->requests);
         if (is_used_up(connection))
-            drain(connection);
+            connection_drain(connection);
     }
     return STATUS_OK;
 }
@@ -239,7 +242,7 @@ void connection_abandon(struct connection *connection, struct request *request)
     connection->abandoned++;
     /* Too many reserved IDs leave too few; the next connection starts with all of them. */
     if (connection->abandoned > connection->upstream->group->slot_count / 4)
-        drain(connection);
+        connection_drain(connection);
     rest(connection);
 }
 
@@ -270,7 +273,7 @@ static void obey_keepalive(struct connection *connection, const struct answer *a
     if (!answer->has_keepalive)
         return;
     if (answer->keepalive_100ms == 0)
-        drain(connection); /* RFC 7828 3.4: close as soon as everything is answered */
+        connection_drain(connection); /* RFC 7828 3.4: close as soon as everything is answered */
     else
         upstream_set_idle(connection->upstream,
                           answer->keepalive_100ms * 100 * NANOSECONDS_PER_MILLISECOND);
@@ -293,9 +296,10 @@ static void complete(struct connection *connection, struct slot *slot, const str
     detach(connection, request);
     slot_give(connection, (uint16_t)(slot - connection->slots));
     connection->unmatched = 0;
-    if (failure != FAILURE_NONE)
+    const bool is_check = loop_check_owns(upstream, request);
+    if (failure != FAILURE_NONE && !is_check)
         metric_add(&upstream->metrics->failures[failure], 1);
-    if (answer) {
+    if (answer && !is_check) {
         connection->answers++;
         metric_add(&upstream->metrics->answers, 1);
         if (request->is_hedge && failure == FAILURE_NONE)
@@ -424,9 +428,12 @@ static void on_open(struct stream *stream)
     connection->last_message_ns = upstream->group->loop->now;
     deadline_cancel(&connection->deadline);
     restart_requests(connection);
-    upstream_opened(upstream);
+    if (upstream->name)
+        name_connected(upstream->name, &connection->peer);
+    if (!loop_check_begin(connection))
+        upstream_opened(upstream);
     if (is_used_up(connection))
-        drain(connection);
+        connection_drain(connection);
     rest(connection);
 }
 
@@ -501,6 +508,13 @@ static void learn_from_close(const struct connection *connection, enum failure f
         upstream->request_limit++; /* it may be more by now: the next will show */
 }
 
+static const char *detail_of(const struct connection *connection, enum failure failure)
+{
+    if (failure == FAILURE_NAME_LOOKUP)
+        return name_detail(connection->upstream->name);
+    return connection->stream.tls ? tls_error_text(connection->stream.tls) : "";
+}
+
 static void on_closed(struct stream *stream, enum failure failure)
 {
     struct connection *connection = of_stream(stream);
@@ -509,6 +523,9 @@ static void on_closed(struct stream *stream, enum failure failure)
     learn_from_close(connection, failure);
     upstream->last_answers = connection->answers;
     deadline_cancel(&connection->deadline);
+    dial_end(connection);
+    if (upstream->name && connection->state < CONNECTION_READY)
+        name_connect_failed(upstream->name, &connection->peer);
     connection_enter(connection, CONNECTION_CLOSED);
     list_remove(&connection->link);
     if (connection->in_flight > 0)
@@ -521,7 +538,7 @@ static void on_closed(struct stream *stream, enum failure failure)
     if (failure == FAILURE_REQUEST_TIMEOUT && upstream_is_ready(upstream))
         is_failure = false;
     if (is_failure)
-        upstream_failed(upstream, failure, stream->tls ? tls_error_text(stream->tls) : "");
+        upstream_failed(upstream, failure, detail_of(connection, failure));
     if (failure == FAILURE_REQUEST_TIMEOUT && connection->answers > 0)
         upstream->retry_ns = upstream->group->loop->now; /* a new connection may lead there */
     if (connection->requests > 0)
@@ -552,7 +569,7 @@ void connection_on_deadline(struct deadline *deadline, uint64_t now)
         stream_close(&connection->stream, FAILURE_HANDSHAKE_TIMEOUT);
         break;
     case CONNECTION_READY:
-        drain(connection); /* idle for as long as it may be */
+        connection_drain(connection); /* idle for as long as it may be */
         break;
     case CONNECTION_DRAINING:
     case CONNECTION_CLOSED:
@@ -625,7 +642,7 @@ void connection_on_silence(struct deadline *deadline, uint64_t now)
         return;
     }
     if (now - connection->suspect_since_ns >= group->config->timeouts.request_ns)
-        drain(connection);
+        connection_drain(connection);
     if (connection->stream.state == STREAM_CLOSED)
         return;
     if (quiet_ns >= dead_ns / 2)
@@ -634,6 +651,30 @@ void connection_on_silence(struct deadline *deadline, uint64_t now)
 }
 
 /* --- Birth and death --- */
+
+void connection_arm_connect(struct connection *connection)
+{
+    struct group *group = connection->upstream->group;
+    deadline_arm(&group->connect, &connection->deadline, group->loop->now);
+}
+
+/* Connects to the configured address, or looks for one of the host first. */
+static enum status connect_stream(struct connection *connection, enum failure *failure)
+{
+    struct upstream *upstream = connection->upstream;
+    struct group *group = upstream->group;
+    /* Room for every slot, so the slots are the limit and the stream never is (FAULTS F16). */
+    const size_t out_limit = group->slot_count * (2 + MESSAGE_QUERY_MAX);
+    if (upstream->name) {
+        stream_prepare(&connection->stream, group->loop, &connection_handler, out_limit);
+        return dial_begin(connection, failure);
+    }
+    connection->peer = upstream->config->address;
+    TRY(stream_connect(&connection->stream, group->loop, &connection_handler, &connection->peer,
+                       upstream->tls, group->config->timeouts.request_ns, out_limit, failure));
+    connection_arm_connect(connection);
+    return STATUS_OK;
+}
 
 enum status connection_open(struct upstream *upstream, enum failure *failure)
 {
@@ -649,11 +690,7 @@ enum status connection_open(struct upstream *upstream, enum failure *failure)
     slots_init(connection, group->slot_count);
     deadline_init(&connection->deadline);
     metric_add(&upstream->metrics->connects, 1);
-    /* Room for every slot, so the slots are the limit and the stream never is (FAULTS F16). */
-    const size_t out_limit = group->slot_count * (2 + MESSAGE_QUERY_MAX);
-    const enum status status = stream_connect(
-        &connection->stream, group->loop, &connection_handler, &upstream->config->address,
-        upstream->tls, group->config->timeouts.request_ns, out_limit, failure);
+    const enum status status = connect_stream(connection, failure);
     if (status != STATUS_OK) {
         free(connection);
         return status;
@@ -661,7 +698,6 @@ enum status connection_open(struct upstream *upstream, enum failure *failure)
     connection->state = CONNECTION_CONNECTING;
     metric_add(state_gauge(connection), 1);
     list_append(&upstream->connections, &connection->link);
-    deadline_arm(&group->connect, &connection->deadline, group->loop->now);
     return STATUS_OK;
 }
 
@@ -669,6 +705,7 @@ void connection_destroy(struct connection *connection)
 {
     assert(connection->in_flight == 0);
     deadline_cancel(&connection->deadline);
+    dial_end(connection);
     connection_enter(connection, CONNECTION_CLOSED);
     list_remove(&connection->link);
     stream_free(&connection->stream);

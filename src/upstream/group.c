@@ -16,6 +16,7 @@
  * Thread: one worker.   Owner: the worker.
  * RFC:    9520 3.1 (at most two attempts an upstream for one lookup). */
 #include "upstream/internal.h"
+#include "upstream/names.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -196,7 +197,7 @@ static bool is_rested(const struct upstream *upstream)
         rest_ns = ALL_DOWN_RETRY_MIN_NS;
     if (rest_ns > ALL_DOWN_RETRY_MAX_NS)
         rest_ns = ALL_DOWN_RETRY_MAX_NS;
-    return group->loop->now - upstream->attempted_ns >= rest_ns;
+    return group->loop->now - upstream->attempted_ns >= rest_ns && !upstream_is_loop(upstream);
 }
 
 /* Starts a trial connection to each upstream whose back-off is over; to all when all are down,
@@ -486,6 +487,19 @@ const char *group_upstream_label(const struct group *group, size_t index)
     return group->upstreams[index].config->label;
 }
 
+size_t group_upstream_addresses(const struct group *group, size_t index,
+                                struct address out[static RACE_ADDRESSES_MAX],
+                                enum failure *failure)
+{
+    assert(index < group->upstream_count);
+    const struct upstream *upstream = &group->upstreams[index];
+    *failure = FAILURE_NONE;
+    if (upstream->name)
+        return name_addresses(upstream->name, out, failure);
+    out[0] = upstream->config->address;
+    return 1;
+}
+
 static void open_queues(struct group *group)
 {
     const struct config *config = group->config;
@@ -494,6 +508,14 @@ static void open_queues(struct group *group)
     deadline_queue_init(&group->overdue, OVERDUE_NS, connection_on_late);
     deadline_queue_init(&group->silence, SILENCE_NS, connection_on_silence);
     deadline_queue_init(&group->traffic, TRAFFIC_NS, forget_traffic);
+    deadline_queue_init(&group->loop_checks, config->timeouts.request_ns, loop_check_on_deadline);
+    deadline_queue_init(&group->name_queries, config->timeouts.query_ns, name_on_query_deadline);
+    deadline_queue_init(&group->name_settles, NAME_SETTLE_NS, name_on_settled);
+    deadline_queue_init(&group->bootstrap_tries, BOOTSTRAP_TRY_NS, bootstrap_on_deadline);
+    loop_add_queue(group->loop, &group->loop_checks);
+    loop_add_queue(group->loop, &group->name_queries);
+    loop_add_queue(group->loop, &group->name_settles);
+    loop_add_queue(group->loop, &group->bootstrap_tries);
     loop_add_queue(group->loop, &group->connect);
     loop_add_queue(group->loop, &group->handshake);
     loop_add_queue(group->loop, &group->overdue);
@@ -513,6 +535,7 @@ enum status group_open(const struct group_settings *settings, struct group **out
     group->loop = settings->loop;
     group->metrics = settings->metrics;
     group->hedge_credit = HEDGE_START * HEDGE_COST;
+    group->loop_key = settings->loop_key;
     group->slot_count = config->limits.upstream_requests;
     group->upstream_count = config->upstream_count;
     group->random_state = siphash_random_key().k0 | 1;
@@ -536,9 +559,15 @@ void group_close(struct group *group)
     if (!group)
         return;
     for (size_t i = 0; i < group->upstream_count; i++)
+        name_stop(group->upstreams[i].name); /* takes back its requests to the others */
+    for (size_t i = 0; i < group->upstream_count; i++)
         upstream_close(&group->upstreams[i]);
     loop_cancel_task(&group->recovered);
     loop_cancel_task(&group->care);
+    loop_remove_queue(&group->loop_checks);
+    loop_remove_queue(&group->name_queries);
+    loop_remove_queue(&group->name_settles);
+    loop_remove_queue(&group->bootstrap_tries);
     loop_remove_queue(&group->connect);
     loop_remove_queue(&group->handshake);
     loop_remove_queue(&group->overdue);

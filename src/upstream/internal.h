@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What group.c, upstream.c and connection.c share; nobody else includes it.
+/* What the files of upstream/ share; nobody else includes it.
  *
  * Ownership: the group holds its upstreams, an upstream its connections, a connection its slots. A
  * request in flight sits in exactly one slot. A connection frees itself when its stream has closed,
@@ -12,6 +12,9 @@
 #include "net/stream.h"
 #include "observe/log.h"
 #include "upstream/upstream.h"
+
+struct dial;
+struct name;
 
 enum {
     HEDGE_COST = 20,   /* a request earns a twentieth of a hedge: at most 5 % more */
@@ -43,6 +46,8 @@ struct slot {
 struct connection {
     struct stream stream;
     struct upstream *upstream;
+    struct dial *dial;        /* NULL: the upstream's address is configured */
+    struct address peer;      /* family AF_UNSPEC until one of several addresses has connected */
     struct list link;         /* in upstream->connections */
     struct deadline deadline; /* connect, handshake, silence or idle, as the state says */
     enum connection_state state;
@@ -61,12 +66,23 @@ struct connection {
     struct slot slots[];       /* group->slot_count */
 };
 
+/* The question to an upstream that only this daemon would answer as it does; loop_check.c. */
+struct loop_check {
+    struct question question;
+    struct attempts attempts;
+    struct request request;
+    struct deadline deadline;
+    bool is_done; /* since the upstream was last down */
+};
+
 struct upstream {
     struct group *group;
     const struct upstream_config *config;
     struct upstream_metrics *metrics;
     struct tls_client *tls;
     size_t index;
+    struct name *name; /* NULL: its address is configured */
+    struct loop_check loop_check;
     struct list connections; /* all that are not CLOSED */
     struct deadline_queue idle;
     struct deadline_queue late; /* of requests; its duration follows the measured times */
@@ -97,11 +113,16 @@ struct group {
     struct deadline_queue silence; /* of connections that are suspect */
     struct deadline_queue traffic; /* holds the one below */
     struct deadline asked;         /* armed while the last request is not long ago */
-    struct loop_task recovered;    /* an upstream that was down is back */
-    struct loop_task care;         /* sees to it that two upstreams are ready */
-    uint64_t down_since_ns;        /* all are down; 0: one is up */
-    uint64_t next_connect_ns;      /* the bucket of connects is full again */
-    uint32_t hedge_credit;         /* in shares of one hedge, HEDGE_COST each */
+    struct deadline_queue loop_checks;
+    struct deadline_queue name_queries; /* one of the two questions for a name */
+    struct deadline_queue name_settles; /* from the first addresses to those of the other family */
+    struct deadline_queue bootstrap_tries;
+    const struct siphash_key *loop_key;
+    struct loop_task recovered; /* an upstream that was down is back */
+    struct loop_task care;      /* sees to it that two upstreams are ready */
+    uint64_t down_since_ns;     /* all are down; 0: one is up */
+    uint64_t next_connect_ns;   /* the bucket of connects is full again */
+    uint32_t hedge_credit;      /* in shares of one hedge, HEDGE_COST each */
     struct metrics *metrics;
     struct siphash_key hash_key; /* strategy hash: the same in every worker and process */
     uint64_t random_state;
@@ -150,6 +171,9 @@ bool upstream_is_ready(const struct upstream *upstream);
 /* True when so many requests are in flight that none should be added without need. */
 bool upstream_is_busy(const struct upstream *upstream);
 
+/* Opens a connection without a request, whatever the limits: another one is to be closed for it. */
+void upstream_open_another(struct upstream *upstream);
+
 /* As upstream_submit, but never on the connection `not_on`. */
 enum status upstream_submit_beside(struct upstream *upstream, const struct connection *not_on,
                                    struct request *request, enum failure *failure);
@@ -174,6 +198,7 @@ uint64_t upstream_dead_ns(const struct upstream *upstream);
 /* Reports from connections. `detail` is in words, "" for none. */
 void upstream_failed(struct upstream *upstream, enum failure failure, const char *detail);
 void upstream_opened(struct upstream *upstream);
+void upstream_connected(struct upstream *upstream);
 void upstream_answered(struct upstream *upstream, uint64_t rtt_ns);
 
 /* The upstream has told how long it keeps idle connections (RFC 7828). */
@@ -203,6 +228,12 @@ bool connection_has_room(const struct connection *connection);
 /* STATUS_FULL when the stream takes no more bytes. */
 enum status connection_submit(struct connection *connection, struct request *request);
 
+/* Takes no more requests, and closes when those in flight are done. */
+void connection_drain(struct connection *connection);
+
+/* The time of a connect begins. */
+void connection_arm_connect(struct connection *connection);
+
 /* Leaves the request's ID reserved (FAULTS F10). */
 void connection_abandon(struct connection *connection, struct request *request);
 
@@ -216,7 +247,32 @@ void connection_hasten(struct connection *connection);
 /* Fails what is in flight and frees, without waiting for the loop. */
 void connection_destroy(struct connection *connection);
 
+/* dial.c: connecting to an upstream that is a host name. */
+
+/* For the connection, whose stream is prepared. On failure nothing is left of it. */
+enum status dial_begin(struct connection *connection, enum failure *failure);
+
+/* Safe when there is none. */
+void dial_end(struct connection *connection);
+
+/* loop_check.c */
+void loop_check_init(struct upstream *upstream);
+
+/* Asks over a new connection whether the upstream is this daemon, unless that is known. True while
+ * nothing is known yet of an upstream that was found to be it before: then it stays down. */
+bool loop_check_begin(struct connection *connection);
+
+/* True for the request of the check, which is no query of anybody. */
+static inline bool loop_check_owns(const struct upstream *upstream, const struct request *request)
+{
+    return request == &upstream->loop_check.request;
+}
+
+/* The upstream is down for this cause, and not to be tried before its time. */
+bool upstream_is_loop(const struct upstream *upstream);
+
 /* Handlers of the group's deadline queues. */
+void loop_check_on_deadline(struct deadline *deadline, uint64_t now);
 void connection_on_deadline(struct deadline *deadline, uint64_t now);
 void connection_on_late(struct deadline *deadline, uint64_t now);
 void connection_on_silence(struct deadline *deadline, uint64_t now);

@@ -18,6 +18,7 @@
  * Thread: one worker.   Owner: the group.
  * RFC:    7858 3.4 (reuse), 9520 3.3 (no hammering of a dead server). */
 #include "upstream/internal.h"
+#include "upstream/names.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -30,6 +31,7 @@ enum {
     P95_STEP = 32,               /* an answer that is late lifts the estimate by this part of it */
     LIMIT_MIN = 8,               /* answers on a connection; below it is chance */
     DEAD_P95 = 16,               /* times p95: no answer takes that long */
+    LOOP_BACKOFF_MS = 60000,     /* until somebody has changed the configuration */
 };
 
 #define P95_MIN_NS (1 * NANOSECONDS_PER_MILLISECOND) /* below it chance rules */
@@ -45,6 +47,8 @@ static uint64_t backoff_ns(struct upstream *upstream)
         backoff_ms *= 2;
     if (backoff_ms > BACKOFF_MAX_MS)
         backoff_ms = BACKOFF_MAX_MS;
+    if (upstream->last_failure == FAILURE_LOOP)
+        backoff_ms = LOOP_BACKOFF_MS;
     const uint64_t jitter_ms = backoff_ms * BACKOFF_JITTER_PERCENT / 100;
     backoff_ms = backoff_ms - jitter_ms + group_random(upstream->group, 2 * jitter_ms + 1);
     return backoff_ms * NANOSECONDS_PER_MILLISECOND;
@@ -53,20 +57,24 @@ static uint64_t backoff_ns(struct upstream *upstream)
 static void set_down(struct upstream *upstream, bool down)
 {
     upstream->down = down;
+    if (down)
+        upstream->loop_check.is_done = false;
     metric_set(&upstream->metrics->up, !down);
 }
 
 static bool costs_time(enum failure failure)
 {
     return failure == FAILURE_CONNECT_TIMEOUT || failure == FAILURE_HANDSHAKE_TIMEOUT ||
-           failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_STALLED;
+           failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_STALLED ||
+           failure == FAILURE_NAME_LOOKUP;
 }
 
 static void log_failure(struct upstream *upstream, enum failure failure, const char *detail)
 {
     char failures[16];
     snprintf(failures, sizeof(failures), "%" PRIu32, upstream->failures);
-    log_event_limited(&upstream->log_limit, upstream->group->loop->now, LOG_LEVEL_WARNING,
+    log_event_limited(&upstream->log_limit, upstream->group->loop->now,
+                      failure == FAILURE_LOOP ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
                       "upstream_failed", "upstream", upstream->config->label, "cause",
                       failure_text(failure), "detail", detail[0] ? detail : NULL, "failures",
                       failures, "state", upstream->down ? "down" : "up", NULL);
@@ -77,14 +85,21 @@ void upstream_failed(struct upstream *upstream, enum failure failure, const char
     assert(failure != FAILURE_NONE && detail);
     upstream->failures++;
     upstream->last_failure = failure;
-    if (upstream->down || costs_time(failure) || upstream->failures > 1) {
+    if (upstream->down || costs_time(failure) || failure == FAILURE_LOOP ||
+        upstream->failures > 1) {
         set_down(upstream, true);
         upstream->retry_ns = upstream->group->loop->now + backoff_ns(upstream);
     }
     log_failure(upstream, failure, detail);
 }
 
-static void upstream_connected(struct upstream *upstream)
+bool upstream_is_loop(const struct upstream *upstream)
+{
+    return upstream->down && upstream->last_failure == FAILURE_LOOP &&
+           upstream->group->loop->now < upstream->retry_ns;
+}
+
+void upstream_connected(struct upstream *upstream)
 {
     if (!upstream->down)
         return;
@@ -316,6 +331,13 @@ void upstream_learn_limit(struct upstream *upstream, uint64_t answers)
         upstream->request_limit = 0;
 }
 
+void upstream_open_another(struct upstream *upstream)
+{
+    enum failure failure;
+    if (open_connection(upstream, &failure) != STATUS_OK)
+        upstream->last_failure = failure;
+}
+
 void upstream_hasten(struct upstream *upstream)
 {
     for (struct connection *connection = next_connection(upstream, upstream->connections.next);
@@ -325,8 +347,12 @@ void upstream_hasten(struct upstream *upstream)
 
 bool upstream_look_up_route(struct upstream *upstream)
 {
+    struct address addresses[RACE_ADDRESSES_MAX];
     struct address source = {0};
-    const bool has_route = socket_source(&upstream->config->address, &source) == STATUS_OK;
+    enum failure failure;
+    const bool has_route =
+        group_upstream_addresses(upstream->group, upstream->index, addresses, &failure) > 0 &&
+        socket_source(&addresses[0], &source) == STATUS_OK;
     const bool is_same = has_route == upstream->has_route &&
                          (!has_route || address_equal(&source, &upstream->source));
     upstream->has_route = has_route;
@@ -369,13 +395,16 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
     upstream->config = config;
     upstream->metrics = &settings->metrics->upstreams[index];
     list_init(&upstream->connections);
+    loop_check_init(upstream);
     deadline_queue_init(&upstream->idle, settings->config->timeouts.idle_ns,
                         connection_on_deadline);
     loop_add_queue(group->loop, &upstream->idle);
     deadline_queue_init(&upstream->late, late_ns(upstream), connection_on_late);
     loop_add_queue(group->loop, &upstream->late);
-    (void)upstream_look_up_route(upstream);
     set_down(upstream, false);
+    if (config->host)
+        TRY(name_open(upstream, &upstream->name));
+    (void)upstream_look_up_route(upstream);
     return STATUS_OK;
 }
 
@@ -383,10 +412,13 @@ void upstream_close(struct upstream *upstream)
 {
     if (!upstream->tls)
         return;
+    request_cancel(&upstream->loop_check.request);
+    deadline_cancel(&upstream->loop_check.deadline);
     while (!list_is_empty(&upstream->connections))
         connection_destroy(next_connection(upstream, upstream->connections.next));
     loop_remove_queue(&upstream->idle);
     loop_remove_queue(&upstream->late);
     assert(upstream->in_flight == 0);
+    name_close(upstream->name);
     tls_client_close(upstream->tls);
 }

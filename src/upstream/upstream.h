@@ -17,10 +17,12 @@
 #include "base/deadline.h"
 #include "base/failure.h"
 #include "base/list.h"
+#include "base/siphash.h"
 #include "base/status.h"
 #include "config/config.h"
 #include "dns/message.h"
 #include "net/loop.h"
+#include "net/race.h"
 #include "net/tls.h"
 #include "observe/metrics.h"
 
@@ -65,6 +67,7 @@ struct group_settings {
     struct loop *loop;
     struct metrics *metrics;
     const struct tls_trust *const *trusts; /* one for each upstream, NULL when it has pins alone */
+    const struct siphash_key *loop_key;    /* of dns/loop_probe.h; NULL: loops are not looked for */
 };
 
 enum status group_open(const struct group_settings *settings, struct group **out);
@@ -108,6 +111,13 @@ bool request_is_in_flight(const struct request *request);
 
 /* True when no upstream is up: asking would be for nothing but to learn whether one is back. */
 bool group_is_down(const struct group *group);
+
+/* The addresses of upstream `index`, best first: the configured one, or those that its name is
+ * known to have. 0 with `*failure` when its name was looked up in vain, and with FAILURE_NONE while
+ * it still is. */
+size_t group_upstream_addresses(const struct group *group, size_t index,
+                                struct address out[static RACE_ADDRESSES_MAX],
+                                enum failure *failure);
 
 /* The label of upstream `index`, for logs and EDE. */
 const char *group_upstream_label(const struct group *group, size_t index);

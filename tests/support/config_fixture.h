@@ -119,12 +119,19 @@ static inline void describe_servers(FILE *out, const struct config *config)
     fputs("\nupstreams =", out);
     for (size_t i = 0; i < config->upstream_count; i++) {
         const struct upstream_config *upstream = &config->upstreams[i];
-        fprintf(out, " %s,%s,%s,%s,%u", upstream->label, address_format(&upstream->address, text),
+        if (upstream->host)
+            snprintf(text, sizeof text, "%s/%u", upstream->host, upstream->port);
+        else
+            address_format(&upstream->address, text);
+        fprintf(out, " %s,%s,%s,%s,%u", upstream->label, text,
                 upstream->name ? upstream->name : "-", upstream->ca_file ? upstream->ca_file : "-",
                 upstream->weight);
         for (size_t j = 0; j < upstream->pin_count; j++)
             fprintf(out, ",%02x..%02x", upstream->pins[j][0], upstream->pins[j][PIN_SIZE - 1]);
     }
+    fputs("\nbootstrap =", out);
+    for (size_t i = 0; i < config->bootstrap_count; i++)
+        fprintf(out, " %s", address_format(&config->bootstraps[i], text));
     fputs("\nallow =", out);
     for (size_t i = 0; i < config->allow_count; i++) {
         fputc(' ', out);

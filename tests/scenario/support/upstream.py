@@ -29,8 +29,9 @@ and with a query:
 A query that its hook leaves alone is never answered. Ready-made hooks are at the end of this file.
 
 What is remembered: upstream.connections (see Connection), upstream.queries (see Query), in order.
-Questions of the proxy's own about the root are in upstream.probes instead; all hooks but `never`
-answer them.
+The proxy's own questions are none of them and reach no hook; they are in upstream.probes instead. Those about the
+root (is anybody there?) all hooks but `never` answer; the one whether the upstream is the proxy itself
+upstream.on_probe answers (NXDOMAIN).
 Wait for it: upstream.wait_for(lambda: len(upstream.queries) == 3).
 """
 
@@ -56,6 +57,7 @@ from support.waiting import describe
 KEEPALIVE = 11
 PADDING = 12
 _RAW_KEPT = 1 << 20  # bytes of each connection that are remembered beneath TLS
+_LOOP_PROBE = b"\x13dnsproxy-loop-probe\x07example\0"
 _FLUSH_QUERIES = 50  # in a burst of queries, answers leave after so many
 
 
@@ -336,6 +338,12 @@ class Connection:
                 if self.upstream.on_query is not never:
                     query.reply(query.raw[:2] + b"\x81\x80" + query.raw[4:6] + bytes(6) + query.raw[12:17])
                 continue
+            if _LOOP_PROBE in query.raw:
+                at = len(self.application) - len(self._unframed) - end
+                del self.application[at:at + end]
+                self.upstream.probes.append(query)
+                self.upstream.on_probe(query)
+                continue
             self.queries.append(query)
             self.upstream.queries.append(query)
             self.upstream.on_query(query)
@@ -426,6 +434,7 @@ class Upstream:
         self.on_accept = lambda connection: None
         self.on_open = lambda connection: None
         self.on_query = Query.answer
+        self.on_probe = answer_nxdomain
         self.connections = []
         self.queries = []
         self.probes = []
@@ -609,6 +618,14 @@ class FullListener:
 
 def never(_query):
     """No answer at all."""
+
+
+def answer_nxdomain(query):
+    raw = query.raw
+    end = 12
+    while raw[end]:
+        end += 1 + raw[end]
+    query.reply(raw[:2] + b"\x81\x83\0\1\0\0\0\0\0\0" + raw[12:end + 5])
 
 
 def fast_answer(query):

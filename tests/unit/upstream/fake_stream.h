@@ -17,12 +17,14 @@
 #include <cmocka.h>
 
 #include "upstream/internal.h"
+#include "upstream/names.h"
 
-enum { STREAMS_MAX = 64, MESSAGES_MAX = 8192, UPSTREAMS_MAX = 4 };
+enum { STREAMS_MAX = 64, MESSAGES_MAX = 8192, UPSTREAMS_MAX = 4, BOOTSTRAP_PORT = 53 };
 
 static struct fake_stream {
     struct stream *stream; /* NULL once freed */
     struct address peer;
+    bool is_started; /* of several addresses one has connected */
     bool is_closing;
     enum failure failure;
     uint8_t (*written)[MESSAGE_QUERY_MAX];
@@ -31,8 +33,22 @@ static struct fake_stream {
     size_t inbox_length;
 } streams[STREAMS_MAX];
 static size_t stream_count;
-static enum failure refuse_connects; /* FAILURE_NONE: connects begin */
-static bool refuse_bytes;            /* the out buffer is full */
+static struct fake_race {
+    struct race *race; /* NULL once ended */
+    struct address addresses[RACE_ADDRESSES_MAX];
+    size_t count;
+} races[STREAMS_MAX];
+static size_t race_count;
+static struct fake_datagram {
+    struct datagram *datagram; /* NULL once closed */
+    struct address peer;
+    uint8_t bytes[512];
+    size_t length;
+} datagrams[STREAMS_MAX];
+static size_t datagram_count;
+static enum failure refuse_datagrams; /* FAILURE_NONE: they are sent */
+static enum failure refuse_connects;  /* FAILURE_NONE: connects begin */
+static bool refuse_bytes;             /* the out buffer is full */
 static bool is_resumed;
 
 /* --- In place of net/ --- */
@@ -51,7 +67,7 @@ enum status stream_connect(struct stream *stream, struct loop *loop,
                            struct tls_client *client, uint64_t user_timeout_ns, size_t out_limit,
                            enum failure *failure)
 {
-    assert_non_null(client);
+    assert_true(client || address_port(address) == BOOTSTRAP_PORT);
     assert_true(user_timeout_ns > 0 && out_limit > 0);
     if (refuse_connects != FAILURE_NONE) {
         *failure = refuse_connects;
@@ -80,6 +96,71 @@ enum status socket_source(const struct address *address, struct address *source)
     return address_parse(text, 53, source);
 }
 
+void stream_prepare(struct stream *stream, struct loop *loop, const struct stream_handler *handler,
+                    size_t out_limit)
+{
+    assert_true(out_limit > 0 && stream_count < STREAMS_MAX);
+    *stream = (struct stream){.loop = loop, .handler = handler, .state = STREAM_CONNECTING};
+    streams[stream_count++] = (struct fake_stream){
+        .stream = stream,
+        .written = calloc(MESSAGES_MAX, MESSAGE_QUERY_MAX),
+    };
+}
+
+void stream_start(struct stream *stream, int fd, struct tls_client *client)
+{
+    assert_non_null(client);
+    assert_int_equal(fd, 77);
+    fake_of(stream)->is_started = true;
+}
+
+enum status race_start(struct race *race, struct loop *loop, const struct address *addresses,
+                       size_t count, uint64_t user_timeout_ns, enum failure *failure)
+{
+    (void)loop;
+    assert_true(user_timeout_ns > 0 && count > 0 && race_count < STREAMS_MAX);
+    if (refuse_connects != FAILURE_NONE) {
+        *failure = refuse_connects;
+        return STATUS_SYSTEM;
+    }
+    races[race_count].race = race;
+    races[race_count].count = count;
+    memcpy(races[race_count++].addresses, addresses, count * sizeof(addresses[0]));
+    return STATUS_OK;
+}
+
+void race_cancel(struct race *race)
+{
+    for (size_t i = 0; i < race_count; i++)
+        if (races[i].race == race)
+            races[i].race = NULL;
+}
+
+enum status datagram_send(struct datagram *datagram, struct loop *loop,
+                          const struct address *address, const uint8_t *bytes, size_t length,
+                          enum failure *failure)
+{
+    assert_true(!datagram->loop && length <= sizeof(datagrams[0].bytes));
+    if (refuse_datagrams != FAILURE_NONE) {
+        *failure = refuse_datagrams;
+        return STATUS_SYSTEM;
+    }
+    assert_true(datagram_count < STREAMS_MAX);
+    datagram->loop = loop;
+    struct fake_datagram *fake = &datagrams[datagram_count++];
+    *fake = (struct fake_datagram){.datagram = datagram, .peer = *address, .length = length};
+    memcpy(fake->bytes, bytes, length);
+    return STATUS_OK;
+}
+
+void datagram_close(struct datagram *datagram)
+{
+    datagram->loop = NULL;
+    for (size_t i = 0; i < datagram_count; i++)
+        if (datagrams[i].datagram == datagram)
+            datagrams[i].datagram = NULL;
+}
+
 uint8_t *stream_begin_message(struct stream *stream, size_t max_length)
 {
     struct fake_stream *fake = fake_of(stream);
@@ -89,7 +170,8 @@ uint8_t *stream_begin_message(struct stream *stream, size_t max_length)
 
 void stream_end_message(struct stream *stream, size_t length)
 {
-    assert_int_equal(length % 128, 0);
+    if (address_port(&fake_of(stream)->peer) != BOOTSTRAP_PORT)
+        assert_int_equal(length % 128, 0);
     fake_of(stream)->written_count++;
 }
 
@@ -165,6 +247,7 @@ struct bench {
     struct metrics *metrics;
     struct group *group;
     bool keeps_standby; /* else connections are opened for requests and trials alone */
+    const struct siphash_key *loop_key; /* NULL: no looking for loops */
 };
 
 static void do_nothing(struct loop_task *task)
@@ -176,6 +259,9 @@ static int bench_setup(void **state)
 {
     struct bench *bench = calloc(1, sizeof(*bench));
     stream_count = 0;
+    race_count = 0;
+    datagram_count = 0;
+    refuse_datagrams = FAILURE_NONE;
     refuse_connects = FAILURE_NONE;
     refuse_bytes = false;
     is_resumed = false;
@@ -199,6 +285,7 @@ static int bench_setup(void **state)
     bench->config.timeouts.connect_ns = 1000 * NANOSECONDS_PER_MILLISECOND;
     bench->config.timeouts.handshake_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
     bench->config.timeouts.request_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.timeouts.query_ns = 4 * NANOSECONDS_PER_SECOND;
     bench->config.timeouts.idle_ns = 30 * NANOSECONDS_PER_SECOND;
     list_init(&bench->loop.queues);
     bench->loop.now = 1000 * NANOSECONDS_PER_SECOND;
@@ -216,6 +303,7 @@ static void begin(struct bench *bench)
         .loop = &bench->loop,
         .metrics = bench->metrics,
         .trusts = trusts,
+        .loop_key = bench->loop_key,
     };
     assert_true(group_open(&settings, &bench->group) == STATUS_OK);
     if (!bench->keeps_standby)
@@ -228,6 +316,10 @@ static int bench_teardown(void **state)
     group_close(bench->group);
     for (size_t i = 0; i < stream_count; i++)
         assert_null(streams[i].stream);
+    for (size_t i = 0; i < race_count; i++)
+        assert_null(races[i].race);
+    for (size_t i = 0; i < datagram_count; i++)
+        assert_null(datagrams[i].datagram);
     for (size_t i = 0; i < UPSTREAMS_MAX; i++) {
         assert_int_equal(metric_get(&bench->metrics->upstreams[i].in_flight), 0);
         assert_int_equal(metric_get(&bench->metrics->upstreams[i].ready), 0);

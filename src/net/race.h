@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Connecting to the first of several addresses that answers (RFC 8305 5: "happy eyeballs").
+ *
+ * The first address is tried at once, each next one after RACE_STAGGER_NS or as soon as one before
+ * it has failed, while the earlier ones go on. The first that connects wins, the others are closed.
+ * An address of a family without a route fails at once and costs no time.
+ *
+ * Thread: the worker of the loop. Owner: the object that embeds it, which is not freed before the
+ * end of the turn in which the race ended. */
+#ifndef NET_RACE_H
+#define NET_RACE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/address.h"
+#include "base/failure.h"
+#include "base/status.h"
+#include "net/loop.h"
+
+/* More addresses of one name would only prolong a hopeless try. */
+enum { RACE_ADDRESSES_MAX = 8 };
+
+#define RACE_STAGGER_NS (250 * NANOSECONDS_PER_MILLISECOND) /* RFC 8305 5: the recommended delay \
+                                                             */
+
+struct race;
+
+struct race_attempt {
+    struct loop_source source;
+    struct race *race;
+};
+
+struct race {
+    struct loop *loop;
+    const struct address *addresses; /* borrowed until the end */
+    size_t count;
+    size_t next; /* the first that was not yet tried */
+    size_t open; /* tries under way */
+    uint64_t user_timeout_ns;
+    enum failure failure; /* of the last try that failed */
+    struct deadline_queue stagger;
+    struct deadline deadline;
+    struct race_attempt attempts[RACE_ADDRESSES_MAX];
+    void (*on_won)(struct race *race, int fd, size_t index); /* the descriptor is the callee's */
+    void (*on_lost)(struct race *race, enum failure failure);
+};
+
+/* `race` has on_won and on_lost; one of them is called, once, from the loop. STATUS_SYSTEM with
+ * `*failure` when every address failed at once: then none is called. */
+enum status race_start(struct race *race, struct loop *loop, const struct address *addresses,
+                       size_t count, uint64_t user_timeout_ns, enum failure *failure);
+
+/* Ends it without a call. Harmless when it has ended, or never began and is zeroed. */
+void race_cancel(struct race *race);
+
+#endif

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Is the upstream this very daemon? Each one is asked once when it is first used, and again after
+ * it was down; dns/loop_probe.h tells with what.
+ *
+ * The check shares the connection with the queries and delays none. When the answer shows a loop,
+ * every connection to the upstream is closed at once: what was asked there is asked elsewhere, and
+ * the queries that came round on themselves end with it. No answer, and any other one, means that
+ * it is somebody else.
+ *
+ * Thread: one worker.   Owner: its upstream. */
+#include <assert.h>
+
+#include "dns/loop_probe.h"
+#include "upstream/internal.h"
+
+static struct upstream *of_check(struct loop_check *check)
+{
+    return CONTAINER_OF(check, struct upstream, loop_check);
+}
+
+static void close_all(struct upstream *upstream)
+{
+    for (struct list *link = upstream->connections.next; link != &upstream->connections;
+         link = link->next)
+        stream_close(&CONTAINER_OF(link, struct connection, link)->stream, FAILURE_LOOP);
+}
+
+static void on_done(struct request *request, const struct answer *answer, enum failure failure)
+{
+    struct loop_check *check = CONTAINER_OF(request, struct loop_check, request);
+    struct upstream *upstream = of_check(check);
+    (void)failure; /* a broken connection is told by the others on it; its successor is asked */
+    deadline_cancel(&check->deadline);
+    if (!answer)
+        return;
+    if (loop_probe_is_answered(upstream->group->loop_key, &check->question, answer)) {
+        close_all(upstream);
+        return;
+    }
+    check->is_done = true;
+    upstream_connected(upstream);
+}
+
+static void on_late(struct request *request)
+{
+    (void)request; /* it has a deadline of its own */
+}
+
+/* An upstream that answers others but not this is somebody else. */
+void loop_check_on_deadline(struct deadline *deadline, uint64_t now)
+{
+    struct loop_check *check = CONTAINER_OF(deadline, struct loop_check, deadline);
+    (void)now;
+    request_cancel(&check->request);
+    check->is_done = true;
+    upstream_connected(of_check(check));
+}
+
+void loop_check_init(struct upstream *upstream)
+{
+    struct loop_check *check = &upstream->loop_check;
+    request_init(&check->request, &check->question, &check->attempts, on_done, on_late);
+    deadline_init(&check->deadline);
+}
+
+bool loop_check_begin(struct connection *connection)
+{
+    struct upstream *upstream = connection->upstream;
+    struct group *group = upstream->group;
+    struct loop_check *check = &upstream->loop_check;
+    if (!group->loop_key || check->is_done)
+        return false;
+    const bool was_loop = upstream->down && upstream->last_failure == FAILURE_LOOP;
+    if (request_is_in_flight(&check->request))
+        return was_loop;
+    if (!connection_has_room(connection))
+        return false;
+    loop_probe_question(group->loop_key, siphash_random_key().k0, &check->question);
+    if (connection_submit(connection, &check->request) != STATUS_OK)
+        return false;
+    /* Its silence says nothing about the path: queries tell that. */
+    deadline_cancel(&check->request.late);
+    deadline_arm(&group->loop_checks, &check->deadline, group->loop->now);
+    return was_loop;
+}
