@@ -140,10 +140,13 @@ static uint32_t milliseconds(uint64_t time_ns)
 static void detach(struct connection *connection, struct request *request)
 {
     assert(request->connection == connection);
-    assert(connection->in_flight > 0 && connection->upstream->in_flight > 0);
+    assert(connection->in_flight > 0);
     request->connection = NULL;
     deadline_cancel(&request->late);
     connection->in_flight--;
+    if (loop_check_owns(connection->upstream, request))
+        return;
+    assert(connection->upstream->in_flight > 0);
     connection->upstream->in_flight--;
     metric_set(&connection->upstream->metrics->in_flight, connection->upstream->in_flight);
 }
@@ -160,10 +163,10 @@ static void attach(struct connection *connection, struct request *request, uint1
     deadline_arm(&upstream->late, &request->late, group->loop->now);
     connection->requests++;
     connection->in_flight++;
+    if (loop_check_owns(upstream, request))
+        return;
     upstream->in_flight++;
     metric_set(&upstream->metrics->in_flight, upstream->in_flight);
-    if (loop_check_owns(upstream, request))
-        return; /* no request of any lookup */
     metric_add(&upstream->metrics->requests, 1);
     if (request->is_hedge)
         metric_add(&upstream->metrics->hedges, 1);
@@ -519,6 +522,8 @@ static void on_closed(struct stream *stream, enum failure failure)
 {
     struct connection *connection = of_stream(stream);
     struct upstream *upstream = connection->upstream;
+    const bool is_checked = upstream->loop_check.request.connection == connection;
+    const uint32_t requests = connection->in_flight - (is_checked ? 1 : 0);
     bool is_failure = is_upstream_failure(connection, failure);
     learn_from_close(connection, failure);
     upstream->last_answers = connection->answers;
@@ -528,8 +533,8 @@ static void on_closed(struct stream *stream, enum failure failure)
         name_connect_failed(upstream->name, &connection->peer);
     connection_enter(connection, CONNECTION_CLOSED);
     list_remove(&connection->link);
-    if (connection->in_flight > 0)
-        metric_add(&upstream->metrics->failures[failure], connection->in_flight);
+    if (requests > 0)
+        metric_add(&upstream->metrics->failures[failure], requests);
     else if (is_failure)
         metric_add(&upstream->metrics->failures[failure], 1);
     else
@@ -667,7 +672,10 @@ static enum status connect_stream(struct connection *connection, enum failure *f
     const size_t out_limit = group->slot_count * (2 + MESSAGE_QUERY_MAX);
     if (upstream->name) {
         stream_prepare(&connection->stream, group->loop, &connection_handler, out_limit);
-        return dial_begin(connection, failure);
+        const enum status status = dial_begin(connection, failure);
+        if (status != STATUS_OK)
+            stream_free(&connection->stream);
+        return status;
     }
     connection->peer = upstream->config->address;
     TRY(stream_connect(&connection->stream, group->loop, &connection_handler, &connection->peer,

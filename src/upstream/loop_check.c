@@ -73,7 +73,8 @@ bool loop_check_begin(struct connection *connection)
     const bool was_loop = upstream->down && upstream->last_failure == FAILURE_LOOP;
     if (request_is_in_flight(&check->request))
         return was_loop;
-    if (!connection_has_room(connection))
+    /* The last free slot is left to a query; the next connection will do. */
+    if (connection->in_flight + connection->abandoned + 1 >= group->slot_count)
         return false;
     loop_probe_question(group->loop_key, siphash_random_key().k0, &check->question);
     if (connection_submit(connection, &check->request) != STATUS_OK)

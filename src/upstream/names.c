@@ -327,13 +327,23 @@ static void ask_bootstrap(struct name_query *query)
         query_ended(query, OUTCOME_FAILED);
 }
 
+static bool has_upstream_to_ask(const struct name_query *query)
+{
+    for (size_t i = 0; i < query->name->upstream->group->upstream_count; i++)
+        if (!(query->attempts.twice & UINT32_C(1) << i))
+            return query->tries < UPSTREAM_TRIES_MAX;
+    return false;
+}
+
 static void ask_upstreams(struct name_query *query)
 {
     enum failure failure;
-    if (query->tries++ < UPSTREAM_TRIES_MAX &&
-        request_submit(query->name->upstream->group, &query->request, REQUEST_ANYWHERE, &failure) ==
-            STATUS_OK)
-        return;
+    if (has_upstream_to_ask(query)) {
+        query->tries++;
+        if (request_submit(query->name->upstream->group, &query->request, REQUEST_ANYWHERE,
+                           &failure) == STATUS_OK)
+            return;
+    }
     ask_bootstrap(query);
 }
 

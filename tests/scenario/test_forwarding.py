@@ -207,6 +207,8 @@ def test_RFC7766_one_connection_carries_many_queries_out_of_order(upstream, prox
 
 
 def test_RFC7766_length_and_message_come_in_one_record(upstream, proxy):
+    proxy.query("warm.test")
+    upstream.wait_for(lambda: upstream.probes)
     proxy.query("record.test")
     raw = bytes(upstream.connections[0].raw)
     records = []

@@ -28,6 +28,7 @@ static void every_default(void **state)
         "cloudflare-dns.com,-,1"
         " [2606:4700:4700::1001]:853#cloudflare-dns.com,[2606:4700:4700::1001]:853,"
         "cloudflare-dns.com,-,1\n"
+        "bootstrap =\n"
         "allow = 00000000000000000000ffff7f000000/104 00000000000000000000000000000001/128"
         " 00000000000000000000ffff0a000000/104 00000000000000000000ffffac100000/108"
         " 00000000000000000000ffffc0a80000/112 00000000000000000000ffffa9fe0000/112"
@@ -90,6 +91,8 @@ static const char *sample(const struct option *option)
         return "192.0.2.1:5300";
     if (option->set == add_upstream)
         return "quad9";
+    if (option->set == add_bootstrap)
+        return "9.9.9.9";
     fail_msg("there is no sample for %s", option->key);
     return NULL;
 }

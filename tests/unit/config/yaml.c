@@ -134,7 +134,8 @@ static void assert_mistakes(const struct mistake *mistakes, size_t count)
 }
 #define ASSERT_MISTAKES(mistakes) assert_mistakes(mistakes, sizeof mistakes / sizeof mistakes[0])
 
-#define ALLOWED "allowed: tls://ADDRESS[:PORT]#NAME, cloudflare, google or quad9\n"
+#define ALLOWED \
+    "allowed: tls://ADDRESS[:PORT]#NAME, tls://HOST[:PORT], cloudflare, google or quad9\n"
 
 static void keys_that_are_wrong(void **state)
 {
@@ -249,19 +250,25 @@ static void E2_upstreams_without_authentication_or_in_clear_text(void **state)
 static void upstream_urls_that_are_wrong(void **state)
 {
     (void)state;
-#define NAMES "names its server, and names are not looked up by this version; write "
-#define NO_ADDRESS                                                                                \
-    "has no usable address; allowed: tls://ADDRESS[:PORT]#NAME, where ADDRESS is IPv4 or [IPv6] " \
-    "and PORT 1 to 65535\n"
+#define NO_ADDRESS                                                               \
+    "has no usable address or host name; allowed: tls://ADDRESS[:PORT]#NAME or " \
+    "tls://HOST[:PORT], where ADDRESS is IPv4 or [IPv6], HOST a DNS name and PORT 1 to 65535\n"
 #define BAD_NAME                                                                                \
     "has no valid name after \"#\"; allowed: the DNS name or the IP address that the server's " \
     "certificate is for\n"
     static const struct mistake mistakes[] = {
-        {"upstreams: tls://dns.example\n",
-         "1:12: upstreams: \"tls://dns.example\" " NAMES "tls://ADDRESS#dns.example\n"},
-        {"upstreams: tls://dns.example:853#dns.example\n",
-         "1:12: upstreams: \"tls://dns.example:853#dns.example\" " NAMES
-         "tls://ADDRESS#dns.example\n"},
+        {"upstreams: tls://dns.example:0\n",
+         "1:12: upstreams: \"tls://dns.example:0\" " NO_ADDRESS},
+        {"upstreams: tls://dns.example:65536\n",
+         "1:12: upstreams: \"tls://dns.example:65536\" " NO_ADDRESS},
+        {"upstreams: 'tls://dns.example:853:'\n",
+         "1:12: upstreams: \"tls://dns.example:853:\" " NO_ADDRESS},
+        {"upstreams: tls://-dns.example\n", "1:12: upstreams: \"tls://-dns.example\" " NO_ADDRESS},
+        {"upstreams: tls://dns..example#a.example\n",
+         "1:12: upstreams: \"tls://dns..example#a.example\" " NO_ADDRESS},
+        {"upstreams: 'tls://dns.example#'\n", "1:12: upstreams: \"tls://dns.example#\" " BAD_NAME},
+        {"upstreams: dns.example\n",
+         "1:12: upstreams: \"dns.example\" is neither a preset nor a tls:// URL; " ALLOWED},
         {"upstreams: tls://192.0.2.1:0#a.example\n",
          "1:12: upstreams: \"tls://192.0.2.1:0#a.example\" " NO_ADDRESS},
         {"upstreams: tls://192.0.2.256#a.example\n",
@@ -284,6 +291,69 @@ static void upstream_urls_that_are_wrong(void **state)
          "3:5: upstreams: \"tls://192.0.2.1:853#a.example\" is given twice\n"},
         {"upstreams: [quad9, tls://9.9.9.9#dns.quad9.net]\n",
          "1:20: upstreams: \"tls://9.9.9.9#dns.quad9.net\" is given twice\n"},
+    };
+    ASSERT_MISTAKES(mistakes);
+}
+
+static void host_names_in_place_of_addresses(void **state)
+{
+    (void)state;
+    struct loaded loaded = config_load_yaml("upstreams:\n"
+                                            "  - tls://dns.quad9.net\n"
+                                            "  - tls://dns.example:8853#other.example\n"
+                                            "  - {url: tls://DNS.example, pins: " PIN_HEX "}\n"
+                                            "  - tls://192.0.2.1#a.example\n");
+    assert_string_equal(loaded.errors, "");
+    assert_value(loaded.config, "upstreams",
+                 "dns.quad9.net:853#dns.quad9.net,dns.quad9.net/853,dns.quad9.net,-,1 "
+                 "dns.example:8853#other.example,dns.example/8853,other.example,-,1 "
+                 "DNS.example:853#DNS.example,DNS.example/853,DNS.example,-,1,e3..55 "
+                 "192.0.2.1:853#a.example,192.0.2.1:853,a.example,-,1");
+    loaded_free(&loaded);
+    assert_errors(config_load_yaml("upstreams:\n"
+                                   "  - tls://dns.example\n"
+                                   "  - tls://192.0.2.1#a.example\n"
+                                   "  - tls://DNS.example:853#dns.example\n"),
+                  "dnsproxy.yaml:4:5: upstreams: \"tls://DNS.example:853#dns.example\" is given "
+                  "twice\n");
+}
+
+static void names_that_nobody_could_look_up(void **state)
+{
+    (void)state;
+#define NOBODY                                                                                    \
+    "is a host name, as all upstreams are, and nobody could look it up; give addresses of plain " \
+    "DNS servers with bootstrap, such as bootstrap: 9.9.9.9, or an upstream with an address\n"
+    static const struct mistake mistakes[] = {
+        {"upstreams: tls://dns.example\n", "1:12: upstreams: " NOBODY},
+        {"upstreams:\n  - tls://a.example\n  - weight: 2\n    url: tls://b.example\n",
+         "4:10: upstreams: " NOBODY},
+    };
+    ASSERT_MISTAKES(mistakes);
+    assert_errors(CONFIG_LOAD("-u", "tls://a.example"), "--upstream: " NOBODY);
+    assert_errors(CONFIG_LOAD("-u", "tls://a.example", "--bootstrap", "192.0.2.53"), "");
+    assert_errors(CONFIG_LOAD("-u", "tls://a.example", "-u", "tls://192.0.2.1#a.example"), "");
+    assert_errors(config_load_yaml("bootstrap: 192.0.2.53\nupstreams: tls://a.example\n"), "");
+}
+
+static void bootstraps(void **state)
+{
+    (void)state;
+    struct loaded loaded =
+        config_load_yaml("bootstrap: [192.0.2.53, 192.0.2.53:5353, '2001:db8::53']\n");
+    assert_string_equal(loaded.errors, "");
+    assert_value(loaded.config, "bootstrap", "192.0.2.53:53 192.0.2.53:5353 [2001:db8::53]:53");
+    loaded_free(&loaded);
+#define NO_SERVER                                                                            \
+    "is not the address of a DNS server; allowed: ADDRESS[:PORT], where ADDRESS is IPv4 or " \
+    "[IPv6] and PORT 1 to 65535\n"
+    static const struct mistake mistakes[] = {
+        {"bootstrap: dns.example\n", "1:12: bootstrap: \"dns.example\" " NO_SERVER},
+        {"bootstrap: 192.0.2.53:0\n", "1:12: bootstrap: \"192.0.2.53:0\" " NO_SERVER},
+        {"bootstrap:\n  - 0.0.0.0\n", "2:5: bootstrap: \"0.0.0.0\" " NO_SERVER},
+        {"bootstrap: [192.0.2.1, 192.0.2.1:53]\n",
+         "1:24: bootstrap: \"192.0.2.1:53\" is given twice\n"},
+        {"bootstrap: []\n", "1:12: bootstrap: needs at least one value\n"},
     };
     ASSERT_MISTAKES(mistakes);
 }
@@ -374,6 +444,11 @@ static void too_many_of_anything(void **state)
         strcat(yaml, "      - " PIN_HEX "\n");
     assert_errors(config_load_yaml(yaml), "dnsproxy.yaml:12:9: upstreams.pins: \"" PIN_HEX
                                           "\" is one too many; allowed: 8 pins\n");
+    strcpy(yaml, "bootstrap:\n");
+    for (int i = 0; i < CONFIG_BOOTSTRAPS_MAX + 1; i++)
+        snprintf(yaml + strlen(yaml), sizeof yaml - strlen(yaml), "  - 192.0.2.%d\n", i + 1);
+    assert_errors(config_load_yaml(yaml), "dnsproxy.yaml:10:5: bootstrap: \"192.0.2.9\" is one "
+                                          "too many; allowed: 8 addresses\n");
 }
 
 static void what_yaml_offers_beyond_plain_data_is_refused(void **state)
@@ -476,6 +551,9 @@ int main(void)
         TEST(listeners_that_are_wrong),
         TEST(E2_upstreams_without_authentication_or_in_clear_text),
         TEST(upstream_urls_that_are_wrong),
+        TEST(host_names_in_place_of_addresses),
+        TEST(names_that_nobody_could_look_up),
+        TEST(bootstraps),
         TEST(E4_pins_and_other_keys_of_an_upstream_that_are_wrong),
         TEST(E3_upstreams_that_differ_in_name_or_pins_are_two),
         TEST(too_many_of_anything),
