@@ -2,7 +2,8 @@
 /* `dnsproxy probe`: what each upstream does, seen over two connections.
  *
  * The first connection is timed, authenticated and asked one query. The second offers the ticket of
- * the first, to see whether sessions are resumed. All upstreams are probed at once on one loop;
+ * the first, to see whether sessions are resumed. A host name is looked up and its addresses raced
+ * as the daemon would, by its own upstream layer. All upstreams are probed at once on one loop;
  * each step is bounded by the timeout that the daemon would use, so a probe says what the daemon
  * sees.
  *
@@ -20,8 +21,11 @@
 #include "control/trusts.h"
 #include "dns/message.h"
 #include "net/loop.h"
+#include "net/race.h"
 #include "net/stream.h"
 #include "net/tls.h"
+#include "observe/metrics.h"
+#include "upstream/upstream.h"
 
 enum {
     QUERY_ID = 1,     /* the only query of its connection */
@@ -30,6 +34,7 @@ enum {
 };
 
 enum probe_state {
+    PROBE_LOOKING_UP,
     PROBE_CONNECTING,
     PROBE_HANDSHAKING,
     PROBE_ASKING,
@@ -46,6 +51,9 @@ struct probe {
     struct probe_run *run;
     const struct upstream_config *upstream;
     struct tls_client *client;
+    struct address addresses[RACE_ADDRESSES_MAX];
+    struct address address; /* the one that was connected first */
+    struct race race;
     struct stream first;
     struct stream again;
     struct deadline deadline; /* of the present state */
@@ -59,6 +67,8 @@ struct probe_run {
     struct deadline_queue queues[PROBE_STATES];
     const struct config *config;
     struct trusts *trusts;
+    struct metrics *metrics;
+    struct group *group; /* looks names up; NULL: there are none */
     struct probe probes[CONFIG_UPSTREAMS_MAX];
     struct probe_result results[CONFIG_UPSTREAMS_MAX];
     size_t unfinished;
@@ -73,7 +83,7 @@ static const struct question root_servers = {
 
 static void enter(struct probe *probe, enum probe_state state)
 {
-    assert(state > probe->state || (state == PROBE_CONNECTING && probe->since_ns == 0));
+    assert(state > probe->state || (state == PROBE_LOOKING_UP && probe->since_ns == 0));
     struct probe_run *run = probe->run;
     probe->state = state;
     probe->since_ns = loop_clock();
@@ -101,6 +111,9 @@ static void on_expire(struct deadline *deadline, uint64_t now)
     (void)now;
     struct probe *probe = CONTAINER_OF(deadline, struct probe, deadline);
     switch (probe->state) {
+    case PROBE_LOOKING_UP:
+        fail_probe(probe, FAILURE_NAME_LOOKUP, "");
+        break;
     case PROBE_CONNECTING:
         stream_close(&probe->first, FAILURE_CONNECT_TIMEOUT);
         break;
@@ -154,7 +167,7 @@ static void connect_again(struct probe *probe)
     const struct probe_run *run = probe->run;
     enum failure failure;
     enter(probe, PROBE_RESUMING);
-    if (stream_connect(&probe->again, &probe->run->loop, &again_handler, &probe->upstream->address,
+    if (stream_connect(&probe->again, &probe->run->loop, &again_handler, &probe->address,
                        probe->client, run->config->timeouts.connect_ns, OUT_LIMIT,
                        &failure) == STATUS_OK)
         return;
@@ -242,6 +255,7 @@ static void on_first_closed(struct stream *stream, enum failure failure)
     struct probe *probe = CONTAINER_OF(stream, struct probe, first);
     struct probe_result *result = probe->result;
     char reason[sizeof(result->reason)] = "";
+    race_cancel(&probe->race);
     if (stream->tls) {
         result->has_pin = tls_peer_pin(stream->tls, result->pin) == STATUS_OK;
         if (!result->is_authenticated)
@@ -286,22 +300,84 @@ static void prepare(struct probe_run *run, size_t index)
         fail_probe(probe, FAILURE_LOCAL, "");
 }
 
-static void begin(struct probe *probe)
+static void on_won(struct race *race, int fd, size_t index)
+{
+    struct probe *probe = CONTAINER_OF(race, struct probe, race);
+    probe->address = probe->addresses[index];
+    stream_start(&probe->first, fd, probe->client);
+}
+
+static void on_lost(struct race *race, enum failure failure)
+{
+    stream_close(&CONTAINER_OF(race, struct probe, race)->first, failure);
+}
+
+static void connect_first(struct probe *probe, size_t count)
 {
     struct probe_run *run = probe->run;
+    enum failure failure;
+    enter(probe, PROBE_CONNECTING);
+    stream_prepare(&probe->first, &run->loop, &first_handler, OUT_LIMIT);
+    probe->race.on_won = on_won;
+    probe->race.on_lost = on_lost;
+    if (race_start(&probe->race, &run->loop, probe->addresses, count,
+                   run->config->timeouts.connect_ns, &failure) == STATUS_OK)
+        return;
+    stream_free(&probe->first);
+    fail_probe(probe, failure, failure == FAILURE_LOCAL ? strerror(errno) : "");
+}
+
+static void begin(struct probe *probe)
+{
     if (probe->state == PROBE_DONE)
         return;
-    enter(probe, PROBE_CONNECTING);
-    enum failure failure;
-    if (stream_connect(&probe->first, &run->loop, &first_handler, &probe->upstream->address,
-                       probe->client, run->config->timeouts.connect_ns, OUT_LIMIT,
-                       &failure) != STATUS_OK)
-        fail_probe(probe, failure, failure == FAILURE_LOCAL ? strerror(errno) : "");
+    if (probe->upstream->host) {
+        enter(probe, PROBE_LOOKING_UP);
+        return;
+    }
+    probe->addresses[0] = probe->upstream->address;
+    connect_first(probe, 1);
+}
+
+/* Goes on with those whose addresses are known by now. */
+static void look_up(struct probe_run *run)
+{
+    for (size_t i = 0; i < run->config->upstream_count; i++) {
+        struct probe *probe = &run->probes[i];
+        enum failure failure;
+        if (probe->state != PROBE_LOOKING_UP)
+            continue;
+        const size_t count = group_upstream_addresses(run->group, i, probe->addresses, &failure);
+        if (count > 0)
+            connect_first(probe, count);
+        else if (failure != FAILURE_NONE)
+            fail_probe(probe, failure, "");
+    }
+}
+
+/* The part of the daemon that looks names up, if there are any. */
+static enum status open_group(struct probe_run *run)
+{
+    const struct config *config = run->config;
+    bool has_names = false;
+    for (size_t i = 0; i < config->upstream_count; i++)
+        has_names = has_names || config->upstreams[i].host;
+    if (!has_names)
+        return STATUS_OK;
+    run->metrics = metrics_open(config->upstream_count);
+    if (!run->metrics)
+        return STATUS_FULL;
+    const struct group_settings settings = {.config = config,
+                                            .loop = &run->loop,
+                                            .metrics = run->metrics,
+                                            .trusts = trusts_of_upstreams(run->trusts)};
+    return group_open(&settings, &run->group);
 }
 
 static void add_queues(struct probe_run *run)
 {
     const uint64_t durations_ns[PROBE_STATES] = {
+        [PROBE_LOOKING_UP] = run->config->timeouts.query_ns,
         [PROBE_CONNECTING] = run->config->timeouts.connect_ns,
         [PROBE_HANDSHAKING] = run->config->timeouts.handshake_ns,
         [PROBE_ASKING] = run->config->timeouts.query_ns,
@@ -327,6 +403,8 @@ static void free_run(struct probe_run *run)
 {
     for (size_t i = 0; i < run->config->upstream_count; i++)
         tls_client_close(run->probes[i].client);
+    group_close(run->group);
+    metrics_close(run->metrics);
     trusts_close(run->trusts);
     loop_close(&run->loop);
     free(run);
@@ -341,7 +419,7 @@ static void probe_all(struct probe_run *run)
     for (size_t i = 0; i < run->config->upstream_count; i++)
         begin(&run->probes[i]);
     while (run->unfinished > 0 && loop_turn(&run->loop, TURN_WAIT_S * NANOSECONDS_PER_SECOND))
-        continue;
+        look_up(run);
     assert(run->unfinished == 0);
 }
 
@@ -359,6 +437,11 @@ int probe_run(const struct config *config, FILE *out)
     }
     run->config = config;
     run->trusts = trusts;
+    if (open_group(run) != STATUS_OK) {
+        fprintf(stderr, "dnsproxy: cannot probe: %s\n", strerror(errno));
+        free_run(run);
+        return 1;
+    }
     probe_all(run);
     probe_report(out, run->results, config->upstream_count);
     const int status = exit_status(run);

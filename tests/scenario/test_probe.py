@@ -12,6 +12,7 @@ import dns.rrset
 import pytest
 
 from support import ports
+from support.plain import PlainServer
 from support.proxy import binary
 
 TITLES = ["UPSTREAM", "TLS", "CIPHER", "CERTIFICATE", "ALPN", "RESUMES", "PADS", "KEEPALIVE",
@@ -190,3 +191,43 @@ def test_trust_file_that_is_missing_is_an_error(upstream):
     assert result.returncode == 1
     assert "/nonexistent.pem" in result.stderr
     assert upstream.connections == []
+
+
+def test_host_name_is_looked_up_and_probed(probe, start_upstream):
+    upstream = start_upstream()
+    bootstrap = PlainServer({"upstream.test.": ["127.0.0.1"]})
+    try:
+        found = probe(f"tls://upstream.test:{upstream.port}",
+                      arguments=["--bootstrap", str(bootstrap)])
+    finally:
+        bootstrap.stop()
+    assert found.status == 0, found.output
+    row = found.rows[0]
+    assert row["UPSTREAM"] == f"upstream.test:{upstream.port}#upstream.test"
+    assert (row["CERTIFICATE"], row["RESUMES"]) == ("ok", "yes")
+    assert len(upstream.connections) == 2
+
+
+def test_host_name_is_looked_up_through_the_other_upstream(probe, start_upstream):
+    upstream = start_upstream()
+
+    def hook(query):
+        if query.name == ".":
+            query.reply(make_root_answer(query))
+            return
+        answer = dns.message.make_response(query.message)
+        if query.type == "A":
+            answer.answer.append(dns.rrset.from_text(query.name, 300, "IN", "A", "127.0.0.1"))
+        query.reply(answer)
+    upstream.on_query = hook
+    found = probe(upstream, f"tls://upstream.test:{upstream.port}")
+    assert found.status == 0, found.output
+    assert [row["CERTIFICATE"] for row in found.rows] == ["ok", "ok"]
+
+
+def test_host_name_that_cannot_be_looked_up_is_said(probe):
+    started = time.monotonic()
+    found = probe("tls://upstream.test", arguments=["--bootstrap", f"127.0.0.1:{ports.free_port()}"])
+    assert found.status == 1
+    assert found.notes == ["failed: its name could not be looked up"]
+    assert time.monotonic() - started < 5

@@ -633,6 +633,42 @@ static void a_loop_that_takes_no_more_is_a_local_failure(void **state)
     loop_close(&broken);
 }
 
+/* What is written before there is a socket goes out once it has connected. */
+static void a_stream_may_be_given_its_connected_socket(void **state)
+{
+    (void)state;
+    struct pair pair = {0};
+    int fd;
+    stream_prepare(&pair.owner.stream, &loop, &handler, OUT_LIMIT);
+    assert_int_equal(pair.owner.stream.state, STREAM_CONNECTING);
+    queue_message(&pair.owner.stream, "early");
+    tcp_pair(&fd, &pair.fd);
+    stream_start(&pair.owner.stream, fd, NULL);
+    RUN_UNTIL(&pair, pair.owner.stream.bytes_sent == 7);
+    uint8_t bytes[8];
+    wait_for(pair.fd, POLLIN);
+    assert_int_equal(recv(pair.fd, bytes, sizeof bytes, 0), 7);
+    assert_memory_equal(bytes, "\0\5early", 7);
+    close_pair(&pair);
+}
+
+static void a_socket_for_a_closed_stream_is_closed(void **state)
+{
+    (void)state;
+    struct pair pair = {0};
+    int fd;
+    stream_prepare(&pair.owner.stream, &loop, &handler, OUT_LIMIT);
+    stream_close(&pair.owner.stream, FAILURE_CONNECT_TIMEOUT);
+    tcp_pair(&fd, &pair.fd);
+    stream_start(&pair.owner.stream, fd, NULL);
+    uint8_t byte;
+    wait_for(pair.fd, POLLIN);
+    assert_int_equal(recv(pair.fd, &byte, 1, 0), 0);
+    RUN_UNTIL(&pair, has_closed(&pair.owner));
+    assert_int_equal(pair.owner.failure, FAILURE_CONNECT_TIMEOUT);
+    close_pair(&pair);
+}
+
 static void a_stream_that_cannot_be_watched_closes(void **state)
 {
     (void)state;
@@ -1272,6 +1308,8 @@ int main(void)
         cmocka_unit_test(E7_garbage_in_the_handshake_closes),
         cmocka_unit_test(connect_failures_have_their_names),
         cmocka_unit_test(a_loop_that_takes_no_more_is_a_local_failure),
+        cmocka_unit_test(a_stream_may_be_given_its_connected_socket),
+        cmocka_unit_test(a_socket_for_a_closed_stream_is_closed),
         cmocka_unit_test(a_stream_that_cannot_be_watched_closes),
         cmocka_unit_test(bytes_behind_the_handshake_are_read_at_once),
         cmocka_unit_test(F1_every_end_of_an_idle_connection_is_seen_at_once),
