@@ -21,8 +21,8 @@
 /* More addresses of one name would only prolong a hopeless try. */
 enum { RACE_ADDRESSES_MAX = 8 };
 
-#define RACE_STAGGER_NS (250 * NANOSECONDS_PER_MILLISECOND) /* RFC 8305 5: the recommended delay \
-                                                             */
+/* RFC 8305 5: the recommended delay. */
+#define RACE_STAGGER_NS (250 * NANOSECONDS_PER_MILLISECOND)
 
 struct race;
 
