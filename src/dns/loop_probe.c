@@ -25,7 +25,10 @@ static_assert(1 + LABEL + sizeof SUFFIX == LOOP_PROBE_NAME_LENGTH, "the length i
 
 static uint64_t hash_of(const struct siphash_key *key, uint64_t id, char purpose)
 {
-    return siphash_with(key, id, &purpose, sizeof purpose);
+    char bytes[sizeof id + 1];
+    memcpy(bytes, &id, sizeof id);
+    bytes[sizeof id] = purpose;
+    return siphash(key, bytes, sizeof bytes);
 }
 
 static void write_digits(uint8_t *out, uint64_t number)
@@ -64,7 +67,7 @@ void loop_probe_question(const struct siphash_key *key, uint64_t id, struct ques
     memcpy(out->name + 1 + LABEL, SUFFIX, sizeof SUFFIX);
 }
 
-bool loop_probe_matches(const struct siphash_key *key, const struct question *question)
+bool loop_probe_is_ours(const struct siphash_key *key, const struct question *question)
 {
     assert(question->name_length == LOOP_PROBE_NAME_LENGTH);
     const uint8_t *name = question->name;

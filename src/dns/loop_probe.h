@@ -27,15 +27,8 @@ enum { LOOP_PROBE_NAME_LENGTH = 1 + 32 + 1 + 19 + 1 + 7 + 1 };
 /* The question with this ID: class IN, type TXT. */
 void loop_probe_question(const struct siphash_key *key, uint64_t id, struct question *out);
 
-/* What loop_probe_is_ours looks at after the length. */
-bool loop_probe_matches(const struct siphash_key *key, const struct question *question);
-
-/* True when this process made the question. */
-static inline bool loop_probe_is_ours(const struct siphash_key *key,
-                                      const struct question *question)
-{
-    return question->name_length == LOOP_PROBE_NAME_LENGTH && loop_probe_matches(key, question);
-}
+/* True when this process made the question, whose name is of that length. */
+bool loop_probe_is_ours(const struct siphash_key *key, const struct question *question);
 
 /* The records of the answer to such a question, which are never kept (TTL 0). */
 struct loop_probe_answer {

@@ -36,6 +36,19 @@ static void answer_cached(struct resolver *resolver, struct query *query,
     query_answer(resolver, query, answer, answer->rcode == RCODE_SERVFAIL ? &cached_error : NULL);
 }
 
+/* An upstream of ours asks us whether it is us (FAULTS G11); false when it does not. Apart, so that
+ * resolve_query has no room to make for the answer. */
+[[gnu::noinline]] static bool answer_loop_probe(struct resolver *resolver, struct query *query)
+{
+    const struct question *question = &query->message.question;
+    if (!resolver->loop_key || !loop_probe_is_ours(resolver->loop_key, question))
+        return false;
+    struct loop_probe_answer probe;
+    loop_probe_make_answer(resolver->loop_key, question, &probe);
+    query_answer(resolver, query, &probe.answer, NULL);
+    return true;
+}
+
 enum status resolve_query(struct resolver *resolver, struct query *query, bool *waits)
 {
     static const struct extended_error prohibited = {EDE_PROHIBITED,
@@ -61,12 +74,9 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
         return STATUS_OK;
     }
     /* Only for a miss, and before any limit: nobody waits for it. */
-    if (resolver->loop_key && loop_probe_is_ours(resolver->loop_key, &query->message.question)) {
-        struct loop_probe_answer probe;
-        loop_probe_make_answer(resolver->loop_key, &query->message.question, &probe);
-        query_answer(resolver, query, &probe.answer, NULL);
+    if (query->message.question.name_length == LOOP_PROBE_NAME_LENGTH &&
+        answer_loop_probe(resolver, query))
         return STATUS_OK;
-    }
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */
     if (resolver->waiting_count == resolver->config->limits.queries)
         return STATUS_FULL;

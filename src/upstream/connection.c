@@ -450,6 +450,13 @@ static void on_readable(struct stream *stream)
         receive(connection, message, length);
 }
 
+/* The check for a loop is no query of anybody: its end counts for nothing. */
+static uint32_t requests_in_flight(const struct connection *connection)
+{
+    const bool is_checked = connection->upstream->loop_check.request.connection == connection;
+    return connection->in_flight - (is_checked ? 1 : 0);
+}
+
 /* Whether the end of this connection says that something is wrong with the upstream. One that has
  * answered and then closes is normal, even with requests in flight: they are asked again (RFC
  * 7766 6.2.4). */
@@ -460,7 +467,7 @@ static bool is_upstream_failure(const struct connection *connection, enum failur
     if (connection->state < CONNECTION_READY)
         return true;
     if (failure == FAILURE_CLOSED || failure == FAILURE_RESET)
-        return connection->answers == 0 && connection->in_flight > 0;
+        return connection->answers == 0 && requests_in_flight(connection) > 0;
     return true;
 }
 
@@ -522,8 +529,7 @@ static void on_closed(struct stream *stream, enum failure failure)
 {
     struct connection *connection = of_stream(stream);
     struct upstream *upstream = connection->upstream;
-    const bool is_checked = upstream->loop_check.request.connection == connection;
-    const uint32_t requests = connection->in_flight - (is_checked ? 1 : 0);
+    const uint32_t requests = requests_in_flight(connection);
     bool is_failure = is_upstream_failure(connection, failure);
     learn_from_close(connection, failure);
     upstream->last_answers = connection->answers;

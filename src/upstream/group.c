@@ -211,7 +211,7 @@ static void try_again(struct group *group)
         group->down_since_ns = group->loop->now;
     for (size_t i = 0; i < group->upstream_count; i++) {
         struct upstream *upstream = &group->upstreams[i];
-        if (upstream->down &&
+        if (upstream->down && !name_is_unknown(upstream->name) &&
             (group->loop->now >= upstream->retry_ns || (none_is_up && is_rested(upstream))))
             upstream_try_again(upstream, none_is_up ? TRIALS_MAX : 1);
     }

@@ -72,7 +72,8 @@ struct loop_check {
     struct attempts attempts;
     struct request request;
     struct deadline deadline;
-    bool is_done; /* since the upstream was last down */
+    bool is_done;        /* since the upstream was last down */
+    unsigned unanswered; /* connections in a row that ended instead */
 };
 
 struct upstream {
@@ -170,6 +171,10 @@ bool upstream_is_ready(const struct upstream *upstream);
 
 /* True when so many requests are in flight that none should be added without need. */
 bool upstream_is_busy(const struct upstream *upstream);
+
+/* The first addresses of its name are known: until then it counts as down, so that others are asked
+ * if they can be. */
+void upstream_resolved(struct upstream *upstream);
 
 /* Opens a connection without a request, whatever the limits: another one is to be closed for it. */
 void upstream_open_another(struct upstream *upstream);

@@ -13,6 +13,9 @@
 #include "dns/loop_probe.h"
 #include "upstream/internal.h"
 
+/* An upstream that closes whenever it is asked this must not be lost for it. */
+enum { UNANSWERED_MAX = 3 };
+
 static struct upstream *of_check(struct loop_check *check)
 {
     return CONTAINER_OF(check, struct upstream, loop_check);
@@ -31,8 +34,11 @@ static void on_done(struct request *request, const struct answer *answer, enum f
     struct upstream *upstream = of_check(check);
     (void)failure; /* a broken connection is told by the others on it; its successor is asked */
     deadline_cancel(&check->deadline);
-    if (!answer)
+    if (!answer) {
+        check->unanswered++;
         return;
+    }
+    check->unanswered = 0;
     if (loop_probe_is_answered(upstream->group->loop_key, &check->question, answer)) {
         close_all(upstream);
         return;
@@ -68,7 +74,7 @@ bool loop_check_begin(struct connection *connection)
     struct upstream *upstream = connection->upstream;
     struct group *group = upstream->group;
     struct loop_check *check = &upstream->loop_check;
-    if (!group->loop_key || check->is_done)
+    if (!group->loop_key || check->is_done || check->unanswered >= UNANSWERED_MAX)
         return false;
     const bool was_loop = upstream->down && upstream->last_failure == FAILURE_LOOP;
     if (request_is_in_flight(&check->request))

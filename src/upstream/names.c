@@ -200,6 +200,8 @@ static void publish(struct name *name)
     bool is_changed = count != name->address_count;
     for (size_t i = 0; i < count; i++)
         is_changed = is_changed || !is_known(name, &addresses[i]);
+    if (name->address_count == 0)
+        upstream_resolved(name->upstream);
     memcpy(name->addresses, addresses, count * sizeof(addresses[0]));
     name->address_count = count;
     metric_set(&name->upstream->metrics->addresses, count);
@@ -409,16 +411,19 @@ void name_on_query_deadline(struct deadline *deadline, uint64_t now)
     query_ended(query, OUTCOME_FAILED);
 }
 
+bool name_is_unknown(const struct name *name)
+{
+    return name && name->address_count == 0;
+}
+
 /* Bits of the upstreams that cannot be asked for this name: itself, and all that have none. */
 static uint32_t excluded_upstreams(const struct name *name)
 {
     const struct group *group = name->upstream->group;
     uint32_t excluded = UINT32_C(1) << name->upstream->index;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        const struct name *other = group->upstreams[i].name;
-        if (other && other->address_count == 0)
+    for (size_t i = 0; i < group->upstream_count; i++)
+        if (name_is_unknown(group->upstreams[i].name))
             excluded |= UINT32_C(1) << i;
-    }
     return excluded;
 }
 

@@ -82,6 +82,9 @@ enum status name_open(struct upstream *upstream, struct name **out);
 void name_stop(struct name *name);
 void name_close(struct name *name);
 
+/* True when no address is known; false on NULL. */
+bool name_is_unknown(const struct name *name);
+
 /* The addresses to connect to, best first; 0 when none is known, with the cause in `*failure` if
  * they were looked up in vain. */
 size_t name_addresses(const struct name *name, struct address out[static RACE_ADDRESSES_MAX],

@@ -331,6 +331,13 @@ void upstream_learn_limit(struct upstream *upstream, uint64_t answers)
         upstream->request_limit = 0;
 }
 
+void upstream_resolved(struct upstream *upstream)
+{
+    (void)upstream_look_up_route(upstream);
+    if (upstream->failures == 0)
+        set_down(upstream, false);
+}
+
 void upstream_open_another(struct upstream *upstream)
 {
     enum failure failure;
@@ -402,8 +409,10 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
     deadline_queue_init(&upstream->late, late_ns(upstream), connection_on_late);
     loop_add_queue(group->loop, &upstream->late);
     set_down(upstream, false);
-    if (config->host)
+    if (config->host) {
+        set_down(upstream, true);
         TRY(name_open(upstream, &upstream->name));
+    }
     (void)upstream_look_up_route(upstream);
     return STATUS_OK;
 }
