@@ -59,9 +59,9 @@ class PlainServer:
             return reply
         is_v6 = question.rdtype == dns.rdatatype.AAAA
         texts = [text for text in self.addresses[name] if (":" in text) == is_v6]
-        if texts:
+        for text in texts:  # each alone, or dnspython would shuffle them
             reply.answer.append(dns.rrset.from_text(
-                question.name, self.ttl, "IN", question.rdtype, *texts))
+                question.name, self.ttl, "IN", question.rdtype, text))
         return reply
 
     def names(self):
