@@ -427,19 +427,23 @@ static struct upstream *choose_for_hedge(struct group *group, const struct reque
     return upstream || !group_is_down(group) ? upstream : choose_down(group, asked);
 }
 
-/* With nobody else to ask, the same upstream on a second connection: it is of use when the first is
- * silent, not when merely this answer is slow, and only once it is ready. */
+/* With nobody else to ask, the same upstream on a second connection: it is of use when not even a
+ * probe on the first is answered, not when merely this answer is slow, and only once it is ready.
+ */
 static bool may_be_hedged_beside(const struct request *late, bool is_sent)
 {
-    const struct connection *connection = late->connection;
+    struct connection *connection = late->connection;
     struct upstream *upstream = connection->upstream;
     const uint32_t bit = UINT32_C(1) << upstream->index;
-    const uint64_t now = upstream->group->loop->now;
     if ((late->attempts->beside & bit) || (is_sent && connection->suspect_since_ns == 0))
         return false;
     if (upstream_is_ready(upstream))
         return true;
-    if (is_sent && now - connection->suspect_since_ns >= OVERDUE_NS)
+    if (!is_sent || connection->last_message_ns > connection->suspect_since_ns)
+        return false;
+    if (connection->probe_slot == upstream->group->slot_count)
+        connection_probe(connection);
+    else if (upstream->group->loop->now - connection->suspect_since_ns >= 2 * OVERDUE_NS)
         upstream_open_second(upstream);
     return false;
 }

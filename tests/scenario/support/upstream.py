@@ -29,9 +29,9 @@ and with a query:
 A query that its hook leaves alone is never answered. Ready-made hooks are at the end of this file.
 
 What is remembered: upstream.connections (see Connection), upstream.queries (see Query), in order.
-The proxy's own questions are none of them and reach no hook; they are in upstream.probes instead. Those about the
-root (is anybody there?) all hooks but `never` answer; the one whether the upstream is the proxy itself
-upstream.on_probe answers (NXDOMAIN).
+The proxy's own questions are none of them and reach no hook; they are in upstream.probes instead. Those whether
+anybody is there (the root's name servers, never the first on a connection) all hooks but `never` answer; the one whether
+the upstream is the proxy itself upstream.on_probe answers (NXDOMAIN).
 Wait for it: upstream.wait_for(lambda: len(upstream.queries) == 3).
 """
 
@@ -333,7 +333,7 @@ class Connection:
             del self._unframed[:end]
             if self.socket.fileno() < 0:
                 return
-            if query.name == ".":  # the proxy asks whether anybody is there
+            if self.queries and query.name == "." and query.type == "NS":
                 self.upstream.probes.append(query)
                 if self.upstream.on_query is not never:
                     query.reply(query.raw[:2] + b"\x81\x80" + query.raw[4:6] + bytes(6) + query.raw[12:17])

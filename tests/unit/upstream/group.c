@@ -473,10 +473,14 @@ static void single_upstream_is_hedged_on_a_second_connection(void **state)
     answer_written(0, 0, RCODE_NOERROR);
     ask(bench, &one, "late");
     turn(bench, 300);
-    const unsigned told = one.late;
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    assert_int_equal(stream_count, 1);
+    assert_int_equal(streams[0].written_count, 3); /* a probe: it may be merely slow */
+    turn(bench, 50);
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
     assert_int_equal(stream_count, 2); /* it is opened, and waited for by nobody */
     assert_int_equal(streams[1].written_count, 0);
+    const unsigned told = one.late;
     make_ready(1);
     turn(bench, 0);
     assert_true(one.late > told); /* at once */
@@ -485,6 +489,29 @@ static void single_upstream_is_hedged_on_a_second_connection(void **state)
     answer_written(1, 0, RCODE_NOERROR);
     assert_int_equal(second.done, 1);
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND); /* and no third time */
+    request_cancel(&one.request);
+}
+
+static void single_upstream_that_is_merely_slow_is_asked_once(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask second;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    ask(bench, &one, "warm");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    ask(bench, &one, "slow");
+    turn(bench, 300);
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    turn(bench, 5);
+    answer_written(0, 2, RCODE_NOERROR); /* the probe */
+    for (size_t i = 0; i < 5; i++) {
+        turn(bench, 50);
+        assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    }
+    assert_int_equal(stream_count, 1);
     request_cancel(&one.request);
 }
 
@@ -713,6 +740,7 @@ int main(void)
         TEST(hedges_are_a_burst_and_then_one_of_twenty_requests),
         TEST(half_of_the_burst_is_for_silent_connections),
         TEST(single_upstream_is_hedged_on_a_second_connection),
+        TEST(single_upstream_that_is_merely_slow_is_asked_once),
         TEST(no_strategy_asks_behind_a_silence),
         TEST(one_that_is_not_ready_is_made_so_while_another_is_asked),
         TEST(second_upstream_is_ready_before_it_is_needed),
