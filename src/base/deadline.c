@@ -33,8 +33,7 @@ void deadline_arm(struct deadline_queue *queue, struct deadline *deadline, uint6
     assert(now <= DEADLINE_NEVER - queue->duration_ns);
     list_remove(&deadline->link);
     deadline->armed_ns = now;
-    assert(list_is_empty(&queue->armed) ||
-           deadline_of(queue->armed.previous)->armed_ns <= now);
+    assert(list_is_empty(&queue->armed) || deadline_of(queue->armed.previous)->armed_ns <= now);
     list_append(&queue->armed, &deadline->link);
 }
 

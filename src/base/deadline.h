@@ -3,8 +3,8 @@
  *
  * A queue holds all deadlines of one duration. Because they share it, arming appends at the end and
  * the earliest is always first: no heap, no wheel. The duration may be changed at any time: it then
- * holds for all that are armed, too. Time is an argument in nanoseconds of whatever clock the caller
- * uses, so tests never sleep.
+ * holds for all that are armed, too. Time is an argument in nanoseconds of whatever clock the
+ * caller uses, so tests never sleep.
  *
  * Thread: one. Owner: a deadline is a member of the object it guards; the queue links it only. */
 #ifndef BASE_DEADLINE_H

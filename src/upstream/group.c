@@ -164,18 +164,18 @@ static struct upstream *choose_up(struct group *group, uint32_t excluded,
                                   const struct question *question)
 {
     struct upstream *candidates[CONFIG_UPSTREAMS_MAX];
-    choose *const strategy = strategies[group->config->strategy];
+    const enum strategy strategy = group->config->strategy;
     size_t count = gather(group, excluded, NULL, candidates);
     if (count == 0)
         return NULL;
-    struct upstream *preferred = strategy(group, candidates, count, question);
+    struct upstream *preferred = strategies[strategy](group, candidates, count, question);
     if (count == 1 || upstream_is_ready(preferred))
         return preferred;
     count = gather(group, excluded, upstream_is_ready, candidates);
     if (count == 0)
         return preferred;
     upstream_warm(preferred);
-    return strategy(group, candidates, count, question);
+    return strategies[strategy](group, candidates, count, question);
 }
 
 bool group_is_down(const struct group *group)
@@ -386,7 +386,8 @@ enum status request_submit(struct group *group, struct request *request, enum re
     struct upstream *upstream;
     request->is_hedge = false;
     note_traffic(group);
-    try_again(group);
+    if (request->attempts->once == 0) /* FAULTS F4: its own failure is no reason for a trial */
+        try_again(group);
     while ((upstream = choose_upstream(group, request, scope))) {
         was_tried = true;
         note_attempt(request->attempts, upstream->index);

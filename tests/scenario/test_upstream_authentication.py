@@ -194,8 +194,8 @@ def test_E3_names_that_share_an_address_share_no_connection_and_no_ticket(start_
             for connection in closing:
                 connection.close()  # another is opened at once
             upstream.wait_for(lambda closing=closing: not any(one.is_open for one in closing))
-    others = [c for c in upstream.connections if c.hello.server_name == "other.test"]
-    owns = [c for c in upstream.connections if c.hello.server_name == "upstream.test"]
+    others = [c for c in upstream.connections if c.hello and c.hello.server_name == "other.test"]
+    owns = [c for c in upstream.connections if c.hello and c.hello.server_name == "upstream.test"]
     assert others and len(owns) >= 3
     assert any(connection.resumed for connection in owns)
     for connection in others:
