@@ -6,7 +6,8 @@
  *
  * Closed loop: every socket keeps `window` queries outstanding and refills when half of them are
  * answered, so that both sides work in batches. Open loop (--rate): queries leave on a schedule
- * whatever comes back, round over the sockets.
+ * whatever comes back, round over the sockets; with --scheduled latency counts from the time of the
+ * schedule, so that what delays us is not hidden.
  *
  * Matching: the ID is an index into the socket's slots, shifted by a generation; an answer counts
  * when its slot is outstanding with that ID and its question is the one that was sent.
@@ -75,10 +76,11 @@ struct client {
 
 static struct {
     struct sockaddr_in server;
-    bool tcp, edns;
+    bool tcp, edns, scheduled;
     unsigned sockets, window;
     uint64_t queries, duration_ns, rate, timeout_ns;
     const char *cdf_path;
+    FILE *log;
 } settings = {.sockets = 16, .window = 64, .timeout_ns = 1000000000};
 
 static struct {
@@ -104,6 +106,21 @@ static uint64_t clock_ns(void)
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (uint64_t)time.tv_sec * SECOND_NS + (uint64_t)time.tv_nsec;
+}
+
+/* What became of each query, in the order of the ends: for figures that depend on when it was. */
+struct outcome {
+    uint64_t sent_ns; /* of CLOCK_MONOTONIC */
+    uint64_t took_ns;
+    uint64_t rcode; /* or one of these */
+};
+enum { OUTCOME_EMPTY = 16, OUTCOME_LOST };
+
+static void log_outcome(uint64_t sent_ns, uint64_t now, uint64_t rcode)
+{
+    const struct outcome outcome = {sent_ns, now - sent_ns, rcode};
+    if (settings.log && fwrite(&outcome, sizeof(outcome), 1, settings.log) != 1)
+        fail("log");
 }
 
 /* --- Queries --- */
@@ -267,10 +284,12 @@ static void take_answer(struct client *client, const uint8_t *message, size_t le
     }
     const unsigned rcode = message[3] & 15;
     counts.rcodes[rcode]++;
-    if (rcode == 0 && (message[6] || message[7]))
-        counts.answered++;
-    else if (rcode == 0)
+    const bool is_empty = rcode == 0 && !message[6] && !message[7];
+    if (is_empty)
         counts.empty++;
+    else if (rcode == 0)
+        counts.answered++;
+    log_outcome(slot->sent_ns, now, is_empty ? OUTCOME_EMPTY : rcode);
     counts.last_answer_ns = now;
     histogram_add(&latencies, now - slot->sent_ns);
     free_slot(client, index);
@@ -331,6 +350,7 @@ static void sweep(uint64_t now)
                 now - client->slots[i].sent_ns < settings.timeout_ns)
                 continue;
             counts.lost++;
+            log_outcome(client->slots[i].sent_ns, now, OUTCOME_LOST);
             free_slot(client, i);
         }
     }
@@ -380,9 +400,10 @@ static uint64_t send_due(uint64_t now)
         if (client->free_count == 0) {
             counts.sent++; /* the window is full of unanswered ones: this one is lost, too */
             counts.lost++;
+            log_outcome(due, due, OUTCOME_LOST);
             continue;
         }
-        send_burst(client, 1, clock_ns());
+        send_burst(client, 1, settings.scheduled ? due : clock_ns());
     }
 }
 
@@ -515,14 +536,16 @@ static void report(void)
     puts("}}");
     if (settings.cdf_path && !histogram_write_cdf(&latencies, settings.cdf_path))
         fail(settings.cdf_path);
+    if (settings.log && fclose(settings.log) != 0)
+        fail("log");
 }
 
 static void usage(void)
 {
     fputs("usage: load --server ADDRESS:PORT --names KIND (--queries N | --seconds S) [--tcp] "
           "[--edns]\n"
-          "            [--sockets 16] [--window 64] [--rate QPS] [--seed N] [--timeout-ms 1000] "
-          "[--cdf FILE]\n"
+          "            [--sockets 16] [--window 64] [--rate QPS [--scheduled]] [--seed N]\n"
+          "            [--timeout-ms 1000] [--cdf FILE] [--log FILE]\n"
           "       load --server ADDRESS:PORT --names KIND --idle N\n"
           "       load --names KIND --queries N [--seed N] --print-names\n"
           "KIND: hot:COUNT   unique:TAG   zipf:COUNT:EXPONENT\n",
@@ -543,12 +566,23 @@ static bool parse_server(const char *text)
 
 int main(int count, char **arguments)
 {
-    static const struct option options[] = {
-        {"server", 1, 0, 's'},  {"names", 1, 0, 'n'},       {"queries", 1, 0, 'q'},
-        {"seconds", 1, 0, 'd'}, {"tcp", 0, 0, 't'},         {"edns", 0, 0, 'e'},
-        {"sockets", 1, 0, 'S'}, {"window", 1, 0, 'w'},      {"rate", 1, 0, 'r'},
-        {"seed", 1, 0, 'x'},    {"timeout-ms", 1, 0, 'T'},  {"cdf", 1, 0, 'c'},
-        {"idle", 1, 0, 'i'},    {"print-names", 0, 0, 'p'}, {0}};
+    static const struct option options[] = {{"server", 1, 0, 's'},
+                                            {"names", 1, 0, 'n'},
+                                            {"queries", 1, 0, 'q'},
+                                            {"seconds", 1, 0, 'd'},
+                                            {"tcp", 0, 0, 't'},
+                                            {"edns", 0, 0, 'e'},
+                                            {"sockets", 1, 0, 'S'},
+                                            {"window", 1, 0, 'w'},
+                                            {"rate", 1, 0, 'r'},
+                                            {"seed", 1, 0, 'x'},
+                                            {"timeout-ms", 1, 0, 'T'},
+                                            {"cdf", 1, 0, 'c'},
+                                            {"idle", 1, 0, 'i'},
+                                            {"print-names", 0, 0, 'p'},
+                                            {"scheduled", 0, 0, 'l'},
+                                            {"log", 1, 0, 'o'},
+                                            {0}};
     const char *kind = NULL;
     uint64_t seed = 1;
     unsigned idle = 0;
@@ -591,6 +625,13 @@ int main(int count, char **arguments)
             break;
         case 'c':
             settings.cdf_path = optarg;
+            break;
+        case 'l':
+            settings.scheduled = true;
+            break;
+        case 'o':
+            if (!(settings.log = fopen(optarg, "w")))
+                fail(optarg);
             break;
         case 'i':
             idle = (unsigned)atoi(optarg);

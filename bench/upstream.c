@@ -5,16 +5,25 @@
  * One thread, any number of connections. The answers to all that one turn read from a connection
  * leave together, a record for each 16 KiB.
  *
- * `upstream ADDRESS PORT CERTIFICATE_AND_KEY [--delay-us N]` prints `ready` once it listens, its
- * counts at SIGUSR1, and runs until SIGTERM. With a delay each answer waits that long, in order.
+ * `upstream ADDRESS PORT CERTIFICATE_AND_KEY [option]...` prints `ready` once it listens, its
+ * counts at SIGUSR1, and runs until SIGTERM or its parent's end. With an option it is a bad one:
+ *   --delay-us N     each answer waits that long, in order
+ *   --close-after N  ends a connection behind the answer to its Nth query
+ *   --reset-after N  resets a connection within the answer to its Nth query
+ *   --slow-ms N      reads a record of each connection in that time, through a small window
+ *   --counts FILE    adds to the counts that an earlier one left in FILE, which anyone may read
+ * Tickets are good for all that serve the same certificate, however often they are killed.
  *
- * RFC: 7858 (DoT), 1035 4.2.2 (length before the message), 6891 6.1 (OPT). */
+ * RFC: 7858 (DoT), 1035 4.2.2 (length before the message), 6891 6.1 (OPT), 5077 4 (tickets). */
+#include <fcntl.h>
+#include <getopt.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -32,6 +41,17 @@ enum {
     OUTPUT_LIMIT = 1 << 20,      /* when more than that waits nothing more is read */
     OUTPUT_SIZE = 2 * OUTPUT_LIMIT + 2 * INPUT_SIZE, /* an answer is under twice its query */
     HELD_LIMIT = 1 << 14,
+    SLOW_WINDOW_SIZE = 4 << 10,
+    TICKET_KEYS_SIZE = 80, /* of OpenSSL: name, HMAC key, AES key */
+};
+
+/* What --counts keeps, in this order. */
+struct counts {
+    uint64_t queries;
+    uint64_t connections;
+    uint64_t writes;
+    uint64_t handshakes;
+    uint64_t resumed; /* of the handshakes */
 };
 
 /* With a delay: the next `length` bytes of the output may leave at `due_ns`. */
@@ -50,6 +70,9 @@ struct connection {
     uint32_t interest; /* what epoll was asked for */
     bool is_blocked;   /* TCP took less than there was to write */
     bool is_held_back; /* OpenSSL may hold queries that were not read as too much waited */
+    bool is_greeted;   /* the handshake is over */
+    bool is_ending;    /* reads no more, and closes when all is written */
+    uint64_t query_count;
     size_t held_first; /* in the ring */
     size_t held_count;
     size_t input_length;
@@ -67,10 +90,11 @@ static struct {
     int listener;
     int signals;
     uint64_t delay_ns;
+    uint64_t slow_ns;
+    uint64_t close_after; /* 0: never */
+    bool does_reset;
     struct connection *connections;
-    uint64_t query_count;
-    uint64_t connection_count;
-    uint64_t write_count;
+    struct counts *counts;
 } server;
 
 /* With what OpenSSL has to say. */
@@ -119,7 +143,7 @@ static size_t answer(const uint8_t *query, size_t length, uint8_t *out)
 static bool answer_input(struct connection *connection)
 {
     size_t at = 0;
-    while (connection->input_length - at >= PREFIX_LENGTH) {
+    while (!connection->is_ending && connection->input_length - at >= PREFIX_LENGTH) {
         const size_t length = read16(connection->input + at);
         if (length < HEADER_LENGTH)
             return false;
@@ -130,7 +154,10 @@ static bool answer_input(struct connection *connection)
             answer(connection->input + at + PREFIX_LENGTH, length, frame + PREFIX_LENGTH);
         write16(frame, (uint16_t)answer_length);
         connection->queued += PREFIX_LENGTH + answer_length;
-        server.query_count++;
+        server.counts->queries++;
+        connection->is_ending = ++connection->query_count == server.close_after;
+        if (connection->is_ending && server.does_reset)
+            connection->queued -= answer_length / 2;
         at += PREFIX_LENGTH + length;
     }
     connection->input_length -= at;
@@ -164,7 +191,16 @@ static bool release_held(struct connection *connection, uint64_t now_ns)
 static bool is_full(const struct connection *connection)
 {
     return connection->queued - connection->written >= OUTPUT_LIMIT ||
-           connection->held_count == HELD_LIMIT;
+           connection->held_count == HELD_LIMIT || connection->is_ending;
+}
+
+static void note_handshake(struct connection *connection)
+{
+    if (connection->is_greeted || !SSL_is_init_finished(connection->ssl))
+        return;
+    connection->is_greeted = true;
+    server.counts->handshakes++;
+    server.counts->resumed += SSL_session_reused(connection->ssl) == 1;
 }
 
 /* False when the connection has ended. */
@@ -190,8 +226,9 @@ static bool read_queries(struct connection *connection)
         }
         connection->input_length += (size_t)result;
         is_alive = answer_input(connection);
-        is_more = SSL_has_pending(connection->ssl) == 1;
+        is_more = SSL_has_pending(connection->ssl) == 1 && server.slow_ns == 0;
     }
+    note_handshake(connection);
     connection->is_held_back = is_full(connection);
     if (server.delay_ns == 0)
         connection->due = connection->queued;
@@ -222,7 +259,7 @@ static bool write_answers(struct connection *connection)
             is_alive = may_go_on(connection, result);
             break;
         }
-        server.write_count++;
+        server.counts->writes++;
         connection->is_blocked = false;
         connection->written += (size_t)result;
     }
@@ -242,22 +279,39 @@ static void set_interest(struct connection *connection)
         fatal("epoll_ctl");
 }
 
+/* RST, on every second connection behind a TLS record that is not whole either. */
+static void reset(struct connection *connection)
+{
+    const struct linger at_once = {.l_onoff = 1};
+    if (server.counts->connections % 2 == 0)
+        (void)send(connection->fd, "\x17\x03\x03\x01\x00half", 9, MSG_NOSIGNAL);
+    setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
 static void close_connection(struct connection *connection)
 {
     *connection->link = connection->next;
     if (connection->next)
         connection->next->link = connection->link;
-    SSL_shutdown(connection->ssl);
+    if (connection->is_ending && server.does_reset)
+        reset(connection);
+    else
+        SSL_shutdown(connection->ssl);
     ERR_clear_error();
     SSL_free(connection->ssl);
     close(connection->fd);
     free(connection);
 }
 
+static bool is_at_end(const struct connection *connection)
+{
+    return connection->is_ending && connection->queued == 0 && connection->held_count == 0;
+}
+
 static void serve(struct connection *connection)
 {
     do {
-        if (!read_queries(connection) || !write_answers(connection)) {
+        if (!read_queries(connection) || !write_answers(connection) || is_at_end(connection)) {
             close_connection(connection);
             return;
         }
@@ -292,7 +346,7 @@ static void accept_connection(void)
     if (connection->next)
         connection->next->link = &connection->next;
     server.connections = connection;
-    server.connection_count++;
+    server.counts->connections++;
     watch(fd, connection);
 }
 
@@ -303,8 +357,8 @@ static void print_counts(void)
     struct signalfd_siginfo signal;
     if (read(server.signals, &signal, sizeof signal) != sizeof signal)
         return;
-    printf("queries %lu connections %lu writes %lu\n", server.query_count, server.connection_count,
-           server.write_count);
+    printf("queries %lu connections %lu writes %lu\n", server.counts->queries,
+           server.counts->connections, server.counts->writes);
     fflush(stdout);
 }
 
@@ -342,6 +396,19 @@ static void turn(void)
         else
             serve(events[i].data.ptr);
     }
+    if (server.slow_ns > 0)
+        nanosleep(&(struct timespec){.tv_nsec = (long)server.slow_ns}, NULL);
+}
+
+/* The keys of the tickets are the path of the certificate, whoever is told it. */
+static void set_ticket_keys(SSL_CTX *context, const char *path)
+{
+    uint8_t keys[TICKET_KEYS_SIZE] = {};
+    const size_t length = strlen(path);
+    for (size_t i = 0; i < length; i++)
+        keys[i % sizeof keys] = (uint8_t)(keys[i % sizeof keys] * 31 + path[i]);
+    if (SSL_CTX_set_tlsext_ticket_keys(context, keys, sizeof keys) != 1)
+        give_up("ticket keys");
 }
 
 static SSL_CTX *new_context(const char *path)
@@ -352,16 +419,19 @@ static SSL_CTX *new_context(const char *path)
         give_up(path);
     SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_read_ahead(context, 1);
+    SSL_CTX_set_read_ahead(context, server.slow_ns == 0);
     SSL_CTX_set_default_read_buffer_len(context, READ_BUFFER_SIZE);
+    set_ticket_keys(context, path);
     return context;
 }
 
 static int listen_at(const struct endpoint *endpoint)
 {
-    const int on = 1;
+    const int on = 1, window = SLOW_WINDOW_SIZE;
     const int fd =
         socket(endpoint->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (server.slow_ns > 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
         bind(fd, (const struct sockaddr *)&endpoint->address, endpoint->length) != 0 ||
         listen(fd, BACKLOG) != 0)
@@ -379,13 +449,65 @@ static int open_signals(void)
     return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
+static struct counts *open_counts(const char *path)
+{
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0 || ftruncate(fd, sizeof(struct counts)) != 0)
+        fatal(path);
+    void *map = mmap(NULL, sizeof(struct counts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED)
+        fatal(path);
+    close(fd);
+    return map;
+}
+
+static bool take_option(int letter)
+{
+    const uint64_t number = strtoull(optarg ? optarg : "", NULL, 10);
+    switch (letter) {
+    case 'd':
+        server.delay_ns = number * 1000;
+        return true;
+    case 'r':
+        server.does_reset = true;
+        [[fallthrough]];
+    case 'c':
+        server.close_after = number;
+        return true;
+    case 's':
+        server.slow_ns = number * 1'000'000;
+        return true;
+    case 'n':
+        server.counts = open_counts(optarg);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool take_options(int count, char **words)
+{
+    static const struct option options[] = {{"delay-us", 1, 0, 'd'},    {"close-after", 1, 0, 'c'},
+                                            {"reset-after", 1, 0, 'r'}, {"slow-ms", 1, 0, 's'},
+                                            {"counts", 1, 0, 'n'},      {}};
+    bool is_good = true;
+    for (int letter; (letter = getopt_long(count, words, "", options, NULL)) != -1;)
+        is_good = is_good && take_option(letter);
+    return is_good && count - optind == 3;
+}
+
 int main(int count, char **words)
 {
-    if (count != 4 && (count != 6 || strcmp(words[4], "--delay-us") != 0))
-        fatal_usage("usage: upstream ADDRESS PORT CERTIFICATE_AND_KEY [--delay-us N]");
-    const struct endpoint endpoint = parse_endpoint(words[1], words[2]);
-    server.delay_ns = count == 6 ? strtoul(words[5], NULL, 10) * 1000 : 0;
-    server.context = new_context(words[3]);
+    static struct counts own;
+    server.counts = &own;
+    if (!take_options(count, words))
+        fatal_usage("usage: upstream ADDRESS PORT CERTIFICATE_AND_KEY [--delay-us N] "
+                    "[--close-after N]\n                [--reset-after N] [--slow-ms N] "
+                    "[--counts FILE]");
+    words += optind;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const struct endpoint endpoint = parse_endpoint(words[0], words[1]);
+    server.context = new_context(words[2]);
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
     server.signals = open_signals();
     server.listener = listen_at(&endpoint);
