@@ -11,8 +11,10 @@ table.txt; the exit status is 1 when a target is missed."""
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -28,22 +30,25 @@ STRATEGIES = ("fastest", "ordered", "weighted", "hash")
 
 @dataclasses.dataclass
 class Scenario:
-    """`targets`: {figure: (the bound, True when it is the least that will do)}. `short_rate` and `short_seconds` are
-    for tests, which hold only what does not depend on the machine: the targets in `always`."""
+    """`targets`: {figure: (the bound, True when it is the least that will do)}. The short form is for tests, which hold
+    it only to what does not depend on the machine: the targets in `always`."""
     name: str
+    labels: str  # of the faults
     text: str
     body: object
-    rate: int
+    rate: int  # 0: half of the maximum
     seconds: float
     targets: dict
+    upstreams: int = 2
+    options: tuple = ()  # of bench/upstream.c, for each upstream
+    strategy: str = "fastest"
+    names: str = ""  # new ones
+    config: dict = dataclasses.field(default_factory=dict)
+    has_links: bool = False  # each upstream has a network namespace of its own
+    log_over_ms: int = 0
     short_rate: int = 300
     short_seconds: float = 3
     always: tuple = ("lost", "failed")
-    upstreams: int = 2
-    options: tuple = ()  # of the upstreams
-    strategy: str = "fastest"
-    config: dict = dataclasses.field(default_factory=dict)
-    has_links: bool = False  # each upstream behind a link of its own
 
 
 def at_most(**bounds):
@@ -54,10 +59,9 @@ def at_least(**bounds):
     return {figure: (bound, True) for figure, bound in bounds.items()}
 
 
-# --- What happens -----------------------------------------------------------------------------------------------------
+# --- What happens: until the load is over -----------------------------------------------------------------------------
 
 def kill_first(trial):
-    """The first upstream is gone for the second half of every second."""
     while trial.sleep(0.5):
         trial.upstreams[0].kill()
         trial.sleep(0.5)
@@ -65,45 +69,180 @@ def kill_first(trial):
 
 
 def kill_in_turn(trial):
-    """The same, but another one each time."""
-    while True:
-        for upstream in trial.upstreams:
-            if not trial.sleep(0.5):
-                return
-            upstream.kill()
-            trial.sleep(0.5)
-            upstream.start()
+    for upstream in itertools.cycle(trial.upstreams):
+        if not trial.sleep(0.5):
+            return
+        upstream.kill()
+        trial.sleep(0.5)
+        upstream.start()
 
 
 def stop_first(trial):
-    """SIGSTOP for 0.8 s of every second."""
     while trial.sleep(0.2):
         trial.upstreams[0].pause()
         trial.sleep(0.8)
         trial.upstreams[0].resume()
 
 
-def nothing(trial):
-    """The upstreams are bad enough by themselves."""
-    while trial.sleep(1):
-        pass
-
-
 def closing(trial):
-    nothing(trial)
-    trial.figures["connects_per_close"] = trial.connects() / max(1, trial.asked() / 50)
+    trial.main_load.wait()
+    trial.figures["connects_per_close"] = trial.since_start("connections") / max(1, trial.since_start("queries") / 50)
 
+
+def cut_busiest(trial):
+    trial.sleep(1)
+    upstream = trial.busiest()
+    upstream.link.cut()
+    trial.figures["noticed_s"] = trial.seconds_until_noticed(upstream)
+    trial.sleep(trial.seconds / 3)
+    upstream.link.mend()
+
+
+def cut_all(trial):
+    trial.sleep(1)
+    for upstream in trial.upstreams:
+        upstream.link.cut()
+    trial.darken()
+    trial.sleep(trial.seconds / 2)
+    trial.lighten()
+    for upstream in trial.upstreams:
+        upstream.link.mend()
+
+
+def unplug_first(trial):
+    while trial.sleep(1):
+        trial.upstreams[0].link.unplug()
+        trial.sleep(0.5)
+        trial.upstreams[0].link.plug()
+
+
+def unplug_all(trial):
+    trial.sleep(1)
+    for upstream in trial.upstreams:
+        upstream.link.unplug()
+    trial.darken()
+    trial.sleep(trial.seconds / 2)
+    trial.lighten()
+    for upstream in trial.upstreams:
+        upstream.link.plug()
+
+
+def spoil_certificate(trial):
+    upstream = trial.upstreams[0]
+    trial.sleep(trial.seconds / 4)
+    upstream.kill()
+    before = upstream.counts()["queries"]
+    upstream.start(certificate="wrong-name")
+    trial.sleep(trial.seconds / 4)
+    trial.figures["told_the_wrong_one"] = upstream.counts()["queries"] - before
+    upstream.become()
+
+
+def kill_all(trial):
+    trial.sleep(1)
+    for upstream in trial.upstreams:
+        upstream.kill()
+    trial.darken()
+    trial.sleep(max(1, trial.seconds - 8))
+    for upstream in trial.upstreams:
+        upstream.start()
+    trial.lighten()
+
+
+def push_mute_client(trial):
+    client = trial.keep(faults.MuteClient(trial.proxy.port))
+    while trial.sleep(0.05):
+        client.push()
+    client.stop()
+
+
+def flood(trial):
+    """The main load asks for what is in the cache."""
+    trial.sleep(trial.seconds / 3)
+    for upstream in trial.upstreams:
+        upstream.pause()
+    trial.note("flood")
+    trial.load("flood", rate=trial.rate * 10, seconds=trial.seconds / 2)
+    trial.main_load.wait()
+    for upstream in trial.upstreams:
+        upstream.resume()
+    before, behind = [], []
+    for sent_ns, took_ns, _ in trial.main_load.outcomes():
+        (before if sent_ns < trial.moments["flood"] else behind).append(took_ns)
+    for name, took_ns in (("quiet_p99_ms", before), ("flood_p99_ms", behind)):
+        trial.figures[name] = sorted(took_ns)[len(took_ns) * 99 // 100] / 1e6
+
+
+# --- All of it at random ----------------------------------------------------------------------------------------------
+
+def soak(trial):
+    """One upstream at a time suffers, or all at once; in between the daemon is looked at."""
+    chance = random.Random(1)
+    client = trial.keep(faults.MuteClient(trial.proxy.port))
+    trial.figures["faults"] = 0
+    while trial.sleep(chance.uniform(0.3, 1.0)):
+        trial.sample()
+        client.push()
+        victims = trial.upstreams if chance.random() < 0.1 else [chance.choice(trial.upstreams)]
+        begin, end = chance.choice(FAULTS)
+        if len(victims) > 1:
+            trial.darken()
+        for upstream in victims:
+            begin(upstream)
+        trial.sleep(chance.uniform(0.2, 3))
+        for upstream in victims:
+            end(upstream)
+        if len(victims) > 1:
+            trial.lighten()
+        trial.figures["faults"] += 1
+    client.stop()
+
+
+Upstream = faults.Upstream
+FAULTS = (
+    (Upstream.kill, Upstream.start),
+    (Upstream.pause, Upstream.resume),
+    (lambda upstream: upstream.link.cut(), lambda upstream: upstream.link.mend()),
+    (lambda upstream: upstream.link.unplug(), lambda upstream: upstream.link.plug()),
+    (lambda upstream: upstream.become(certificate="expired"), Upstream.become),
+    (lambda upstream: upstream.become("--close-after", 50), Upstream.become),
+    (lambda upstream: upstream.become("--reset-after", 50), Upstream.become),
+    (lambda upstream: upstream.become("--slow-ms", 20), Upstream.become),
+)
+
+CLOSING = at_most(connects_per_close=2) | at_least(resumption=0.95)
+BACK = {"lost": (0, False), "failed": (0, False), "recovered_s": (1, False)}
+GROWTH = {"memory_growth": (0.02, False), "descriptors_growth": (2, False)}
 
 SCENARIOS = {scenario.name: scenario for scenario in (
-    *(Scenario(f"kill-{strategy}", "one of two upstreams SIGKILLed every second, for half a second", kill_first, 2000, 16,
-               at_most(p999_ms=25), strategy=strategy) for strategy in STRATEGIES),
-    Scenario("kill-in-turn", "the two killed in turn", kill_in_turn, 2000, 16, at_most(p999_ms=25)),
-    *(Scenario(f"stop-{strategy}", "one of two upstreams SIGSTOPped for 0.8 s of every second", stop_first, 2000, 16,
-               at_most(max_ms=50, extra=0.05), strategy=strategy) for strategy in STRATEGIES),
-    Scenario("close", "every connection closed behind its 50th answer", closing, 5000, 10,
-             at_most(connects_per_close=2) | at_least(resumption=0.95), options=("--close-after", 50)),
-    Scenario("reset", "every connection reset within its 50th answer", closing, 5000, 10,
-             at_most(connects_per_close=2) | at_least(resumption=0.95), options=("--reset-after", 50)),
+    *(Scenario(f"kill-{strategy}", "F18", "one of two upstreams is killed every second, for half a second", kill_first,
+               2000, 16, at_most(p999_ms=25), strategy=strategy) for strategy in STRATEGIES),
+    Scenario("kill-in-turn", "F18", "the same, one after the other", kill_in_turn, 2000, 16, at_most(p999_ms=25)),
+    *(Scenario(f"stop-{strategy}", "F5", "one of two upstreams is stopped for 0.8 s of every second", stop_first, 2000,
+               16, at_most(max_ms=50, extra=0.05), strategy=strategy) for strategy in STRATEGIES),
+    Scenario("close", "F3", "every connection is closed behind its 50th answer", closing, 5000, 10, CLOSING,
+             options=(("--close-after", 50),) * 2),
+    Scenario("reset", "F8", "every connection is reset within its 50th answer", closing, 5000, 10, CLOSING,
+             options=(("--reset-after", 50),) * 2),
+    Scenario("blackhole-busiest", "F5", "the busiest of three upstreams falls silent, and is back", cut_busiest, 10000,
+             9, at_most(noticed_s=1, max_ms=1000), upstreams=3, has_links=True),
+    Scenario("blackhole-only", "F5_J8", "the only upstream falls silent, and is back", cut_all, 1000, 12, BACK,
+             upstreams=1, has_links=True, short_seconds=4),
+    Scenario("link", "J8", "one of two links goes down and up", unplug_first, 2000, 9, at_most(max_ms=1000),
+             has_links=True),
+    Scenario("link-all", "J8", "all links go down, and are back", unplug_all, 1000, 12, BACK, has_links=True,
+             short_seconds=4),
+    Scenario("certificate", "E1", "one of two upstreams shows a wrong certificate for a while", spoil_certificate, 2000,
+             12, at_most(told_the_wrong_one=0), always=("lost", "failed", "told_the_wrong_one")),
+    Scenario("dead", "F18", "all upstreams are dead, and are back", kill_all, 500, 68, BACK | at_most(failure_p50_ms=10),
+             short_seconds=4),
+    Scenario("slow", "F16_B4", "one of two upstreams reads slowly, and one client does not read at all",
+             push_mute_client, 2000, 10, at_most(max_ms=1000), options=(("--slow-ms", 50),), strategy="weighted"),
+    Scenario("flood", "I4", "cache hits, while ten times as many new names wait for dead upstreams", flood, 2000, 12,
+             at_most(flood_p99_ms=2), names="hot:100"),
+    Scenario("soak", "I3", "all of that at random, at half of the maximum rate", soak, 0, 120,
+             at_most(recovered_s=1) | GROWTH, upstreams=3, has_links=True, names="zipf:200000:1.0",
+             config={"cache": {"size": "8MiB"}}, log_over_ms=1000, short_rate=300, short_seconds=6, always=("lost",)),
 )}
 
 
@@ -128,7 +267,6 @@ def number(value):
 
 
 COLUMNS = ("lost", "failed", "p50_ms", "p99_ms", "p999_ms", "max_ms", "extra", "connects", "resumption")
-FURTHER = ("connects_per_close",)
 
 
 def heading():
@@ -175,10 +313,12 @@ def parse_arguments():
     parser.add_argument("--workers", type=int, default=1, help="of the daemon (1)")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="all when none is named; kill is all of kill-*")
     arguments = parser.parse_intermixed_args()
-    wanted = [name for word in arguments.scenarios or SCENARIOS
-              for name in SCENARIOS if name == word or name.startswith(word + "-")]
-    if len(wanted) < len(arguments.scenarios):
-        parser.error(f"there are {', '.join(SCENARIOS)}")
+    wanted = []
+    for word in arguments.scenarios or SCENARIOS:
+        found = [word] if word in SCENARIOS else [name for name in SCENARIOS if name.startswith(word + "-")]
+        if not found:
+            parser.error(f"no scenario {word}; there are {', '.join(SCENARIOS)}")
+        wanted += found
     arguments.scenarios = wanted
     return arguments
 
@@ -187,7 +327,8 @@ def show_list():
     for scenario in SCENARIOS.values():
         targets = ", ".join(f"{figure} {'≥' if is_least else '≤'} {number(bound)}"
                             for figure, (bound, is_least) in scenario.targets.items())
-        print(f"{scenario.name:<18}{scenario.text}: {scenario.rate:,} q/s, {scenario.seconds:g} s; {targets}")
+        rate = f"{scenario.rate:,} q/s" if scenario.rate else "half of the maximum rate"
+        print(f"{scenario.name:<18}{scenario.text}: {rate}, {scenario.seconds:g} s; {targets}")
 
 
 def main():

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev chaos is made of: upstreams that can be killed, stopped and cut off, a load, and the figures of a trial.
+"""What ./dev chaos is made of: upstreams that can be killed, stopped and cut off, loads, and the figures of a trial.
 
-    with Trial(scenario, ...) as trial:     upstreams, proxy and load run
-        trial.sleep(0.5)                    False when the load is over
-        trial.upstreams[0].kill()
-    trial.figures                           what it came to
+    trial.sleep(0.5)                    False when the load is over
+    trial.upstreams[0].kill()           or pause(), cut(), unplug(), ...
+    trial.figures                       what it came to
 """
 
 import array
 import contextlib
+import ctypes
 import json
 import os
 import signal
+import socket
+import statistics
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import servers
@@ -23,14 +26,17 @@ from support.proxy import Proxy
 
 DELAY_US = 5000  # of each upstream's answers
 TIMEOUT_MS = 6000  # of the load: longer than a client waits
+WARM_SECONDS = 0.5
 LOST = 17  # in the log of bench/load.c
-COUNTS = ("queries", "connections", "writes", "handshakes", "resumed")
+COUNTS = ("queries", "connections", "writes", "handshakes", "resumed")  # of bench/upstream.c
 INSIDE = "CHAOS_INSIDE"
+CONSISTENT_WITHIN_S = 5
+SECOND_NS = 10**9
 
 
 def go_apart():
     """Starts this program again in a network namespace of its own, which ends with it. False: that is not allowed."""
-    if os.environ.get(INSIDE):
+    if os.environ.pop(INSIDE, None):
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         return True
     command = ["unshare", "--net"] if os.getuid() == 0 else ["unshare", "--map-root-user", "--net"]
@@ -44,29 +50,92 @@ def go_apart():
     return False
 
 
+def tool(command, **options):
+    """A process that ends with us, even when we are killed."""
+    def tie():
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    return servers.Process(command, None, stdout=subprocess.PIPE, preexec_fn=tie, **options)
+
+
+# --- Links ------------------------------------------------------------------------------------------------------------
+
+class Link:
+    """A network namespace for an upstream, and the only way there. It is gone when its process is."""
+
+    def __init__(self, index):
+        self.name, self.near, self.far = f"chaos{index}", f"10.77.{index}.1", f"10.77.{index}.2"
+        self.process = tool(["unshare", "--net", "sh", "-c", "echo ready; read end"], stdin=subprocess.PIPE)
+        self.process.wait_line("ready")
+        pid = str(self.process.process.pid)
+        self.enter = ["nsenter", "--target", pid, "--net"]
+        ip("link", "add", self.name, "type", "veth", "peer", "name", "far", "netns", pid)
+        ip("address", "add", f"{self.near}/24", "dev", self.name)
+        self.inside("ip", "address", "add", f"{self.far}/24", "dev", "far")
+        self.inside("ip", "link", "set", "far", "up")
+        # Packets from where no way leads back to are dropped, so that cut() is one of both directions.
+        self.inside("sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/far/rp_filter")
+        self.plug()
+
+    def inside(self, *command):
+        subprocess.run([*self.enter, *command], check=True)
+
+    def cut(self):
+        """A black hole: nobody is told anything."""
+        self.inside("ip", "route", "add", "blackhole", self.near)
+
+    def mend(self):
+        self.inside("ip", "route", "del", "blackhole", self.near)
+
+    def unplug(self):
+        ip("link", "set", self.name, "down")
+
+    def plug(self):
+        ip("link", "set", self.name, "up")
+
+    def stop(self):
+        ip("link", "delete", self.name)  # at once; the end of the namespace takes its time
+        self.process.stop()
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+
+# --- Upstreams --------------------------------------------------------------------------------------------------------
+
 class Upstream:
     """A place for bench/upstream.c, whatever happens to the one that is there."""
 
-    def __init__(self, trial, index):
-        self.trial, self.index = trial, index
-        self.address, self.port = "127.0.0.1", servers.free_port()
+    def __init__(self, trial, index, options, link):
+        self.trial, self.options, self.link = trial, options, link
+        self.address, self.port = link.far if link else "127.0.0.1", servers.free_port()
+        self.enter = link.enter if link else []
         self.file = trial.directory / f"counts-{index}"
-        self.options = list(trial.scenario.options)
         self.process = None
         self.start()
 
-    def url(self):
-        return f"tls://{self.address}:{self.port}#{servers.NAME}"
+    @property
+    def label(self):
+        """As in the metrics."""
+        return f"{self.address}:{self.port}#{servers.NAME}"
 
-    def start(self, certificate="good"):
-        command = [self.trial.tools / "bench-upstream", self.address, self.port,
+    def url(self):
+        return f"tls://{self.label}"
+
+    def start(self, *options, certificate="good"):
+        command = [*self.enter, self.trial.tools / "bench-upstream", self.address, self.port,
                    self.trial.certificates[certificate].path, "--delay-us", DELAY_US, "--counts", self.file,
-                   *self.options]
-        self.process = servers.Process(command, None, stdout=subprocess.PIPE).wait_line("ready")
+                   *(options or self.options)]
+        self.process = tool(command).wait_line("ready")
 
     def kill(self):
         self.process.process.kill()
         self.process.process.wait()
+
+    def become(self, *options, **how):
+        """Another one, at once."""
+        self.kill()
+        self.start(*options, **how)
 
     def pause(self):
         self.process.process.send_signal(signal.SIGSTOP)
@@ -78,90 +147,29 @@ class Upstream:
         """Of all that were ever here."""
         return dict(zip(COUNTS, struct.unpack("5Q", self.file.read_bytes())))
 
+    def sockets(self):
+        """The proxy's ends of its connections to here, as the kernel has them."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(int(row[2].split(":")[1], 16) == self.port and row[9] != "0" for row in rows)
+
     def stop(self):
         self.kill()
 
 
-class Trial:
-    """One run of a scenario."""
-
-    def __init__(self, scenario, arguments, certificates, directory, stack):
-        self.scenario, self.tools, self.certificates = scenario, arguments.tools, certificates
-        self.directory, self.stack = directory, stack
-        self.is_short = arguments.short
-        self.rate = scenario.short_rate if self.is_short else scenario.rate
-        self.seconds = arguments.seconds or (scenario.short_seconds if self.is_short else scenario.seconds)
-        self.figures = {}
-        self.upstreams = []
-        for index in range(scenario.upstreams):
-            self.upstreams.append(self.keep(Upstream(self, index)))
-        self.proxy = self.keep(Proxy(self.upstreams, ca=certificates.ca, directory=directory, lifetime=self.seconds + 120,
-                                     config={"strategy": scenario.strategy, "workers": arguments.workers} |
-                                     scenario.config))
-
-    def keep(self, thing):
-        """Stops it at the end, the last first."""
-        self.stack.callback(thing.stop)
-        return thing
-
-    # The load
-
-    def warm_up(self):
-        """The connections are there, and what an answer takes is known."""
-        self.load("warm").wait()
-
-    def load(self, tag="chaos", names=None, rate=None, seconds=None):
-        load = Load(self, tag, names or f"unique:{tag}", rate or self.rate, seconds or self.seconds)
-        self.keep(load)
-        return load
-
-    def run(self):
-        self.load("warm", rate=200, seconds=0.5).wait()
-        self.before = self.total_counts()
-        self.main_load = self.load()
-        self.scenario.body(self)
-        self.main_load.wait()
-        self.figures |= self.main_load.figures()
-        self.count()
-
-    def sleep(self, seconds):
-        """False when the load is over."""
-        return not self.main_load.is_over_within(seconds)
-
-    # What came of it
-
-    def total_counts(self):
-        counts = [upstream.counts() for upstream in self.upstreams]
-        return {name: sum(one[name] for one in counts) for name in COUNTS}
-
-    def asked(self):
-        return self.total_counts()["queries"] - self.before["queries"]
-
-    def connects(self):
-        return self.total_counts()["connections"] - self.before["connections"]
-
-    def count(self):
-        counts = {name: value - self.before[name] for name, value in self.total_counts().items()}
-        self.figures["extra"] = counts["queries"] / self.main_load.report["sent"] - 1
-        self.figures["connects"] = counts["connections"]
-        self.figures["resumption"] = counts["resumed"] / counts["handshakes"] if counts["handshakes"] else None
-        self.figures["inconsistent"] = self.inconsistencies()
-
-    def inconsistencies(self):
-        """What the proxy's counters say that cannot be."""
-        return []
-
+# --- Loads ------------------------------------------------------------------------------------------------------------
 
 class Load:
-    """Constant questions, until they are over. `report` and `outcomes` are there after wait()."""
+    """Constant questions, until they are over; as many as are answered without a rate. After wait() there is `report`."""
 
-    def __init__(self, trial, tag, names, rate, seconds):
+    def __init__(self, trial, tag, *, seconds, rate, names="", log_over_ms=0):
         self.log = trial.directory / f"{tag}.log"
-        command = [trial.tools / "bench-load", "--server", f"127.0.0.1:{trial.proxy.port}", "--names", names, "--rate",
-                   rate, "--seconds", seconds, "--scheduled", "--window", 1024, "--timeout-ms", TIMEOUT_MS, "--log",
-                   self.log, "--edns"]
+        command = [trial.tools / "bench-load", "--server", f"127.0.0.1:{trial.proxy.port}", "--names",
+                   names or f"unique:{tag}", "--seconds", seconds, "--timeout-ms", TIMEOUT_MS]
+        if rate:
+            command += ["--rate", rate, "--scheduled", "--window", 1024, "--log", self.log, "--log-over-ms",
+                        log_over_ms]
         self.report = None
-        self.process = servers.Process(command, None, stdout=subprocess.PIPE)
+        self.process = tool(command)
 
     def is_over_within(self, seconds):
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -174,6 +182,7 @@ class Load:
         if self.process.process.returncode != 0:
             raise RuntimeError(f"the load failed: {self.process.errors()}")
         self.report = json.loads(said)
+        return self.report
 
     def stop(self):
         self.process.stop()
@@ -186,10 +195,199 @@ class Load:
 
     def figures(self):
         report, latency = self.report, self.report["latency_us"]
-        return {"sent": report["sent"], "lost": report["lost"], "wrong": report["wrong"],
-                "failed": report["sent"] - report["answered"] - report["lost"], "servfail": report["rcodes"][2],
+        return {"sent": report["sent"], "lost": report["lost"], "failed": report["sent"] - report["answered"] -
+                report["lost"], "servfail": report["rcodes"][2], "wrong": report["wrong"],
                 "p50_ms": latency["p50"] / 1e3, "p99_ms": latency["p99"] / 1e3, "p999_ms": latency["p999"] / 1e3,
-                "max_ms": latency["max"] / 1e3, "worst_send_delay_ms": report["worst_send_delay_us"] / 1e3}
+                "max_ms": latency["max"] / 1e3, "send_delay_ms": report["worst_send_delay_us"] / 1e3}
+
+
+class MuteClient:
+    """A TCP client that asks and asks and never reads."""
+
+    def __init__(self, port):
+        self.port, self.socket, self.rest = port, None, b""
+
+    def push(self):
+        """As many queries as the connection takes; a new one when it was closed."""
+        if self.socket is None:
+            self.rest = b""
+            self.socket = socket.socket()
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            self.socket.connect(("127.0.0.1", self.port))
+            self.socket.setblocking(False)
+        query = b"\0\1\1\0\0\1\0\0\0\0\0\0\4mute\5bench\4test\0\0\1\0\1"
+        self.rest = self.rest or (len(query).to_bytes(2, "big") + query) * 1000
+        try:
+            self.rest = self.rest[self.socket.send(self.rest):]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.stop()
+
+    def stop(self):
+        if self.socket:
+            self.socket.close()
+        self.socket = None
+
+
+# --- A trial ----------------------------------------------------------------------------------------------------------
+
+class Trial:
+    """One run of a scenario. `dark`: [from, to] in ns of when no upstream could be asked, so that failing is right."""
+
+    def __init__(self, scenario, arguments, certificates, directory, stack):
+        self.scenario, self.tools, self.certificates = scenario, arguments.tools, certificates
+        self.directory, self.stack, self.is_short = directory, stack, arguments.short
+        self.seconds = arguments.seconds or (scenario.short_seconds if self.is_short else scenario.seconds)
+        self.rate = scenario.short_rate if self.is_short else scenario.rate
+        self.figures, self.loads, self.dark, self.samples, self.moments = {}, [], [], [], {}
+        self.upstreams = []
+        for index in range(scenario.upstreams):
+            link = self.keep(Link(index)) if scenario.has_links else None
+            options = scenario.options[index] if index < len(scenario.options) else ()
+            self.upstreams.append(self.keep(Upstream(self, index, options, link)))
+        self.proxy = self.keep(Proxy(self.upstreams, ca=certificates.ca, directory=directory,
+                                     lifetime=self.seconds + 120, wrapper=("setpriv", "--pdeathsig", "KILL"),
+                                     config={"strategy": scenario.strategy, "workers": arguments.workers} |
+                                     scenario.config))
+
+    def keep(self, thing):
+        """Stops it at the end, the last first."""
+        self.stack.callback(thing.stop)
+        return thing
+
+    def load(self, tag, *, seconds, rate=None, **how):
+        self.loads.append(self.keep(Load(self, tag, seconds=seconds, rate=rate, **how)))
+        return self.loads[-1]
+
+    def run(self):
+        names = self.scenario.names
+        self.load("warm", rate=200, seconds=WARM_SECONDS, names=names).wait()
+        if not self.rate:
+            self.rate = int(self.load("maximum", seconds=3, names=names).wait()["qps"] / 2)
+            self.figures["rate"] = self.rate
+        self.before = self.total_counts()
+        self.main_load = self.load("main", rate=self.rate, seconds=self.seconds, names=names,
+                                   log_over_ms=self.scenario.log_over_ms)
+        self.scenario.body(self)
+        for load in self.loads:
+            if load.report is None:
+                load.wait()
+        self.settle()
+
+    # While it runs
+
+    def sleep(self, seconds):
+        """False when the load is over."""
+        return not self.main_load.is_over_within(seconds)
+
+    def note(self, moment):
+        self.moments[moment] = time.monotonic_ns()
+
+    def darken(self):
+        """From now on no upstream can be asked,"""
+        self.note("gone")
+        self.dark.append([self.moments["gone"], None])
+
+    def lighten(self):
+        """and from now on they can be again."""
+        self.note("back")
+        self.dark[-1][1] = self.moments["back"]
+
+    def sample(self):
+        """What must not grow."""
+        self.samples.append((self.proxy.memory_bytes(), len(os.listdir(f"/proc/{self.proxy.process.pid}/fd"))))
+
+    def seconds_until_noticed(self, upstream, within=5):
+        """Until the proxy counts a failure of it. It may have counted others before."""
+        started_s, before = time.monotonic(), self.failures(upstream)
+        while (waited_s := time.monotonic() - started_s) < within:
+            if self.failures(upstream) > before:
+                return waited_s
+            time.sleep(0.01)
+        return within
+
+    def failures(self, upstream):
+        return self.proxy.metric("dnsproxy_upstream_failures_total", upstream=upstream.label)
+
+    def busiest(self):
+        """The upstream that got most queries in a second."""
+        before = [upstream.counts()["queries"] for upstream in self.upstreams]
+        self.sleep(1)
+        return max(self.upstreams, key=lambda one: one.counts()["queries"] - before[self.upstreams.index(one)])
+
+    # What came of it
+
+    def total_counts(self):
+        counts = [upstream.counts() for upstream in self.upstreams]
+        return {name: sum(one[name] for one in counts) for name in COUNTS}
+
+    def since_start(self, name):
+        return self.total_counts()[name] - self.before[name]
+
+    def settle(self):
+        figures = self.figures
+        figures |= self.main_load.figures()
+        figures["inconsistent"] = self.settled_inconsistencies()
+        figures["extra"] = self.since_start("queries") / figures["sent"] - 1
+        figures["connects"] = self.since_start("connections")
+        handshakes = self.since_start("handshakes")
+        figures["resumption"] = self.since_start("resumed") / handshakes if handshakes else None
+        if self.dark:
+            self.forgive_the_dark()
+        if len(self.samples) >= 8:
+            self.measure_growth()
+
+    def forgive_the_dark(self):
+        """Failures while nobody could be asked are right when they are quick. Back is who answers."""
+        outcomes = self.main_load.outcomes()
+        back_ns = self.moments["back"]
+        answers_ns = [sent + took for sent, took, rcode in outcomes if rcode == 0 and sent + took >= back_ns]
+        self.figures["recovered_s"] = (min(answers_ns) - back_ns) / SECOND_NS if answers_ns else None
+        failures = [(sent, took) for sent, took, rcode in outcomes if rcode not in (0, LOST)]
+        in_dark = [took for sent, took in failures
+                   if any(gone <= sent + took and sent <= back + SECOND_NS for gone, back in self.dark)]
+        self.figures["failed_in_dark"] = len(in_dark)
+        self.figures["failed"] -= len(in_dark)
+        if in_dark:
+            self.figures["failure_p50_ms"] = statistics.median(in_dark) / 1e6
+            self.figures["failure_max_ms"] = max(in_dark) / 1e6
+
+    def measure_growth(self):
+        """From the second quarter, when all is warm, to the last."""
+        quarter = len(self.samples) // 4
+        early, late = ([statistics.median(column) for column in zip(*part)]
+                       for part in (self.samples[quarter:2 * quarter], self.samples[-quarter:]))
+        self.figures |= {"memory_growth": late[0] / early[0] - 1, "descriptors_growth": late[1] - early[1],
+                         "memory_mib": late[0] / 2**20}
+
+    def settled_inconsistencies(self):
+        """What the proxy's counters say that cannot be, once all is at rest."""
+        deadline = time.monotonic() + CONSISTENT_WITHIN_S
+        while (found := self.inconsistencies()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found
+
+    def inconsistencies(self):
+        total = self.proxy.metrics().total
+        sent, lost = (sum(load.report[name] for load in self.loads) for name in ("sent", "lost"))
+        servfail = sum(load.report["rcodes"][2] for load in self.loads)
+        udp, tcp = (total("dnsproxy_queries_total", transport=transport) for transport in ("udp", "tcp"))
+        unanswered = udp + tcp - total("dnsproxy_replies_total") - sum(
+            total("dnsproxy_dropped_total", reason=reason) for reason in ("malformed", "response", "source_port", "full"))
+        failed = total("dnsproxy_replies_total", rcode="SERVFAIL")
+        connections, sockets = total("dnsproxy_upstream_connections"), sum(one.sockets() for one in self.upstreams)
+        asked, requests = self.total_counts()["queries"], total("dnsproxy_upstream_requests_total")
+        rules = {
+            f"{sent} queries sent, {lost} lost, but {udp:.0f} counted": sent - lost <= udp <= sent,
+            f"{unanswered:.0f} queries without an end": 0 <= unanswered <= total("dnsproxy_dropped_total",
+                                                                                  reason="client_gone"),
+            f"{failed:.0f} SERVFAIL counted, {servfail} received": failed == servfail or lost > 0 or tcp > 0,
+            f"{connections:.0f} connections counted, {sockets} open": connections == sockets,
+            f"{asked} queries at the upstreams, {requests:.0f} counted": asked <= requests,
+        } | {f"{gauge} {total(gauge):.0f}": total(gauge) == 0 for gauge in (
+            "dnsproxy_queries_in_flight", "dnsproxy_lookups_in_flight", "dnsproxy_upstream_in_flight")}
+        return [text for text, holds in rules.items() if not holds]
 
 
 def run(scenario, arguments, certificates):

@@ -81,6 +81,7 @@ static struct {
     uint64_t queries, duration_ns, rate, timeout_ns;
     const char *cdf_path;
     FILE *log;
+    uint64_t log_over_ns;
 } settings = {.sockets = 16, .window = 64, .timeout_ns = 1000000000};
 
 static struct {
@@ -108,7 +109,8 @@ static uint64_t clock_ns(void)
     return (uint64_t)time.tv_sec * SECOND_NS + (uint64_t)time.tv_nsec;
 }
 
-/* What became of each query, in the order of the ends: for figures that depend on when it was. */
+/* What became of each query, in the order of the ends: for figures that depend on when it was.
+ * With --log-over-ms only of those that took longer or have no records. */
 struct outcome {
     uint64_t sent_ns; /* of CLOCK_MONOTONIC */
     uint64_t took_ns;
@@ -119,7 +121,9 @@ enum { OUTCOME_EMPTY = 16, OUTCOME_LOST };
 static void log_outcome(uint64_t sent_ns, uint64_t now, uint64_t rcode)
 {
     const struct outcome outcome = {sent_ns, now - sent_ns, rcode};
-    if (settings.log && fwrite(&outcome, sizeof(outcome), 1, settings.log) != 1)
+    if (!settings.log || (rcode == 0 && outcome.took_ns < settings.log_over_ns))
+        return;
+    if (fwrite(&outcome, sizeof(outcome), 1, settings.log) != 1)
         fail("log");
 }
 
@@ -273,7 +277,7 @@ static bool is_answer_to(const uint8_t *message, size_t length, uint64_t name)
 
 static void take_answer(struct client *client, const uint8_t *message, size_t length, uint64_t now)
 {
-    const uint16_t id = length >= HEADER ? (uint16_t)(message[0] << 8 | message[1]) : 0;
+    const uint16_t id = (uint16_t)(length >= HEADER ? message[0] << 8 | message[1] : 0);
     const uint16_t index = id & (WINDOW_MAX - 1);
     struct slot *slot = &client->slots[index];
     const uint16_t expected = (uint16_t)(slot->generation << SLOT_BITS | index);
@@ -545,7 +549,7 @@ static void usage(void)
     fputs("usage: load --server ADDRESS:PORT --names KIND (--queries N | --seconds S) [--tcp] "
           "[--edns]\n"
           "            [--sockets 16] [--window 64] [--rate QPS [--scheduled]] [--seed N]\n"
-          "            [--timeout-ms 1000] [--cdf FILE] [--log FILE]\n"
+          "            [--timeout-ms 1000] [--cdf FILE] [--log FILE [--log-over-ms N]]\n"
           "       load --server ADDRESS:PORT --names KIND --idle N\n"
           "       load --names KIND --queries N [--seed N] --print-names\n"
           "KIND: hot:COUNT   unique:TAG   zipf:COUNT:EXPONENT\n",
@@ -566,23 +570,13 @@ static bool parse_server(const char *text)
 
 int main(int count, char **arguments)
 {
-    static const struct option options[] = {{"server", 1, 0, 's'},
-                                            {"names", 1, 0, 'n'},
-                                            {"queries", 1, 0, 'q'},
-                                            {"seconds", 1, 0, 'd'},
-                                            {"tcp", 0, 0, 't'},
-                                            {"edns", 0, 0, 'e'},
-                                            {"sockets", 1, 0, 'S'},
-                                            {"window", 1, 0, 'w'},
-                                            {"rate", 1, 0, 'r'},
-                                            {"seed", 1, 0, 'x'},
-                                            {"timeout-ms", 1, 0, 'T'},
-                                            {"cdf", 1, 0, 'c'},
-                                            {"idle", 1, 0, 'i'},
-                                            {"print-names", 0, 0, 'p'},
-                                            {"scheduled", 0, 0, 'l'},
-                                            {"log", 1, 0, 'o'},
-                                            {0}};
+    static const struct option options[] = {
+        {"server", 1, 0, 's'},  {"names", 1, 0, 'n'},       {"queries", 1, 0, 'q'},
+        {"seconds", 1, 0, 'd'}, {"tcp", 0, 0, 't'},         {"edns", 0, 0, 'e'},
+        {"sockets", 1, 0, 'S'}, {"window", 1, 0, 'w'},      {"rate", 1, 0, 'r'},
+        {"seed", 1, 0, 'x'},    {"timeout-ms", 1, 0, 'T'},  {"cdf", 1, 0, 'c'},
+        {"idle", 1, 0, 'i'},    {"print-names", 0, 0, 'p'}, {"scheduled", 0, 0, 'l'},
+        {"log", 1, 0, 'o'},     {"log-over-ms", 1, 0, 'O'}, {0}};
     const char *kind = NULL;
     uint64_t seed = 1;
     unsigned idle = 0;
@@ -632,6 +626,9 @@ int main(int count, char **arguments)
         case 'o':
             if (!(settings.log = fopen(optarg, "w")))
                 fail(optarg);
+            break;
+        case 'O':
+            settings.log_over_ns = strtoull(optarg, NULL, 10) * 1000000;
             break;
         case 'i':
             idle = (unsigned)atoi(optarg);

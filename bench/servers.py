@@ -63,11 +63,12 @@ class Process:
 
     def __init__(self, command, cpu, **options):
         self.command = [str(word) for word in command]
-        pin = (lambda: os.sched_setaffinity(0, {cpu})) if cpu is not None else None
+        if cpu is not None:
+            options["preexec_fn"] = lambda: os.sched_setaffinity(0, {cpu})
         options.setdefault("stdout", subprocess.DEVNULL)
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(self.command, stdin=options.pop("stdin", subprocess.DEVNULL), stderr=self.log,
-                                        preexec_fn=pin, **options)
+                                        **options)
 
     def __enter__(self):
         return self
