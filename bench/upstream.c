@@ -6,7 +6,7 @@
  * leave together, a record for each 16 KiB.
  *
  * `upstream ADDRESS PORT CERTIFICATE_AND_KEY [option]...` prints `ready` once it listens, its
- * counts at SIGUSR1, and runs until SIGTERM or its parent's end. With an option it is a bad one:
+ * counts at SIGUSR1, and runs until SIGTERM. Options make it a bad one:
  *   --delay-us N     each answer waits that long, in order
  *   --close-after N  ends a connection behind the answer to its Nth query
  *   --reset-after N  resets a connection within the answer to its Nth query
@@ -505,7 +505,6 @@ int main(int count, char **words)
                     "[--close-after N]\n                [--reset-after N] [--slow-ms N] "
                     "[--counts FILE]");
     words += optind;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     const struct endpoint endpoint = parse_endpoint(words[0], words[1]);
     server.context = new_context(words[2]);
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
