@@ -379,7 +379,6 @@ enum status tls_open(struct tls_client *client, int fd, struct tls **out)
         SSL_set_tlsext_host_name(tls->ssl, client->name) != 1)
         goto fail;
     SSL_set_connect_state(tls->ssl);
-    offer_newest_session(tls);
     *out = tls;
     return STATUS_OK;
 fail:
@@ -456,6 +455,8 @@ static void before_call(const struct tls *tls)
 enum status tls_handshake(struct tls *tls, enum failure *failure)
 {
     before_call(tls);
+    if (SSL_in_before(tls->ssl))
+        offer_newest_session(tls); /* not earlier: a TCP connect that fails costs no ticket */
     const int result = SSL_do_handshake(tls->ssl);
     if (result != 1 || SSL_get_verify_result(tls->ssl) != X509_V_OK)
         return explain(tls, result, errno, failure);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """E: to whom a query is given. The certificate decides, strictly, before the first byte of it."""
 
+import itertools
 import subprocess
 import time
 
@@ -11,6 +12,7 @@ import pytest
 from support import zone
 from support.proxy import binary, extended_errors
 from support.upstream import Query
+from support.waiting import eventually
 
 SECRET = "secret.example.test"
 
@@ -271,6 +273,20 @@ def test_E5_ticket_is_used_and_a_refused_one_loses_no_query(start_upstream, star
     assert proxy.metric(handshakes, kind="resumed") == 1
     assert proxy.metric(handshakes, kind="full") == 2
     assert proxy.metric("dnsproxy_upstream_failures_total") == 0
+
+
+def test_E5_connects_that_fail_cost_no_ticket(upstream, proxy):
+    assert proxy.query("first.test").rcode() == dns.rcode.NOERROR
+    upstream.go_down()
+    numbers = itertools.count()
+
+    def ask():
+        return proxy.query(f"again{next(numbers)}.test").rcode()
+    eventually(lambda: ask() == dns.rcode.SERVFAIL
+               and proxy.metric("dnsproxy_upstream_connects_total") > 6)
+    upstream.listen()
+    eventually(lambda: ask() == dns.rcode.NOERROR)
+    assert upstream.connections[-1].resumed
 
 
 def test_E5_no_early_data_is_offered(upstream, proxy):
