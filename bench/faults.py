@@ -168,7 +168,7 @@ class Load:
         command = [trial.tools / "bench-load", "--server", f"127.0.0.1:{trial.proxy.port}", "--names",
                    names or f"unique:{tag}", "--seconds", seconds, "--timeout-ms", TIMEOUT_MS]
         if rate:
-            command += ["--rate", rate, "--scheduled", "--window", 1024, "--log", self.log, "--log-over-ms",
+            command += ["--rate", rate, "--scheduled", "--sockets", 64, "--window", 1024, "--log", self.log, "--log-over-ms",
                         log_over_ms]
         self.report = None
         self.process = tool(command)
@@ -352,14 +352,18 @@ class Trial:
             back_ns = self.moments["back"]
             answers_ns = [sent + took for sent, took, rcode in outcomes if rcode == 0 and sent + took >= back_ns]
             self.figures["recovered_s"] = (min(answers_ns) - back_ns) / SECOND_NS if answers_ns else None
-        failures = [(sent, took) for sent, took, rcode in outcomes if rcode not in (0, LOST)]
-        in_dark = [took for sent, took in failures
-                   if any(gone <= sent + took and sent <= back + SECOND_NS for gone, back in self.dark)]
-        self.figures["failed_in_dark"] = len(in_dark)
-        self.figures["failed"] -= len(in_dark)
-        if in_dark:
-            self.figures["failure_p50_ms"] = statistics.median(in_dark) / 1e6
-            self.figures["failure_max_ms"] = max(in_dark) / 1e6
+        in_dark = [(took, rcode) for sent, took, rcode in outcomes if rcode != 0 and
+                   any(gone <= sent + took and sent <= back + SECOND_NS for gone, back in self.dark)]
+        failed = [took for took, rcode in in_dark if rcode != LOST]
+        self.figures["failed_in_dark"] = len(failed)
+        self.figures["failed"] -= len(failed)
+        if failed:
+            self.figures["failure_p50_ms"] = statistics.median(failed) / 1e6
+            self.figures["failure_max_ms"] = max(failed) / 1e6
+        # So is what had no room, if it was counted.
+        dropped = self.proxy.metric("dnsproxy_dropped_total", reason="full")
+        self.figures["dropped_in_dark"] = min(dropped, len(in_dark) - len(failed))
+        self.figures["lost"] -= self.figures["dropped_in_dark"]
 
     def measure_growth(self):
         """From the second quarter, when all is warm, to the last."""

@@ -50,7 +50,8 @@ enum {
     STREAM_BUFFER = 1 << 17,
     NAP_NS = 100000,             /* a tenth of what 1024 queries take the quickest server */
     NAP_OUTSTANDING = 4 * BATCH, /* fewer: a nap would leave the server idle */
-    SWEEP_NS = 10000000,         /* how often unanswered queries are looked for */
+    SWEEP_NS = 10000000,         /* the shortest time between two looks for unanswered queries */
+    SWEEPS = 100,                /* looks within the timeout, if that is not too often */
 };
 
 static const uint64_t SECOND_NS = 1000000000;
@@ -443,7 +444,9 @@ static void run(int epoll_fd)
 {
     counts.cpu_before = cpu_seconds();
     uint64_t now = counts.begun_ns = clock_ns();
-    uint64_t next_sweep = now + SWEEP_NS;
+    const uint64_t sweep_ns =
+        settings.timeout_ns / SWEEPS > SWEEP_NS ? settings.timeout_ns / SWEEPS : SWEEP_NS;
+    uint64_t next_sweep = now + sweep_ns;
     while (!is_done_sending(now) || outstanding() > 0) {
         if (settings.rate > 0) {
             wait_for_ns(epoll_fd, send_due(now));
@@ -456,7 +459,7 @@ static void run(int epoll_fd)
         now = clock_ns();
         if (now >= next_sweep) {
             sweep(now);
-            next_sweep = now + SWEEP_NS;
+            next_sweep = now + sweep_ns;
         }
     }
 }
