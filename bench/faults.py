@@ -325,8 +325,9 @@ class Trial:
         return {name: sum(one[name] for one in counts) for name in COUNTS}
 
     def requests(self):
-        """As the proxy counts them: also what never reached an upstream."""
-        return self.proxy.metric("dnsproxy_upstream_requests_total")
+        """As the proxy counts them: also what never reached an upstream, and its own questions."""
+        metrics = self.proxy.metrics()
+        return sum(metrics.total(f"dnsproxy_upstream_{kind}_total") for kind in ("requests", "probes"))
 
     def since_start(self, name):
         return self.total_counts()[name] - self.before[name]
@@ -389,7 +390,7 @@ class Trial:
             total("dnsproxy_dropped_total", reason=reason) for reason in ("malformed", "response", "source_port", "full"))
         failed = total("dnsproxy_replies_total", rcode="SERVFAIL")
         connections, sockets = total("dnsproxy_upstream_connections"), sum(one.sockets() for one in self.upstreams)
-        asked, requests = self.total_counts()["queries"], total("dnsproxy_upstream_requests_total")
+        asked, requests = self.total_counts()["queries"], self.requests()
         rules = {
             f"{sent} queries sent, {lost} lost, but {udp:.0f} counted": sent - lost <= udp <= sent,
             f"{unanswered:.0f} queries without an end": 0 <= unanswered <= total("dnsproxy_dropped_total",
