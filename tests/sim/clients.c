@@ -1,0 +1,603 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The clients: they ask what the plan says, and hold each reply against the truth.
+ *
+ * They take the place of listen/: datagrams are accepted in batches and dropped when the worker is
+ * full; those of TCP clients wait for room, and some clients leave before their reply. Everything
+ * happens in the loop's turn, from the readiness of one descriptor, the bell.
+ *
+ * What is broken is told by sim_fail: a reply to another question, a second one, one that is too
+ * late, one that may not be, or none. */
+#include <stdio.h>
+#include <string.h>
+
+#include "query/query.h"
+#include "sim.h"
+
+/* From the end of an outage on, until each query is answered again. */
+#define RECOVERY_NS MILLISECONDS(1000)
+
+enum {
+    MESSAGE_MAX = 320,
+    ATTEMPTS_MAX = 3,         /* at one upstream for one lookup (RFC 9520 3.1) */
+    QUERY_MARGIN_PERCENT = 5, /* query.c keeps it for the reply's way */
+    TRANSIT_MAX_MS = 3000,    /* of an answer on its way here */
+};
+
+enum ask_state {
+    ASK_PLANNED,
+    ASK_ARRIVED,
+    ASK_STARVED,
+    ASK_WAITING,
+    ASK_REPLIED,
+    ASK_DROPPED, /* the worker was full */
+    ASK_LEFT,    /* the client has gone */
+    ASK_IGNORED, /* it deserved no reply */
+};
+
+struct ask {
+    enum ask_state state;
+    bool is_datagram;
+    bool is_hostile;
+    bool is_leaving;
+    bool has_edns;
+    bool dnssec_ok;
+    uint16_t udp_size;
+    uint16_t type;
+    size_t length;
+    size_t question_length; /* name, type and class, behind the header */
+    uint8_t message[MESSAGE_MAX];
+    uint64_t begun_ns;
+    struct query *query; /* while it waits */
+    struct subject *subject;
+};
+
+/* One question of the plan, with all that makes another lookup of it but RD. */
+struct subject {
+    uint32_t hash;
+    uint32_t begun;                    /* queries */
+    uint32_t asked[SIM_UPSTREAMS_MAX]; /* requests that came there */
+};
+
+static struct {
+    struct resolver *resolver;
+    struct loop_source bell;
+    struct starved room;
+    struct ask asks[SIM_QUERIES_MAX];
+    size_t count;
+    struct subject subjects[SIM_QUERIES_MAX];
+    size_t subject_count;
+    uint16_t arrived[SIM_QUERIES_MAX]; /* in this order, and not yet begun */
+    size_t arrived_count;
+    size_t leaving_count;
+    uint64_t begun;
+    uint64_t replies;
+    uint64_t full;
+    uint64_t left;
+} clients;
+
+/* --- Replies --- */
+
+struct reply_view {
+    uint16_t flags;
+    unsigned rcode;
+    unsigned answers;
+    unsigned authorities;
+    bool has_opt;
+    bool is_explained;  /* by an extended error (RFC 8914) */
+    uint32_t values[3]; /* hash, TTL at the upstream, time there */
+    uint32_t ttl_s;     /* the largest */
+};
+
+static bool has_option(const uint8_t *options, size_t length, uint16_t code)
+{
+    struct reader reader = reader_over(options, length);
+    while (reader_left(&reader) > 0 && !reader.failed) {
+        const uint16_t found = read_u16(&reader);
+        if (found == code)
+            return true;
+        (void)read_bytes(&reader, read_u16(&reader));
+    }
+    return false;
+}
+
+/* Takes one record; the owner is a pointer to the question, or the root. */
+static void read_record(struct reader *reader, struct reply_view *view, unsigned index,
+                        bool is_authority)
+{
+    const uint8_t *owner = read_bytes(reader, 1);
+    if (owner && *owner != 0)
+        (void)read_bytes(reader, 1);
+    const uint16_t type = read_u16(reader);
+    (void)read_u16(reader);
+    uint32_t ttl_s = (uint32_t)read_u16(reader) << 16;
+    ttl_s |= read_u16(reader);
+    const size_t length = read_u16(reader);
+    const uint8_t *data = read_bytes(reader, length);
+    if (!data)
+        return;
+    if (type == TYPE_OPT) {
+        view->has_opt = true;
+        view->is_explained = has_option(data, length, OPTION_EXTENDED_ERROR);
+        return;
+    }
+    if (ttl_s > view->ttl_s)
+        view->ttl_s = ttl_s;
+    if (is_authority && type == TYPE_SOA && length == 24)
+        for (unsigned i = 0; i < 3; i++)
+            view->values[i] = load_u32(data + 4 + (size_t)i * 4);
+    if (!is_authority && index < 3 && length == 4)
+        view->values[index] = load_u32(data);
+}
+
+static struct reply_view view_reply(const struct ask *ask, const uint8_t *reply, size_t length)
+{
+    struct reply_view view = {0};
+    struct reader reader = reader_over(reply, length);
+    (void)read_u16(&reader);
+    view.flags = read_u16(&reader);
+    (void)read_u16(&reader);
+    view.answers = read_u16(&reader);
+    view.authorities = read_u16(&reader);
+    const unsigned additionals = read_u16(&reader);
+    (void)read_bytes(&reader, ask->question_length);
+    for (unsigned i = 0; i < view.answers; i++)
+        read_record(&reader, &view, i, false);
+    for (unsigned i = 0; i < view.authorities; i++)
+        read_record(&reader, &view, i, true);
+    for (unsigned i = 0; i < additionals; i++)
+        read_record(&reader, &view, 3, false);
+    if (reader.failed || reader_left(&reader) > 0)
+        sim_fail("a reply of %zu octets is malformed", length);
+    view.rcode = view.flags & DNS_RCODE_MASK;
+    return view;
+}
+
+static size_t reply_limit(const struct ask *ask)
+{
+    if (!ask->is_datagram)
+        return DNS_MESSAGE_MAX;
+    const size_t theirs = ask->has_edns && ask->udp_size > 512 ? ask->udp_size : 512;
+    const size_t ours = plan.config.limits.udp_reply_size;
+    return theirs < ours ? theirs : ours;
+}
+
+static void check_header(const struct ask *ask, const uint8_t *reply, size_t length)
+{
+    const uint16_t copied = DNS_FLAG_RD | DNS_FLAG_CD;
+    if (length < DNS_HEADER_SIZE + ask->question_length || length > reply_limit(ask))
+        sim_fail("a reply of %zu octets", length);
+    if (load_u16(reply) != load_u16(ask->message))
+        sim_fail("a reply with another ID than the query's");
+    if (memcmp(reply + DNS_HEADER_SIZE, ask->message + DNS_HEADER_SIZE, ask->question_length) != 0)
+        sim_fail("a reply to another question, or in another spelling (H10)");
+    const uint16_t flags = load_u16(reply + 2);
+    if (!(flags & DNS_FLAG_QR) || (flags & copied) != (load_u16(ask->message + 2) & copied))
+        sim_fail("a reply with the flags %04x", flags);
+}
+
+/* No record may be shown past its time. */
+static void check_age(const struct reply_view *view, const struct truth *truth)
+{
+    const uint32_t now_ms = (uint32_t)(net_now() / NANOSECONDS_PER_MILLISECOND);
+    const uint32_t age_ms = now_ms - view->values[2];
+    if (view->values[1] != truth->ttl_s || view->ttl_s > truth->ttl_s)
+        sim_fail("a TTL of %u s, %u s at the upstream", view->ttl_s, truth->ttl_s);
+    if (has_fault(FAULT_CLOCK_JUMP))
+        return;
+    if (view->ttl_s * 1000 + age_ms > truth->ttl_s * 1000 + TRANSIT_MAX_MS)
+        sim_fail("an answer of TTL %u s is shown with %u s at the age of %u ms (H3)", truth->ttl_s,
+                 view->ttl_s, age_ms);
+}
+
+static void check_truth(const struct reply_view *view, const struct truth *truth)
+{
+    const bool is_positive = truth->kind == TRUTH_POSITIVE;
+    const unsigned rcode = truth->kind == TRUTH_NXDOMAIN ? RCODE_NXDOMAIN : RCODE_NOERROR;
+    const unsigned answers = is_positive ? 3 + truth->filler_count : 0;
+    if (view->values[0] != truth->hash)
+        sim_fail("an answer to another question");
+    if (view->rcode != rcode || view->answers != answers || view->authorities != !is_positive)
+        sim_fail("an answer with RCODE %u and %u+%u records", view->rcode, view->answers,
+                 view->authorities);
+    check_age(view, truth);
+}
+
+static bool is_too_long(const struct ask *ask, const struct truth *truth)
+{
+    const size_t body = truth->kind == TRUTH_POSITIVE ? 16 * (3 + (size_t)truth->filler_count) : 36;
+    return DNS_HEADER_SIZE + ask->question_length + body + (ask->has_edns ? 11 : 0) >
+           reply_limit(ask);
+}
+
+/* Whether anything is wrong that may cost this query its answer. */
+static bool may_fail(const struct ask *ask)
+{
+    if (plan.healthy != SIZE_MAX || has_only_harmless_faults_but(0))
+        return false;
+    if (has_only_harmless_faults_but(UINT64_C(1) << FAULT_OUTAGE))
+        return upstreams_were_dead_since(ask->begun_ns - RECOVERY_NS);
+    return true;
+}
+
+static struct truth truth_of_ask(const struct ask *ask)
+{
+    return truth_of(ask->message + DNS_HEADER_SIZE, ask->question_length - DNS_QUESTION_TAIL,
+                    ask->type, ask->dnssec_ok, load_u16(ask->message + 2) & DNS_FLAG_CD);
+}
+
+static void check_reply(const struct ask *ask, const uint8_t *reply, size_t length)
+{
+    const struct truth truth = truth_of_ask(ask);
+    check_header(ask, reply, length);
+    const struct reply_view view = view_reply(ask, reply, length);
+    sim_tell("reply to %zu: RCODE %u, %u records", (size_t)(ask - clients.asks), view.rcode,
+             view.answers);
+    if (view.has_opt != ask->has_edns)
+        sim_fail("a reply %s OPT", view.has_opt ? "with" : "without");
+    const bool is_failure = view.rcode != RCODE_NOERROR && view.rcode != RCODE_NXDOMAIN;
+    if ((is_failure || view.flags & DNS_FLAG_TC) && view.answers + view.authorities > 0)
+        sim_fail("records in a reply that fails");
+    if (view.flags & DNS_FLAG_TC) {
+        if (!is_too_long(ask, &truth) && !may_fail(ask))
+            sim_fail("TC=1 for no reason");
+    } else if (is_failure) {
+        if (!may_fail(ask))
+            sim_fail("RCODE %u though a good answer could be had", view.rcode);
+        if (view.has_opt && !view.is_explained && !has_fault(FAULT_ERROR_RCODE))
+            sim_fail("RCODE %u without an extended error", view.rcode);
+    } else {
+        check_truth(&view, &truth);
+    }
+}
+
+static void on_reply(struct query *query, const uint8_t *reply, size_t length)
+{
+    struct ask *ask = query->origin.listener;
+    if (ask->state != ASK_ARRIVED && ask->state != ASK_WAITING)
+        sim_fail("a reply to a query in state %d: a second one, or to nobody", (int)ask->state);
+    if (ask->state == ASK_WAITING && ask->query != query)
+        sim_fail("a reply to another query");
+    const uint64_t age_ns = net_now() - ask->begun_ns;
+    if (age_ns > plan.config.timeouts.query_ns && net_last_jump() <= ask->begun_ns)
+        sim_fail("a reply after %.3f ms", (double)age_ns / 1e6);
+    if (!ask->is_hostile)
+        check_reply(ask, reply, length);
+    else if (length < 2 || load_u16(reply) != load_u16(ask->message))
+        sim_fail("a reply with another ID than the hostile query's");
+    ask->state = ASK_REPLIED;
+    ask->query = NULL;
+    clients.replies++;
+}
+
+static const struct transport transports[] = {
+    {.is_datagram = false, .send = on_reply},
+    {.is_datagram = true, .send = on_reply},
+};
+
+/* --- Asking --- */
+
+static struct origin origin_of(struct ask *ask)
+{
+    struct origin origin = {.transport = &transports[ask->is_datagram], .listener = ask};
+    origin.client.v4 =
+        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    ask->begun_ns = net_now();
+    ask->subject->begun++;
+    clients.begun++;
+    return origin;
+}
+
+static void leave_later(void *subject, const uint8_t *bytes, size_t length)
+{
+    struct ask *ask = subject;
+    (void)bytes;
+    (void)length;
+    if (ask->state != ASK_WAITING || ask->is_leaving)
+        return;
+    ask->is_leaving = true;
+    clients.leaving_count++;
+}
+
+/* After query_begin: it waits, has had its reply, or never will. */
+static void note_begun(struct ask *ask, enum status status, struct query *query)
+{
+    if (status != STATUS_OK) {
+        ask->state = ASK_DROPPED;
+        clients.full++;
+        if (plan.healthy != SIZE_MAX || !has_fault(FAULT_SMALL_LIMITS))
+            sim_fail("a query is dropped though the limits are wide");
+        return;
+    }
+    if (query) {
+        ask->state = ASK_WAITING;
+        ask->query = query;
+        if (!ask->is_datagram && fault_happens(FAULT_LEAVE))
+            net_schedule(random_below(MILLISECONDS(3000)), leave_later, ask, NULL, 0);
+    } else if (ask->state != ASK_REPLIED) {
+        if (!ask->is_hostile)
+            sim_fail("a good query gets no reply");
+        ask->state = ASK_IGNORED;
+    }
+}
+
+static void begin_stream(struct ask *ask)
+{
+    struct resolver *resolver = clients.resolver;
+    struct query *query = NULL;
+    if (resolver->queries.in_use >= resolver->config->limits.queries) {
+        ask->state = ASK_STARVED;
+        resolver_wait_for_space(resolver, &clients.room);
+        return;
+    }
+    const struct origin origin = origin_of(ask);
+    ask->state = ASK_ARRIVED;
+    const enum status status = query_begin(resolver, &origin, ask->message, ask->length, &query);
+    note_begun(ask, status, query);
+}
+
+/* As udp.c does it: the first half for each, then the second for each. */
+static void begin_datagrams(struct ask *const batch[], size_t count)
+{
+    struct query *queries[QUERIES_IN_HAND_MAX];
+    for (size_t i = 0; i < count; i++) {
+        const struct origin origin = origin_of(batch[i]);
+        queries[i] = query_accept(clients.resolver, &origin, batch[i]->message, batch[i]->length);
+        if (!queries[i])
+            note_begun(batch[i], STATUS_OK, NULL);
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct query *waiting = NULL;
+        if (!queries[i])
+            continue;
+        const enum status status = query_resolve(clients.resolver, queries[i], &waiting);
+        note_begun(batch[i], status, waiting);
+    }
+}
+
+static void begin_arrived(void)
+{
+    struct ask *batch[QUERIES_IN_HAND_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < clients.arrived_count; i++) {
+        struct ask *ask = &clients.asks[clients.arrived[i]];
+        if (ask->is_datagram)
+            batch[count++] = ask;
+        else
+            begin_stream(ask);
+        if (count == QUERIES_IN_HAND_MAX || i + 1 == clients.arrived_count) {
+            begin_datagrams(batch, count);
+            count = 0;
+        }
+    }
+    clients.arrived_count = 0;
+}
+
+static void leave(struct ask *ask)
+{
+    ask->is_leaving = false;
+    clients.leaving_count--;
+    if (ask->state != ASK_WAITING)
+        return;
+    sim_tell("client of %zu leaves", (size_t)(ask - clients.asks));
+    query_drop(clients.resolver, ask->query);
+    ask->state = ASK_LEFT;
+    ask->query = NULL;
+    clients.left++;
+}
+
+static bool is_ringing(void)
+{
+    return clients.arrived_count > 0 || clients.leaving_count > 0;
+}
+
+static void on_bell(struct loop_source *source, uint32_t events)
+{
+    (void)source;
+    (void)events;
+    for (size_t i = 0; i < clients.count && clients.leaving_count > 0; i++)
+        if (clients.asks[i].is_leaving)
+            leave(&clients.asks[i]);
+    begin_arrived();
+}
+
+static void on_space(struct starved *room)
+{
+    (void)room;
+    for (size_t i = 0; i < clients.count; i++)
+        if (clients.asks[i].state == ASK_STARVED)
+            begin_stream(&clients.asks[i]);
+}
+
+static void arrive(void *subject, const uint8_t *bytes, size_t length)
+{
+    struct ask *ask = subject;
+    (void)bytes;
+    (void)length;
+    ask->state = ASK_ARRIVED;
+    clients.arrived[clients.arrived_count++] = (uint16_t)(ask - clients.asks);
+}
+
+/* --- What the plan asks --- */
+
+/* One in ten is as long as a name may be. */
+static void write_name(struct writer *writer, uint32_t number)
+{
+    char label[DNS_LABEL_MAX + 1];
+    const bool is_long = number % 10 == 9;
+    for (size_t i = 0; is_long && i < 3; i++) {
+        write_u8(writer, DNS_LABEL_MAX);
+        memset(write_room(writer, DNS_LABEL_MAX), 'x', DNS_LABEL_MAX);
+    }
+    const int length = snprintf(label, sizeof(label), is_long ? "%061u" : "name%u", number);
+    for (int i = 0; i < length; i++)
+        if (label[i] >= 'a' && plan_below(2))
+            label[i] = (char)(label[i] - 'a' + 'A');
+    write_u8(writer, (uint8_t)length);
+    write_bytes(writer, label, (size_t)length);
+    write_u8(writer, 0);
+}
+
+static void write_query(struct ask *ask)
+{
+    static const uint16_t types[] = {TYPE_A, TYPE_A, TYPE_TXT, 65280};
+    static const uint16_t sizes[] = {100, 512, 1232, 4096};
+    struct writer writer = writer_over(ask->message, sizeof(ask->message));
+    ask->has_edns = plan_below(4) > 0;
+    ask->dnssec_ok = ask->has_edns && plan_below(4) == 0;
+    ask->udp_size = sizes[plan_below(4)];
+    ask->type = types[plan_below(4)];
+    write_u16(&writer, (uint16_t)plan_below(65536));
+    write_u16(&writer,
+              (uint16_t)((plan_below(20) ? DNS_FLAG_RD : 0) | (plan_below(8) ? 0 : DNS_FLAG_CD) |
+                         (plan_below(4) ? 0 : DNS_FLAG_AD)));
+    write_u32(&writer, 1 << 16);
+    write_u32(&writer, ask->has_edns);
+    write_name(&writer, (uint32_t)plan_below(plan.names));
+    write_u16(&writer, ask->type);
+    write_u16(&writer, CLASS_IN);
+    ask->question_length = writer_length(&writer) - DNS_HEADER_SIZE;
+    if (ask->has_edns) {
+        write_u8(&writer, 0);
+        write_u16(&writer, TYPE_OPT);
+        write_u16(&writer, ask->udp_size);
+        write_u32(&writer, ask->dnssec_ok ? DNS_EDNS_FLAG_DO : 0);
+        write_u16(&writer, 4);
+        write_u16(&writer, OPTION_KEEPALIVE);
+        write_u16(&writer, 0);
+    }
+    ask->length = writer_length(&writer);
+}
+
+static struct subject *find_subject(uint32_t hash)
+{
+    size_t i = 0;
+    while (i < clients.subject_count && clients.subjects[i].hash != hash)
+        i++;
+    if (i == clients.subject_count)
+        clients.subjects[clients.subject_count++].hash = hash;
+    return &clients.subjects[i];
+}
+
+/* Cuts it, or writes over some of its octets. */
+static void spoil(struct ask *ask)
+{
+    fault_counts[FAULT_HOSTILE_CLIENT]++;
+    ask->is_hostile = true;
+    if (random_below(3) == 0) {
+        ask->length = random_below(ask->length);
+        return;
+    }
+    for (size_t i = random_below(4) + 1; i > 0; i--)
+        ask->message[2 + random_below(ask->length - 2)] = (uint8_t)random_below(256);
+}
+
+/* Half of the runs ask in bursts. */
+static void plan_asks(void)
+{
+    const bool in_bursts = plan_below(2);
+    uint64_t at_ns = 0;
+    for (uint32_t i = 0; i < plan.queries; i++) {
+        struct ask *ask = &clients.asks[i];
+        const bool is_with_last = in_bursts && i > 0 && plan_below(10) > 0;
+        const uint64_t draw = plan_below(plan.duration_ns);
+        if (!is_with_last)
+            at_ns = draw;
+        ask->is_datagram = plan_below(2);
+        write_query(ask);
+        ask->subject = find_subject(truth_of_ask(ask).hash);
+        const bool is_spoilt = plan_below(1000) < plan.permille[FAULT_HOSTILE_CLIENT];
+        if (is_spoilt && has_fault(FAULT_HOSTILE_CLIENT))
+            spoil(ask);
+        if (at_ns <= MILLISECONDS(sim_options.duration_max_ms))
+            net_schedule(at_ns, arrive, ask, NULL, 0);
+        else
+            ask->state = ASK_IGNORED;
+    }
+    clients.count = plan.queries;
+}
+
+void clients_open(struct resolver *resolver)
+{
+    memset(&clients, 0, sizeof(clients));
+    clients.resolver = resolver;
+    clients.bell = (struct loop_source){.fd = -1, .on_ready = on_bell};
+    clients.room.on_space = on_space;
+    list_init(&clients.room.link);
+    if (loop_add(resolver->loop, &clients.bell, net_open_bell(is_ringing), 1) != STATUS_OK)
+        sim_fail("no bell");
+    plan_asks();
+}
+
+void clients_close(void)
+{
+    loop_remove(clients.resolver->loop, &clients.bell);
+}
+
+bool clients_are_done(void)
+{
+    for (size_t i = 0; i < clients.count; i++)
+        if (clients.asks[i].state < ASK_REPLIED)
+            return false;
+    return true;
+}
+
+/* --- Invariants --- */
+
+/* A query begins at most one lookup, and one that outlives queries may begin anew once for each. */
+void clients_note_request(size_t upstream, uint32_t hash)
+{
+    if (has_fault(FAULT_HOSTILE_CLIENT)) /* it may have asked anything */
+        return;
+    size_t i = 0;
+    while (i < clients.subject_count && clients.subjects[i].hash != hash)
+        i++;
+    if (i == clients.subject_count)
+        sim_fail("upstream %zu is asked what nobody wants to know", upstream);
+    struct subject *subject = &clients.subjects[i];
+    const uint32_t lookups = subject->begun > 1 ? subject->begun * 2 : 1;
+    if (++subject->asked[upstream] > lookups * ATTEMPTS_MAX)
+        sim_fail("upstream %zu is asked %u times for %u queries (RFC 9520 3.1)", upstream,
+                 subject->asked[upstream], subject->begun);
+}
+
+void clients_check(void)
+{
+    const uint64_t query_ns = plan.config.timeouts.query_ns;
+    const uint64_t patience_ns = query_ns - query_ns * QUERY_MARGIN_PERCENT / 100;
+    size_t waiting = 0;
+    for (size_t i = 0; i < clients.count; i++) {
+        const struct ask *ask = &clients.asks[i];
+        if (ask->state != ASK_WAITING)
+            continue;
+        waiting++;
+        if (net_now() - ask->begun_ns >= patience_ns)
+            sim_fail("query %zu has no reply at its deadline", i);
+    }
+    if (waiting != clients.resolver->waiting_count)
+        sim_fail("%zu queries wait, the resolver counts %zu", waiting,
+                 clients.resolver->waiting_count);
+}
+
+void clients_check_counters(void)
+{
+    const struct metrics *metrics = clients.resolver->metrics;
+    const uint64_t replies =
+        metric_get(&metrics->replies_noerror) + metric_get(&metrics->replies_formerr) +
+        metric_get(&metrics->replies_servfail) + metric_get(&metrics->replies_nxdomain) +
+        metric_get(&metrics->replies_notimp) + metric_get(&metrics->replies_refused) +
+        metric_get(&metrics->replies_other);
+    const uint64_t ignored =
+        metric_get(&metrics->dropped_malformed) + metric_get(&metrics->dropped_response);
+    const uint64_t lookups =
+        metric_get(&metrics->lookups_started) + metric_get(&metrics->lookups_joined);
+    if (replies != clients.replies)
+        sim_fail("%llu replies are counted and %llu sent", (unsigned long long)replies,
+                 (unsigned long long)clients.replies);
+    if (clients.begun !=
+        replies + ignored + clients.full + clients.left + clients.resolver->waiting_count)
+        sim_fail("%llu queries began, and their ends do not add up",
+                 (unsigned long long)clients.begun);
+    if (clients.resolver->cache && lookups + clients.full != metric_get(&metrics->cache_misses))
+        sim_fail("%llu lookups for %llu misses", (unsigned long long)lookups,
+                 (unsigned long long)metric_get(&metrics->cache_misses));
+}
