@@ -41,7 +41,7 @@ static void check_slots(const struct connection *connection)
     size_t free_slots = 0;
     for (size_t i = 0; i < count; i++) {
         in_flight += connection->slots[i].request != NULL;
-        abandoned += connection->slots[i].abandoned;
+        abandoned += connection->slots[i].abandoned_ms > 0;
     }
     for (size_t i = connection->first_free; i < count; i = connection->slots[i].next_free)
         if (++free_slots > count)
