@@ -67,7 +67,7 @@ struct resolver {
     struct group *group;
     const struct siphash_key *loop_key; /* of dns/loop_probe.h; NULL: loops are not looked for */
     struct pool queries;                /* limits.queries that may wait, and those in hand */
-    struct pool lookups; /* one for each query that may wait, and those without queries */
+    struct pool lookups;  /* one for each query that may wait, and those without queries */
     size_t waiting_count; /* queries that are in a lookup */
     size_t alone_count;   /* lookups without queries */
     size_t alone_max;
