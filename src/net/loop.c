@@ -139,16 +139,25 @@ static bool has_tasks(const struct loop *loop)
     return has_end_of_turn(loop) || !list_is_empty(&loop->tasks[LOOP_NEXT_TURN]);
 }
 
+/* When the first deadline of all is due. */
+static uint64_t next_deadline(const struct loop *loop)
+{
+    uint64_t first = DEADLINE_NEVER;
+    for (struct list *link = loop->queues.next; link != &loop->queues; link = link->next) {
+        const uint64_t next = deadline_queue_next(CONTAINER_OF(link, struct deadline_queue, link));
+        first = next < first ? next : first;
+    }
+    return first;
+}
+
 static int wait_ms(const struct loop *loop, uint64_t wait_ns)
 {
     if (has_tasks(loop))
         return 0;
-    for (struct list *link = loop->queues.next; link != &loop->queues; link = link->next) {
-        const uint64_t next = deadline_queue_next(CONTAINER_OF(link, struct deadline_queue, link));
-        const uint64_t left = next > loop->now ? next - loop->now : 0;
-        if (left < wait_ns)
-            wait_ns = left;
-    }
+    const uint64_t next = next_deadline(loop);
+    const uint64_t left = next > loop->now ? next - loop->now : 0;
+    if (left < wait_ns)
+        wait_ns = left;
     const uint64_t wait =
         wait_ns / NANOSECONDS_PER_MILLISECOND + (wait_ns % NANOSECONDS_PER_MILLISECOND != 0);
     return wait < INT_MAX ? (int)wait : INT_MAX;
@@ -169,6 +178,8 @@ static void run_tasks(struct loop *loop, enum loop_phase phase)
 /* Each queue is back in the list before its callbacks run, so that they may remove any queue. */
 static void expire_deadlines(struct loop *loop)
 {
+    if (next_deadline(loop) > loop->now)
+        return;
     struct list queues;
     list_init(&queues);
     list_append_all(&queues, &loop->queues);
