@@ -597,8 +597,8 @@ static void manual_has_its_sections_and_every_option(void **state)
     static const char *const sections[] = {"NAME",        "SYNOPSIS",    "DESCRIPTION", "OPTIONS",
                                            "ENVIRONMENT", "EXIT STATUS", "FILES"};
     const char *last = text;
-    char heading[64];
     for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++) {
+        char heading[64];
         snprintf(heading, sizeof heading, "\n.SH %s\n", sections[i]);
         const char *found = strstr(text, heading);
         assert_true(found && found > last);
