@@ -85,6 +85,7 @@ bool loop_check_begin(struct connection *connection)
     loop_probe_question(group->loop_key, siphash_random_key().k0, &check->question);
     if (connection_submit(connection, &check->request) != STATUS_OK)
         return false;
+    metric_add(&upstream->metrics->probes, 1);
     /* Its silence says nothing about the path: queries tell that. */
     deadline_cancel(&check->request.late);
     deadline_arm(&group->loop_checks, &check->deadline, group->loop->now);
