@@ -139,23 +139,23 @@ static bool has_tasks(const struct loop *loop)
     return has_end_of_turn(loop) || !list_is_empty(&loop->tasks[LOOP_NEXT_TURN]);
 }
 
-/* When the first deadline of all is due. */
+/* When the first deadline of all queues is due. */
 static uint64_t next_deadline(const struct loop *loop)
 {
     uint64_t first = DEADLINE_NEVER;
     for (struct list *link = loop->queues.next; link != &loop->queues; link = link->next) {
         const uint64_t next = deadline_queue_next(CONTAINER_OF(link, struct deadline_queue, link));
-        first = next < first ? next : first;
+        if (next < first)
+            first = next;
     }
     return first;
 }
 
-static int wait_ms(const struct loop *loop, uint64_t wait_ns)
+static int wait_ms(const struct loop *loop, uint64_t deadline_ns, uint64_t wait_ns)
 {
     if (has_tasks(loop))
         return 0;
-    const uint64_t next = next_deadline(loop);
-    const uint64_t left = next > loop->now ? next - loop->now : 0;
+    const uint64_t left = deadline_ns > loop->now ? deadline_ns - loop->now : 0;
     if (left < wait_ns)
         wait_ns = left;
     const uint64_t wait =
@@ -178,8 +178,6 @@ static void run_tasks(struct loop *loop, enum loop_phase phase)
 /* Each queue is back in the list before its callbacks run, so that they may remove any queue. */
 static void expire_deadlines(struct loop *loop)
 {
-    if (next_deadline(loop) > loop->now)
-        return;
     struct list queues;
     list_init(&queues);
     list_append_all(&queues, &loop->queues);
@@ -203,13 +201,17 @@ static void dispatch(const struct epoll_event *batch, int count)
 bool loop_turn(struct loop *loop, uint64_t max_wait_ns)
 {
     struct epoll_event batch[BATCH_SIZE];
-    const int count = epoll_wait(loop->epoll_fd, batch, BATCH_SIZE, wait_ms(loop, max_wait_ns));
+    /* What is armed in the turn is not due in it, so this holds until its end. */
+    const uint64_t deadline_ns = next_deadline(loop);
+    const int count =
+        epoll_wait(loop->epoll_fd, batch, BATCH_SIZE, wait_ms(loop, deadline_ns, max_wait_ns));
     if (count == -1 && errno != EINTR)
         return false;
     loop->now = loop_clock();
     run_tasks(loop, LOOP_NEXT_TURN);
     dispatch(batch, count);
-    expire_deadlines(loop);
+    if (loop->now >= deadline_ns)
+        expire_deadlines(loop);
     for (int round = 0; round < ROUNDS_MAX && has_end_of_turn(loop); round++) {
         run_tasks(loop, LOOP_FLUSH);
         run_tasks(loop, LOOP_REAP);

@@ -8,7 +8,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/deadline.h"
@@ -145,6 +147,12 @@ enum status socket_connect(const struct address *address, uint64_t user_timeout_
     }
     *out = fd;
     return STATUS_OK;
+}
+
+bool socket_has_unacknowledged(int fd)
+{
+    int bytes = 0;
+    return ioctl(fd, SIOCOUTQ, &bytes) == -1 || bytes > 0;
 }
 
 static void clear_port(struct address *address)

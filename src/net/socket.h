@@ -36,6 +36,9 @@ enum status socket_source(const struct address *address, struct address *source)
 /* A UDP socket that talks to this address alone, from a port that the kernel chooses by chance. */
 enum status socket_connect_udp(const struct address *address, int *out);
 
+/* True when bytes that we wrote have not reached the peer's kernel, as far as ours knows. */
+bool socket_has_unacknowledged(int fd);
+
 /* The result of a connect once the socket is writable, or what has broken the connection since: 0
  * or an errno, which is given once. */
 int socket_error(int fd);

@@ -640,6 +640,16 @@ void connection_probe(struct connection *connection)
     metric_add(&connection->upstream->metrics->probes, 1);
 }
 
+/* Where all that we sent has arrived, the path is alive and the server hangs, or is busy: it is
+ * given half as much again as a request may take. */
+static bool is_dead(const struct connection *connection, uint64_t quiet_ns, uint64_t dead_ns)
+{
+    const uint64_t request_ns = connection->upstream->group->config->timeouts.request_ns;
+    if (quiet_ns >= request_ns + request_ns / 2)
+        return true;
+    return quiet_ns >= dead_ns && socket_has_unacknowledged(connection->stream.fd);
+}
+
 void connection_on_silence(struct deadline *deadline, uint64_t now)
 {
     struct connection *connection = CONTAINER_OF(deadline, struct connection, deadline);
@@ -648,7 +658,7 @@ void connection_on_silence(struct deadline *deadline, uint64_t now)
     const uint64_t dead_ns = upstream_dead_ns(connection->upstream);
     const uint64_t quiet_ns =
         now - later_of(connection->last_message_ns, connection->suspect_since_ns);
-    if (quiet_ns >= dead_ns) {
+    if (is_dead(connection, quiet_ns, dead_ns)) {
         stream_close(&connection->stream, FAILURE_REQUEST_TIMEOUT);
         return;
     }

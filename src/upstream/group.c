@@ -267,12 +267,17 @@ static void note_attempt(struct attempts *attempts, size_t index)
     attempts->once |= bit;
 }
 
+static bool has_traffic(const struct group *group)
+{
+    return group->loop->now < group->traffic_until_ns;
+}
+
 /* --- Changes of the network --- */
 
 /* With traffic there will be a query soon, and it should find what it needs. */
 static void begin_anew(struct group *group)
 {
-    if (!list_is_linked(&group->asked.link))
+    if (!has_traffic(group))
         return;
     try_again(group);
     loop_defer(group->loop, &group->care, LOOP_FLUSH);
@@ -329,24 +334,18 @@ static void keep_standby(struct loop_task *task)
     }
 }
 
-static void forget_traffic(struct deadline *deadline, uint64_t now)
-{
-    (void)deadline;
-    (void)now;
-}
-
 /* The first request in a while. */
 static void note_traffic(struct group *group)
 {
-    if (list_is_linked(&group->asked.link))
+    if (has_traffic(group))
         return;
-    deadline_arm(&group->traffic, &group->asked, group->loop->now);
+    group->traffic_until_ns = group->loop->now + TRAFFIC_NS;
     loop_defer(group->loop, &group->care, LOOP_FLUSH);
 }
 
 void group_lost_connection(struct group *group)
 {
-    if (list_is_linked(&group->asked.link))
+    if (has_traffic(group))
         loop_defer(group->loop, &group->care, LOOP_FLUSH);
 }
 
@@ -512,7 +511,6 @@ static void open_queues(struct group *group)
     deadline_queue_init(&group->handshake, config->timeouts.handshake_ns, connection_on_deadline);
     deadline_queue_init(&group->overdue, OVERDUE_NS, connection_on_late);
     deadline_queue_init(&group->silence, SILENCE_NS, connection_on_silence);
-    deadline_queue_init(&group->traffic, TRAFFIC_NS, forget_traffic);
     deadline_queue_init(&group->loop_checks, config->timeouts.request_ns, loop_check_on_deadline);
     deadline_queue_init(&group->name_queries, config->timeouts.query_ns, name_on_query_deadline);
     deadline_queue_init(&group->name_settles, NAME_SETTLE_NS, name_on_settled);
@@ -525,7 +523,6 @@ static void open_queues(struct group *group)
     loop_add_queue(group->loop, &group->handshake);
     loop_add_queue(group->loop, &group->overdue);
     loop_add_queue(group->loop, &group->silence);
-    loop_add_queue(group->loop, &group->traffic);
 }
 
 enum status group_open(const struct group_settings *settings, struct group **out)
@@ -546,7 +543,6 @@ enum status group_open(const struct group_settings *settings, struct group **out
     group->random_state = siphash_random_key().k0 | 1;
     loop_task_init(&group->recovered, hasten_all);
     loop_task_init(&group->care, keep_standby);
-    deadline_init(&group->asked);
     open_queues(group);
     enum status status = STATUS_OK;
     for (size_t i = 0; i < config->upstream_count; i++)
@@ -577,6 +573,5 @@ void group_close(struct group *group)
     loop_remove_queue(&group->handshake);
     loop_remove_queue(&group->overdue);
     loop_remove_queue(&group->silence);
-    loop_remove_queue(&group->traffic);
     free(group);
 }

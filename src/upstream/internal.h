@@ -112,8 +112,6 @@ struct group {
     struct deadline_queue handshake;
     struct deadline_queue overdue; /* of requests that have been late once */
     struct deadline_queue silence; /* of connections that are suspect */
-    struct deadline_queue traffic; /* holds the one below */
-    struct deadline asked;         /* armed while the last request is not long ago */
     struct deadline_queue loop_checks;
     struct deadline_queue name_queries; /* one of the two questions for a name */
     struct deadline_queue name_settles; /* from the first addresses to those of the other family */
@@ -122,6 +120,7 @@ struct group {
     struct loop_task recovered; /* an upstream that was down is back */
     struct loop_task care;      /* sees to it that two upstreams are ready */
     uint64_t down_since_ns;     /* all are down; 0: one is up */
+    uint64_t traffic_until_ns;  /* a request came not long before */
     uint64_t next_connect_ns;   /* the bucket of connects is full again */
     uint32_t hedge_credit;      /* in shares of one hedge, HEDGE_COST each */
     struct metrics *metrics;

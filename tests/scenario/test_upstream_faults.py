@@ -501,7 +501,7 @@ def test_F10_late_answer_matches_no_new_query(upstream, start_proxy):
             query.answer()
     upstream.on_query = hook
     proxy = start_proxy(upstream, config={
-        "timeouts": {"query": "1s", "request": "900ms"}, "cache": {"size": 0},
+        "timeouts": {"query": "2s", "request": "1500ms"}, "cache": {"size": 0},
         "limits": {"tcp-queries": 500, "upstream-connections": 1}})
     result = proxy.ask_later("late.test")
     upstream.wait_for(lambda: late)

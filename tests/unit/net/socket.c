@@ -307,6 +307,22 @@ static void each_errno_has_its_failure(void **state)
         assert_int_equal(socket_failure(rows[i].error), rows[i].failure);
 }
 
+static void F5_bytes_that_have_arrived_are_acknowledged(void **state)
+{
+    (void)state;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    assert_false(socket_has_unacknowledged(pair[0]));
+    assert_int_equal(write(pair[0], "x", 1), 1); /* here they count until they are read */
+    assert_true(socket_has_unacknowledged(pair[0]));
+    char byte;
+    assert_int_equal(read(pair[1], &byte, 1), 1);
+    assert_false(socket_has_unacknowledged(pair[0]));
+    close(pair[0]);
+    close(pair[1]);
+    assert_true(socket_has_unacknowledged(-1)); /* unknown is not arrived */
+}
+
 static void J8_source_is_our_address_towards_another(void **state)
 {
     (void)state;
@@ -338,6 +354,7 @@ int main(void)
         cmocka_unit_test(accept_on_something_else_is_a_system_failure),
         cmocka_unit_test(connecting_to_a_closed_port_is_refused),
         cmocka_unit_test(each_errno_has_its_failure),
+        cmocka_unit_test(F5_bytes_that_have_arrived_are_acknowledged),
         cmocka_unit_test(J8_source_is_our_address_towards_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

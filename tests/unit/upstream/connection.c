@@ -370,6 +370,21 @@ static void F5_dead_path_is_noticed_though_nobody_waits_for_it_any_more(void **s
     assert_int_equal(bench->group->upstreams[0].retry_ns, bench->loop.now); /* no back-off */
 }
 
+static void F5_server_that_hangs_has_more_time_than_a_dead_path(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    measure(bench, 5);
+    is_acknowledged = true;
+    ask(bench, &one, "hangs");
+    for (uint64_t ms = 0; ms < 2200; ms += 50)
+        turn(bench, 50);
+    assert_int_equal(one.done, 0);
+    turn(bench, 100);
+    assert_int_equal(one.failure, FAILURE_REQUEST_TIMEOUT);
+}
+
 static void F5_answer_to_a_probe_keeps_a_slow_upstream_alive(void **state)
 {
     struct bench *bench = *state;
@@ -665,6 +680,7 @@ int main(void)
         TEST(flood_at_the_end_of_a_stall_is_one_sample),
         TEST(F5_silent_connection_is_suspect_until_it_answers_what_it_was_asked),
         TEST(F5_dead_path_is_noticed_though_nobody_waits_for_it_any_more),
+        TEST(F5_server_that_hangs_has_more_time_than_a_dead_path),
         TEST(F5_answer_to_a_probe_keeps_a_slow_upstream_alive),
         TEST(F20_answered_probe_is_no_reason_to_trust),
         TEST(closes_after_the_same_number_are_foreseen),

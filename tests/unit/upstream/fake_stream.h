@@ -161,6 +161,14 @@ void datagram_close(struct datagram *datagram)
             datagrams[i].datagram = NULL;
 }
 
+static bool is_acknowledged; /* what was written has arrived */
+
+bool socket_has_unacknowledged(int fd)
+{
+    (void)fd;
+    return !is_acknowledged;
+}
+
 uint8_t *stream_begin_message(struct stream *stream, size_t max_length)
 {
     struct fake_stream *fake = fake_of(stream);
@@ -266,6 +274,7 @@ static int bench_setup(void **state)
     refuse_bytes = false;
     is_resumed = false;
     has_no_route = false;
+    is_acknowledged = false;
     route = 0;
     bench->config.upstream_count = UPSTREAMS_MAX;
     for (size_t i = 0; i < UPSTREAMS_MAX; i++) {
