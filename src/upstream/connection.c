@@ -371,7 +371,9 @@ static void receive(struct connection *connection, const uint8_t *message, size_
         count_unmatched(connection);
         return;
     }
-    trust(connection);
+    /* Like the answer to a probe, that to the check says nothing about questions (FAULTS F20). */
+    if (!loop_check_owns(connection->upstream, slot->request))
+        trust(connection);
     if (status == STATUS_OK)
         complete(connection, slot, &answer, judge(&answer));
     else
@@ -510,7 +512,7 @@ static void learn_from_close(const struct connection *connection, enum failure f
     struct upstream *upstream = connection->upstream;
     const uint64_t now = upstream->group->loop->now;
     const bool is_busy =
-        connection->in_flight > 0 || now - connection->last_message_ns < BUSY_CLOSE_NS;
+        requests_in_flight(connection) > 0 || now - connection->last_message_ns < BUSY_CLOSE_NS;
     const bool is_theirs = failure == FAILURE_CLOSED || failure == FAILURE_RESET;
     if (is_theirs && is_busy && connection->answers > 0)
         upstream_learn_limit(upstream, connection->answers);

@@ -52,14 +52,16 @@ static void on_late(struct request *request)
     (void)request; /* it has a deadline of its own */
 }
 
-/* An upstream that answers others but not this is somebody else. */
+/* An upstream that answers others but not this is somebody else. One that is down for another cause
+ * than a loop stays so: it has answered nothing. */
 void loop_check_on_deadline(struct deadline *deadline, uint64_t now)
 {
     struct loop_check *check = CONTAINER_OF(deadline, struct loop_check, deadline);
     (void)now;
     request_cancel(&check->request);
     check->is_done = true;
-    upstream_connected(of_check(check));
+    if (of_check(check)->last_failure == FAILURE_LOOP)
+        upstream_connected(of_check(check));
 }
 
 void loop_check_init(struct upstream *upstream)
@@ -80,11 +82,12 @@ bool loop_check_begin(struct connection *connection)
     if (request_is_in_flight(&check->request))
         return was_loop;
     /* The last free slot is left to a query; the next connection will do. */
-    if (connection->in_flight + connection->abandoned + 1 >= group->slot_count)
-        return false;
+    if (!connection_has_room(connection) ||
+        connection->in_flight + connection->abandoned + 1 >= group->slot_count)
+        return was_loop;
     loop_probe_question(group->loop_key, siphash_random_key().k0, &check->question);
     if (connection_submit(connection, &check->request) != STATUS_OK)
-        return false;
+        return was_loop;
     metric_add(&upstream->metrics->probes, 1);
     /* Its silence says nothing about the path: queries tell that. */
     deadline_cancel(&check->request.late);

@@ -862,6 +862,54 @@ static void G11_an_upstream_that_closes_over_the_probe_is_not_lost(void **state)
         assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[cause]), 0);
 }
 
+static void G11_a_connection_used_up_before_it_is_open_is_not_asked(void **state)
+{
+    struct bench *bench = *state;
+    struct ask asks[8];
+    start_with_loop_check(bench, 1);
+    bench->group->upstreams[0].request_limit = 8;
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(ask(bench, &asks[i], "x"), 0);
+    make_ready(0);
+    assert_int_equal(streams[0].written_count, 8);
+    for (size_t i = 0; i < 8; i++) {
+        answer_written(0, i, RCODE_NOERROR);
+        assert_true(asks[i].has_answer);
+    }
+    make_ready(1); /* its successor */
+    assert_int_equal(streams[1].written_count, 1);
+}
+
+static void G11_silence_about_the_probe_brings_nobody_back(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    start_with_loop_check(bench, 1);
+    ask(bench, &one, "x");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    upstream_failed(&bench->group->upstreams[0], FAILURE_CONNECT_TIMEOUT, "");
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
+    turn(bench, 1500);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
+}
+
+static void F20_the_answer_to_the_probe_ends_no_suspicion(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    const struct siphash_key another = {3, 4};
+    start_with_loop_check(bench, 1);
+    ask(bench, &one, "x");
+    make_ready(0);
+    turn(bench, 300);
+    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    answer_probe(0, 1, &another);
+    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_true(upstream_is_ready(&bench->group->upstreams[0]));
+}
+
 static void G11_silence_about_the_probe_is_no_fault(void **state)
 {
     struct bench *bench = *state;
@@ -914,6 +962,9 @@ int main(void)
         TEST(G11_a_loop_is_tried_again_slowly_and_without_queries),
         TEST(G11_another_daemon_is_no_loop),
         TEST(G11_an_upstream_that_closes_over_the_probe_is_not_lost),
+        TEST(G11_a_connection_used_up_before_it_is_open_is_not_asked),
+        TEST(G11_silence_about_the_probe_brings_nobody_back),
+        TEST(F20_the_answer_to_the_probe_ends_no_suspicion),
         TEST(G11_silence_about_the_probe_is_no_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
