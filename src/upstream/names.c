@@ -391,11 +391,14 @@ static void on_done(struct request *request, const struct answer *answer, enum f
     }
 }
 
-/* A bootstrap server may be quicker; without one there is nothing better than to wait. */
+/* A bootstrap server may be quicker, but is asked in clear text: not for an answer that takes a
+ * little longer than others. Without one there is nothing better than to wait. */
 static void on_late(struct request *request)
 {
     struct name_query *query = CONTAINER_OF(request, struct name_query, request);
-    if (query->name->upstream->group->config->bootstrap_count == 0)
+    const struct config *config = query->name->upstream->group->config;
+    const uint64_t waited_ns = now_of(query->name) - query->deadline.armed_ns;
+    if (config->bootstrap_count == 0 || waited_ns < config->timeouts.request_ns)
         return;
     request_cancel(request);
     ask_bootstrap(query);

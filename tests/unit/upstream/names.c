@@ -295,6 +295,9 @@ static void what_an_upstream_does_not_answer_is_asked_of_the_bootstrap(void **st
     assert_int_equal(datagram_count, 1); /* the other one is tried again there first */
     assert_int_equal(stream_count, 2);
     peer_closes(1, FAILURE_REFUSED_CONNECTION);
+    assert_int_equal(datagram_count, 1); /* the close was no failure, so this was the first */
+    assert_int_equal(stream_count, 3);
+    peer_closes(2, FAILURE_REFUSED_CONNECTION);
     assert_int_equal(datagram_count, 2);
     answer_datagram(1, "192.0.2.1", 300);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].addresses), 2);
