@@ -537,7 +537,7 @@ static void on_closed(struct stream *stream, enum failure failure)
     upstream->last_answers = connection->answers;
     deadline_cancel(&connection->deadline);
     dial_end(connection);
-    if (upstream->name && connection->state < CONNECTION_READY)
+    if (upstream->name && connection->state < CONNECTION_READY && is_failure)
         name_connect_failed(upstream->name, &connection->peer);
     connection_enter(connection, CONNECTION_CLOSED);
     list_remove(&connection->link);
@@ -555,7 +555,7 @@ static void on_closed(struct stream *stream, enum failure failure)
     if (failure == FAILURE_REQUEST_TIMEOUT && connection->answers > 0)
         upstream->retry_ns = upstream->group->loop->now; /* a new connection may lead there */
     if (connection->requests > 0)
-        group_lost_connection(upstream->group);
+        group_care(upstream->group);
     fail_requests(connection, failure, !is_failure && failure != FAILURE_REQUEST_TIMEOUT);
     stream_free(&connection->stream);
     free(connection);

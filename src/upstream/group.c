@@ -287,6 +287,7 @@ void group_network_changed(struct group *group)
 {
     bool is_changed = false;
     for (size_t i = 0; i < group->upstream_count; i++) {
+        name_network_changed(group->upstreams[i].name);
         if (!upstream_look_up_route(&group->upstreams[i]))
             continue;
         upstream_start_over(&group->upstreams[i]);
@@ -299,6 +300,7 @@ void group_network_changed(struct group *group)
 void group_resumed(struct group *group)
 {
     for (size_t i = 0; i < group->upstream_count; i++) {
+        name_network_changed(group->upstreams[i].name);
         (void)upstream_look_up_route(&group->upstreams[i]);
         upstream_start_over(&group->upstreams[i]);
     }
@@ -343,7 +345,7 @@ static void note_traffic(struct group *group)
     loop_defer(group->loop, &group->care, LOOP_FLUSH);
 }
 
-void group_lost_connection(struct group *group)
+void group_care(struct group *group)
 {
     if (has_traffic(group))
         loop_defer(group->loop, &group->care, LOOP_FLUSH);
@@ -384,9 +386,11 @@ enum status request_submit(struct group *group, struct request *request, enum re
     bool was_tried = false;
     struct upstream *upstream;
     request->is_hedge = false;
-    note_traffic(group);
-    if (request->attempts->once == 0) /* FAULTS F4: its own failure is no reason for a trial */
+    /* Not for its own failure (FAULTS F4), nor for the lookup of a name, which is no traffic. */
+    if (request->attempts->once == 0) {
+        note_traffic(group);
         try_again(group);
+    }
     while ((upstream = choose_upstream(group, request, scope))) {
         was_tried = true;
         note_attempt(request->attempts, upstream->index);

@@ -101,6 +101,7 @@ struct upstream {
     uint64_t request_limit; /* it closes a connection after that many requests; 0: not known to */
     uint64_t last_answers;  /* on the last connection that ended */
     uint64_t closed_after;  /* how many it had answered when it last closed a busy connection */
+    struct address routed;  /* its address that has_route and source are about */
     struct address source;  /* ours, with a route */
     struct log_limit log_limit;
 };
@@ -144,8 +145,9 @@ static inline void group_earn_hedge(struct group *group)
 /* True when one more connection may be opened now; takes it out of the bucket. */
 bool group_may_connect(struct group *group);
 
-/* A connection has ended: while there is traffic another is opened before it is needed. */
-void group_lost_connection(struct group *group);
+/* A connection has ended, or may be opened now: while there is traffic that is done before it is
+ * needed. */
+void group_care(struct group *group);
 
 /* A connection is open of an upstream that was down or suspect: what waits for other handshakes, or
  * on silent connections, is asked here as well. */
@@ -171,9 +173,9 @@ bool upstream_is_ready(const struct upstream *upstream);
 /* True when so many requests are in flight that none should be added without need. */
 bool upstream_is_busy(const struct upstream *upstream);
 
-/* The first addresses of its name are known: until then it counts as down, so that others are asked
- * if they can be. */
-void upstream_resolved(struct upstream *upstream);
+/* The first addresses of its name are known, with the best of them: until then it counts as down,
+ * so that others are asked if they can be. */
+void upstream_resolved(struct upstream *upstream, const struct address *address);
 
 /* Opens a connection without a request, whatever the limits: another one is to be closed for it. */
 void upstream_open_another(struct upstream *upstream);
@@ -213,6 +215,9 @@ void upstream_foresee_close(struct upstream *upstream, uint64_t requests);
 
 /* Looks up our address towards it; true when that is another than before. */
 bool upstream_look_up_route(struct upstream *upstream);
+
+/* From now on `address` is the one of its addresses that counts for that. */
+void upstream_route_to(struct upstream *upstream, const struct address *address);
 
 /* Drops all connections, which is no failure of the upstream, and forgets its back-off. */
 void upstream_start_over(struct upstream *upstream);

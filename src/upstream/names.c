@@ -200,10 +200,11 @@ static void publish(struct name *name)
     bool is_changed = count != name->address_count;
     for (size_t i = 0; i < count; i++)
         is_changed = is_changed || !is_known(name, &addresses[i]);
-    if (name->address_count == 0)
-        upstream_resolved(name->upstream);
+    const bool is_first = name->address_count == 0;
     memcpy(name->addresses, addresses, count * sizeof(addresses[0]));
     name->address_count = count;
+    if (is_first)
+        upstream_resolved(name->upstream, &addresses[0]);
     metric_set(&name->upstream->metrics->addresses, count);
     if (!is_changed)
         return;
@@ -502,6 +503,7 @@ void name_connected(struct name *name, const struct address *peer)
         return;
     name->preferred = *peer;
     name->preferred_until_ns = now_of(name) + PREFERENCE_NS;
+    upstream_route_to(name->upstream, peer);
     if (is_same(&name->avoided, peer))
         name->avoided = (struct address){};
     drain_old(name);
@@ -516,6 +518,12 @@ void name_connect_failed(struct name *name, const struct address *peer)
         name->preferred = (struct address){};
     if (name->address_count > 0)
         (void)begin_soon(name, DOUBTED_AGAIN_NS);
+}
+
+void name_network_changed(struct name *name)
+{
+    if (name_is_unknown(name))
+        (void)begin_soon(name, WANTED_AGAIN_NS);
 }
 
 /* --- Birth and death --- */

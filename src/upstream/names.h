@@ -101,6 +101,9 @@ const char *name_detail(const struct name *name);
 void name_connected(struct name *name, const struct address *peer);
 void name_connect_failed(struct name *name, const struct address *peer);
 
+/* A lookup that failed before may succeed now. Safe on NULL. */
+void name_network_changed(struct name *name);
+
 /* Handlers of the group's deadline queues. */
 void name_on_query_deadline(struct deadline *deadline, uint64_t now);
 void name_on_settled(struct deadline *deadline, uint64_t now);

@@ -331,11 +331,13 @@ void upstream_learn_limit(struct upstream *upstream, uint64_t answers)
         upstream->request_limit = 0;
 }
 
-void upstream_resolved(struct upstream *upstream)
+void upstream_resolved(struct upstream *upstream, const struct address *address)
 {
-    (void)upstream_look_up_route(upstream);
+    upstream_route_to(upstream, address);
     if (upstream->failures == 0)
         set_down(upstream, false);
+    upstream->retry_ns = upstream->group->loop->now; /* what failed was the lookup */
+    group_care(upstream->group);
 }
 
 void upstream_open_another(struct upstream *upstream)
@@ -354,17 +356,22 @@ void upstream_hasten(struct upstream *upstream)
 
 bool upstream_look_up_route(struct upstream *upstream)
 {
-    struct address addresses[RACE_ADDRESSES_MAX];
     struct address source = {0};
-    enum failure failure;
-    const bool has_route =
-        group_upstream_addresses(upstream->group, upstream->index, addresses, &failure) > 0 &&
-        socket_source(&addresses[0], &source) == STATUS_OK;
+    const bool has_route = upstream->routed.any.sa_family != AF_UNSPEC &&
+                           socket_source(&upstream->routed, &source) == STATUS_OK;
     const bool is_same = has_route == upstream->has_route &&
                          (!has_route || address_equal(&source, &upstream->source));
     upstream->has_route = has_route;
     upstream->source = source;
     return !is_same;
+}
+
+void upstream_route_to(struct upstream *upstream, const struct address *address)
+{
+    if (upstream->routed.any.sa_family != AF_UNSPEC && address_equal(&upstream->routed, address))
+        return;
+    upstream->routed = *address;
+    (void)upstream_look_up_route(upstream);
 }
 
 void upstream_start_over(struct upstream *upstream)
@@ -412,8 +419,9 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
     if (config->host) {
         set_down(upstream, true);
         TRY(name_open(upstream, &upstream->name));
+    } else {
+        upstream_route_to(upstream, &config->address);
     }
-    (void)upstream_look_up_route(upstream);
     return STATUS_OK;
 }
 

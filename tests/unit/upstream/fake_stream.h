@@ -89,10 +89,10 @@ static uint16_t route; /* another number is another address of ours */
 enum status socket_source(const struct address *address, struct address *source)
 {
     char text[32];
-    (void)address;
     if (has_no_route)
         return STATUS_SYSTEM;
-    snprintf(text, sizeof(text), "127.0.1.%u", route + 1u);
+    snprintf(text, sizeof(text),
+             address->any.sa_family == AF_INET ? "127.0.1.%u" : "[2001:db8:1::%u]", route + 1u);
     return address_parse(text, 53, source);
 }
 

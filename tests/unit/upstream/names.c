@@ -319,6 +319,129 @@ static void a_slow_upstream_is_overtaken_by_the_bootstrap(void **state)
     assert_int_equal(lookups(bench, true), 1);
 }
 
+/* --- Traffic, and changes of the network --- */
+
+static void a_name_that_becomes_known_gets_its_connection_before_it_is_needed(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->keeps_standby = true;
+    name_upstreams(bench, 1, 2);
+    start(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    assert_int_equal(race_count, 0);
+    answer_stream(0, 0, "", 300, RCODE_NOERROR);
+    answer_stream(0, 1, "192.0.2.1", 300, RCODE_NOERROR);
+    assert_int_equal(race_count, 1);
+    request_cancel(&one.request);
+}
+
+static void lookups_are_no_traffic(void **state)
+{
+    struct bench *bench = *state;
+    bench->keeps_standby = true;
+    name_upstreams(bench, 1, 3);
+    start(bench);
+    make_ready(0);
+    answer_stream(0, 0, "", 300, RCODE_NOERROR);
+    answer_stream(0, 1, "192.0.2.1", 300, RCODE_NOERROR);
+    assert_int_equal(stream_count, 1); /* the one that they went through */
+}
+
+static void a_lookup_that_succeeds_ends_the_back_off_of_those_that_failed(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    bench->config.timeouts.idle_ns = 3600 * NANOSECONDS_PER_SECOND;
+    name_upstreams(bench, 1, 2);
+    start(bench);
+    make_ready(0);
+    for (size_t i = 0; i < 8; i++) {
+        answer_stream(0, 2 * i, "", 300, RCODE_NXDOMAIN);
+        answer_stream(0, 2 * i + 1, "", 300, RCODE_NXDOMAIN);
+        assert_int_equal(lookups(bench, false), i + 1);
+        for (size_t j = 0; j < 600 && streams[0].written_count < 2 * i + 4; j++)
+            turn(bench, 100);
+    }
+    answer_stream(0, 16, "", 300, RCODE_NOERROR);
+    answer_stream(0, 17, "192.0.2.1", 300, RCODE_NOERROR);
+    assert_int_equal(lookups(bench, true), 1);
+    ask(bench, &one, "x");
+    assert_int_equal(one.request.upstream, 1);
+    assert_int_equal(race_count, 1); /* its trial */
+    request_cancel(&one.request);
+}
+
+static void J8_a_name_is_looked_up_when_the_network_is_back(void **state)
+{
+    struct bench *bench = *state;
+    name_upstreams(bench, 1, 1);
+    add_bootstrap_server(bench, "192.0.2.53");
+    refuse_datagrams = FAILURE_UNREACHABLE;
+    has_no_route = true;
+    start(bench);
+    for (unsigned i = 0; i < 60; i++)
+        turn(bench, 1000);
+    const uint64_t failed = lookups(bench, false);
+    refuse_datagrams = FAILURE_NONE;
+    has_no_route = false;
+    group_network_changed(bench->group);
+    reap();
+    answer_datagram(0, "", 300);
+    answer_datagram(1, "192.0.2.1", 300);
+    assert_int_equal(lookups(bench, true), 1);
+    assert_int_equal(lookups(bench, false), failed);
+}
+
+static void J8_a_change_elsewhere_leaves_the_connections_of_a_name(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    name_upstreams(bench, 1, 1);
+    add_bootstrap_server(bench, "192.0.2.53");
+    start(bench);
+    answer_datagram(0, "2001:db8::1", 300);
+    answer_datagram(1, "192.0.2.1", 300);
+    group_network_changed(bench->group);
+    ask(bench, &one, "x");
+    group_network_changed(bench->group);
+    race_won(0, 1); /* of the other family, so our address towards it is another */
+    make_ready(0);
+    group_network_changed(bench->group);
+    reap();
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].network_changes), 0);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_true(one.has_answer);
+    ask(bench, &one, "x");
+    route++;
+    group_network_changed(bench->group);
+    reap();
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].network_changes), 1);
+    assert_int_equal(one.failure, FAILURE_NETWORK_CHANGED);
+}
+
+static void J8_a_change_in_the_midst_of_a_handshake_is_no_fault_of_the_address(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    name_upstreams(bench, 1, 1);
+    add_bootstrap_server(bench, "192.0.2.53");
+    start(bench);
+    answer_datagram(0, "2001:db8::1", 300);
+    answer_datagram(1, "192.0.2.1", 300);
+    ask(bench, &one, "x");
+    race_won(0, 0);
+    streams[0].stream->handler->on_connected(streams[0].stream);
+    route++;
+    group_network_changed(bench->group);
+    reap();
+    assert_int_equal(one.failure, FAILURE_NETWORK_CHANGED);
+    ask(bench, &one, "x");
+    assert_address(&races[1].addresses[0], "2001:db8::1");
+    request_cancel(&one.request);
+}
+
 /* --- Bootstrap --- */
 
 static void bootstrap_servers_take_turns_and_then_it_fails(void **state)
@@ -939,6 +1062,12 @@ int main(void)
         TEST(a_resolved_name_looks_up_the_others),
         TEST(what_an_upstream_does_not_answer_is_asked_of_the_bootstrap),
         TEST(a_slow_upstream_is_overtaken_by_the_bootstrap),
+        TEST(a_name_that_becomes_known_gets_its_connection_before_it_is_needed),
+        TEST(lookups_are_no_traffic),
+        TEST(a_lookup_that_succeeds_ends_the_back_off_of_those_that_failed),
+        TEST(J8_a_name_is_looked_up_when_the_network_is_back),
+        TEST(J8_a_change_elsewhere_leaves_the_connections_of_a_name),
+        TEST(J8_a_change_in_the_midst_of_a_handshake_is_no_fault_of_the_address),
         TEST(bootstrap_servers_take_turns_and_then_it_fails),
         TEST(servers_that_all_refuse_are_not_asked_again_and_again),
         TEST(J9_first_query_after_the_network_is_back_finds_the_name),
