@@ -109,6 +109,10 @@ def test_name_is_looked_up_through_another_upstream(start_upstream, start_proxy)
     proxy = start_proxy(named(first), second, config={"strategy": "ordered"})
     eventually(lambda: proxy.metric(ADDRESSES) == 1)
     assert sorted(lookups) == ["A", "AAAA"]
+    # Nobody waits for a handshake while another upstream is ready.
+    assert_right(proxy.query("before.test"), "before.test")
+    assert first.names() == []
+    eventually(lambda: proxy.metric("dnsproxy_upstream_connections", state="ready") == 2)
     assert_right(proxy.query("through.test"), "through.test")
     assert first.names() == ["through.test."]
 
