@@ -234,7 +234,7 @@ def test_RFC8305_silent_address_costs_a_quarter_of_a_second(start_upstream, star
         assert 0.2 < time.monotonic() - started < 0.6
         # The winner is remembered.
         upstream.connections[0].reset()
-        upstream.wait_for(lambda: not upstream.open_connections())
+        upstream.wait_for(lambda: not upstream.connections[0].is_open)
         started = time.monotonic()
         assert_right(proxy.query("again.test"), "again.test")
         assert time.monotonic() - started < 0.2
