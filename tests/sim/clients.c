@@ -16,11 +16,18 @@
 /* From the end of an outage on, until each query is answered again. */
 #define RECOVERY_NS MILLISECONDS(1000)
 
+/* RFC 8767 5: who waits for so long gets a stale answer; for so long after a failure nobody asks. */
+#define SLOW_NS MILLISECONDS(1800)
+#define RECHECK_NS MILLISECONDS(30000)
+
 enum {
     MESSAGE_MAX = 320,
     ATTEMPTS_MAX = 3,         /* at one upstream for one lookup (RFC 9520 3.1) */
     QUERY_MARGIN_PERCENT = 5, /* query.c keeps it for the reply's way */
     TRANSIT_MAX_MS = 3000,    /* of an answer on its way here */
+    STALE_TTL_MAX_S = 30,     /* RFC 8767 4 */
+    STALE_SURE_S = 60,        /* max-stale from which on the checks below are meant to hold */
+    STALE_MARGIN_S = 40,      /* whole seconds are lost when asking fails again and again */
 };
 
 enum ask_state {
@@ -56,6 +63,10 @@ struct subject {
     uint32_t hash;
     uint32_t begun;                    /* queries */
     uint32_t asked[SIM_UPSTREAMS_MAX]; /* requests that came there */
+    uint64_t failed_ns;                /* when asking was last seen to fail, or to be slow */
+    uint64_t usable_ns;                /* until then the cache has an answer, fresh or stale */
+    uint32_t refreshed_at_ms;          /* the answer that was last asked for anew ahead of time */
+    bool is_refreshed;
 };
 
 static struct {
@@ -73,6 +84,10 @@ static struct {
     uint64_t replies;
     uint64_t full;
     uint64_t left;
+    uint64_t stale;     /* replies */
+    uint64_t failed;    /* lookups, at the end of the last turn */
+    uint64_t failed_ns; /* when there was last one */
+    uint64_t refreshes;
 } clients;
 
 /* --- Replies --- */
@@ -84,20 +99,22 @@ struct reply_view {
     unsigned authorities;
     bool has_opt;
     bool is_explained;  /* by an extended error (RFC 8914) */
+    uint16_t error;     /* its code */
     uint32_t values[3]; /* hash, TTL at the upstream, time there */
     uint32_t ttl_s;     /* the largest */
 };
 
-static bool has_option(const uint8_t *options, size_t length, uint16_t code)
+/* The first extended error. */
+static void read_options(struct reply_view *view, const uint8_t *options, size_t length)
 {
     struct reader reader = reader_over(options, length);
-    while (reader_left(&reader) > 0 && !reader.failed) {
-        const uint16_t found = read_u16(&reader);
-        if (found == code)
-            return true;
-        (void)read_bytes(&reader, read_u16(&reader));
+    while (reader_left(&reader) > 0 && !reader.failed && !view->is_explained) {
+        view->is_explained = read_u16(&reader) == OPTION_EXTENDED_ERROR;
+        const uint16_t size = read_u16(&reader);
+        const uint8_t *value = read_bytes(&reader, size);
+        if (view->is_explained && value && size >= 2)
+            view->error = load_u16(value);
     }
-    return false;
 }
 
 /* Takes one record; the owner is a pointer to the question, or the root. */
@@ -117,7 +134,7 @@ static void read_record(struct reader *reader, struct reply_view *view, unsigned
         return;
     if (type == TYPE_OPT) {
         view->has_opt = true;
-        view->is_explained = has_option(data, length, OPTION_EXTENDED_ERROR);
+        read_options(view, data, length);
         return;
     }
     if (ttl_s > view->ttl_s)
@@ -175,31 +192,127 @@ static void check_header(const struct ask *ask, const uint8_t *reply, size_t len
         sim_fail("a reply with the flags %04x", flags);
 }
 
+static uint32_t age_in_ms(const struct reply_view *view)
+{
+    return (uint32_t)(net_now() / NANOSECONDS_PER_MILLISECOND) - view->values[2];
+}
+
 /* No record may be shown past its time. */
 static void check_age(const struct reply_view *view, const struct truth *truth)
 {
-    const uint32_t now_ms = (uint32_t)(net_now() / NANOSECONDS_PER_MILLISECOND);
-    const uint32_t age_ms = now_ms - view->values[2];
     if (view->values[1] != truth->ttl_s || view->ttl_s > truth->ttl_s)
         sim_fail("a TTL of %u s, %u s at the upstream", view->ttl_s, truth->ttl_s);
     if (has_fault(FAULT_CLOCK_JUMP))
         return;
-    if (view->ttl_s * 1000 + age_ms > truth->ttl_s * 1000 + TRANSIT_MAX_MS)
+    if (view->ttl_s * 1000 + age_in_ms(view) > truth->ttl_s * 1000 + TRANSIT_MAX_MS)
         sim_fail("an answer of TTL %u s is shown with %u s at the age of %u ms (H3)", truth->ttl_s,
-                 view->ttl_s, age_ms);
+                 view->ttl_s, age_in_ms(view));
 }
 
-static void check_truth(const struct reply_view *view, const struct truth *truth)
+/* RFC 8767: a stale answer is past its time, but not for longer than max-stale, and says so. */
+static void check_stale_age(const struct ask *ask, const struct reply_view *view,
+                            const struct truth *truth)
+{
+    const uint64_t stale_max_ms = plan.config.cache.stale_max_s * UINT64_C(1000);
+    const uint64_t ttl_ms = truth->ttl_s * UINT64_C(1000);
+    const uint16_t error =
+        view->rcode == RCODE_NXDOMAIN ? EDE_STALE_NXDOMAIN_ANSWER : EDE_STALE_ANSWER;
+    if (!plan.has_cache || stale_max_ms == 0)
+        sim_fail("a stale answer though there are none");
+    if (view->values[1] != truth->ttl_s || view->ttl_s == 0 || view->ttl_s > STALE_TTL_MAX_S)
+        sim_fail("a stale answer with a TTL of %u s", view->ttl_s);
+    if (age_in_ms(view) < ttl_ms)
+        sim_fail("a stale answer of TTL %u s at the age of %u ms", truth->ttl_s, age_in_ms(view));
+    if (!has_fault(FAULT_CLOCK_JUMP) && age_in_ms(view) > ttl_ms + stale_max_ms + TRANSIT_MAX_MS)
+        sim_fail("a stale answer is %u ms old", age_in_ms(view));
+    if (ask->has_edns && view->error != error)
+        sim_fail("a stale answer with the extended error %u", view->error);
+}
+
+static uint64_t slow_ns(void)
+{
+    const uint64_t query_ns = plan.config.timeouts.query_ns;
+    const uint64_t half_ns = (query_ns - query_ns * QUERY_MARGIN_PERCENT / 100) / 2;
+    return half_ns < SLOW_NS ? half_ns : SLOW_NS;
+}
+
+static bool a_lookup_has_just_failed(void)
+{
+    return metric_get(&clients.resolver->metrics->lookups_failed) != clients.failed;
+}
+
+/* Not before asking has failed, or been slow: now for a query that waits, a moment ago for one that
+ * comes. Those without clients fail unseen, and their failures are taken for this question's. */
+static void check_stale_reason(const struct ask *ask)
+{
+    struct subject *subject = ask->subject;
+    const uint64_t now = net_now();
+    if (ask->state == ASK_WAITING &&
+        (a_lookup_has_just_failed() || now - ask->begun_ns >= slow_ns())) {
+        subject->failed_ns = now;
+        return;
+    }
+    uint64_t failed_ns = a_lookup_has_just_failed() ? now : clients.failed_ns;
+    if (failed_ns < subject->failed_ns)
+        failed_ns = subject->failed_ns;
+    const uint64_t for_ns = ask->state == ASK_WAITING ? 0 : RECHECK_NS;
+    if (failed_ns == 0 || now - failed_ns > for_ns)
+        sim_fail("a stale answer after %llu ms, though asking has not failed (RFC 8767 5)",
+                 (unsigned long long)((now - ask->begun_ns) / NANOSECONDS_PER_MILLISECOND));
+}
+
+/* A hit may ask anew for the answer that it gives, once, in the last tenth of its time. */
+static void check_refresh(const struct ask *ask, const struct reply_view *view,
+                          const struct truth *truth)
+{
+    const uint64_t refreshes = metric_get(&clients.resolver->metrics->refreshes_started);
+    struct subject *subject = ask->subject;
+    if (refreshes == clients.refreshes)
+        return;
+    clients.refreshes = refreshes;
+    if (ask->state != ASK_ARRIVED || plan.config.cache.refresh != TOGGLE_ON)
+        sim_fail("an answer is refreshed that was no hit");
+    if (subject->is_refreshed && subject->refreshed_at_ms == view->values[2])
+        sim_fail("an answer is refreshed a second time");
+    if (age_in_ms(view) < truth->ttl_s * 900 && !has_fault(FAULT_CLOCK_JUMP))
+        sim_fail("an answer is refreshed at the age of %u ms", age_in_ms(view));
+    subject->is_refreshed = true;
+    subject->refreshed_at_ms = view->values[2];
+}
+
+/* What was answered well to a question that may be kept can be had from then on. */
+static void note_usable(const struct ask *ask, const struct reply_view *view,
+                        const struct truth *truth)
+{
+    const uint64_t for_s = truth->ttl_s + (uint64_t)plan.config.cache.stale_max_s;
+    const uint64_t at_ms = net_now() / NANOSECONDS_PER_MILLISECOND - age_in_ms(view);
+    if (!(load_u16(ask->message + 2) & DNS_FLAG_RD) || truth->ttl_s == 0 ||
+        plan.config.cache.stale_max_s < STALE_SURE_S || !plan.has_cache ||
+        has_fault(FAULT_SMALL_CACHE))
+        return;
+    ask->subject->usable_ns = MILLISECONDS(at_ms + (for_s - STALE_MARGIN_S) * 1000);
+}
+
+static void check_truth(const struct ask *ask, const struct reply_view *view,
+                        const struct truth *truth)
 {
     const bool is_positive = truth->kind == TRUTH_POSITIVE;
     const unsigned rcode = truth->kind == TRUTH_NXDOMAIN ? RCODE_NXDOMAIN : RCODE_NOERROR;
     const unsigned answers = is_positive ? 3 + truth->filler_count : 0;
+    const uint64_t stale = metric_get(&clients.resolver->metrics->replies_stale);
     if (view->values[0] != truth->hash)
         sim_fail("an answer to another question");
     if (view->rcode != rcode || view->answers != answers || view->authorities != !is_positive)
         sim_fail("an answer with RCODE %u and %u+%u records", view->rcode, view->answers,
                  view->authorities);
-    check_age(view, truth);
+    if (stale != clients.stale) {
+        check_stale_age(ask, view, truth);
+        check_stale_reason(ask);
+    } else {
+        check_age(view, truth);
+        check_refresh(ask, view, truth);
+        note_usable(ask, view, truth);
+    }
 }
 
 static bool is_too_long(const struct ask *ask, const struct truth *truth)
@@ -243,10 +356,12 @@ static void check_reply(const struct ask *ask, const uint8_t *reply, size_t leng
     } else if (is_failure) {
         if (!may_fail(ask))
             sim_fail("RCODE %u though a good answer could be had", view.rcode);
+        if (net_now() < ask->subject->usable_ns && load_u16(ask->message + 2) & DNS_FLAG_RD)
+            sim_fail("RCODE %u though a stale answer is at hand (RFC 8767)", view.rcode);
         if (view.has_opt && !view.is_explained && !has_fault(FAULT_ERROR_RCODE))
             sim_fail("RCODE %u without an extended error", view.rcode);
     } else {
-        check_truth(&view, &truth);
+        check_truth(ask, &view, &truth);
     }
 }
 
@@ -264,6 +379,8 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
         check_reply(ask, reply, length);
     else if (length < 2 || load_u16(reply) != load_u16(ask->message))
         sim_fail("a reply with another ID than the hostile query's");
+    clients.stale = metric_get(&clients.resolver->metrics->replies_stale);
+    clients.refreshes = metric_get(&clients.resolver->metrics->refreshes_started);
     ask->state = ASK_REPLIED;
     ask->query = NULL;
     clients.replies++;
@@ -560,8 +677,18 @@ void clients_note_request(size_t upstream, uint32_t hash)
                  subject->asked[upstream], subject->begun);
 }
 
+/* Lookups that have failed in this turn, whoever waited for them. */
+static void note_failed_lookups(void)
+{
+    if (!a_lookup_has_just_failed())
+        return;
+    clients.failed = metric_get(&clients.resolver->metrics->lookups_failed);
+    clients.failed_ns = net_now();
+}
+
 void clients_check(void)
 {
+    note_failed_lookups();
     const uint64_t query_ns = plan.config.timeouts.query_ns;
     const uint64_t patience_ns = query_ns - query_ns * QUERY_MARGIN_PERCENT / 100;
     size_t waiting = 0;
@@ -588,8 +715,9 @@ void clients_check_counters(void)
         metric_get(&metrics->replies_other);
     const uint64_t ignored =
         metric_get(&metrics->dropped_malformed) + metric_get(&metrics->dropped_response);
-    const uint64_t lookups =
-        metric_get(&metrics->lookups_started) + metric_get(&metrics->lookups_joined);
+    const uint64_t lookups = metric_get(&metrics->lookups_started) -
+                             metric_get(&metrics->refreshes_started) +
+                             metric_get(&metrics->lookups_joined);
     if (replies != clients.replies)
         sim_fail("%llu replies are counted and %llu sent", (unsigned long long)replies,
                  (unsigned long long)clients.replies);

@@ -216,11 +216,12 @@ struct link {
     uint64_t last_arrival_out_ns;
 };
 
-enum descriptor_kind { FREE, EPOLL, WAKE, BELL, SOCKET };
+enum descriptor_kind { FREE, EPOLL, WAKE, BELL, SOCKET, ROUTE };
 
 static struct descriptor {
     enum descriptor_kind kind;
     struct link *link;
+    size_t route; /* of a datagram socket: the upstream that it is connected to */
     uint64_t wakes;
     bool (*is_ringing)(void);
     bool is_watched;
@@ -477,6 +478,7 @@ int __wrap_socket(int domain, int type, int protocol);
 int __wrap_setsockopt(int fd, int level, int option, const void *value, socklen_t length);
 int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *length);
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t length);
+int __wrap_getsockname(int fd, struct sockaddr *address, socklen_t *length);
 int __wrap_shutdown(int fd, int how);
 int __wrap_close(int fd);
 int __real_close(int fd);
@@ -490,6 +492,8 @@ int __wrap_socket(int domain, int type, int protocol)
         errno = EMFILE;
         return -1;
     }
+    if (type & SOCK_DGRAM && !(type & SOCK_STREAM))
+        return open_descriptor(ROUTE);
     struct link *link = sim_allocate(sizeof(*link));
     link->next = links;
     links = link;
@@ -534,14 +538,47 @@ static void refused(void *subject, const uint8_t *bytes, size_t length)
     break_link(subject, ECONNREFUSED);
 }
 
+/* Which upstream has this address. */
+static size_t upstream_at(const struct sockaddr *address, socklen_t length)
+{
+    assert(length == sizeof(struct sockaddr_in));
+    const uint16_t port = ntohs(((const struct sockaddr_in *)(const void *)address)->sin_port);
+    const size_t upstream = (size_t)port - SIM_PORT_BASE;
+    assert(upstream < plan.upstream_count);
+    return upstream;
+}
+
+/* A datagram socket is a look at the routes: nothing is ever sent on it. */
+static int connect_route(struct descriptor *descriptor, size_t upstream)
+{
+    descriptor->route = upstream;
+    if (upstream_source(upstream) != 0)
+        return 0;
+    errno = ENETUNREACH;
+    return -1;
+}
+
+int __wrap_getsockname(int fd, struct sockaddr *address, socklen_t *length)
+{
+    const struct descriptor *descriptor = descriptor_of(fd);
+    assert(descriptor->kind == ROUTE && *length >= sizeof(struct sockaddr_in));
+    *length = sizeof(struct sockaddr_in);
+    *(struct sockaddr_in *)(void *)address =
+        (struct sockaddr_in){.sin_family = AF_INET,
+                             .sin_port = htons(40000),
+                             .sin_addr.s_addr = htonl(upstream_source(descriptor->route))};
+    return 0;
+}
+
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t length)
 {
+    const size_t upstream = upstream_at(address, length);
+    if (descriptor_of(fd)->kind == ROUTE)
+        return connect_route(descriptor_of(fd), upstream);
     struct link *link = link_of(fd);
     uint64_t after_ns = 0;
-    assert(length == sizeof(struct sockaddr_in) && link->state == LINK_NEW);
-    const uint16_t port = ntohs(((const struct sockaddr_in *)(const void *)address)->sin_port);
-    link->upstream = (size_t)port - SIM_PORT_BASE;
-    assert(link->upstream < plan.upstream_count);
+    assert(link->state == LINK_NEW);
+    link->upstream = upstream;
     link->state = LINK_CONNECTING;
     const bool is_slow = has_fault(FAULT_SLOW_READER) && link->upstream != plan.healthy;
     link->window = is_slow ? WINDOW_SMALL : WINDOW;
@@ -713,6 +750,7 @@ static uint32_t ready_events(const struct descriptor *descriptor)
         return ready_events_of_link(descriptor->link);
     case FREE:
     case EPOLL:
+    case ROUTE:
         break;
     }
     return 0;

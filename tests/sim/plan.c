@@ -29,7 +29,8 @@ uint64_t fault_counts[FAULT_COUNT];
 static const uint64_t harmless_faults = BIT(SPLIT) | BIT(REORDER) | BIT(TLS_TURNS) |
                                         BIT(IDLE_CLOSE) | BIT(DUPLICATE) | BIT(UNSOLICITED) |
                                         BIT(WRONG_ID) | BIT(KEEPALIVE) | BIT(SMALL_CACHE) |
-                                        BIT(SIGNAL) | BIT(LEAVE) | BIT(HOSTILE_CLIENT);
+                                        BIT(SIGNAL) | BIT(NETWORK) | BIT(LEAVE) |
+                                        BIT(HOSTILE_CLIENT);
 
 static uint64_t plan_state;
 static uint64_t run_state;
@@ -226,7 +227,9 @@ static void draw_config(struct config *config)
     draw_timeouts(config);
     draw_upstreams(config);
     config->strategy = (enum strategy)plan_below(4);
-    config->cache.size_bytes = has_fault(FAULT_SMALL_CACHE) ? 65536 : 512 * 1024;
+    config->cache.size_bytes = has_fault(FAULT_SMALL_CACHE) ? 65536 : 4 << 20;
+    config->cache.stale_max_s = (uint32_t)PLAN_ONE_OF(0, 2, 60, 86400);
+    config->cache.refresh = plan_below(2) ? TOGGLE_ON : TOGGLE_OFF;
     config->cache.ttl_max_s = 86400;
     config->cache.negative_ttl_max_s = 3600;
     config->log.level = LOG_LEVEL_INFO;
@@ -260,9 +263,10 @@ void plan_draw(const struct sim_options *options)
     draw_faults();
     plan.queries = (uint32_t)PLAN_ONE_OF(3, 20, 60, 120, 250);
     plan.names = (uint32_t)PLAN_ONE_OF(1, 4, 30, 1000);
-    plan.duration_ns = MILLISECONDS(PLAN_ONE_OF(20, 1000, 6000, 15000));
+    plan.duration_ns = MILLISECONDS(PLAN_ONE_OF(20, 1000, 6000, 15000, 60000));
     plan.latency_ns = MILLISECONDS(PLAN_ONE_OF(0, 1, 5, 40));
     plan.has_cache = plan_below(4) > 0;
+    plan.has_loop_check = plan_below(2);
     draw_config(&plan.config);
     fault_counts[FAULT_SMALL_LIMITS] += has_fault(FAULT_SMALL_LIMITS);
     fault_counts[FAULT_ODD_TIMEOUTS] += has_fault(FAULT_ODD_TIMEOUTS);

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/deadline.h"
+#include "base/siphash.h"
 #include "config/config.h"
 
 enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256 };
@@ -61,6 +62,9 @@ enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256 };
     ROW(DESCRIPTORS, "descriptors", "sockets and watches are refused")                         \
     ROW(CLOCK_JUMP, "clock-jump", "the machine sleeps")                                        \
     ROW(SIGNAL, "signal", "epoll_wait is interrupted")                                         \
+    ROW(NETWORK, "network", "our address towards upstreams changes, or is said to, or we slept")  \
+    ROW(NO_ROUTE, "no-route", "no way leads to an upstream for a while")                       \
+    ROW(LOOP, "loop", "an upstream is this daemon itself")                                     \
     ROW(LEAVE, "leave", "TCP clients leave before their reply")                                \
     ROW(HOSTILE_CLIENT, "hostile-client", "clients that send anything")                        \
     ROW(ABRUPT_END, "abrupt-end", "the worker ends with everything in flight")
@@ -94,6 +98,7 @@ struct plan {
     uint64_t duration_ns;
     uint64_t latency_ns; /* one way, to the nearest upstream */
     bool has_cache;
+    bool has_loop_check; /* upstreams are asked whether they are us */
     struct config config;
 };
 
@@ -187,7 +192,11 @@ enum connect_end upstream_connect(size_t index, uint64_t *after_ns);
 struct conversation *upstream_accept(size_t index, struct link *link);
 void upstream_receive(struct conversation *conversation, const uint8_t *bytes, size_t length);
 void upstream_peer_closed(struct conversation *conversation);
-size_t upstream_queries(size_t index); /* received */
+size_t upstream_queries(size_t index); /* received, for lookups */
+size_t upstream_probes(size_t index);  /* received, for the root's name servers */
+
+/* Our address towards it, 0: no way leads there. */
+uint32_t upstream_source(size_t index);
 
 /* Whether each upstream was dead in an outage at some moment since then. */
 bool upstreams_were_dead_since(uint64_t since_ns);
@@ -227,5 +236,11 @@ uint64_t sim_run(const struct sim_options *options);
 
 /* Invariants at the end of each turn; called by epoll_wait. */
 void world_check_turn(void);
+
+/* The kernel tells that the network may have changed, or the machine wakes from a sleep. */
+void world_change_network(bool has_slept);
+
+/* What the product tells its own questions by, NULL when it does not look for loops. */
+const struct siphash_key *world_loop_key(void);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "dns/dns.h"
+#include "dns/loop_probe.h"
 #include "sim.h"
 
 enum {
@@ -20,6 +21,8 @@ enum {
     MESSAGE_ROOM = 65535 + 2,
     POISON = 0x0badbad0,
     OUTAGES_MAX = 3,
+    NETWORK_CHANGES_MAX = 3,
+    FIRST_SOURCE = 0x0a000001,
     RECEIVED_MAX = 2048, /* of a connection, before it is taken up */
 };
 
@@ -38,12 +41,14 @@ struct conversation {
 };
 
 /* How an upstream is dead. */
-enum outage { OUTAGE_NONE, OUTAGE_KILLED, OUTAGE_VANISHED };
+enum outage { OUTAGE_NONE, OUTAGE_KILLED, OUTAGE_VANISHED, OUTAGE_UNROUTED };
 
 static struct conversation *conversations;
 static enum outage outages[SIM_UPSTREAMS_MAX];
 static uint64_t outages_ended_ns[SIM_UPSTREAMS_MAX];
 static size_t queries_received[SIM_UPSTREAMS_MAX];
+static size_t probes_received[SIM_UPSTREAMS_MAX];
+static uint32_t sources[SIM_UPSTREAMS_MAX]; /* our addresses towards them */
 
 /* --- The truth --- */
 
@@ -74,8 +79,12 @@ struct truth truth_of(const uint8_t *name, size_t name_length, uint16_t type, bo
 
 /* --- Messages --- */
 
+/* Who asks it: a lookup, or the product itself. */
+enum asked { ASKED_BY_LOOKUP, ASKED_AS_PROBE, ASKED_ABOUT_LOOP };
+
 /* A query as it came. */
 struct query_view {
+    enum asked kind;
     uint16_t id;
     uint16_t type;
     bool dnssec_ok;
@@ -324,6 +333,24 @@ static void post_truth(struct conversation *conversation, const struct query_vie
         post_frame(conversation, length, after_ns + work_ns(index), send_message);
 }
 
+/* The answer that only the product itself could give. */
+static void post_loop(struct conversation *conversation, const struct query_view *query)
+{
+    struct question question = {.type = TYPE_TXT, .class = CLASS_IN};
+    struct loop_probe_answer loop;
+    struct writer writer = begin_frame();
+    question.name_length = (uint8_t)(query->question_length - DNS_QUESTION_TAIL);
+    memcpy(question.name, query->question, question.name_length);
+    if (!loop_probe_is_ours(world_loop_key(), &question))
+        sim_fail("a question about loops that nobody recognizes");
+    loop_probe_make_answer(world_loop_key(), &question, &loop);
+    write_header(&writer, query->id, 0, loop.answer.answer_count, 0);
+    write_bytes(&writer, query->question, query->question_length);
+    write_bytes(&writer, loop.answer.body, loop.answer.body_length);
+    write_opt(&writer, false, 0);
+    post_frame(conversation, writer_length(&writer), work_ns(conversation->index), send_answer);
+}
+
 static void answer(struct conversation *conversation, const struct query_view *query)
 {
     static const unsigned errors[] = {RCODE_SERVFAIL, RCODE_SERVFAIL, RCODE_REFUSED,
@@ -340,6 +367,8 @@ static void answer(struct conversation *conversation, const struct query_view *q
         post_empty(conversation, query, DNS_FLAG_TC, true);
     else if (fault_happens_at(FAULT_NO_QUESTION, index))
         post_empty(conversation, query, (unsigned)random_below(6), false);
+    else if (query->kind == ASKED_ABOUT_LOOP && fault_happens_at(FAULT_LOOP, index))
+        post_loop(conversation, query);
     else
         post_truth(conversation, query);
 }
@@ -354,6 +383,16 @@ static void note_id(struct conversation *conversation, uint16_t id)
     if (conversation->id_count == IDS_MAX)
         sim_fail("more than %d IDs in flight on one connection", IDS_MAX);
     conversation->ids[conversation->id_count++] = id;
+}
+
+static enum asked kind_of(const struct query_view *query)
+{
+    const size_t name_length = query->question_length - DNS_QUESTION_TAIL;
+    if (name_length == 1 && query->type == TYPE_NS)
+        return ASKED_AS_PROBE;
+    if (plan.has_loop_check && name_length == LOOP_PROBE_NAME_LENGTH && query->type == TYPE_TXT)
+        return ASKED_ABOUT_LOOP;
+    return ASKED_BY_LOOKUP;
 }
 
 /* Fails when a query is not as message_build_query should make it, or its ID is in flight. */
@@ -376,9 +415,12 @@ static void take_query(struct conversation *conversation, const uint8_t *message
     if (reader.failed || flags & DNS_FLAG_QR || !has_one_question || !has_opt || length % 128 != 0)
         sim_fail("upstream %zu got a query that is none", conversation->index);
     note_id(conversation, query.id);
-    clients_note_request(conversation->index, truth_of_query(&query).hash);
-    queries_received[conversation->index]++;
-    sim_tell("upstream %zu is asked, ID %u", conversation->index, query.id);
+    query.kind = kind_of(&query);
+    if (query.kind == ASKED_BY_LOOKUP)
+        clients_note_request(conversation->index, truth_of_query(&query).hash);
+    queries_received[conversation->index] += query.kind == ASKED_BY_LOOKUP;
+    probes_received[conversation->index] += query.kind == ASKED_AS_PROBE;
+    sim_tell("upstream %zu is asked (%d), ID %u", conversation->index, (int)query.kind, query.id);
     answer(conversation, &query);
 }
 
@@ -480,11 +522,16 @@ size_t upstream_queries(size_t index)
     return queries_received[index];
 }
 
+size_t upstream_probes(size_t index)
+{
+    return probes_received[index];
+}
+
 /* --- Connecting --- */
 
 enum connect_end upstream_connect(size_t index, uint64_t *after_ns)
 {
-    if (fault_happens_at(FAULT_UNREACHABLE, index))
+    if (fault_happens_at(FAULT_UNREACHABLE, index) || outages[index] == OUTAGE_UNROUTED)
         return CONNECT_UNREACHABLE;
     if (fault_happens_at(FAULT_REFUSE, index) || outages[index] == OUTAGE_KILLED)
         return CONNECT_REFUSED;
@@ -549,16 +596,66 @@ static void outage_changes(void *subject, const uint8_t *bytes, size_t length)
     }
 }
 
+static void network_is_told(void *subject, const uint8_t *bytes, size_t length)
+{
+    (void)subject;
+    (void)bytes;
+    (void)length;
+    world_change_network(random_below(4) == 0);
+}
+
+static void plan_outage(size_t index, enum outage outage)
+{
+    const uint64_t from_ns = random_below(plan.duration_ns + 1);
+    const uint64_t length_ns = random_below(MILLISECONDS(3000));
+    const uint8_t begin[] = {(uint8_t)index, (uint8_t)outage};
+    const uint8_t end[] = {(uint8_t)index, OUTAGE_NONE};
+    net_schedule(from_ns, outage_changes, NULL, begin, sizeof(begin));
+    net_schedule(from_ns + length_ns, outage_changes, NULL, end, sizeof(end));
+    if (outage != OUTAGE_UNROUTED)
+        return;
+    net_schedule(from_ns + random_below(MILLISECONDS(300)), network_is_told, NULL, NULL, 0);
+    net_schedule(from_ns + length_ns + random_below(MILLISECONDS(300)), network_is_told, NULL, NULL,
+                 0);
+}
+
 static void plan_outages(size_t index)
 {
-    for (size_t i = 0; i < OUTAGES_MAX && fault_happens_at(FAULT_OUTAGE, index); i++) {
-        const uint64_t from_ns = random_below(plan.duration_ns + 1);
-        const uint64_t length_ns = random_below(MILLISECONDS(3000));
-        const uint8_t begin[] = {(uint8_t)index, (uint8_t)random_between(1, 2)};
-        const uint8_t end[] = {(uint8_t)index, OUTAGE_NONE};
-        net_schedule(from_ns, outage_changes, NULL, begin, sizeof(begin));
-        net_schedule(from_ns + length_ns, outage_changes, NULL, end, sizeof(end));
-    }
+    for (size_t i = 0; i < OUTAGES_MAX && fault_happens_at(FAULT_OUTAGE, index); i++)
+        plan_outage(index, (enum outage)random_between(OUTAGE_KILLED, OUTAGE_VANISHED));
+    for (size_t i = 0; i < OUTAGES_MAX && fault_happens_at(FAULT_NO_ROUTE, index); i++)
+        plan_outage(index, OUTAGE_UNROUTED);
+}
+
+/* --- Changes of the network --- */
+
+uint32_t upstream_source(size_t index)
+{
+    return outages[index] == OUTAGE_UNROUTED ? 0 : sources[index];
+}
+
+/* Some upstreams, or none, are reached from another address of ours: what was sent from the old
+ * one gets no answer. */
+static void network_changes(void *subject, const uint8_t *bytes, size_t length)
+{
+    (void)subject;
+    (void)bytes;
+    (void)length;
+    const uint64_t moved = random_below(UINT64_C(1) << SIM_UPSTREAMS_MAX);
+    for (size_t i = 0; i < plan.upstream_count; i++)
+        sources[i] += (uint32_t)(moved >> i & 1);
+    for (struct conversation *conversation = conversations; conversation;
+         conversation = conversation->next)
+        if (moved >> conversation->index & 1)
+            link_stall(conversation->link);
+    sim_tell("the network changes, and ways to upstreams %x", (unsigned)moved);
+    net_schedule(random_below(MILLISECONDS(300)), network_is_told, NULL, NULL, 0);
+}
+
+static void plan_network_changes(void)
+{
+    for (size_t i = 0; i < NETWORK_CHANGES_MAX && fault_happens(FAULT_NETWORK); i++)
+        net_schedule(random_below(plan.duration_ns + 1), network_changes, NULL, NULL, 0);
 }
 
 bool upstreams_were_dead_since(uint64_t since_ns)
@@ -574,8 +671,12 @@ void upstreams_reset(void)
     memset(outages_ended_ns, 0, sizeof(outages_ended_ns));
     memset(outages, 0, sizeof(outages));
     memset(queries_received, 0, sizeof(queries_received));
-    for (size_t i = 0; i < plan.upstream_count; i++)
+    memset(probes_received, 0, sizeof(probes_received));
+    for (size_t i = 0; i < plan.upstream_count; i++) {
+        sources[i] = FIRST_SOURCE;
         plan_outages(i);
+    }
+    plan_network_changes();
 }
 
 void upstreams_close(void)

@@ -2,6 +2,7 @@
 /* The product in its simulated world: opened as worker.c opens it, turned, held to its invariants
  * at the end of each turn, left alone until it is quiet, and closed. */
 #include <string.h>
+#include <sys/epoll.h>
 
 #include "query/lookup.h"
 #include "sim.h"
@@ -12,8 +13,17 @@ enum {
     SLOTS_CHECK_TURNS = 8, /* all slots are looked at in every so many turns */
     QUIET_MS = 12000,      /* beyond the idle time of connections: every deadline is over */
     HEDGES_PERCENT = 5,
-    HEDGES_FREE = 10,     /* so that there is one before there are many requests */
+    HEDGES_FREE = 16,     /* before any is earned */
+    ALONE_DIVISOR = 4,    /* of limits.upstream-requests, for lookups without queries */
     REST_TURNS_MAX = 400, /* of one who has nothing to do, each second */
+};
+
+/* Late requests and silent connections are looked at every 50 ms, and TLS may put a read off. */
+#define SILENCE_SLACK_NS MILLISECONDS(200)
+
+struct patience {
+    uint64_t dead_ns;
+    uint64_t noted_ns;
 };
 
 static struct {
@@ -23,6 +33,12 @@ static struct {
     struct cache *cache;
     struct group *group;
     struct resolver resolver;
+    struct siphash_key loop_key;
+    struct loop_source network; /* tells changes of the network */
+    bool has_changed;           /* the network, and nobody was told yet */
+    bool has_slept;
+    uint64_t last_jump;
+    struct patience patience[SIM_UPSTREAMS_MAX];
 } world;
 
 /* --- Invariants --- */
@@ -54,18 +70,35 @@ static void check_slots(const struct connection *connection)
                  abandoned, free_slots);
 }
 
+/* What an upstream's p95 makes of timeouts.request may shrink from one answer to the next, and is
+ * looked at only now and then: the largest of the last moments counts. */
+static void note_patience(const struct upstream *upstream)
+{
+    const uint64_t dead_ns = upstream_dead_ns(upstream);
+    struct patience *patience = &world.patience[upstream->index];
+    if (dead_ns > plan.config.timeouts.request_ns)
+        sim_fail("a path may be silent for longer than timeouts.request");
+    if (dead_ns < patience->dead_ns && net_now() - patience->noted_ns < SILENCE_SLACK_NS)
+        return;
+    *patience = (struct patience){.dead_ns = dead_ns, .noted_ns = net_now()};
+}
+
 /* A request that waits on a silent connection, whatever else was sent there, shows that the path is
- * dead (F5). Silence is looked at once in timeouts.request, so it is noticed within two of them. */
+ * dead (F5). It must be late before that is looked at, and late ones and silence are looked at
+ * again and again. */
 static void check_silence(const struct connection *connection)
 {
+    const struct upstream *upstream = connection->upstream;
     if (connection->stream.state != STREAM_OPEN || net_last_jump() > 0)
         return;
-    const uint64_t patience_ns = 2 * plan.config.timeouts.request_ns;
+    const uint64_t dead_ns = world.patience[upstream->index].dead_ns;
+    const uint64_t late_ns = upstream->late.duration_ns;
+    const uint64_t patience_ns = (dead_ns > late_ns ? dead_ns : late_ns) + SILENCE_SLACK_NS;
     const uint64_t heard_ns = net_last_heard(connection->stream.fd);
     for (size_t i = 0; i < world.group->slot_count; i++) {
         const struct request *request = connection->slots[i].request;
-        if (request && net_now() - request->sent_ns > patience_ns &&
-            net_now() - heard_ns > patience_ns)
+        if (request && !loop_check_owns(upstream, request) &&
+            net_now() - request->sent_ns > patience_ns && net_now() - heard_ns > patience_ns)
             sim_fail("a dead path is not noticed (F5)");
     }
 }
@@ -99,46 +132,20 @@ static void check_gauges(const struct upstream *upstream, const struct sums *sum
         metric_get(&metrics->ready) != sums->states[CONNECTION_READY] ||
         metric_get(&metrics->draining) != sums->states[CONNECTION_DRAINING])
         sim_fail("the gauges of upstream %zu are not its connections", upstream->index);
-    if (metric_get(&metrics->in_flight) != sums->in_flight ||
-        upstream->in_flight != sums->in_flight)
+    const size_t checks = upstream->loop_check.request.connection != NULL;
+    if (metric_get(&metrics->in_flight) != sums->in_flight - checks ||
+        upstream->in_flight != sums->in_flight - checks)
         sim_fail("%zu requests in flight at upstream %zu, %u counted", sums->in_flight,
                  upstream->index, upstream->in_flight);
     if (metric_get(&metrics->up) != !upstream->down)
         sim_fail("the gauge `up` of upstream %zu is not its health", upstream->index);
-    if (upstream->down && upstream->failures == 0)
+    /* A change of the network makes it forget its failures, and its back-off with them. */
+    if (upstream->down && upstream->failures == 0 && metric_get(&metrics->network_changes) == 0)
         sim_fail("upstream %zu is down though it has answered since", upstream->index);
     if (metric_get(&metrics->requests) < upstream_queries(upstream->index))
         sim_fail("upstream %zu got more queries than requests were counted", upstream->index);
-}
-
-/* The sum of an upstream counter over all upstreams, 0 when metrics.def has no row of that name. */
-static uint64_t upstream_counter(const char *wanted)
-{
-    uint64_t sum = 0;
-#define ADD_COUNTER(field) sum += metric_get(&world.metrics->upstreams[i].field)
-#define ADD_GAUGE(field) (void)0
-#define ADD_FAILURES(field) (void)0
-#define UPSTREAM_METRIC(type, field, name, labels, help) \
-    if (strcmp(name, wanted) == 0)                       \
-        ADD_##type(field);
-    for (size_t i = 0; i < plan.upstream_count; i++) {
-#include "observe/metrics.def"
-    }
-#undef ADD_COUNTER
-#undef ADD_GAUGE
-#undef ADD_FAILURES
-    return sum;
-}
-
-/* A late request is asked a second time only within a budget, lest an overloaded upstream gets
- * twice its load. */
-static void check_hedges(void)
-{
-    const uint64_t hedges = upstream_counter("dnsproxy_upstream_hedges_total");
-    const uint64_t requests = upstream_counter("dnsproxy_upstream_requests_total");
-    if (hedges > HEDGES_FREE + requests * HEDGES_PERCENT / 100)
-        sim_fail("%llu of %llu requests are hedges", (unsigned long long)hedges,
-                 (unsigned long long)requests);
+    if (metric_get(&metrics->probes) < upstream_probes(upstream->index))
+        sim_fail("upstream %zu got more probes than were counted", upstream->index);
 }
 
 static void check_upstreams(bool with_slots)
@@ -147,12 +154,13 @@ static void check_upstreams(bool with_slots)
     size_t in_flight = 0;
     for (size_t i = 0; i < world.group->upstream_count; i++) {
         const struct upstream *upstream = &world.group->upstreams[i];
+        note_patience(upstream);
         const struct sums sums = check_connections(upstream, with_slots);
         check_gauges(upstream, &sums);
         if (i == plan.healthy && upstream->failures > 0)
             sim_fail("the healthy upstream is said to have failed");
         connections += sums.connections;
-        in_flight += sums.in_flight;
+        in_flight += sums.in_flight - (upstream->loop_check.request.connection != NULL);
     }
     const size_t lookups = world.resolver.lookups.in_use;
     if (connections != net_open_links())
@@ -161,21 +169,41 @@ static void check_upstreams(bool with_slots)
         sim_fail("%zu requests in flight for %zu lookups", in_flight, lookups);
 }
 
+static size_t count_armed(const struct deadline_queue *queue)
+{
+    size_t count = 0;
+    for (const struct list *link = queue->armed.next; link != &queue->armed; link = link->next)
+        count++;
+    return count;
+}
+
+/* Each query that waits has one deadline at a time, and so has each lookup without queries. */
+static void check_lookups(void)
+{
+    const struct resolver *resolver = &world.resolver;
+    const size_t waiting = resolver->waiting_count;
+    const size_t alone = resolver->alone_count;
+    if (metric_get(&world.metrics->queries_in_flight) != waiting ||
+        resolver->queries.in_use != waiting)
+        sim_fail("%zu queries wait, %zu are out of the pool", waiting, resolver->queries.in_use);
+    if (count_armed(&resolver->slow_queries) + count_armed(&resolver->query_deadlines) != waiting)
+        sim_fail("not each of %zu queries has a deadline", waiting);
+    if (metric_get(&world.metrics->lookups_in_flight) != resolver->lookups.in_use ||
+        resolver->lookups.in_use > waiting + alone || resolver->lookups.in_use < alone)
+        sim_fail("%zu lookups for %zu queries, and %zu without", resolver->lookups.in_use, waiting,
+                 alone);
+    const size_t alone_max = plan.config.limits.upstream_requests / ALONE_DIVISOR;
+    if (alone != count_armed(&resolver->alone_lookups) || alone > (alone_max ? alone_max : 1))
+        sim_fail("%zu lookups without queries", alone);
+}
+
 void world_check_turn(void)
 {
     if (!world.is_open)
         return;
-    const struct resolver *resolver = &world.resolver;
-    if (metric_get(&world.metrics->queries_in_flight) != resolver->waiting_count ||
-        resolver->queries.in_use != resolver->waiting_count)
-        sim_fail("%zu queries wait, %zu are out of the pool", resolver->waiting_count,
-                 resolver->queries.in_use);
-    if (metric_get(&world.metrics->lookups_in_flight) != resolver->lookups.in_use ||
-        resolver->lookups.in_use > resolver->waiting_count)
-        sim_fail("%zu lookups for %zu queries", resolver->lookups.in_use, resolver->waiting_count);
+    check_lookups();
     clients_check();
     clients_check_counters();
-    check_hedges();
     check_upstreams(net_turns() % SLOTS_CHECK_TURNS == 0);
 }
 
@@ -185,13 +213,19 @@ static enum status open_resolver(void)
 {
     static const struct tls_trust *const trusts[SIM_UPSTREAMS_MAX];
     const struct group_settings settings = {
-        .config = &plan.config, .loop = &world.loop, .metrics = world.metrics, .trusts = trusts};
+        .config = &plan.config,
+        .loop = &world.loop,
+        .metrics = world.metrics,
+        .trusts = trusts,
+        .loop_key = plan.has_loop_check ? &world.loop_key : NULL,
+    };
     TRY(group_open(&settings, &world.group));
     world.resolver.config = &plan.config;
     world.resolver.loop = &world.loop;
     world.resolver.metrics = world.metrics;
     world.resolver.cache = world.cache;
     world.resolver.group = world.group;
+    world.resolver.loop_key = settings.loop_key;
     return resolver_open(&world.resolver);
 }
 
@@ -200,8 +234,11 @@ static bool open_world(void)
 {
     const struct cache_limits limits = {.size_bytes = plan.config.cache.size_bytes,
                                         .ttl_max_s = plan.config.cache.ttl_max_s,
-                                        .negative_ttl_max_s = plan.config.cache.negative_ttl_max_s};
+                                        .negative_ttl_max_s = plan.config.cache.negative_ttl_max_s,
+                                        .stale_max_s = plan.config.cache.stale_max_s,
+                                        .is_refreshed = plan.config.cache.refresh == TOGGLE_ON};
     memset(&world, 0, sizeof(world));
+    world.loop_key = (struct siphash_key){.k0 = random_below(UINT64_MAX), .k1 = 1};
     world.metrics = metrics_open(plan.upstream_count);
     if (loop_open(&world.loop) != STATUS_OK ||
         (plan.has_cache && cache_open(&limits, &world.cache) != STATUS_OK))
@@ -213,10 +250,51 @@ static bool open_world(void)
     return status == STATUS_OK;
 }
 
+/* --- The network and the machine's sleep --- */
+
+const struct siphash_key *world_loop_key(void)
+{
+    return plan.has_loop_check ? &world.loop_key : NULL;
+}
+
+void world_change_network(bool has_slept)
+{
+    world.has_changed = true;
+    world.has_slept = world.has_slept || has_slept;
+}
+
+static bool network_has_changed(void)
+{
+    return world.has_changed;
+}
+
+static void on_network(struct loop_source *source, uint32_t events)
+{
+    (void)source;
+    (void)events;
+    world.has_changed = false;
+    sim_tell("the network is said to have changed");
+    group_network_changed(world.group);
+}
+
+static void watch_network(void)
+{
+    world.network = (struct loop_source){.fd = -1, .on_ready = on_network};
+    if (loop_add(&world.loop, &world.network, net_open_bell(network_has_changed), EPOLLIN) !=
+        STATUS_OK)
+        sim_fail("the network cannot be watched");
+}
+
+/* As worker.c does it, after a turn. */
 static void turn(void)
 {
     if (!loop_turn(&world.loop, MILLISECONDS(TURN_MAX_MS)))
         sim_fail("a turn failed");
+    if (!world.has_slept && world.last_jump == net_last_jump())
+        return;
+    world.has_slept = false;
+    world.last_jump = net_last_jump();
+    group_resumed(world.group);
 }
 
 /* Nothing is asked any more: all must come home, and the loop must rest. */
@@ -228,7 +306,8 @@ static void check_quiet(void)
                               MILLISECONDS(QUIET_MS);
     while (net_now() < began_ns + quiet_ns || net_now() < net_last_jump() + quiet_ns)
         turn();
-    if (world.resolver.queries.in_use + world.resolver.lookups.in_use > 0)
+    if (world.resolver.queries.in_use + world.resolver.lookups.in_use > 0 ||
+        world.resolver.alone_count > 0)
         sim_fail("queries or lookups are left");
     if (net_open_links() > 0)
         sim_fail("%zu connections are open long after their idle time", net_open_links());
@@ -247,6 +326,7 @@ static void run_clients(void)
 {
     const uint64_t ends_ns = net_now() + random_below(plan.duration_ns + MILLISECONDS(4000));
     clients_open(&world.resolver);
+    watch_network();
     world.is_open = true;
     while (!clients_are_done() && !(has_fault(FAULT_ABRUPT_END) && net_now() >= ends_ns))
         turn();
@@ -256,6 +336,7 @@ static void run_clients(void)
         fault_counts[FAULT_ABRUPT_END]++;
     world_check_turn();
     world.is_open = false;
+    loop_remove(&world.loop, &world.network);
     clients_close();
 }
 
