@@ -392,14 +392,18 @@ static void on_done(struct request *request, const struct answer *answer, enum f
         lookup_fail(lookup);
 }
 
-/* One that is still late, and was refused before or has lost its hedge, is told again. */
+/* One that is still late, and was refused before or has lost its hedge, is told again. With both in
+ * vain, as when an upstream loses what it is asked, a third upstream is asked in the end. */
 static void on_late(struct request *request)
 {
     struct lookup *lookup = of_request(request);
+    struct group *group = lookup->resolver->group;
     struct request *second = &lookup->requests[request == &lookup->requests[0]];
-    if (request_is_in_flight(second) || lookup->attempt_count >= ATTEMPTS_MAX)
+    if (lookup->attempt_count >= ATTEMPTS_MAX)
         return;
-    if (request_hedge(lookup->resolver->group, request, second) == STATUS_OK)
+    const enum status status = request_is_in_flight(second) ? request_move(group, request)
+                                                            : request_hedge(group, request, second);
+    if (status == STATUS_OK)
         lookup->attempt_count++;
 }
 

@@ -9,7 +9,8 @@
  *
  * Hedges: a late request is sent a second time, to another upstream that is ready and not busy.
  * Each request earns a share of a hedge, so that they are at most 5 % more; half of what is saved
- * up is for stalls alone, lest the ordinary slow answers spend it before one comes.
+ * up is for stalls alone, lest the ordinary slow answers spend it before one comes. A request that
+ * has had timeouts.request is lost, and another try is no hedge: it needs no budget.
  *
  * While there is traffic, two upstreams have connections; without it none is opened.
  *
@@ -416,7 +417,8 @@ static bool may_be_hedged_to(const struct upstream *upstream)
 }
 
 /* A hedge is worth nothing behind another wait, so only upstreams that are ready will do; for a
- * request that was never sent also one that is on its way. */
+ * request that was never sent also one that is on its way. With none that is ready one is made so,
+ * for it may have been idle, and the request is told late again. */
 static struct upstream *choose_for_hedge(struct group *group, const struct request *late,
                                          bool is_sent)
 {
@@ -425,10 +427,12 @@ static struct upstream *choose_for_hedge(struct group *group, const struct reque
     const size_t count = gather(group, asked, may_be_hedged_to, candidates);
     if (count > 0)
         return strategies[group->config->strategy](group, candidates, count, late->question);
-    if (is_sent)
-        return NULL;
     struct upstream *upstream = choose_up(group, asked, late->question);
-    return upstream || !group_is_down(group) ? upstream : choose_down(group, asked);
+    if (!is_sent)
+        return upstream || !group_is_down(group) ? upstream : choose_down(group, asked);
+    if (upstream)
+        upstream_warm(upstream);
+    return NULL;
 }
 
 /* With nobody else to ask, the same upstream on a second connection: it is of use when not even a
@@ -466,6 +470,12 @@ static bool spend_hedge(struct group *group, const struct request *late)
     return true;
 }
 
+/* Its answer is not only late: a query that waits for it would wait in vain. */
+static bool is_lost(const struct group *group, const struct request *late)
+{
+    return group->loop->now - late->sent_ns >= group->config->timeouts.request_ns;
+}
+
 enum status request_hedge(struct group *group, const struct request *late, struct request *second)
 {
     assert(late->connection && !second->connection && late->attempts == second->attempts);
@@ -475,7 +485,7 @@ enum status request_hedge(struct group *group, const struct request *late, struc
     enum failure failure;
     if (!upstream && !is_beside)
         return STATUS_NOT_FOUND;
-    if (is_sent && !spend_hedge(group, late))
+    if (is_sent && !is_lost(group, late) && !spend_hedge(group, late))
         return STATUS_FULL;
     second->is_hedge = true;
     if (is_beside) {
@@ -485,6 +495,21 @@ enum status request_hedge(struct group *group, const struct request *late, struc
     }
     note_attempt(second->attempts, upstream->index);
     return upstream_submit(upstream, second, &failure);
+}
+
+enum status request_move(struct group *group, struct request *lost)
+{
+    assert(lost->connection);
+    if (lost->connection->state < CONNECTION_READY || !is_lost(group, lost))
+        return STATUS_NOT_FOUND;
+    struct upstream *upstream = choose_for_hedge(group, lost, true);
+    enum failure failure;
+    if (!upstream)
+        return STATUS_NOT_FOUND;
+    request_cancel(lost);
+    lost->is_hedge = true;
+    note_attempt(lost->attempts, upstream->index);
+    return upstream_submit(upstream, lost, &failure);
 }
 
 /* --- The group --- */

@@ -61,6 +61,12 @@ enum status request_hedge(struct group *group, const struct request *late, struc
     return STATUS_NOT_FOUND;
 }
 
+enum status request_move(struct group *group, struct request *lost)
+{
+    (void)group, (void)lost;
+    return STATUS_NOT_FOUND;
+}
+
 void request_cancel(struct request *request)
 {
     (void)request;

@@ -27,6 +27,7 @@ static struct {
     bool is_down; /* no upstream is up */
     bool denies_hedges;
     size_t hedges_asked;
+    size_t moves_asked;
 } fake;
 
 static struct {
@@ -87,6 +88,14 @@ enum status request_hedge(struct group *group, const struct request *late, struc
     if (fake.denies_hedges)
         return STATUS_FULL;
     return request_submit(group, second, REQUEST_ELSEWHERE, &failure);
+}
+
+enum status request_move(struct group *group, struct request *lost)
+{
+    (void)group;
+    assert_true(request_is_in_flight(lost));
+    fake.moves_asked++;
+    return STATUS_NOT_FOUND;
 }
 
 [[maybe_unused]] static void fake_forget(const struct request *request)

@@ -461,6 +461,58 @@ static void half_of_the_burst_is_for_silent_connections(void **state)
     request_cancel(&one.request);
 }
 
+/* The other was idle and has closed: it is opened for the hedge, which then need not wait. */
+static void hedge_makes_another_ready_when_none_is(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask second;
+    stall(bench, &one);
+    bench->group->upstreams[1].down = true;
+    const size_t before = stream_count;
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    assert_int_equal(stream_count, before + 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[2].connects), 1);
+    make_ready(before);
+    assert_true(hedge(bench, &one, &second) == STATUS_OK);
+    assert_int_equal(second.request.upstream, 2);
+    request_cancel(&second.request);
+    request_cancel(&one.request);
+}
+
+/* An answer lost among others must not cost its query the reply, however many hedges there were. */
+static void request_without_an_answer_for_its_time_needs_no_budget(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask second;
+    stall(bench, &one);
+    bench->group->hedge_credit = 0;
+    assert_true(hedge(bench, &one, &second) == STATUS_FULL);
+    bench->loop.now = one.request.sent_ns + bench->config.timeouts.request_ns;
+    assert_true(hedge(bench, &one, &second) == STATUS_OK);
+    assert_int_equal(bench->group->hedge_credit, 0);
+    request_cancel(&second.request);
+    request_cancel(&one.request);
+}
+
+/* Both requests of a lookup are lost: the first moves on, once it has had its time. */
+static void request_that_is_lost_moves_to_one_not_yet_asked(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    stall(bench, &one);
+    assert_true(request_move(bench->group, &one.request) == STATUS_NOT_FOUND);
+    bench->loop.now = one.request.sent_ns + bench->config.timeouts.request_ns;
+    bench->group->upstreams[1].down = true;
+    assert_true(request_move(bench->group, &one.request) == STATUS_NOT_FOUND);
+    assert_true(request_is_in_flight(&one.request)); /* nobody else is ready */
+    bench->group->upstreams[1].down = false;
+    assert_true(request_move(bench->group, &one.request) == STATUS_OK);
+    assert_int_equal(one.request.upstream, 1);
+    request_cancel(&one.request);
+}
+
 static void single_upstream_is_hedged_on_a_second_connection(void **state)
 {
     struct bench *bench = *state;
@@ -739,6 +791,9 @@ int main(void)
         TEST(hedge_goes_to_none_that_is_busy_suspect_or_not_ready),
         TEST(hedges_are_a_burst_and_then_one_of_twenty_requests),
         TEST(half_of_the_burst_is_for_silent_connections),
+        TEST(hedge_makes_another_ready_when_none_is),
+        TEST(request_without_an_answer_for_its_time_needs_no_budget),
+        TEST(request_that_is_lost_moves_to_one_not_yet_asked),
         TEST(single_upstream_is_hedged_on_a_second_connection),
         TEST(single_upstream_that_is_merely_slow_is_asked_once),
         TEST(no_strategy_asks_behind_a_silence),
