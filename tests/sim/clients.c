@@ -23,6 +23,7 @@
 enum {
     MESSAGE_MAX = 320,
     ATTEMPTS_MAX = 3,         /* at one upstream for one lookup (RFC 9520 3.1) */
+    ATTEMPTS_CLOSED_MAX = 8,  /* a close after answers makes none of those it hits (RFC 7766 6.2.4) */
     QUERY_MARGIN_PERCENT = 5, /* query.c keeps it for the reply's way */
     TRANSIT_MAX_MS = 3000,    /* of an answer on its way here */
     STALE_TTL_MAX_S = 30,     /* RFC 8767 4 */
@@ -293,21 +294,25 @@ static void note_usable(const struct ask *ask, const struct reply_view *view,
     ask->subject->usable_ns = MILLISECONDS(at_ms + (for_s - STALE_MARGIN_S) * 1000);
 }
 
+/* What is being replied. */
+static bool is_stale(void)
+{
+    return metric_get(&clients.resolver->metrics->replies_stale) != clients.stale;
+}
+
 static void check_truth(const struct ask *ask, const struct reply_view *view,
                         const struct truth *truth)
 {
     const bool is_positive = truth->kind == TRUTH_POSITIVE;
     const unsigned rcode = truth->kind == TRUTH_NXDOMAIN ? RCODE_NXDOMAIN : RCODE_NOERROR;
     const unsigned answers = is_positive ? 3 + truth->filler_count : 0;
-    const uint64_t stale = metric_get(&clients.resolver->metrics->replies_stale);
     if (view->values[0] != truth->hash)
         sim_fail("an answer to another question");
     if (view->rcode != rcode || view->answers != answers || view->authorities != !is_positive)
         sim_fail("an answer with RCODE %u and %u+%u records", view->rcode, view->answers,
                  view->authorities);
-    if (stale != clients.stale) {
+    if (is_stale()) {
         check_stale_age(ask, view, truth);
-        check_stale_reason(ask);
     } else {
         check_age(view, truth);
         check_refresh(ask, view, truth);
@@ -350,6 +355,8 @@ static void check_reply(const struct ask *ask, const uint8_t *reply, size_t leng
     const bool is_failure = view.rcode != RCODE_NOERROR && view.rcode != RCODE_NXDOMAIN;
     if ((is_failure || view.flags & DNS_FLAG_TC) && view.answers + view.authorities > 0)
         sim_fail("records in a reply that fails");
+    if (is_stale())
+        check_stale_reason(ask);
     if (view.flags & DNS_FLAG_TC) {
         if (!is_too_long(ask, &truth) && !may_fail(ask))
             sim_fail("TC=1 for no reason");
@@ -375,6 +382,9 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
     const uint64_t age_ns = net_now() - ask->begun_ns;
     if (age_ns > plan.config.timeouts.query_ns && net_last_jump() <= ask->begun_ns)
         sim_fail("a reply after %.3f ms", (double)age_ns / 1e6);
+    /* Nobody knows what a hostile client has asked, and what has failed for it. */
+    if (ask->is_hostile && is_stale())
+        clients.failed_ns = net_now();
     if (!ask->is_hostile)
         check_reply(ask, reply, length);
     else if (length < 2 || load_u16(reply) != load_u16(ask->message))
@@ -660,6 +670,15 @@ bool clients_are_done(void)
 
 /* --- Invariants --- */
 
+static uint32_t attempts_max(void)
+{
+    const bool may_be_closed = has_fault(FAULT_CLOSE) || has_fault(FAULT_RESET) ||
+                               has_fault(FAULT_IDLE_CLOSE) || has_fault(FAULT_OUTAGE) ||
+                               has_fault(FAULT_NETWORK) || has_fault(FAULT_NO_ROUTE) ||
+                               has_fault(FAULT_CLOCK_JUMP);
+    return may_be_closed ? ATTEMPTS_CLOSED_MAX : ATTEMPTS_MAX;
+}
+
 /* A query begins at most one lookup, and one that outlives queries may begin anew once for each. */
 void clients_note_request(size_t upstream, uint32_t hash)
 {
@@ -672,7 +691,7 @@ void clients_note_request(size_t upstream, uint32_t hash)
         sim_fail("upstream %zu is asked what nobody wants to know", upstream);
     struct subject *subject = &clients.subjects[i];
     const uint32_t lookups = subject->begun > 1 ? subject->begun * 2 : 1;
-    if (++subject->asked[upstream] > lookups * ATTEMPTS_MAX)
+    if (++subject->asked[upstream] > lookups * attempts_max())
         sim_fail("upstream %zu is asked %u times for %u queries (RFC 9520 3.1)", upstream,
                  subject->asked[upstream], subject->begun);
 }
