@@ -7,6 +7,7 @@
  *   tls.c       in place of net/tls.c: a greeting, then plain bytes
  *   upstream.c  the scripted upstreams, and what is true of each question
  *   clients.c   the clients, and what each reply must be
+ *   requests.c  which upstreams are asked, and how often
  *   world.c     opens the product, turns its loop, holds the invariants, closes it
  *   main.c      arguments, many seeds, the minimiser
  *
@@ -228,6 +229,15 @@ void clients_note_request(size_t upstream, uint32_t hash);
 /* Invariants of the clients, at the end of a turn. */
 void clients_check(void);
 void clients_check_counters(void);
+
+/* --- requests.c --- */
+
+struct group;
+
+void requests_reset(void);
+
+/* Invariants of requests, at the end of a turn. */
+void requests_check(const struct group *group);
 
 /* --- world.c --- */
 

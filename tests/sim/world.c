@@ -12,8 +12,6 @@ enum {
     TURN_MAX_MS = 1000,    /* as worker.c's */
     SLOTS_CHECK_TURNS = 8, /* all slots are looked at in every so many turns */
     QUIET_MS = 12000,      /* beyond the idle time of connections: every deadline is over */
-    HEDGES_PERCENT = 5,
-    HEDGES_FREE = 16,     /* before any is earned */
     TRIALS_MAX = 4,
     ALONE_DIVISOR = 4,    /* of limits.upstream-requests, for lookups without queries */
     REST_TURNS_MAX = 400, /* of one who has nothing to do, each second */
@@ -207,6 +205,7 @@ void world_check_turn(void)
     check_lookups();
     clients_check();
     clients_check_counters();
+    requests_check(world.group);
     check_upstreams(net_turns() % SLOTS_CHECK_TURNS == 0);
 }
 
@@ -363,6 +362,7 @@ uint64_t sim_run(const struct sim_options *options)
     if (options->verbose)
         plan_print();
     upstreams_reset();
+    requests_reset();
     if (open_world())
         run_clients();
     close_world();
