@@ -664,7 +664,8 @@ void connection_on_silence(struct deadline *deadline, uint64_t now)
         stream_close(&connection->stream, FAILURE_REQUEST_TIMEOUT);
         return;
     }
-    if (now - connection->suspect_since_ns >= group->config->timeouts.request_ns)
+    const bool is_alive = connection->last_message_ns > connection->suspect_since_ns;
+    if (is_alive && now - connection->suspect_since_ns >= group->config->timeouts.request_ns)
         connection_drain(connection);
     if (connection->stream.state == STREAM_CLOSED)
         return;

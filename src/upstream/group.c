@@ -27,7 +27,8 @@
 #define ALL_DOWN_RETRY_MIN_NS (50 * NANOSECONDS_PER_MILLISECOND)
 #define ALL_DOWN_RETRY_MAX_NS (250 * NANOSECONDS_PER_MILLISECOND)
 
-#define OVERDUE_NS (50 * NANOSECONDS_PER_MILLISECOND) /* a late request is told again */
+#define OVERDUE_NS (20 * NANOSECONDS_PER_MILLISECOND) /* a late request is told again */
+#define SLOW_NS (50 * NANOSECONDS_PER_MILLISECOND)    /* of silence are no reason to connect */
 #define SILENCE_NS (50 * NANOSECONDS_PER_MILLISECOND) /* a suspect connection is looked at */
 #define TRAFFIC_NS (10 * NANOSECONDS_PER_SECOND)      /* after a request there may be more */
 #define CONNECT_INTERVAL_NS (4 * NANOSECONDS_PER_MILLISECOND) /* 250 a second, in the long run */
@@ -449,9 +450,11 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
         return true;
     if (!is_sent || connection->last_message_ns > connection->suspect_since_ns)
         return false;
-    if (connection->probe_slot == upstream->group->slot_count)
+    const uint64_t silent_ns = upstream->group->loop->now - connection->suspect_since_ns;
+    const bool is_probed = connection->probe_slot < upstream->group->slot_count;
+    if (!is_probed && silent_ns >= SLOW_NS)
         connection_probe(connection);
-    else if (upstream->group->loop->now - connection->suspect_since_ns >= 2 * OVERDUE_NS)
+    else if (is_probed && silent_ns >= 2 * SLOW_NS)
         upstream_open_second(upstream);
     return false;
 }
