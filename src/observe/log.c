@@ -131,24 +131,32 @@ int log_descriptor(void)
     return log_state.pair[1];
 }
 
-void log_drain(void)
+/* False when none is left. */
+static bool drain_some(void)
 {
     struct log_line line;
     report_dropped(&line);
     for (size_t i = 0; i < DRAIN_LINES; i++) {
         const ssize_t length = recv(log_state.pair[1], line.text, sizeof(line.text), 0);
         if (length <= 0)
-            return;
+            return false;
         line.length = (size_t)length;
         if (!write_line(&line, 0))
             count_dropped();
     }
+    return true;
+}
+
+void log_drain(void)
+{
+    (void)drain_some();
 }
 
 void log_close(void)
 {
     log_state.is_open = false;
-    log_drain();
+    while (drain_some())
+        continue;
 }
 
 static bool is_wanted(enum log_level level)
