@@ -349,30 +349,6 @@ static void lookups_are_no_traffic(void **state)
     assert_int_equal(stream_count, 1); /* the one that they went through */
 }
 
-static void a_lookup_that_succeeds_ends_the_back_off_of_those_that_failed(void **state)
-{
-    struct bench *bench = *state;
-    struct ask one;
-    bench->config.timeouts.idle_ns = 3600 * NANOSECONDS_PER_SECOND;
-    name_upstreams(bench, 1, 2);
-    start(bench);
-    make_ready(0);
-    for (size_t i = 0; i < 8; i++) {
-        answer_stream(0, 2 * i, "", 300, RCODE_NXDOMAIN);
-        answer_stream(0, 2 * i + 1, "", 300, RCODE_NXDOMAIN);
-        assert_int_equal(lookups(bench, false), i + 1);
-        for (size_t j = 0; j < 600 && streams[0].written_count < 2 * i + 4; j++)
-            turn(bench, 100);
-    }
-    answer_stream(0, 16, "", 300, RCODE_NOERROR);
-    answer_stream(0, 17, "192.0.2.1", 300, RCODE_NOERROR);
-    assert_int_equal(lookups(bench, true), 1);
-    ask(bench, &one, "x");
-    assert_int_equal(one.request.upstream, 1);
-    assert_int_equal(race_count, 1); /* its trial */
-    request_cancel(&one.request);
-}
-
 static void J8_a_name_is_looked_up_when_the_network_is_back(void **state)
 {
     struct bench *bench = *state;
@@ -1064,7 +1040,6 @@ int main(void)
         TEST(a_slow_upstream_is_overtaken_by_the_bootstrap),
         TEST(a_name_that_becomes_known_gets_its_connection_before_it_is_needed),
         TEST(lookups_are_no_traffic),
-        TEST(a_lookup_that_succeeds_ends_the_back_off_of_those_that_failed),
         TEST(J8_a_name_is_looked_up_when_the_network_is_back),
         TEST(J8_a_change_elsewhere_leaves_the_connections_of_a_name),
         TEST(J8_a_change_in_the_midst_of_a_handshake_is_no_fault_of_the_address),
