@@ -13,6 +13,7 @@ enum {
     SLOTS_CHECK_TURNS = 8, /* all slots are looked at in every so many turns */
     QUIET_MS = 12000,      /* beyond the idle time of connections: every deadline is over */
     TRIALS_MAX = 4,
+    ALONE_MAX = 32, /* of what is drawn for limits.upstream-requests the largest part below */
     ALONE_DIVISOR = 4,    /* of limits.upstream-requests, for lookups without queries */
     REST_TURNS_MAX = 400, /* of one who has nothing to do, each second */
 };
@@ -20,6 +21,12 @@ enum {
 /* Late requests and silent connections are looked at every 50 ms. TLS may put a read off until it
  * has written, for which a slow reader lets it wait. */
 #define SILENCE_SLACK_NS MILLISECONDS(has_fault(FAULT_TLS_TURNS) ? 600 : 200)
+
+struct alone {
+    const struct deadline *deadline;
+    uint64_t armed_ns;
+    uint64_t since_ns;
+};
 
 struct patience {
     uint64_t dead_ns;
@@ -39,6 +46,8 @@ static struct {
     bool has_slept;
     uint64_t last_jump;
     struct patience patience[SIM_UPSTREAMS_MAX];
+    struct alone alone[ALONE_MAX];
+    size_t alone_count;
 } world;
 
 /* --- Invariants --- */
@@ -178,6 +187,31 @@ static size_t count_armed(const struct deadline_queue *queue)
     return count;
 }
 
+/* No lookup goes on without queries for longer than a query would wait. One whose deadline was armed
+ * anew before it was due is another one. */
+static void check_alone(void)
+{
+    const struct deadline_queue *queue = &world.resolver.alone_lookups;
+    struct alone alone[ALONE_MAX];
+    size_t count = 0;
+    for (struct list *link = queue->armed.next; link != &queue->armed && count < ALONE_MAX;
+         link = link->next) {
+        const struct deadline *deadline = CONTAINER_OF(link, struct deadline, link);
+        struct alone one = {deadline, deadline->armed_ns, deadline->armed_ns};
+        for (size_t i = 0; i < world.alone_count; i++)
+            if (world.alone[i].deadline == deadline &&
+                (world.alone[i].armed_ns == one.armed_ns ||
+                 world.alone[i].armed_ns + queue->duration_ns <= one.armed_ns))
+                one.since_ns = world.alone[i].since_ns;
+        if (net_now() - one.since_ns > queue->duration_ns + MILLISECONDS(1) &&
+            net_last_jump() == 0)
+            sim_fail("a lookup without queries does not end");
+        alone[count++] = one;
+    }
+    memcpy(world.alone, alone, count * sizeof(alone[0]));
+    world.alone_count = count;
+}
+
 /* Each query that waits has one deadline at a time, and so has each lookup without queries. */
 static void check_lookups(void)
 {
@@ -196,6 +230,7 @@ static void check_lookups(void)
     const size_t alone_max = plan.config.limits.upstream_requests / ALONE_DIVISOR;
     if (alone != count_armed(&resolver->alone_lookups) || alone > (alone_max ? alone_max : 1))
         sim_fail("%zu lookups without queries", alone);
+    check_alone();
 }
 
 void world_check_turn(void)
