@@ -98,8 +98,8 @@ enum status request_submit(struct group *group, struct request *request, enum re
 
 /* Asks with `second` what `late` still waits for: another upstream that is ready to answer, or with
  * none a second connection of the same. A request that was sent is asked twice only within the
- * budget of hedges, at most 5 % of all, until it has had timeouts.request. STATUS_NOT_FOUND when there is nobody to ask in its stead,
- * STATUS_FULL when the budget is spent. */
+ * budget of hedges, at most 5 % of all, until it has had timeouts.request. STATUS_NOT_FOUND when
+ * there is nobody to ask in its stead, STATUS_FULL when the budget is spent. */
 enum status request_hedge(struct group *group, const struct request *late, struct request *second);
 
 /* Gives up a request that was sent and has had timeouts.request, and asks an upstream that is ready

@@ -16,14 +16,16 @@
 /* From the end of an outage on, until each query is answered again. */
 #define RECOVERY_NS MILLISECONDS(1000)
 
-/* RFC 8767 5: who waits for so long gets a stale answer; for so long after a failure nobody asks. */
+/* RFC 8767 5: who waits for so long gets a stale answer; for so long after a failure nobody asks.
+ */
 #define SLOW_NS MILLISECONDS(1800)
 #define RECHECK_NS MILLISECONDS(30000)
 
 enum {
     MESSAGE_MAX = 320,
-    ATTEMPTS_MAX = 3,         /* at one upstream for one lookup (RFC 9520 3.1) */
-    ATTEMPTS_CLOSED_MAX = 8,  /* a close after answers makes none of those it hits (RFC 7766 6.2.4) */
+    ATTEMPTS_MAX = 3, /* at one upstream for one lookup (RFC 9520 3.1) */
+    ATTEMPTS_CLOSED_MAX =
+        8, /* a close after answers makes none of those it hits (RFC 7766 6.2.4) */
     QUERY_MARGIN_PERCENT = 5, /* query.c keeps it for the reply's way */
     TRANSIT_MAX_MS = 3000,    /* of an answer on its way here */
     STALE_TTL_MAX_S = 30,     /* RFC 8767 4 */

@@ -30,8 +30,8 @@ static struct {
     size_t seen_count;
     struct sight now[SIGHTS_MAX];
     size_t count;
-    uint64_t requests;  /* ever sent, when something was last asked */
-    uint64_t hedges;    /* that needed budget */
+    uint64_t requests;                 /* ever sent, when something was last asked */
+    uint64_t hedges;                   /* that needed budget */
     bool was_ready[SIM_UPSTREAMS_MAX]; /* at the end of the last turn */
     const struct connection *suspects[CONNECTIONS_MAX]; /* the same */
     size_t suspect_count;

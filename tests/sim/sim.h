@@ -28,46 +28,46 @@ enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256 };
 #define MILLISECONDS(count) ((uint64_t)(count)*NANOSECONDS_PER_MILLISECOND)
 
 /* Everything that can go wrong: the enum, the name for --without, and what it is. */
-#define SIM_FAULTS(ROW)                                                                        \
-    ROW(SPLIT, "split", "bytes arrive and leave in pieces, or many messages in one")           \
-    ROW(DELAY, "delay", "segments take their time")                                            \
-    ROW(REORDER, "reorder", "answers leave in another order")                                  \
-    ROW(CLOSE, "close", "an orderly end, at any byte")                                         \
-    ROW(RESET, "reset", "a reset, at any byte")                                                \
-    ROW(STALL, "stall", "a link that loses all from some moment on")                           \
-    ROW(HALF_OPEN, "half-open", "a connection that takes queries and never answers")           \
-    ROW(REFUSE, "refuse", "connects are refused")                                              \
-    ROW(UNREACHABLE, "unreachable", "connects fail at once")                                   \
-    ROW(SLOW_CONNECT, "slow-connect", "connects take long, or for ever")                       \
-    ROW(SLOW_HANDSHAKE, "slow-handshake", "handshakes take long, or for ever")                 \
-    ROW(BAD_HANDSHAKE, "bad-handshake", "handshakes fail")                                     \
-    ROW(TLS_TURNS, "tls-turns", "TLS must write before it can read, or read before it writes") \
-    ROW(SLOW_READER, "slow-reader", "the upstream takes few bytes at a time")                  \
-    ROW(OUTAGE, "outage", "an upstream that is dead for a while")                              \
-    ROW(IDLE_CLOSE, "idle-close", "the upstream closes what is idle")                          \
-    ROW(DUPLICATE, "duplicate", "answers come twice")                                          \
-    ROW(LATE, "late", "answers come after seconds")                                            \
-    ROW(LOST, "lost", "answers never come")                                                    \
-    ROW(UNSOLICITED, "unsolicited", "answers to what nobody asked")                            \
-    ROW(WRONG_ID, "wrong-id", "answers with the ID of another use of the slot")                \
-    ROW(WRONG_QUESTION, "wrong-question", "answers with the right ID to another question")     \
-    ROW(NO_QUESTION, "no-question", "answers that are a header alone")                         \
-    ROW(MALFORMED, "malformed", "messages cut at any byte")                                    \
-    ROW(TRUNCATED, "truncated", "answers with TC=1")                                           \
-    ROW(ERROR_RCODE, "error-rcode", "SERVFAIL, REFUSED and other errors")                      \
-    ROW(KEEPALIVE, "keepalive", "keepalive 0, or a short one")                                 \
-    ROW(SMALL_LIMITS, "small-limits", "few queries, requests and connections are allowed")     \
-    ROW(ODD_TIMEOUTS, "odd-timeouts", "timeouts of any length and order")                      \
-    ROW(SMALL_CACHE, "small-cache", "a cache that is full at once")                            \
-    ROW(ALLOCATION, "allocation", "memory is short")                                           \
-    ROW(DESCRIPTORS, "descriptors", "sockets and watches are refused")                         \
-    ROW(CLOCK_JUMP, "clock-jump", "the machine sleeps")                                        \
-    ROW(SIGNAL, "signal", "epoll_wait is interrupted")                                         \
-    ROW(NETWORK, "network", "our address towards upstreams changes, or is said to, or we slept")  \
-    ROW(NO_ROUTE, "no-route", "no way leads to an upstream for a while")                       \
-    ROW(LOOP, "loop", "an upstream is this daemon itself")                                     \
-    ROW(LEAVE, "leave", "TCP clients leave before their reply")                                \
-    ROW(HOSTILE_CLIENT, "hostile-client", "clients that send anything")                        \
+#define SIM_FAULTS(ROW)                                                                          \
+    ROW(SPLIT, "split", "bytes arrive and leave in pieces, or many messages in one")             \
+    ROW(DELAY, "delay", "segments take their time")                                              \
+    ROW(REORDER, "reorder", "answers leave in another order")                                    \
+    ROW(CLOSE, "close", "an orderly end, at any byte")                                           \
+    ROW(RESET, "reset", "a reset, at any byte")                                                  \
+    ROW(STALL, "stall", "a link that loses all from some moment on")                             \
+    ROW(HALF_OPEN, "half-open", "a connection that takes queries and never answers")             \
+    ROW(REFUSE, "refuse", "connects are refused")                                                \
+    ROW(UNREACHABLE, "unreachable", "connects fail at once")                                     \
+    ROW(SLOW_CONNECT, "slow-connect", "connects take long, or for ever")                         \
+    ROW(SLOW_HANDSHAKE, "slow-handshake", "handshakes take long, or for ever")                   \
+    ROW(BAD_HANDSHAKE, "bad-handshake", "handshakes fail")                                       \
+    ROW(TLS_TURNS, "tls-turns", "TLS must write before it can read, or read before it writes")   \
+    ROW(SLOW_READER, "slow-reader", "the upstream takes few bytes at a time")                    \
+    ROW(OUTAGE, "outage", "an upstream that is dead for a while")                                \
+    ROW(IDLE_CLOSE, "idle-close", "the upstream closes what is idle")                            \
+    ROW(DUPLICATE, "duplicate", "answers come twice")                                            \
+    ROW(LATE, "late", "answers come after seconds")                                              \
+    ROW(LOST, "lost", "answers never come")                                                      \
+    ROW(UNSOLICITED, "unsolicited", "answers to what nobody asked")                              \
+    ROW(WRONG_ID, "wrong-id", "answers with the ID of another use of the slot")                  \
+    ROW(WRONG_QUESTION, "wrong-question", "answers with the right ID to another question")       \
+    ROW(NO_QUESTION, "no-question", "answers that are a header alone")                           \
+    ROW(MALFORMED, "malformed", "messages cut at any byte")                                      \
+    ROW(TRUNCATED, "truncated", "answers with TC=1")                                             \
+    ROW(ERROR_RCODE, "error-rcode", "SERVFAIL, REFUSED and other errors")                        \
+    ROW(KEEPALIVE, "keepalive", "keepalive 0, or a short one")                                   \
+    ROW(SMALL_LIMITS, "small-limits", "few queries, requests and connections are allowed")       \
+    ROW(ODD_TIMEOUTS, "odd-timeouts", "timeouts of any length and order")                        \
+    ROW(SMALL_CACHE, "small-cache", "a cache that is full at once")                              \
+    ROW(ALLOCATION, "allocation", "memory is short")                                             \
+    ROW(DESCRIPTORS, "descriptors", "sockets and watches are refused")                           \
+    ROW(CLOCK_JUMP, "clock-jump", "the machine sleeps")                                          \
+    ROW(SIGNAL, "signal", "epoll_wait is interrupted")                                           \
+    ROW(NETWORK, "network", "our address towards upstreams changes, or is said to, or we slept") \
+    ROW(NO_ROUTE, "no-route", "no way leads to an upstream for a while")                         \
+    ROW(LOOP, "loop", "an upstream is this daemon itself")                                       \
+    ROW(LEAVE, "leave", "TCP clients leave before their reply")                                  \
+    ROW(HOSTILE_CLIENT, "hostile-client", "clients that send anything")                          \
     ROW(ABRUPT_END, "abrupt-end", "the worker ends with everything in flight")
 
 enum fault {

@@ -13,7 +13,7 @@ enum {
     SLOTS_CHECK_TURNS = 8, /* all slots are looked at in every so many turns */
     QUIET_MS = 12000,      /* beyond the idle time of connections: every deadline is over */
     TRIALS_MAX = 4,
-    ALONE_MAX = 32, /* of what is drawn for limits.upstream-requests the largest part below */
+    ALONE_MAX = 32,       /* of what is drawn for limits.upstream-requests the largest part below */
     ALONE_DIVISOR = 4,    /* of limits.upstream-requests, for lookups without queries */
     REST_TURNS_MAX = 400, /* of one who has nothing to do, each second */
 };
@@ -187,8 +187,8 @@ static size_t count_armed(const struct deadline_queue *queue)
     return count;
 }
 
-/* No lookup goes on without queries for longer than a query would wait. One whose deadline was armed
- * anew before it was due is another one. */
+/* No lookup goes on without queries for longer than a query would wait. One whose deadline was
+ * armed anew before it was due is another one. */
 static void check_alone(void)
 {
     const struct deadline_queue *queue = &world.resolver.alone_lookups;
@@ -203,8 +203,7 @@ static void check_alone(void)
                 (world.alone[i].armed_ns == one.armed_ns ||
                  world.alone[i].armed_ns + queue->duration_ns <= one.armed_ns))
                 one.since_ns = world.alone[i].since_ns;
-        if (net_now() - one.since_ns > queue->duration_ns + MILLISECONDS(1) &&
-            net_last_jump() == 0)
+        if (net_now() - one.since_ns > queue->duration_ns + MILLISECONDS(1) && net_last_jump() == 0)
             sim_fail("a lookup without queries does not end");
         alone[count++] = one;
     }
