@@ -26,6 +26,10 @@ enum {
     RECEIVED_MAX = 2048, /* of a connection, before it is taken up */
 };
 
+/* An answer that comes later may be too late; and what is under way when it comes. */
+#define LOOP_ANSWER_NS MILLISECONDS(200)
+#define LOOP_LEAVE_NS MILLISECONDS(1500)
+
 struct conversation {
     struct conversation *next;
     struct link *link;
@@ -34,6 +38,7 @@ struct conversation {
     bool is_silent; /* answers nothing */
     bool is_over;
     uint64_t active_ns;
+    uint64_t loop_told_ns; /* when it answered in time that it is the product itself, 0: never */
     uint8_t received[RECEIVED_MAX];
     size_t length;
     uint16_t ids[IDS_MAX]; /* asked and not answered */
@@ -55,7 +60,7 @@ static uint32_t sources[SIM_UPSTREAMS_MAX]; /* our addresses towards them */
 struct truth truth_of(const uint8_t *name, size_t name_length, uint16_t type, bool dnssec_ok,
                       bool checking_disabled)
 {
-    static const uint32_t ttls_s[] = {0, 1, 2, 5, 30, 300};
+    static const uint32_t ttls_s[] = {0, 1, 5, 5, 30, 300};
     uint32_t hash = 0x811c9dc5;
     const uint8_t extra[] = {(uint8_t)(type >> 8), (uint8_t)type, dnssec_ok, checking_disabled};
     for (size_t i = 0; i < name_length; i++) {
@@ -348,7 +353,12 @@ static void post_loop(struct conversation *conversation, const struct query_view
     write_bytes(&writer, query->question, query->question_length);
     write_bytes(&writer, loop.answer.body, loop.answer.body_length);
     write_opt(&writer, false, 0);
-    post_frame(conversation, writer_length(&writer), work_ns(conversation->index), send_answer);
+    const uint64_t after_ns = work_ns(conversation->index);
+    const bool is_in_time = after_ns < LOOP_ANSWER_NS && !has_fault(FAULT_DELAY) &&
+                            !has_fault(FAULT_ODD_TIMEOUTS) && !has_fault(FAULT_CLOCK_JUMP);
+    if (is_in_time)
+        conversation->loop_told_ns = net_now() + after_ns;
+    post_frame(conversation, writer_length(&writer), after_ns, send_answer);
 }
 
 static void answer(struct conversation *conversation, const struct query_view *query)
@@ -385,6 +395,14 @@ static void note_id(struct conversation *conversation, uint16_t id)
     conversation->ids[conversation->id_count++] = id;
 }
 
+/* Who has said that it is the product itself is left at once (G11). */
+static void check_loop(const struct conversation *conversation)
+{
+    const uint64_t told_ns = conversation->loop_told_ns;
+    if (told_ns > 0 && net_now() > told_ns + LOOP_LEAVE_NS)
+        sim_fail("upstream %zu is asked though it is a loop (G11)", conversation->index);
+}
+
 static enum asked kind_of(const struct query_view *query)
 {
     const size_t name_length = query->question_length - DNS_QUESTION_TAIL;
@@ -416,6 +434,7 @@ static void take_query(struct conversation *conversation, const uint8_t *message
         sim_fail("upstream %zu got a query that is none", conversation->index);
     note_id(conversation, query.id);
     query.kind = kind_of(&query);
+    check_loop(conversation);
     if (query.kind == ASKED_BY_LOOKUP)
         clients_note_request(conversation->index, truth_of_query(&query).hash);
     queries_received[conversation->index] += query.kind == ASKED_BY_LOOKUP;
