@@ -169,7 +169,7 @@ enum status socket_source(const struct address *address, struct address *source)
     socklen_t length = sizeof local;
     const int fd = open_socket(address, SOCK_DGRAM);
     if (fd == -1)
-        return STATUS_SYSTEM;
+        return errno == EAFNOSUPPORT ? STATUS_SYSTEM : STATUS_FULL;
     const bool is_found = connect(fd, &address->any, address_length(address)) == 0 &&
                           getsockname(fd, &local.any, &length) == 0;
     close_keeping_errno(fd);

@@ -30,7 +30,8 @@ enum status socket_check_free(const struct address *address, int type);
 enum status socket_connect(const struct address *address, uint64_t user_timeout_ns, int *out);
 
 /* The address of ours, with port 0, that packets to `address` would leave from now: a look at the
- * routes, nothing is sent. STATUS_SYSTEM: there is no way to it. */
+ * routes, nothing is sent. STATUS_SYSTEM: there is no way to it. STATUS_FULL: nobody knows, for
+ * descriptors or memory are short (FAULTS I1). */
 enum status socket_source(const struct address *address, struct address *source);
 
 /* A UDP socket that talks to this address alone, from a port that the kernel chooses by chance. */

@@ -357,8 +357,12 @@ void upstream_hasten(struct upstream *upstream)
 bool upstream_look_up_route(struct upstream *upstream)
 {
     struct address source = {0};
-    const bool has_route = upstream->routed.any.sa_family != AF_UNSPEC &&
-                           socket_source(&upstream->routed, &source) == STATUS_OK;
+    enum status status = STATUS_SYSTEM;
+    if (upstream->routed.any.sa_family != AF_UNSPEC)
+        status = socket_source(&upstream->routed, &source);
+    if (status == STATUS_FULL)
+        return false; /* what was known holds */
+    const bool has_route = status == STATUS_OK;
     const bool is_same = has_route == upstream->has_route &&
                          (!has_route || address_equal(&source, &upstream->source));
     upstream->has_route = has_route;

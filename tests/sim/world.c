@@ -304,13 +304,32 @@ static bool network_has_changed(void)
     return world.has_changed;
 }
 
+/* Our address towards it, by which the product judges, 0: no way leads there. */
+static uint32_t known_source(const struct upstream *upstream)
+{
+    return upstream->has_route ? ntohl(upstream->source.v4.sin_addr.s_addr) : 0;
+}
+
+/* Connections are dropped where another way leads now, and nowhere else (J8). */
 static void on_network(struct loop_source *source, uint32_t events)
 {
+    uint64_t changes[SIM_UPSTREAMS_MAX];
     (void)source;
     (void)events;
     world.has_changed = false;
     sim_tell("the network is said to have changed");
+    for (size_t i = 0; i < plan.upstream_count; i++) {
+        const struct upstream *upstream = &world.group->upstreams[i];
+        changes[i] = metric_get(&upstream->metrics->network_changes) +
+                     (known_source(upstream) != upstream_source(i));
+    }
     group_network_changed(world.group);
+    for (size_t i = 0; i < plan.upstream_count; i++) {
+        const uint64_t dropped = metric_get(&world.group->upstreams[i].metrics->network_changes);
+        if (dropped > changes[i] || (dropped < changes[i] && !has_fault(FAULT_DESCRIPTORS)))
+            sim_fail("the way to upstream %zu has %schanged (J8)", i,
+                     dropped > changes[i] ? "not " : "");
+    }
 }
 
 static void watch_network(void)

@@ -241,9 +241,11 @@ static void I1_accept_without_descriptors_is_full_and_the_client_waits(void **st
     int another;
     const enum status connected = socket_connect(&address, 0, &another);
     const int error = errno;
+    const enum status source = socket_source(&address, &peer);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
     assert_int_equal(accepted, STATUS_FULL);
     assert_int_equal(connected, STATUS_SYSTEM);
+    assert_int_equal(source, STATUS_FULL);
     assert_int_equal(socket_failure(error), FAILURE_LOCAL);
     assert_int_equal(socket_accept(listener, &server, &peer), STATUS_OK);
     close(server);

@@ -84,11 +84,14 @@ enum status stream_connect(struct stream *stream, struct loop *loop,
 }
 
 static bool has_no_route;
+static bool has_no_descriptor;
 static uint16_t route; /* another number is another address of ours */
 
 enum status socket_source(const struct address *address, struct address *source)
 {
     char text[32];
+    if (has_no_descriptor)
+        return STATUS_FULL;
     if (has_no_route)
         return STATUS_SYSTEM;
     snprintf(text, sizeof(text),
@@ -275,6 +278,7 @@ static int bench_setup(void **state)
     is_resumed = false;
     has_no_route = false;
     is_acknowledged = false;
+    has_no_descriptor = false;
     route = 0;
     bench->config.upstream_count = UPSTREAMS_MAX;
     for (size_t i = 0; i < UPSTREAMS_MAX; i++) {

@@ -706,6 +706,24 @@ static void J8_change_of_another_link_drops_nothing(void **state)
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].network_changes), 0);
 }
 
+static void I1_J8_want_of_descriptors_is_no_change_of_the_network(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    has_no_descriptor = true;
+    group_network_changed(bench->group);
+    turn(bench, 0);
+    assert_non_null(streams[0].stream);
+    has_no_descriptor = false;
+    group_network_changed(bench->group);
+    turn(bench, 0);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].network_changes), 0);
+    request_cancel(&one.request);
+}
+
 static void J8_new_way_drops_connections_and_what_is_in_flight_moves(void **state)
 {
     struct bench *bench = *state;
@@ -803,6 +821,7 @@ int main(void)
         TEST(F4_connects_are_limited_however_they_come),
         TEST(F18_all_down_is_tried_quickly_at_first_and_never_seldom),
         TEST(J8_change_of_another_link_drops_nothing),
+        TEST(I1_J8_want_of_descriptors_is_no_change_of_the_network),
         TEST(J8_new_way_drops_connections_and_what_is_in_flight_moves),
         TEST(J8_return_of_the_network_ends_every_back_off),
         TEST(J8_after_sleep_no_connection_is_trusted),
