@@ -477,7 +477,9 @@ static bool is_upstream_failure(const struct connection *connection, enum failur
 static void forgive_attempt(const struct request *request)
 {
     const uint32_t bit = UINT32_C(1) << request->upstream;
-    if (request->attempts->twice & bit)
+    if (request->is_hedge && request->attempts->beside & bit)
+        request->attempts->beside &= ~bit; /* the first one there is still out */
+    else if (request->attempts->twice & bit)
         request->attempts->twice &= ~bit;
     else
         request->attempts->once &= ~bit;
