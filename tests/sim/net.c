@@ -11,12 +11,15 @@
  * Owner: each link lives until the run ends, since events may still name it. */
 #include <assert.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <time.h>
@@ -213,6 +216,7 @@ struct link {
     /* From the product. */
     size_t window;
     size_t unacknowledged;
+    uint64_t blocked_ns; /* since when bytes wait for an acknowledgement that never comes */
     uint64_t last_arrival_out_ns;
 };
 
@@ -267,6 +271,11 @@ int net_open_bell(bool (*is_ringing)(void))
 uint64_t net_last_heard(int fd)
 {
     return link_of(fd)->heard_ns;
+}
+
+uint64_t net_blocked_since(int fd)
+{
+    return link_of(fd)->blocked_ns;
 }
 
 size_t net_open_links(void)
@@ -450,6 +459,8 @@ static void arrive_there(void *subject, const uint8_t *bytes, size_t length)
     if (link->is_stalled) {
         if (!link->has_timer && !link->is_closed)
             net_schedule(link->user_timeout_ns, give_up, link, NULL, 0);
+        if (!link->has_timer)
+            link->blocked_ns = timeline.now;
         link->has_timer = true;
         return;
     }
@@ -479,6 +490,7 @@ int __wrap_setsockopt(int fd, int level, int option, const void *value, socklen_
 int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *length);
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t length);
 int __wrap_getsockname(int fd, struct sockaddr *address, socklen_t *length);
+int __wrap_ioctl(int fd, unsigned long request, ...);
 int __wrap_shutdown(int fd, int how);
 int __wrap_close(int fd);
 int __real_close(int fd);
@@ -595,6 +607,17 @@ int __wrap_connect(int fd, const struct sockaddr *address, socklen_t length)
         net_schedule(after_ns, refused, link, NULL, 0);
     errno = EINPROGRESS;
     return -1;
+}
+
+/* SIOCOUTQ: the octets that have not been acknowledged. */
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+    va_list arguments;
+    assert(request == SIOCOUTQ);
+    va_start(arguments, request);
+    *va_arg(arguments, int *) = (int)link_of(fd)->unacknowledged;
+    va_end(arguments);
+    return 0;
 }
 
 int __wrap_shutdown(int fd, int how)

@@ -156,7 +156,8 @@ uint64_t net_now(void);
 uint64_t net_turns(void);
 uint64_t net_last_jump(void); /* when the clock last jumped, 0: never */
 size_t net_open_links(void);
-uint64_t net_last_heard(int fd); /* when the link's last byte came, 0: none */
+uint64_t net_last_heard(int fd);    /* when the link's last byte came, 0: none */
+uint64_t net_blocked_since(int fd); /* since when what is sent is lost, 0: never */
 
 /* Calls `run` with a copy of the bytes. */
 void net_schedule(uint64_t after_ns, event_run *run, void *subject, const uint8_t *bytes,

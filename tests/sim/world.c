@@ -92,22 +92,31 @@ static void note_patience(const struct upstream *upstream)
     *patience = (struct patience){.dead_ns = dead_ns, .noted_ns = net_now()};
 }
 
-/* A request that waits on a silent connection, whatever else was sent there, shows that the path is
- * dead (F5). It must be late before that is looked at, and late ones and silence are looked at
- * again and again. */
-static void check_silence(const struct connection *connection)
+/* How long a connection may be silent: what is lost on the way tells sooner. */
+static uint64_t patience_ns(const struct connection *connection)
 {
     const struct upstream *upstream = connection->upstream;
+    const uint64_t blocked_ns = net_blocked_since(connection->stream.fd);
+    const uint64_t late_ns = upstream->late.duration_ns;
+    uint64_t dead_ns = plan.config.timeouts.request_ns * 3 / 2;
+    if (blocked_ns > 0 && net_now() - blocked_ns > SILENCE_SLACK_NS)
+        dead_ns = world.patience[upstream->index].dead_ns;
+    return (dead_ns > late_ns ? dead_ns : late_ns) + SILENCE_SLACK_NS;
+}
+
+/* A request that waits on a silent connection, whatever else was sent there, shows that the path is
+ * dead, or the upstream (F5). It must be late before that is looked at, and late ones and silence
+ * are looked at again and again. */
+static void check_silence(const struct connection *connection)
+{
     if (connection->stream.state != STREAM_OPEN || net_last_jump() > 0)
         return;
-    const uint64_t dead_ns = world.patience[upstream->index].dead_ns;
-    const uint64_t late_ns = upstream->late.duration_ns;
-    const uint64_t patience_ns = (dead_ns > late_ns ? dead_ns : late_ns) + SILENCE_SLACK_NS;
+    const uint64_t patience = patience_ns(connection);
     const uint64_t heard_ns = net_last_heard(connection->stream.fd);
     for (size_t i = 0; i < world.group->slot_count; i++) {
         const struct request *request = connection->slots[i].request;
-        if (request && !loop_check_owns(upstream, request) &&
-            net_now() - request->sent_ns > patience_ns && net_now() - heard_ns > patience_ns)
+        if (request && !loop_check_owns(connection->upstream, request) &&
+            net_now() - request->sent_ns > patience && net_now() - heard_ns > patience)
             sim_fail("a dead path is not noticed (F5)");
     }
 }
