@@ -401,7 +401,7 @@ static void on_late(struct request *request)
     struct request *second = &lookup->requests[request == &lookup->requests[0]];
     if (lookup->attempt_count >= ATTEMPTS_MAX)
         return;
-    const enum status status = request_is_in_flight(second) ? request_move(group, request)
+    const enum status status = request_is_in_flight(second) ? request_move(group, request, second)
                                                             : request_hedge(group, request, second);
     if (status == STATUS_OK)
         lookup->attempt_count++;

@@ -500,10 +500,16 @@ enum status request_hedge(struct group *group, const struct request *late, struc
     return upstream_submit(upstream, second, &failure);
 }
 
-enum status request_move(struct group *group, struct request *lost)
+/* It waits for a handshake, or for an answer that is lost. */
+static bool is_in_vain(const struct group *group, const struct request *request)
 {
-    assert(lost->connection);
-    if (lost->connection->state < CONNECTION_READY || !is_lost(group, lost))
+    return request->connection->state < CONNECTION_READY || is_lost(group, request);
+}
+
+enum status request_move(struct group *group, struct request *lost, const struct request *other)
+{
+    assert(lost->connection && other->connection);
+    if (!is_lost(group, lost) && !(is_in_vain(group, lost) && is_in_vain(group, other)))
         return STATUS_NOT_FOUND;
     struct upstream *upstream = choose_for_hedge(group, lost, true);
     enum failure failure;

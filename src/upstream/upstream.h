@@ -102,10 +102,11 @@ enum status request_submit(struct group *group, struct request *request, enum re
  * there is nobody to ask in its stead, STATUS_FULL when the budget is spent. */
 enum status request_hedge(struct group *group, const struct request *late, struct request *second);
 
-/* Gives up a request that was sent and has had timeouts.request, and asks an upstream that is ready
- * and was not yet asked for its lookup. STATUS_NOT_FOUND when it is not so late or there is none:
- * then it goes on waiting. On any other failure it is no longer in flight. */
-enum status request_move(struct group *group, struct request *lost);
+/* Gives up a request that has had timeouts.request, or that waits for a handshake as the `other`
+ * one of its lookup does, and asks an upstream that is ready and was not yet asked for it.
+ * STATUS_NOT_FOUND when it is not so late or there is none: then it goes on waiting. On any other
+ * failure it is no longer in flight. */
+enum status request_move(struct group *group, struct request *lost, const struct request *other);
 
 /* Forgets the request; on_done is not called. Its ID stays reserved until the answer or the end of
  * the connection (FAULTS F10). Harmless when it is not in flight. */

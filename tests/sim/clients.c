@@ -350,8 +350,8 @@ static void check_reply(const struct ask *ask, const uint8_t *reply, size_t leng
     const struct truth truth = truth_of_ask(ask);
     check_header(ask, reply, length);
     const struct reply_view view = view_reply(ask, reply, length);
-    sim_tell("reply to %zu: RCODE %u, %u records", (size_t)(ask - clients.asks), view.rcode,
-             view.answers);
+    sim_tell("reply to %zu (%08x): RCODE %u, %u records", (size_t)(ask - clients.asks), truth.hash,
+             view.rcode, view.answers);
     if (view.has_opt != ask->has_edns)
         sim_fail("a reply %s OPT", view.has_opt ? "with" : "without");
     const bool is_failure = view.rcode != RCODE_NOERROR && view.rcode != RCODE_NXDOMAIN;

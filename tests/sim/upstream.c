@@ -439,7 +439,8 @@ static void take_query(struct conversation *conversation, const uint8_t *message
         clients_note_request(conversation->index, truth_of_query(&query).hash);
     queries_received[conversation->index] += query.kind == ASKED_BY_LOOKUP;
     probes_received[conversation->index] += query.kind == ASKED_AS_PROBE;
-    sim_tell("upstream %zu is asked (%d), ID %u", conversation->index, (int)query.kind, query.id);
+    sim_tell("upstream %zu is asked (%d) for %08x, ID %u", conversation->index, (int)query.kind,
+             truth_of_query(&query).hash, query.id);
     answer(conversation, &query);
 }
 

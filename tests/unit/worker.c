@@ -61,9 +61,9 @@ enum status request_hedge(struct group *group, const struct request *late, struc
     return STATUS_NOT_FOUND;
 }
 
-enum status request_move(struct group *group, struct request *lost)
+enum status request_move(struct group *group, struct request *lost, const struct request *other)
 {
-    (void)group, (void)lost;
+    (void)group, (void)lost, (void)other;
     return STATUS_NOT_FOUND;
 }
 

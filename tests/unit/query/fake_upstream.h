@@ -90,10 +90,10 @@ enum status request_hedge(struct group *group, const struct request *late, struc
     return request_submit(group, second, REQUEST_ELSEWHERE, &failure);
 }
 
-enum status request_move(struct group *group, struct request *lost)
+enum status request_move(struct group *group, struct request *lost, const struct request *other)
 {
     (void)group;
-    assert_true(request_is_in_flight(lost));
+    assert_true(request_is_in_flight(lost) && request_is_in_flight(other));
     fake.moves_asked++;
     return STATUS_NOT_FOUND;
 }

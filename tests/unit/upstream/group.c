@@ -496,19 +496,29 @@ static void request_without_an_answer_for_its_time_needs_no_budget(void **state)
     request_cancel(&one.request);
 }
 
-/* Both requests of a lookup are lost: the first moves on, once it has had its time. */
+/* Both requests of a lookup are lost, or wait for handshakes: one moves on. */
 static void request_that_is_lost_moves_to_one_not_yet_asked(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
+    struct ask other;
     stall(bench, &one);
-    assert_true(request_move(bench->group, &one.request) == STATUS_NOT_FOUND);
+    cool_down(bench, 0);
+    cool_down(bench, 1);
+    assert_int_equal(ask(bench, &other, "late"), 2); /* which has still to be connected to */
+    bench->group->upstreams[1].down = false;
+    assert_true(request_move(bench->group, &one.request, &other.request) == STATUS_NOT_FOUND);
+    assert_true(request_move(bench->group, &other.request, &one.request) == STATUS_NOT_FOUND);
     bench->loop.now = one.request.sent_ns + bench->config.timeouts.request_ns;
+    other.request.sent_ns = bench->loop.now;
     bench->group->upstreams[1].down = true;
-    assert_true(request_move(bench->group, &one.request) == STATUS_NOT_FOUND);
+    assert_true(request_move(bench->group, &one.request, &other.request) == STATUS_NOT_FOUND);
     assert_true(request_is_in_flight(&one.request)); /* nobody else is ready */
     bench->group->upstreams[1].down = false;
-    assert_true(request_move(bench->group, &one.request) == STATUS_OK);
+    assert_true(request_move(bench->group, &other.request, &one.request) == STATUS_OK);
+    assert_int_equal(other.request.upstream, 1); /* it was not even sent, and one is lost */
+    request_cancel(&other.request);
+    assert_true(request_move(bench->group, &one.request, &one.request) == STATUS_OK);
     assert_int_equal(one.request.upstream, 1);
     request_cancel(&one.request);
 }
