@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* One pipelined DNS-over-TLS connection to one upstream: slots, matching, states.
+/* One pipelined DNS-over-TLS connection to one upstream: matching, silence, states.
  *
- * Matching: an answer must name a slot, the slot's present generation and the question asked there;
- * anything else is counted and thrown away, and too much of it ends the connection. An ID whose
- * request gave up stays reserved until its late answer comes or the connection ends, so no answer
- * can reach another request. Free slots are reused longest-unused first, which keeps a generation
- * apart from its successor for as long as possible.
+ * Matching: an answer must name a slot in use (slots.c) and the question asked there; anything else
+ * is counted and thrown away, and too much of it ends the connection.
  *
  * Silence: when a request is late and not one message has come since it was sent, the connection is
  * suspect, whatever was sent later: new requests go elsewhere until it answers one of the old. Half
@@ -63,70 +60,6 @@ static void connection_enter(struct connection *connection, enum connection_stat
     connection->state = state;
     if (state != CONNECTION_CLOSED)
         metric_add(state_gauge(connection), 1);
-}
-
-/* --- Slots --- */
-
-static void slots_init(struct connection *connection, size_t count)
-{
-    assert(count > 0 && count <= UINT16_MAX);
-    for (size_t i = 0; i < count; i++)
-        connection->slots[i] = (struct slot){.next_free = (uint16_t)(i + 1)};
-    connection->first_free = 0;
-    connection->last_free = (uint16_t)(count - 1);
-    connection->probe_slot = (uint16_t)count;
-    connection->slot_bits = 1;
-    while ((UINT32_C(1) << connection->slot_bits) < count)
-        connection->slot_bits++;
-}
-
-static bool has_free_slot(const struct connection *connection)
-{
-    return connection->first_free < connection->upstream->group->slot_count;
-}
-
-static uint16_t slot_take(struct connection *connection, struct request *request)
-{
-    assert(has_free_slot(connection));
-    const uint16_t index = connection->first_free;
-    struct slot *slot = &connection->slots[index];
-    connection->first_free = slot->next_free;
-    assert(slot->request == NULL && slot->abandoned_ms == 0);
-    slot->request = request;
-    return index;
-}
-
-static void slot_give(struct connection *connection, uint16_t index)
-{
-    const uint16_t none = (uint16_t)connection->upstream->group->slot_count;
-    struct slot *slot = &connection->slots[index];
-    assert(index < none && (slot->request || slot->abandoned_ms > 0));
-    slot->request = NULL;
-    slot->abandoned_ms = 0;
-    slot->generation++;
-    slot->next_free = none;
-    if (connection->first_free == none)
-        connection->first_free = index;
-    else
-        connection->slots[connection->last_free].next_free = index;
-    connection->last_free = index;
-}
-
-static uint16_t wire_id(const struct connection *connection, uint16_t index)
-{
-    const uint16_t generation = connection->slots[index].generation;
-    return (uint16_t)((generation << connection->slot_bits | index) ^ connection->id_mask);
-}
-
-/* The slot that an ID on the wire means, NULL when it means none. */
-static struct slot *slot_of_id(struct connection *connection, uint16_t id)
-{
-    const uint16_t index =
-        (uint16_t)((id ^ connection->id_mask) & ((UINT32_C(1) << connection->slot_bits) - 1));
-    if (index >= connection->upstream->group->slot_count || wire_id(connection, index) != id)
-        return NULL;
-    struct slot *slot = &connection->slots[index];
-    return slot->request || slot->abandoned_ms > 0 ? slot : NULL;
 }
 
 /* --- Requests --- */
@@ -211,7 +144,7 @@ bool connection_takes_requests(const struct connection *connection)
 
 bool connection_has_room(const struct connection *connection)
 {
-    return connection_takes_requests(connection) && has_free_slot(connection) &&
+    return connection_takes_requests(connection) && slot_is_free(connection) &&
            !is_used_up(connection);
 }
 
@@ -222,7 +155,7 @@ enum status connection_submit(struct connection *connection, struct request *req
     if (!room)
         return STATUS_FULL;
     const uint16_t index = slot_take(connection, request);
-    const size_t length = message_build_query(request->question, wire_id(connection, index), room);
+    const size_t length = message_build_query(request->question, slot_id(connection, index), room);
     stream_end_message(&connection->stream, length);
     if (connection->state == CONNECTION_READY && connection->suspect_since_ns == 0)
         deadline_cancel(&connection->deadline);
@@ -628,7 +561,7 @@ void connection_probe(struct connection *connection)
     static const struct question root = {
         .name = "", .name_length = 1, .type = TYPE_NS, .class = CLASS_IN};
     struct group *group = connection->upstream->group;
-    if (connection->probe_slot < group->slot_count || !has_free_slot(connection))
+    if (connection->probe_slot < group->slot_count || !slot_is_free(connection))
         return;
     uint8_t *room = stream_begin_message(&connection->stream, MESSAGE_QUERY_MAX);
     if (!room)
@@ -640,7 +573,7 @@ void connection_probe(struct connection *connection)
     connection->abandoned++;
     connection->probe_slot = index;
     stream_end_message(&connection->stream,
-                       message_build_query(&root, wire_id(connection, index), room));
+                       message_build_query(&root, slot_id(connection, index), room));
     metric_add(&connection->upstream->metrics->probes, 1);
 }
 

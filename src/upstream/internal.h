@@ -225,6 +225,25 @@ void upstream_start_over(struct upstream *upstream);
 /* It has closed a connection that was in use, after so many answers on it. */
 void upstream_learn_limit(struct upstream *upstream, uint64_t answers);
 
+/* slots.c */
+
+/* All free; `count` is at most 65,535. */
+void slots_init(struct connection *connection, size_t count);
+
+bool slot_is_free(const struct connection *connection);
+
+/* The index of a free slot, of which there must be one, now the request's. */
+uint16_t slot_take(struct connection *connection, struct request *request);
+
+/* Makes it free and its ID another. */
+void slot_give(struct connection *connection, uint16_t index);
+
+/* The ID on the wire. */
+uint16_t slot_id(const struct connection *connection, uint16_t index);
+
+/* The slot in use that an ID on the wire means, NULL when it means none. */
+struct slot *slot_of_id(struct connection *connection, uint16_t id);
+
 /* connection.c */
 enum status connection_open(struct upstream *upstream, enum failure *failure);
 

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The IDs of one connection: a table of slots, each with a generation.
+ *
+ * An ID whose request gave up stays reserved until its late answer comes or the connection ends, so
+ * no answer can reach another request (FAULTS F10). Free slots are reused longest-unused first,
+ * which keeps a generation apart from its successor for as long as possible, and a mask of the
+ * connection's own makes the IDs unpredictable.
+ *
+ * Thread: one worker.   Owner: the connection.
+ * RFC:    5452 (IDs), 7766 7 (none twice in flight). */
+#include <assert.h>
+
+#include "upstream/internal.h"
+
+void slots_init(struct connection *connection, size_t count)
+{
+    assert(count > 0 && count <= UINT16_MAX);
+    for (size_t i = 0; i < count; i++)
+        connection->slots[i] = (struct slot){.next_free = (uint16_t)(i + 1)};
+    connection->first_free = 0;
+    connection->last_free = (uint16_t)(count - 1);
+    connection->probe_slot = (uint16_t)count;
+    connection->slot_bits = 1;
+    while ((UINT32_C(1) << connection->slot_bits) < count)
+        connection->slot_bits++;
+}
+
+bool slot_is_free(const struct connection *connection)
+{
+    return connection->first_free < connection->upstream->group->slot_count;
+}
+
+uint16_t slot_take(struct connection *connection, struct request *request)
+{
+    assert(slot_is_free(connection));
+    const uint16_t index = connection->first_free;
+    struct slot *slot = &connection->slots[index];
+    connection->first_free = slot->next_free;
+    assert(slot->request == NULL && slot->abandoned_ms == 0);
+    slot->request = request;
+    return index;
+}
+
+void slot_give(struct connection *connection, uint16_t index)
+{
+    const uint16_t none = (uint16_t)connection->upstream->group->slot_count;
+    struct slot *slot = &connection->slots[index];
+    assert(index < none && (slot->request || slot->abandoned_ms > 0));
+    slot->request = NULL;
+    slot->abandoned_ms = 0;
+    slot->generation++;
+    slot->next_free = none;
+    if (connection->first_free == none)
+        connection->first_free = index;
+    else
+        connection->slots[connection->last_free].next_free = index;
+    connection->last_free = index;
+}
+
+uint16_t slot_id(const struct connection *connection, uint16_t index)
+{
+    const uint16_t generation = connection->slots[index].generation;
+    return (uint16_t)((generation << connection->slot_bits | index) ^ connection->id_mask);
+}
+
+struct slot *slot_of_id(struct connection *connection, uint16_t id)
+{
+    const uint16_t index =
+        (uint16_t)((id ^ connection->id_mask) & ((UINT32_C(1) << connection->slot_bits) - 1));
+    if (index >= connection->upstream->group->slot_count || slot_id(connection, index) != id)
+        return NULL;
+    struct slot *slot = &connection->slots[index];
+    return slot->request || slot->abandoned_ms > 0 ? slot : NULL;
+}
