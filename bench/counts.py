@@ -27,7 +27,7 @@ RECORDED = ROOT / "bench" / "counts.json"
 TOLERANCE = 0.05
 QUERIES = 8000
 # A batch is what a turn finds, so its size is part of the cost: see `yield_to_load`.
-LOAD = ["--sockets", 1, "--window", 16, "--timeout-ms", 30000]
+LOAD = ["--sockets", 1, "--window", 16, "--timeout-ms", 10000]
 
 
 def own_instructions(profile, binary):
@@ -76,8 +76,18 @@ def run(rig, names, count):
         return own_instructions(profile, str(rig.binary))
 
 
+def run_undisturbed(rig, names, count, tries=3):
+    """A server that gives way to everybody may be starved by what else the machine does; then all is done again."""
+    for _ in range(tries - 1):
+        try:
+            return run(rig, names, count)
+        except RuntimeError as error:
+            print(f"again: {error}", file=sys.stderr)
+    return run(rig, names, count)
+
+
 def per_query(rig, names):
-    return (run(rig, names, 2 * QUERIES) - run(rig, names, QUERIES)) / QUERIES
+    return (run_undisturbed(rig, names, 2 * QUERIES) - run_undisturbed(rig, names, QUERIES)) / QUERIES
 
 
 def compiler():

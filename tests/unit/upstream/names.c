@@ -359,7 +359,11 @@ static void J8_a_name_is_looked_up_when_the_network_is_back(void **state)
     start(bench);
     for (unsigned i = 0; i < 60; i++)
         turn(bench, 1000);
-    const uint64_t failed = lookups(bench, false);
+    uint64_t failed;
+    do { /* a lookup of this moment would not be repeated at once */
+        failed = lookups(bench, false);
+        turn(bench, 1000);
+    } while (lookups(bench, false) != failed);
     refuse_datagrams = FAILURE_NONE;
     has_no_route = false;
     group_network_changed(bench->group);
