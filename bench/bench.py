@@ -12,6 +12,7 @@ everything) and the plots."""
 import argparse
 import collections
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -49,7 +50,7 @@ class Bench:
         self.peers = {} if arguments.no_peers else servers.installed_peers()
         self.results = {}  # figure -> server -> value, each a list with one entry a round
         self.tag = 0
-        self.cdf_directory = arguments.results
+        self.directory = arguments.results
 
     def new_names(self):
         """A kind of names that no round has used before."""
@@ -96,6 +97,16 @@ class Bench:
                     raise
                 print(f"  {name} is left out of {figure}: {error}", file=sys.stderr)
 
+    @contextlib.contextmanager
+    def all_running(self, figure, starts):
+        """{name: server}, for loads that go from one to the next."""
+        with contextlib.ExitStack() as stack:
+            yield {name: stack.enter_context(server) for name, server in self.start_all(figure, starts)}
+
+    def slices(self):
+        """How many of them a server gets in a round."""
+        return max(round(self.seconds / SLICE_S), 1)
+
     def rounds_of(self, figure, starts, body, rounds=None):
         """`starts`: {server's name: function of the rig}. `body(server)` returns values."""
         for _ in range(rounds or self.rounds):
@@ -110,15 +121,13 @@ def cost(bench, figure, starts, names, *options, prepare=None, also=None):
     """CPU time a query and throughput, in `slices` of load that go from server to server. `names()` are those of a
     slice; `also()` are counters of something else, whose growth is told by query as well."""
     also = also or dict
-    slices = max(round(bench.seconds / SLICE_S), 1)
     for _ in range(bench.rounds):
-        with contextlib.ExitStack() as stack:
-            running = {name: stack.enter_context(server) for name, server in bench.start_all(figure, starts)}
+        with bench.all_running(figure, starts) as running:
             totals = {name: collections.Counter() for name in running}
             for server in running.values():
                 if prepare:
                     prepare(server)
-            for _ in range(slices):
+            for _ in range(bench.slices()):
                 for name, server in running.items():
                     before = also()
                     totals[name].update(bench.slice(server, names(), *options))
@@ -159,24 +168,55 @@ def tcp(bench):
              prepare=bench.fill)
 
 
+class Latencies:
+    """Of several loads, as one."""
+
+    def __init__(self):
+        self.counts = collections.Counter()  # by the middle of the histogram's bucket, in microseconds
+        self.sum_us, self.lost = 0, 0
+
+    def ask(self, bench, server, rate):
+        histogram = bench.directory / "latency.histogram"
+        seen = bench.ask(server, bench.new_names(), "--rate", rate, "--seconds", SLICE_S, "--histogram", histogram)
+        self.sum_us += seen["latency_us"]["mean"] * seen["answered"]
+        self.lost += seen["lost"]
+        for line in histogram.read_text().splitlines():
+            us, count = line.split()
+            self.counts[float(us)] += int(count)
+
+    def shares(self):
+        """(microseconds, share of the answers that came within them), in order."""
+        found, seen = [], 0
+        for us in sorted(self.counts):
+            seen += self.counts[us]
+            found.append((us, seen / self.counts.total()))
+        return found
+
+    def values(self):
+        shares = self.shares()
+        within = {name: next(us for us, share in shares if share >= wanted)
+                  for name, wanted in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))}
+        return {"mean": self.sum_us / self.counts.total()} | within | {"max": shares[-1][0], "lost": self.lost}
+
+    def write(self, path):
+        path.write_text("".join(f"{us} {share:.7f}\n" for us, share in self.shares()))
+
+
 def latency(bench):
     """Misses at 1,000 and at 20,000 queries a second: distribution, and the mean beside the relay's."""
-    for rate in (1000, 20000):
-        def body(server, rate=rate):
-            cdf = bench.cdf_directory / f"latency-{rate}-{names[server]}.cdf"
-            seen = bench.ask(server, bench.new_names(), "--rate", rate, "--seconds", bench.seconds, "--cdf", cdf)
-            return seen["latency_us"] | {"lost": seen["lost"]}
-        names = {}
-        def named(name, start):
-            def starter(rig):
-                server = start(rig)
-                bench.ask(server, bench.new_names(), "--queries", 100, "--rate", 1000)
-                names[server] = name
-                return server
-            return starter
-        with servers.Upstream(bench.rig), servers.awake():
-            starts = {"relay": servers.relay, "dnsproxy": servers.dnsproxy, **bench.peers}
-            bench.rounds_of(f"latency-{rate}", {name: named(name, start) for name, start in starts.items()}, body)
+    starts = {"relay": servers.relay, "dnsproxy": servers.dnsproxy, **bench.peers}
+    for rate, _ in itertools.product((1000, 20000), range(bench.rounds)):
+        with (servers.Upstream(bench.rig), servers.awake(),
+              bench.all_running(f"latency-{rate}", starts) as running):
+            for server in running.values():  # connects
+                bench.ask(server, bench.new_names(), "--rate", rate, "--seconds", SLICE_S)
+            found = {name: Latencies() for name in running}
+            for _ in range(bench.slices()):
+                for name, server in running.items():
+                    found[name].ask(bench, server, rate)
+        for name, latencies in found.items():
+            bench.record(f"latency-{rate}", name, latencies.values())
+            latencies.write(bench.directory / f"latency-{rate}-{name}.cdf")
 
 
 def start(bench):

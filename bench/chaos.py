@@ -100,9 +100,9 @@ def cut_busiest(trial):
 
 def cut_all(trial):
     trial.sleep(1)
+    trial.darken()
     for upstream in trial.upstreams:
         upstream.link.cut()
-    trial.darken()
     trial.sleep(trial.seconds / 2)
     trial.lighten()
     for upstream in trial.upstreams:
@@ -118,9 +118,9 @@ def unplug_first(trial):
 
 def unplug_all(trial):
     trial.sleep(1)
+    trial.darken()
     for upstream in trial.upstreams:
         upstream.link.unplug()
-    trial.darken()
     trial.sleep(trial.seconds / 2)
     trial.lighten()
     for upstream in trial.upstreams:
@@ -140,9 +140,9 @@ def spoil_certificate(trial):
 
 def kill_all(trial):
     trial.sleep(1)
+    trial.darken()
     for upstream in trial.upstreams:
         upstream.kill()
-    trial.darken()
     trial.sleep(max(1, trial.seconds - 8))
     for upstream in trial.upstreams:
         upstream.start()

@@ -287,7 +287,7 @@ class Trial:
         self.moments[moment] = time.monotonic_ns()
 
     def darken(self):
-        """From now on no upstream can be asked,"""
+        """From now on it may be that no upstream can be asked; told before they are taken away,"""
         self.note("gone")
         self.dark.append([self.moments["gone"], None])
 

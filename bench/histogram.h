@@ -62,19 +62,15 @@ static inline void histogram_print(const struct histogram *histogram, FILE *file
             (double)histogram->max_ns / 1e3);
 }
 
-/* Lines of "microseconds fraction", for a plot. */
-static inline bool histogram_write_cdf(const struct histogram *histogram, const char *path)
+/* Lines of "microseconds count", for those who add several up. */
+static inline bool histogram_write(const struct histogram *histogram, const char *path)
 {
     FILE *file = fopen(path, "w");
     if (!file)
         return false;
-    uint64_t seen = 0;
-    for (unsigned i = 0; i < OCTAVES * STEPS; i++) {
-        seen += histogram->counts[i];
+    for (unsigned i = 0; i < OCTAVES * STEPS; i++)
         if (histogram->counts[i] > 0)
-            fprintf(file, "%.3f %.7f\n", histogram_middle_us(i),
-                    (double)seen / (double)histogram->total);
-    }
+            fprintf(file, "%.3f %lu\n", histogram_middle_us(i), histogram->counts[i]);
     return fclose(file) == 0;
 }
 

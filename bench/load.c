@@ -80,7 +80,7 @@ static struct {
     bool tcp, edns, scheduled;
     unsigned sockets, window;
     uint64_t queries, duration_ns, rate, timeout_ns;
-    const char *cdf_path;
+    const char *histogram_path;
     FILE *log;
     uint64_t log_over_ns;
 } settings = {.sockets = 16, .window = 64, .timeout_ns = 1000000000};
@@ -541,8 +541,8 @@ static void report(void)
            (double)counts.worst_delay_ns / 1e3);
     histogram_print(&latencies, stdout);
     puts("}}");
-    if (settings.cdf_path && !histogram_write_cdf(&latencies, settings.cdf_path))
-        fail(settings.cdf_path);
+    if (settings.histogram_path && !histogram_write(&latencies, settings.histogram_path))
+        fail(settings.histogram_path);
     if (settings.log && fclose(settings.log) != 0)
         fail("log");
 }
@@ -552,7 +552,7 @@ static void usage(void)
     fputs("usage: load --server ADDRESS:PORT --names KIND (--queries N | --seconds S) [--tcp] "
           "[--edns]\n"
           "            [--sockets 16] [--window 64] [--rate QPS [--scheduled]] [--seed N]\n"
-          "            [--timeout-ms 1000] [--cdf FILE] [--log FILE [--log-over-ms N]]\n"
+          "            [--timeout-ms 1000] [--histogram FILE] [--log FILE [--log-over-ms N]]\n"
           "       load --server ADDRESS:PORT --names KIND --idle N\n"
           "       load --names KIND --queries N [--seed N] --print-names\n"
           "KIND: hot:COUNT   unique:TAG   zipf:COUNT:EXPONENT\n",
@@ -577,7 +577,7 @@ int main(int count, char **arguments)
         {"server", 1, 0, 's'},  {"names", 1, 0, 'n'},       {"queries", 1, 0, 'q'},
         {"seconds", 1, 0, 'd'}, {"tcp", 0, 0, 't'},         {"edns", 0, 0, 'e'},
         {"sockets", 1, 0, 'S'}, {"window", 1, 0, 'w'},      {"rate", 1, 0, 'r'},
-        {"seed", 1, 0, 'x'},    {"timeout-ms", 1, 0, 'T'},  {"cdf", 1, 0, 'c'},
+        {"seed", 1, 0, 'x'},    {"timeout-ms", 1, 0, 'T'},  {"histogram", 1, 0, 'c'},
         {"idle", 1, 0, 'i'},    {"print-names", 0, 0, 'p'}, {"scheduled", 0, 0, 'l'},
         {"log", 1, 0, 'o'},     {"log-over-ms", 1, 0, 'O'}, {0}};
     const char *kind = NULL;
@@ -621,7 +621,7 @@ int main(int count, char **arguments)
             settings.timeout_ns = strtoull(optarg, NULL, 10) * 1000000;
             break;
         case 'c':
-            settings.cdf_path = optarg;
+            settings.histogram_path = optarg;
             break;
         case 'l':
             settings.scheduled = true;
