@@ -2,10 +2,11 @@
 /* The cache: keys, times to live, what may be kept and what a hit looks like.
  *
  * All memory is one anonymous mapping of at most `size_bytes`: this struct, the shards, and for
- * each shard the memory that shard.c manages. Pages are touched as they are needed, so a cache that
- * is larger than its load costs little; huge pages are declined because they would undo that. There
- * are few shards when the cache is small, so that the largest message fits into any small ring of a
- * cache of 1 MiB or more, and a lock for each shard, held for one find or one store.
+ * each shard the memory that shard.c manages. The pages of entries are made as they are needed, so
+ * a cache that is larger than its load costs a thirteenth of its size; huge pages are declined
+ * because they would undo that. There are few shards when the cache is small, so that the largest
+ * message fits into any small ring of a cache of 1 MiB or more, and a lock for each shard, held for
+ * one find or one store.
  *
  * Times are exact: an entry is gone when its age reaches its time to live, to the nanosecond, and a
  * TTL that a hit shows is the time left, rounded down. It follows that a hit in the last second
