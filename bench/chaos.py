@@ -184,12 +184,15 @@ def soak(trial):
         trial.sample()
         client.push()
         victims = trial.upstreams if chance.random() < 0.1 else [chance.choice(trial.upstreams)]
-        begin, end = chance.choice(FAULTS)
+        name, (begin, end) = chance.choice(list(FAULTS.items()))
+        who = ", ".join(str(trial.upstreams.index(upstream)) for upstream in victims)
         if len(victims) > 1:
             trial.darken()
+        trial.tell(f"{name} of {who} begins")
         for upstream in victims:
             begin(upstream)
         trial.sleep(chance.uniform(0.2, 3))
+        trial.tell(f"{name} of {who} ends")
         for upstream in victims:
             end(upstream)
         if len(victims) > 1:
@@ -199,16 +202,16 @@ def soak(trial):
 
 
 Upstream = faults.Upstream
-FAULTS = (
-    (Upstream.kill, Upstream.start),
-    (Upstream.pause, Upstream.resume),
-    (lambda upstream: upstream.link.cut(), lambda upstream: upstream.link.mend()),
-    (lambda upstream: upstream.link.unplug(), lambda upstream: upstream.link.plug()),
-    (lambda upstream: upstream.become(certificate="expired"), Upstream.become),
-    (lambda upstream: upstream.become("--close-after", 50), Upstream.become),
-    (lambda upstream: upstream.become("--reset-after", 50), Upstream.become),
-    (lambda upstream: upstream.become("--slow-ms", 20), Upstream.become),
-)
+FAULTS = {
+    "kill": (Upstream.kill, Upstream.start),
+    "stop": (Upstream.pause, Upstream.resume),
+    "cut": (lambda upstream: upstream.link.cut(), lambda upstream: upstream.link.mend()),
+    "unplug": (lambda upstream: upstream.link.unplug(), lambda upstream: upstream.link.plug()),
+    "expire": (lambda upstream: upstream.become(certificate="expired"), Upstream.become),
+    "close": (lambda upstream: upstream.become("--close-after", 50), Upstream.become),
+    "reset": (lambda upstream: upstream.become("--reset-after", 50), Upstream.become),
+    "slow": (lambda upstream: upstream.become("--slow-ms", 20), Upstream.become),
+}
 
 CLOSING = at_most(connects_per_close=2) | at_least(resumption=0.95)
 BACK = {"lost": (0, False), "failed": (0, False), "recovered_s": (1, False)}
@@ -267,7 +270,7 @@ def number(value):
 
 
 COLUMNS = ("lost", "failed", "p50_ms", "p99_ms", "p999_ms", "max_ms", "extra", "connects", "resumption")
-HIDDEN = ("sent", "servfail", "wrong", "send_delay_ms", "extra_requests", "inconsistent", "missed")  # of the table
+HIDDEN = ("sent", "servfail", "wrong", "send_delay_ms", "extra_requests", "inconsistent", "missed", "story")  # of the table
 
 
 def heading():

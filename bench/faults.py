@@ -242,7 +242,7 @@ class Trial:
         self.directory, self.stack, self.is_short = directory, stack, arguments.short
         self.seconds = arguments.seconds or (scenario.short_seconds if self.is_short else scenario.seconds)
         self.rate = scenario.short_rate if self.is_short else scenario.rate
-        self.figures, self.loads, self.dark, self.samples, self.moments = {}, [], [], [], {}
+        self.figures, self.loads, self.dark, self.samples, self.moments, self.story = {}, [], [], [], {}, []
         self.upstreams = []
         for index in range(scenario.upstreams):
             link = self.keep(Link(index)) if scenario.has_links else None
@@ -269,6 +269,7 @@ class Trial:
             self.rate = int(self.load("maximum", seconds=3, names=names).wait()["qps"] / 2)
             self.figures["rate"] = self.rate
         self.before, self.requests_before = self.total_counts(), self.requests()
+        self.begun_ns = time.monotonic_ns()
         self.main_load = self.load("main", rate=self.rate, seconds=self.seconds, names=names,
                                    log_over_ms=self.scenario.log_over_ms)
         self.scenario.body(self)
@@ -285,6 +286,10 @@ class Trial:
 
     def note(self, moment):
         self.moments[moment] = time.monotonic_ns()
+
+    def tell(self, text):
+        """Something happened, for the story of the run in chaos.json."""
+        self.story.append((time.monotonic_ns(), text))
 
     def darken(self):
         """From now on it may be that no upstream can be asked; told before they are taken away,"""
@@ -345,6 +350,7 @@ class Trial:
             self.forgive_the_dark()
         if len(self.samples) >= 8:
             self.measure_growth()
+        figures["story"] = [f"{(at - self.begun_ns) / SECOND_NS:.3f} s: {text}" for at, text in sorted(self.story)]
 
     def forgive_the_dark(self):
         """Failures while nobody could be asked, and a second longer, are right. Back is who answers what is new."""
@@ -353,8 +359,13 @@ class Trial:
             back_ns = self.moments["back"]
             answers_ns = [sent + took for sent, took, rcode in outcomes if rcode == 0 and sent + took >= back_ns]
             self.figures["recovered_s"] = (min(answers_ns) - back_ns) / SECOND_NS if answers_ns else None
-        in_dark = [(took, rcode) for sent, took, rcode in outcomes if rcode != 0 and
-                   any(gone <= sent + took and sent <= back + SECOND_NS for gone, back in self.dark)]
+        def is_dark(sent, took):
+            return any(gone <= sent + took and sent <= back + SECOND_NS for gone, back in self.dark)
+        bad = [(sent, took, rcode) for sent, took, rcode in outcomes if rcode != 0]
+        in_dark = [(took, rcode) for sent, took, rcode in bad if is_dark(sent, took)]
+        for sent, took, rcode in [outcome for outcome in bad if not is_dark(*outcome[:2])][:100]:
+            self.story.append((sent, f"a query is {'lost' if rcode == LOST else f'answered with rcode {rcode}'}"
+                                     f" after {took / 1e6:.1f} ms"))
         failed = [took for took, rcode in in_dark if rcode != LOST]
         self.figures["failed_in_dark"] = len(failed)
         self.figures["failed"] -= len(failed)
