@@ -298,20 +298,6 @@ enum status cache_find(struct cache *cache, const struct question *question, uin
     return status;
 }
 
-enum status cache_find_good(struct cache *cache, const struct question *question, uint64_t hash,
-                            uint64_t now, uint8_t body[static DNS_MESSAGE_MAX], struct answer *out)
-{
-    const struct key key = key_of(question, hash);
-    struct shard *shard = shard_of(cache, hash);
-    enum status status = STATUS_NOT_FOUND;
-    pthread_mutex_lock(&shard->lock);
-    struct entry *entry = shard_find(shard, &key);
-    if (entry && !answer_is_failure(entry->kind))
-        status = find_aged(cache, entry, question, now, body, out);
-    pthread_mutex_unlock(&shard->lock);
-    return status;
-}
-
 /* --- Store --- */
 
 static uint32_t smaller(uint32_t a, uint32_t b)

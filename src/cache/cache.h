@@ -53,10 +53,6 @@ enum {
 enum status cache_find(struct cache *cache, const struct question *question, uint64_t hash,
                        uint64_t now, uint8_t body[static DNS_MESSAGE_MAX], struct answer *out);
 
-/* The same for those who wait while asking has failed: no failure that is kept. */
-enum status cache_find_good(struct cache *cache, const struct question *question, uint64_t hash,
-                            uint64_t now, uint8_t body[static DNS_MESSAGE_MAX], struct answer *out);
-
 /* Keeps a copy if it may be kept: ttl_s > 0 within the bounds and RD set in the question. A good
  * answer that may not be kept still ends the older one. Any thread.
  *

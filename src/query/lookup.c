@@ -268,8 +268,9 @@ static bool find_better(struct lookup *lookup, struct answer *out)
 {
     struct resolver *resolver = lookup->resolver;
     return resolver->cache && !list_is_empty(&lookup->queries) &&
-           cache_find_good(resolver->cache, &lookup->question, lookup->hash, resolver->loop->now,
-                           resolver->body, out) == STATUS_OK;
+           cache_find(resolver->cache, &lookup->question, lookup->hash, resolver->loop->now,
+                      resolver->body, out) == STATUS_OK &&
+           !answer_is_failure(out->kind);
 }
 
 /* The end of a lookup without a good answer: one of the cache, else the best error of an upstream,
@@ -419,24 +420,6 @@ static void ask_anew(struct lookup *lookup)
     retry(lookup, &lookup->requests[0], REQUEST_ANYWHERE);
 }
 
-void lookup_expire(struct query *query)
-{
-    assert(query->lookup && list_is_linked(&query->waiting));
-    struct lookup *lookup = query->lookup;
-    struct resolver *resolver = lookup->resolver;
-    uint8_t option[KEPT_ERRORS_SIZE];
-    note_unanswered(lookup);
-    const bool is_last = query->waiting.next == query->waiting.previous;
-    if (is_last) {
-        lookup_fail(lookup);
-        return;
-    }
-    const struct answer answer = failure_answer(lookup, option);
-    query_answer(resolver, query, lookup->error_answer_count > 0 ? &lookup->kept : &answer, NULL);
-    if (resolver->loop->now - lookup->begun_ns >= resolver_query_ns(resolver))
-        ask_anew(lookup);
-}
-
 /* Goes on for the cache when nothing fresh is there, if not too many others do so. */
 static void let_alone(struct lookup *lookup, enum answer_age known)
 {
@@ -452,6 +435,37 @@ static void let_alone(struct lookup *lookup, enum answer_age known)
     lookup_free(lookup);
 }
 
+/* True when the cache had something for those who wait, which ends or leaves the lookup. */
+static bool settle_from_cache(struct lookup *lookup)
+{
+    struct answer better;
+    if (!find_better(lookup, &better))
+        return false;
+    answer_all(lookup, &better, failure_text(FAILURE_REQUEST_TIMEOUT));
+    let_alone(lookup, better.age);
+    return true;
+}
+
+void lookup_expire(struct query *query)
+{
+    assert(query->lookup && list_is_linked(&query->waiting));
+    struct lookup *lookup = query->lookup;
+    struct resolver *resolver = lookup->resolver;
+    uint8_t option[KEPT_ERRORS_SIZE];
+    note_unanswered(lookup);
+    const bool is_last = query->waiting.next == query->waiting.previous;
+    if (is_last) {
+        lookup_fail(lookup);
+        return;
+    }
+    if (settle_from_cache(lookup))
+        return;
+    const struct answer answer = failure_answer(lookup, option);
+    query_answer(resolver, query, lookup->error_answer_count > 0 ? &lookup->kept : &answer, NULL);
+    if (resolver->loop->now - lookup->begun_ns >= resolver_query_ns(resolver))
+        ask_anew(lookup);
+}
+
 /* RFC 8767 5: who waits gets a stale answer, if there is one, and the lookup goes on without. */
 void lookup_slow(struct query *query)
 {
@@ -459,15 +473,11 @@ void lookup_slow(struct query *query)
     struct resolver *resolver = lookup->resolver;
     assert(list_is_linked(&query->waiting));
     const struct answer slow = {.kind = ANSWER_TIMEOUT, .rcode = RCODE_SERVFAIL};
-    struct answer better;
     /* From when it was due, not from now: the deadline stays the one fixed at arrival. */
     deadline_arm(&resolver->query_deadlines, &query->deadline,
                  query->deadline.armed_ns + resolver->slow_queries.duration_ns);
     store(lookup, &slow);
-    if (!find_better(lookup, &better))
-        return;
-    answer_all(lookup, &better, failure_text(FAILURE_REQUEST_TIMEOUT));
-    let_alone(lookup, better.age);
+    (void)settle_from_cache(lookup);
 }
 
 static void on_alone_for_long(struct deadline *deadline, uint64_t now)

@@ -176,6 +176,8 @@ void connection_abandon(struct connection *connection, struct request *request)
     slot->request = NULL;
     slot->abandoned_ms = milliseconds(request->sent_ns);
     connection->abandoned++;
+    if (loop_check_owns(connection->upstream, request))
+        connection->check_slot = request->slot;
     /* Too many reserved IDs leave too few; the next connection starts with all of them. */
     if (connection->abandoned > connection->upstream->group->slot_count / 4)
         connection_drain(connection);
@@ -257,7 +259,21 @@ static void trust(struct connection *connection)
     rest(connection);
 }
 
-/* The answer to a request that gave up, or to a probe. */
+/* The slot was that of a question of our own. That somebody is there does not mean that questions
+ * are answered (FAULTS F20). */
+static bool is_ours(struct connection *connection, uint16_t index)
+{
+    uint16_t *const own[] = {&connection->probe_slot, &connection->check_slot};
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
+        if (*own[i] != index)
+            continue;
+        *own[i] = (uint16_t)connection->upstream->group->slot_count;
+        return true;
+    }
+    return false;
+}
+
+/* The answer to a request that gave up, or to a question of our own. */
 static void receive_abandoned(struct connection *connection, struct slot *slot)
 {
     const uint16_t index = (uint16_t)(slot - connection->slots);
@@ -267,11 +283,8 @@ static void receive_abandoned(struct connection *connection, struct slot *slot)
     assert(slot->abandoned_ms > 0 && connection->abandoned > 0);
     connection->abandoned--;
     slot_give(connection, index);
-    if (index == connection->probe_slot) {
-        /* That somebody is there does not mean that questions are answered (FAULTS F20). */
-        connection->probe_slot = (uint16_t)upstream->group->slot_count;
+    if (is_ours(connection, index))
         return;
-    }
     metric_add(&upstream->metrics->unmatched, 1);
     upstream_answered(upstream, rtt_ms * NANOSECONDS_PER_MILLISECOND);
     trust(connection);

@@ -10,12 +10,13 @@
  * Hedges: a late request is sent a second time, to another upstream that is ready and not busy.
  * Each request earns a share of a hedge, so that they are at most 5 % more; half of what is saved
  * up is for stalls alone, lest the ordinary slow answers spend it before one comes. A request that
- * has had timeouts.request is lost, and another try is no hedge: it needs no budget.
+ * has had timeouts.request is lost, and another upstream is asked without regard to the budget;
+ * with none left to ask, one that was asked before, within the budget: it may be merely slow.
  *
  * While there is traffic, two upstreams have connections; without it none is opened.
  *
  * Thread: one worker.   Owner: the worker.
- * RFC:    9520 3.1 (at most two attempts an upstream for one lookup). */
+ * RFC:    9520 3.1 (three attempts an upstream for one lookup, we make two). */
 #include "upstream/internal.h"
 #include "upstream/names.h"
 
@@ -436,6 +437,22 @@ static struct upstream *choose_for_hedge(struct group *group, const struct reque
     return NULL;
 }
 
+/* Its answer is not only late: a query that waits for it would wait in vain. */
+static bool is_lost(const struct group *group, const struct request *late)
+{
+    return group->loop->now - late->sent_ns >= group->config->timeouts.request_ns;
+}
+
+/* What is lost may be asked once more where it was asked before (RFC 9520 3.1). */
+static struct upstream *choose_again(struct group *group, const struct request *lost)
+{
+    struct upstream *candidates[CONFIG_UPSTREAMS_MAX];
+    const size_t count = gather(group, lost->attempts->twice, may_be_hedged_to, candidates);
+    if (count == 0 || !is_lost(group, lost))
+        return NULL;
+    return strategies[group->config->strategy](group, candidates, count, lost->question);
+}
+
 /* With nobody else to ask, the same upstream on a second connection: it is of use when not even a
  * probe on the first is answered, not when merely this answer is slow, and only once it is ready.
  */
@@ -459,11 +476,11 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
     return false;
 }
 
-/* Half of what is saved up is for silent connections. */
+/* Half of what is saved up is for what is lost, and for silent connections. */
 static bool spend_hedge(struct group *group, const struct request *late)
 {
     uint32_t needed = HEDGE_COST;
-    if (late->connection->suspect_since_ns == 0)
+    if (late->connection->suspect_since_ns == 0 && !is_lost(group, late))
         needed += HEDGE_BURST * HEDGE_COST / 2;
     if (group->hedge_credit < needed) {
         metric_add(&group->metrics->hedges_denied, 1);
@@ -473,22 +490,21 @@ static bool spend_hedge(struct group *group, const struct request *late)
     return true;
 }
 
-/* Its answer is not only late: a query that waits for it would wait in vain. */
-static bool is_lost(const struct group *group, const struct request *late)
-{
-    return group->loop->now - late->sent_ns >= group->config->timeouts.request_ns;
-}
-
 enum status request_hedge(struct group *group, const struct request *late, struct request *second)
 {
     assert(late->connection && !second->connection && late->attempts == second->attempts);
     const bool is_sent = late->connection->state >= CONNECTION_READY;
     struct upstream *upstream = choose_for_hedge(group, late, is_sent);
     const bool is_beside = !upstream && may_be_hedged_beside(late, is_sent);
+    bool is_free = !is_sent || is_lost(group, late);
     enum failure failure;
+    if (!upstream && !is_beside) {
+        upstream = choose_again(group, late);
+        is_free = false;
+    }
     if (!upstream && !is_beside)
         return STATUS_NOT_FOUND;
-    if (is_sent && !is_lost(group, late) && !spend_hedge(group, late))
+    if (!is_free && !spend_hedge(group, late))
         return STATUS_FULL;
     second->is_hedge = true;
     if (is_beside) {
@@ -513,6 +529,9 @@ enum status request_move(struct group *group, struct request *lost, const struct
         return STATUS_NOT_FOUND;
     struct upstream *upstream = choose_for_hedge(group, lost, true);
     enum failure failure;
+    if (!upstream && is_lost(group, other) && (upstream = choose_again(group, lost)) &&
+        !spend_hedge(group, lost))
+        return STATUS_FULL;
     if (!upstream)
         return STATUS_NOT_FOUND;
     request_cancel(lost);

@@ -56,6 +56,7 @@ struct connection {
     uint16_t first_free; /* the free slots, longest unused first; slot_count: none */
     uint16_t last_free;
     uint16_t probe_slot; /* of our own question whether anybody is there; slot_count: none */
+    uint16_t check_slot; /* of one whether it is this daemon, which took too long; as above */
     uint32_t in_flight;
     uint32_t abandoned;
     uint32_t unmatched;        /* messages that answered nothing, since the last good one */

@@ -32,10 +32,10 @@ static void on_done(struct request *request, const struct answer *answer, enum f
 {
     struct loop_check *check = CONTAINER_OF(request, struct loop_check, request);
     struct upstream *upstream = of_check(check);
-    (void)failure; /* a broken connection is told by the others on it; its successor is asked */
     deadline_cancel(&check->deadline);
     if (!answer) {
-        check->unanswered++;
+        /* A broken connection is told by the others on it; its successor is asked. */
+        check->unanswered += failure != FAILURE_NETWORK_CHANGED;
         return;
     }
     check->unanswered = 0;

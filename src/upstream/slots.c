@@ -20,6 +20,7 @@ void slots_init(struct connection *connection, size_t count)
     connection->first_free = 0;
     connection->last_free = (uint16_t)(count - 1);
     connection->probe_slot = (uint16_t)count;
+    connection->check_slot = (uint16_t)count;
     connection->slot_bits = 1;
     while ((UINT32_C(1) << connection->slot_bits) < count)
         connection->slot_bits++;

@@ -110,7 +110,7 @@ static bool is_sent(const struct sight *sight)
     return sight->connection->state >= CONNECTION_READY && sight->sent_ns < net_now();
 }
 
-/* One that was sent and has had timeouts.request is lost: to ask again is no hedge. */
+/* One that was sent and has had timeouts.request is lost: to ask another is no hedge. */
 static bool is_lost(const struct sight *sight)
 {
     return net_now() - sight->sent_ns >= plan.config.timeouts.request_ns;
@@ -122,12 +122,14 @@ static void check_hedge(const struct sight *hedge)
     const struct sight *late = find_partner(hedge);
     if (!late)
         return;
-    if (late->connection == hedge->connection)
+    if (late->connection == hedge->connection && !is_lost(late))
         sim_fail("a hedge on the same connection");
-    if (late->connection->upstream == hedge->connection->upstream && is_sent(late) &&
-        late->connection->suspect_since_ns == 0)
+    const bool is_again = late->connection->upstream == hedge->connection->upstream &&
+                          is_sent(late) && late->connection->suspect_since_ns == 0;
+    if (is_again && !is_lost(late))
         sim_fail("a hedge to the same upstream, which is merely slow");
-    requests.hedges += is_sent(late) && !is_lost(late) && !(moved && is_lost(moved));
+    const bool is_needed = is_lost(late) || (moved && is_lost(moved));
+    requests.hedges += is_sent(late) && (is_again || !is_needed);
 }
 
 /* A late request is asked a second time only within a budget, lest overloaded upstreams get twice

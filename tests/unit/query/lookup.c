@@ -233,6 +233,22 @@ static void lookup_that_others_keep_joining_asks_anew_at_each_deadline(void **st
     assert_int_equal(reply_rcode(4), RCODE_NOERROR);
 }
 
+static void deadline_gives_what_the_cache_has_by_then(void **state)
+{
+    struct bench *bench = *state;
+    const struct answer answer = {.kind = ANSWER_POSITIVE, .rcode = RCODE_NOERROR, .ttl_s = 60};
+    struct query *first = ask(bench, 1, "shared");
+    const struct question question = first->message.question;
+    advance(bench, 2000);
+    ask(bench, 2, "shared");
+    cache_store(bench->resolver->cache, &question, first->hash, &answer, bench->loop.now);
+    advance(bench, 1900); /* another worker had it */
+    assert_int_equal(replies.count, 2);
+    assert_int_equal(reply_rcode(0), RCODE_NOERROR);
+    assert_int_equal(reply_rcode(1), RCODE_NOERROR);
+    assert_int_equal(bench->resolver->lookups.in_use, 0);
+}
+
 static void lookup_that_can_ask_nobody_anew_ends(void **state)
 {
     struct bench *bench = *state;
@@ -370,6 +386,7 @@ int main(void)
         TEST(deadline_gives_servfail_before_the_timeout_and_names_the_upstream),
         TEST(each_query_keeps_its_own_deadline),
         TEST(lookup_that_others_keep_joining_asks_anew_at_each_deadline),
+        TEST(deadline_gives_what_the_cache_has_by_then),
         TEST(lookup_that_can_ask_nobody_anew_ends),
         TEST(deadline_passes_on_an_error_answer),
         TEST(H5_timeout_is_kept_for_a_moment),

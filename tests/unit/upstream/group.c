@@ -577,6 +577,37 @@ static void single_upstream_that_is_merely_slow_is_asked_once(void **state)
     request_cancel(&one.request);
 }
 
+/* Nobody else can be asked, and the connection is alive: the answer alone was lost. */
+static void single_upstream_that_lost_a_question_is_asked_again(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask other;
+    struct ask second;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    ask(bench, &one, "lost");
+    make_ready(0);
+    for (size_t i = 1; i <= 15; i++) {
+        assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+        turn(bench, 100);
+        ask(bench, &other, "x");
+        answer_written(0, i, RCODE_NOERROR);
+    }
+    bench->group->hedge_credit = HEDGE_COST - 1;
+    assert_true(hedge(bench, &one, &second) == STATUS_FULL); /* the upstream may be overloaded */
+    bench->group->hedge_credit = HEDGE_COST;
+    assert_true(hedge(bench, &one, &second) == STATUS_OK);
+    assert_int_equal(bench->group->hedge_credit, 0);
+    one.request.attempts->twice = second.request.attempts->twice;
+    answer_written(0, 16, RCODE_NOERROR);
+    assert_int_equal(second.done, 1);
+    bench->group->hedge_credit = HEDGE_COST;
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND); /* and no third time */
+    assert_int_equal(stream_count, 1);
+    request_cancel(&one.request);
+}
+
 static void no_strategy_asks_behind_a_silence(void **state)
 {
     struct bench *bench = *state;
@@ -824,6 +855,7 @@ int main(void)
         TEST(request_that_is_lost_moves_to_one_not_yet_asked),
         TEST(single_upstream_is_hedged_on_a_second_connection),
         TEST(single_upstream_that_is_merely_slow_is_asked_once),
+        TEST(single_upstream_that_lost_a_question_is_asked_again),
         TEST(no_strategy_asks_behind_a_silence),
         TEST(one_that_is_not_ready_is_made_so_while_another_is_asked),
         TEST(second_upstream_is_ready_before_it_is_needed),

@@ -1016,6 +1016,22 @@ static void F20_the_answer_to_the_probe_ends_no_suspicion(void **state)
     assert_true(upstream_is_ready(&bench->group->upstreams[0]));
 }
 
+static void F20_an_answer_to_the_probe_that_comes_late_ends_no_suspicion(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    const struct siphash_key another = {3, 4};
+    start_with_loop_check(bench, 1);
+    ask(bench, &one, "x");
+    make_ready(0);
+    turn(bench, 1500); /* the probe has been given up */
+    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    answer_probe(0, 1, &another);
+    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_true(upstream_is_ready(&bench->group->upstreams[0]));
+}
+
 static void G11_silence_about_the_probe_is_no_fault(void **state)
 {
     struct bench *bench = *state;
@@ -1076,6 +1092,7 @@ int main(void)
         TEST(G11_a_connection_used_up_before_it_is_open_is_not_asked),
         TEST(G11_silence_about_the_probe_brings_nobody_back),
         TEST(F20_the_answer_to_the_probe_ends_no_suspicion),
+        TEST(F20_an_answer_to_the_probe_that_comes_late_ends_no_suspicion),
         TEST(G11_silence_about_the_probe_is_no_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
