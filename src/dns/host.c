@@ -92,6 +92,14 @@ static void skip_name(struct reader *reader)
     }
 }
 
+static bool is_among(const struct address *address, const struct address *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (address_equal(address, &list[i]))
+            return true;
+    return false;
+}
+
 size_t host_addresses(const struct answer *answer, const struct question *question, uint16_t port,
                       struct address *out, size_t max)
 {
@@ -106,9 +114,9 @@ size_t host_addresses(const struct answer *answer, const struct question *questi
             break;
         if (load_u16(fixed) != question->type || load_u16(fixed + 2) != CLASS_IN)
             continue;
-        if (question->type == TYPE_A ? take_v4(data, port, &out[count])
-                                     : take_v6(data, port, &out[count]))
-            count++;
+        struct address *next = &out[count];
+        if (question->type == TYPE_A ? take_v4(data, port, next) : take_v6(data, port, next))
+            count += !is_among(next, out, count);
     }
     return count;
 }

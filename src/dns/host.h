@@ -21,10 +21,10 @@ enum { HOST_QUERY_MAX = DNS_HEADER_SIZE + DNS_NAME_MAX + DNS_QUESTION_TAIL };
  * Returns its length. */
 size_t host_query(const struct question *question, uint16_t id, uint8_t out[static HOST_QUERY_MAX]);
 
-/* The first `max` addresses of the question's type in a checked answer, with `port`. Those that can
- * be nobody's (unspecified, multicast, link-local) are left out. Returns how many. CNAMEs are not
- * followed: whoever could slip a record in could change the one we look for, and who answers there
- * has to authenticate itself all the same. */
+/* The first `max` addresses of the question's type in a checked answer, with `port`, each once.
+ * Those that can be nobody's (unspecified, multicast, link-local) are left out. Returns how many.
+ * CNAMEs are not followed: whoever could slip a record in could change the one we look for, and who
+ * answers there has to authenticate itself all the same. */
 size_t host_addresses(const struct answer *answer, const struct question *question, uint16_t port,
                       struct address *out, size_t max);
 

@@ -84,10 +84,26 @@ static void as_many_as_asked_for(void **state)
     (void)state;
     uint8_t body[6 * 16];
     struct address out[5] = {0};
-    for (size_t i = 0; i < 6; i++)
+    for (size_t i = 0; i < 6; i++) {
         memcpy(body + i * 16, "\xc0\x0c\0\1\0\1\0\0\0\1\0\4\xc0\0\2\1", 16);
+        body[i * 16 + 15] = (uint8_t)i;
+    }
     assert_int_equal(addresses_of(body, sizeof body, 6, TYPE_A, out), 4);
     assert_int_equal(out[4].any.sa_family, AF_UNSPEC);
+}
+
+static void RFC_2181_5_an_address_that_is_said_twice_counts_once(void **state)
+{
+    (void)state;
+    uint8_t body[6 * 16];
+    struct address out[4];
+    char text[ADDRESS_TEXT_SIZE];
+    for (size_t i = 0; i < 6; i++) {
+        memcpy(body + i * 16, "\xc0\x0c\0\1\0\1\0\0\0\1\0\4\xc0\0\2\1", 16);
+        body[i * 16 + 15] = i < 5 ? 1 : 2; /* behind more than there is room for */
+    }
+    assert_int_equal(addresses_of(body, sizeof body, 6, TYPE_A, out), 2);
+    assert_string_equal(address_format(&out[1], text), "192.0.2.2:853");
 }
 
 /* No answer that was checked looks so; it must do no harm all the same. */
@@ -113,6 +129,7 @@ int main(void)
         cmocka_unit_test(longest_name_has_room),
         cmocka_unit_test(addresses_are_taken_from_behind_cnames),
         cmocka_unit_test(as_many_as_asked_for),
+        cmocka_unit_test(RFC_2181_5_an_address_that_is_said_twice_counts_once),
         cmocka_unit_test(records_cut_anywhere_are_left_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -618,6 +618,22 @@ static void more_than_eight_addresses_are_cut(void **state)
     request_cancel(&one.request);
 }
 
+static void RFC_2181_5_an_address_that_is_said_twice_is_one(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    start_with(bench, &one, "192.0.2.1 192.0.2.1 192.0.2.2 2001:db8::1 2001:db8::1", 3600);
+    answer_written(0, 0, RCODE_NOERROR);
+    peer_closes(0, FAILURE_CLOSED);
+    ask(bench, &one, "x"); /* with an address that is preferred */
+    assert_int_equal(races[1].count, 3);
+    race_won(1, 0);
+    peer_closes(1, FAILURE_TLS);
+    ask(bench, &one, "x"); /* with one that has failed */
+    assert_int_equal(races[2].count, 3);
+    request_cancel(&one.request);
+}
+
 /* --- The two families --- */
 
 static void RFC_8305_3_one_family_waits_50_ms_for_the_other(void **state)
@@ -1073,6 +1089,7 @@ int main(void)
         TEST(a_bootstrap_error_is_no_answer),
         TEST(addresses_that_are_nobodys_are_left_out),
         TEST(more_than_eight_addresses_are_cut),
+        TEST(RFC_2181_5_an_address_that_is_said_twice_is_one),
         TEST(RFC_8305_3_one_family_waits_50_ms_for_the_other),
         TEST(RFC_8305_the_winner_comes_first_next_time),
         TEST(a_connect_that_takes_too_long_ends_the_race),
