@@ -485,8 +485,8 @@ static void on_closed(struct stream *stream, enum failure failure)
     upstream->last_answers = connection->answers;
     deadline_cancel(&connection->deadline);
     dial_end(connection);
-    if (upstream->name && connection->state < CONNECTION_READY && is_failure)
-        name_connect_failed(upstream->name, &connection->peer);
+    if (upstream->name && is_failure)
+        name_failed(upstream->name, &connection->peer);
     connection_enter(connection, CONNECTION_CLOSED);
     list_remove(&connection->link);
     if (requests > 0)

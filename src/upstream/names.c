@@ -74,7 +74,8 @@ struct name {
     struct address addresses[RACE_ADDRESSES_MAX];
     struct address preferred; /* the last that was good, until preferred_until_ns */
     uint64_t preferred_until_ns;
-    struct address avoided; /* connected, but the handshake failed */
+    size_t failed_count;
+    struct address failed[RACE_ADDRESSES_MAX]; /* since they last connected; longest ago first */
     struct log_limit log_limit;
 };
 
@@ -106,26 +107,47 @@ static bool is_known(const struct name *name, const struct address *address)
 size_t name_addresses(const struct name *name, struct address out[static RACE_ADDRESSES_MAX],
                       enum failure *failure)
 {
-    const bool has_preferred =
-        now_of(name) < name->preferred_until_ns && is_known(name, &name->preferred);
-    const bool has_avoided = is_known(name, &name->avoided) &&
-                             !(has_preferred && is_same(&name->avoided, &name->preferred));
     size_t count = 0;
-    if (has_preferred)
+    if (now_of(name) < name->preferred_until_ns && is_known(name, &name->preferred))
         out[count++] = name->preferred;
     for (size_t i = 0; i < name->address_count; i++) {
         const struct address *address = &name->addresses[i];
-        if (!(has_preferred && is_same(address, &name->preferred)) &&
-            !(has_avoided && is_same(address, &name->avoided)))
+        if (!is_among(address, out, count) && !is_among(address, name->failed, name->failed_count))
             out[count++] = *address;
     }
-    if (has_avoided)
-        out[count++] = name->avoided;
+    for (size_t i = 0; i < name->failed_count; i++)
+        if (is_known(name, &name->failed[i]))
+            out[count++] = name->failed[i];
     assert(count == name->address_count);
     if (count == 0)
         *failure =
             name->state == NAME_RESTING && name->failures > 0 ? FAILURE_NAME_LOOKUP : FAILURE_NONE;
     return count;
+}
+
+static void take_failed(struct name *name, size_t index)
+{
+    name->failed_count--;
+    memmove(&name->failed[index], &name->failed[index + 1],
+            (name->failed_count - index) * sizeof(name->failed[0]));
+}
+
+static void forget_failed(struct name *name, const struct address *address)
+{
+    for (size_t i = 0; i < name->failed_count; i++)
+        if (is_same(&name->failed[i], address)) {
+            take_failed(name, i);
+            return;
+        }
+}
+
+/* It is tried after all others; when there are too many, that which failed longest ago is good. */
+static void remember_failed(struct name *name, const struct address *address)
+{
+    forget_failed(name, address);
+    if (name->failed_count == RACE_ADDRESSES_MAX)
+        take_failed(name, 0);
+    name->failed[name->failed_count++] = *address;
 }
 
 /* RFC 8305 4: one of each family in turn, IPv6 first. */
@@ -504,16 +526,15 @@ void name_connected(struct name *name, const struct address *peer)
     name->preferred = *peer;
     name->preferred_until_ns = now_of(name) + PREFERENCE_NS;
     upstream_route_to(name->upstream, peer);
-    if (is_same(&name->avoided, peer))
-        name->avoided = (struct address){};
+    forget_failed(name, peer);
     drain_old(name);
 }
 
 /* The server may have moved before its time. */
-void name_connect_failed(struct name *name, const struct address *peer)
+void name_failed(struct name *name, const struct address *peer)
 {
     if (peer->any.sa_family != AF_UNSPEC)
-        name->avoided = *peer;
+        remember_failed(name, peer);
     if (is_same(&name->preferred, peer))
         name->preferred = (struct address){};
     if (name->address_count > 0)

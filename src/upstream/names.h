@@ -97,9 +97,10 @@ enum status name_wait(struct name *name, struct dial *dial, enum failure *failur
 /* Why the last lookup failed, in words. */
 const char *name_detail(const struct name *name);
 
-/* What became of a connection to `peer` (AF_UNSPEC: none of the addresses could be reached). */
+/* What became of a connection to `peer`: it is open, or it has ended as it should not (AF_UNSPEC:
+ * none of the addresses could be reached). */
 void name_connected(struct name *name, const struct address *peer);
-void name_connect_failed(struct name *name, const struct address *peer);
+void name_failed(struct name *name, const struct address *peer);
 
 /* A lookup that failed before may succeed now. Safe on NULL. */
 void name_network_changed(struct name *name);

@@ -683,6 +683,86 @@ static void RFC_8305_the_winner_comes_first_next_time(void **state)
     assert_int_equal(two.failure, FAILURE_UNREACHABLE);
 }
 
+/* The addresses of upstream 0 as the next race has them. */
+static void assert_order(struct bench *bench, const char *expected)
+{
+    struct address known[RACE_ADDRESSES_MAX];
+    enum failure failure;
+    char text[RACE_ADDRESSES_MAX * ADDRESS_TEXT_SIZE] = "";
+    const size_t count = group_upstream_addresses(bench->group, 0, known, &failure);
+    for (size_t i = 0; i < count; i++) {
+        char one[ADDRESS_TEXT_SIZE];
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s", i > 0 ? " " : "",
+                 address_format(&known[i], one));
+    }
+    assert_string_equal(text, expected);
+}
+
+static void F20_an_address_that_connects_and_does_not_answer_is_left(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    start_with(bench, &one, "192.0.2.1 192.0.2.2", 3600);
+    assert_order(bench, "192.0.2.1:853 192.0.2.2:853");
+    turn(bench, 250);
+    for (unsigned i = 0; i < 50 && one.done == 0; i++)
+        turn(bench, 50);
+    assert_int_equal(one.failure, FAILURE_REQUEST_TIMEOUT);
+    assert_order(bench, "192.0.2.2:853 192.0.2.1:853");
+    ask(bench, &one, "x");
+    race_won(1, 0);
+    make_ready(1);
+    answer_written(1, 0, RCODE_NOERROR);
+    assert_true(one.has_answer);
+    peer_closes(1, FAILURE_CLOSED);
+    assert_order(bench, "192.0.2.2:853 192.0.2.1:853");
+}
+
+static void addresses_that_failed_are_tried_last_longest_ago_first(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    start_with(bench, &one, "2001:db8::1 192.0.2.1 2001:db8::2 192.0.2.2", 3600);
+    peer_closes(0, FAILURE_TLS);
+    assert_order(bench, "192.0.2.1:853 [2001:db8::2]:853 192.0.2.2:853 [2001:db8::1]:853");
+    for (size_t i = 1; i < 4; i++) {
+        turn(bench, 60 * 1000);
+        ask(bench, &one, "x");
+        race_won(i, 0);
+        peer_closes(i, FAILURE_TLS);
+    }
+    assert_order(bench, "[2001:db8::1]:853 192.0.2.1:853 [2001:db8::2]:853 192.0.2.2:853");
+    turn(bench, 60 * 1000);
+    ask(bench, &one, "x");
+    race_won(4, 2); /* it is good, and the others have failed */
+    make_ready(4);
+    answer_written(4, 0, RCODE_NOERROR);
+    peer_closes(4, FAILURE_CLOSED);
+    assert_order(bench, "[2001:db8::2]:853 [2001:db8::1]:853 192.0.2.1:853 192.0.2.2:853");
+}
+
+static void no_more_failed_addresses_are_known_than_a_race_has(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    char text[32];
+    start_with(bench, &one, "192.0.2.1", 5);
+    peer_closes(0, FAILURE_TLS);
+    for (unsigned i = 1; i < 10; i++) { /* a name that moves all the time */
+        turn(bench, 5000);
+        snprintf(text, sizeof(text), "192.0.2.%u", i + 1);
+        answer_datagram(2 * i, "", 5);
+        answer_datagram(2 * i + 1, text, 5);
+        ask(bench, &one, "x");
+        race_won(i, 0);
+        peer_closes(i, FAILURE_TLS);
+    }
+    turn(bench, 5000);
+    answer_datagram(20, "", 5);
+    answer_datagram(21, "192.0.2.10 192.0.2.2 192.0.2.3", 5); /* the ninth before is forgotten */
+    assert_order(bench, "192.0.2.2:853 192.0.2.3:853 192.0.2.10:853");
+}
+
 static void a_connect_that_takes_too_long_ends_the_race(void **state)
 {
     struct bench *bench = *state;
@@ -1092,6 +1172,9 @@ int main(void)
         TEST(RFC_2181_5_an_address_that_is_said_twice_is_one),
         TEST(RFC_8305_3_one_family_waits_50_ms_for_the_other),
         TEST(RFC_8305_the_winner_comes_first_next_time),
+        TEST(F20_an_address_that_connects_and_does_not_answer_is_left),
+        TEST(addresses_that_failed_are_tried_last_longest_ago_first),
+        TEST(no_more_failed_addresses_are_known_than_a_race_has),
         TEST(a_connect_that_takes_too_long_ends_the_race),
         TEST(addresses_are_renewed_at_the_end_of_their_TTL),
         TEST(a_TTL_has_a_floor_and_a_cap),
