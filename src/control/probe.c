@@ -315,13 +315,15 @@ static void on_lost(struct race *race, enum failure failure)
 static void connect_first(struct probe *probe, size_t count)
 {
     struct probe_run *run = probe->run;
+    const uint64_t connect_ns = run->config->timeouts.connect_ns;
+    const struct race_timeouts timeouts = {.connect_ns = connect_ns, .user_ns = connect_ns};
     enum failure failure;
     enter(probe, PROBE_CONNECTING);
     stream_prepare(&probe->first, &run->loop, &first_handler, OUT_LIMIT);
     probe->race.on_won = on_won;
     probe->race.on_lost = on_lost;
-    if (race_start(&probe->race, &run->loop, probe->addresses, count,
-                   run->config->timeouts.connect_ns, &failure) == STATUS_OK)
+    if (race_start(&probe->race, &run->loop, probe->addresses, count, timeouts, &failure) ==
+        STATUS_OK)
         return;
     stream_free(&probe->first);
     fail_probe(probe, failure, failure == FAILURE_LOCAL ? strerror(errno) : "");

@@ -36,7 +36,7 @@ static enum status begin_attempt(struct race *race, size_t index)
 {
     struct race_attempt *attempt = &race->attempts[index];
     int fd;
-    if (socket_connect(&race->addresses[index], race->user_timeout_ns, &fd) != STATUS_OK) {
+    if (socket_connect(&race->addresses[index], race->timeouts.user_ns, &fd) != STATUS_OK) {
         race->failure = socket_connect_failure(errno);
         return STATUS_SYSTEM;
     }
@@ -99,23 +99,31 @@ static void on_ready(struct loop_source *source, uint32_t events)
     race->on_won(race, fd, (size_t)(attempt - race->attempts));
 }
 
+/* The last address has as long as two of these. RFC 8305 5 wants no less than 10 ms: so it is, but
+ * for eight addresses within a timeouts.connect under 90 ms. */
+static uint64_t stagger_ns(const struct race *race)
+{
+    const uint64_t share_ns = race->timeouts.connect_ns / (race->count + 1);
+    return share_ns < RACE_STAGGER_NS ? share_ns : RACE_STAGGER_NS;
+}
+
 enum status race_start(struct race *race, struct loop *loop, const struct address *addresses,
-                       size_t count, uint64_t user_timeout_ns, enum failure *failure)
+                       size_t count, struct race_timeouts timeouts, enum failure *failure)
 {
     assert(race->on_won && race->on_lost && !is_running(race));
-    assert(count > 0 && count <= RACE_ADDRESSES_MAX);
+    assert(count > 0 && count <= RACE_ADDRESSES_MAX && timeouts.connect_ns > count);
     race->loop = loop;
     race->addresses = addresses;
     race->count = count;
     race->next = 0;
     race->open = 0;
-    race->user_timeout_ns = user_timeout_ns;
+    race->timeouts = timeouts;
     race->failure = FAILURE_NONE;
     for (size_t i = 0; i < count; i++)
         race->attempts[i] =
             (struct race_attempt){.source = {.fd = -1, .on_ready = on_ready}, .race = race};
     deadline_init(&race->deadline);
-    deadline_queue_init(&race->stagger, RACE_STAGGER_NS, on_stagger);
+    deadline_queue_init(&race->stagger, stagger_ns(race), on_stagger);
     loop_add_queue(loop, &race->stagger);
     if (try_next(race))
         return STATUS_OK;

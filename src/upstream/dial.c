@@ -30,8 +30,9 @@ static enum status start_race(struct dial *dial, size_t count, enum failure *fai
 {
     struct connection *connection = dial->connection;
     struct group *group = connection->upstream->group;
-    TRY(race_start(&dial->race, group->loop, dial->addresses, count,
-                   group->config->timeouts.request_ns, failure));
+    const struct race_timeouts timeouts = {.connect_ns = group->config->timeouts.connect_ns,
+                                           .user_ns = group->config->timeouts.request_ns};
+    TRY(race_start(&dial->race, group->loop, dial->addresses, count, timeouts, failure));
     connection_arm_connect(connection);
     return STATUS_OK;
 }

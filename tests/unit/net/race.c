@@ -32,11 +32,18 @@ static void on_lost(struct race *race, enum failure failure)
     runner->failure = failure;
 }
 
+static enum status start_within(struct runner *runner, const struct address *addresses,
+                                size_t count, uint64_t connect_ns)
+{
+    const struct race_timeouts timeouts = {.connect_ns = connect_ns,
+                                           .user_ns = NANOSECONDS_PER_SECOND};
+    *runner = (struct runner){.race = {.on_won = on_won, .on_lost = on_lost}, .fd = -1};
+    return race_start(&runner->race, &loop, addresses, count, timeouts, &runner->failure);
+}
+
 static enum status start(struct runner *runner, const struct address *addresses, size_t count)
 {
-    *runner = (struct runner){.race = {.on_won = on_won, .on_lost = on_lost}, .fd = -1};
-    return race_start(&runner->race, &loop, addresses, count, NANOSECONDS_PER_SECOND,
-                      &runner->failure);
+    return start_within(runner, addresses, count, NANOSECONDS_PER_SECOND);
 }
 
 static void run(struct runner *runner)
@@ -157,6 +164,34 @@ static void RFC_8305_what_is_silent_costs_a_quarter_of_a_second(void **state)
     silence_close(&silence);
 }
 
+static void RFC_8305_the_last_address_has_its_chance_before_the_time_is_over(void **state)
+{
+    (void)state;
+    struct runner runner;
+    struct silence silence;
+    silence_open(&silence);
+    struct address addresses[RACE_ADDRESSES_MAX];
+    for (size_t i = 0; i < RACE_ADDRESSES_MAX - 1; i++)
+        addresses[i] = silence.address;
+    const int listener = listen_on_loopback(&addresses[RACE_ADDRESSES_MAX - 1]);
+    loop.now = loop_clock();
+    const uint64_t begun = loop.now;
+    assert_int_equal(start(&runner, addresses, RACE_ADDRESSES_MAX), STATUS_OK);
+    assert_true(deadline_queue_next(&runner.race.stagger) - begun < RACE_STAGGER_NS);
+    run(&runner);
+    assert_int_equal(runner.index, RACE_ADDRESSES_MAX - 1);
+    assert_true(runner.race.stagger.duration_ns * RACE_ADDRESSES_MAX < NANOSECONDS_PER_SECOND);
+    close(runner.fd);
+    /* As short as a connect may be configured to be. */
+    assert_int_equal(
+        start_within(&runner, addresses, RACE_ADDRESSES_MAX, 10 * NANOSECONDS_PER_MILLISECOND),
+        STATUS_OK);
+    assert_in_range(runner.race.stagger.duration_ns, 1, 10 * NANOSECONDS_PER_MILLISECOND / 8);
+    race_cancel(&runner.race);
+    close(listener);
+    silence_close(&silence);
+}
+
 static void all_fail_one_after_the_other(void **state)
 {
     (void)state;
@@ -252,6 +287,7 @@ int main(void)
         TEST(RFC_8305_the_first_that_answers_wins),
         TEST(RFC_8305_what_fails_costs_no_time),
         TEST(RFC_8305_what_is_silent_costs_a_quarter_of_a_second),
+        TEST(RFC_8305_the_last_address_has_its_chance_before_the_time_is_over),
         TEST(all_fail_one_after_the_other),
         TEST(all_fail_at_once),
         TEST(I1_without_descriptors_it_fails_at_once),

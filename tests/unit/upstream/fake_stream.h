@@ -118,10 +118,11 @@ void stream_start(struct stream *stream, int fd, struct tls_client *client)
 }
 
 enum status race_start(struct race *race, struct loop *loop, const struct address *addresses,
-                       size_t count, uint64_t user_timeout_ns, enum failure *failure)
+                       size_t count, struct race_timeouts timeouts, enum failure *failure)
 {
     (void)loop;
-    assert_true(user_timeout_ns > 0 && count > 0 && race_count < STREAMS_MAX);
+    assert_true(timeouts.connect_ns > 0 && timeouts.user_ns > 0 && count > 0 &&
+                race_count < STREAMS_MAX);
     if (refuse_connects != FAILURE_NONE) {
         *failure = refuse_connects;
         return STATUS_SYSTEM;
