@@ -47,21 +47,42 @@ static enum status send_datagram(struct bootstrap *bootstrap)
                          length, &failure);
 }
 
+static size_t server_count(const struct bootstrap *bootstrap)
+{
+    return bootstrap->group->config->bootstrap_count;
+}
+
+static void next_server(struct bootstrap *bootstrap)
+{
+    bootstrap->server = (bootstrap->server + 1) % server_count(bootstrap);
+}
+
+/* 0 for the first time that each of them is asked. */
+static unsigned round_of(const struct bootstrap *bootstrap)
+{
+    return (bootstrap->tries - 1) / (unsigned)server_count(bootstrap);
+}
+
+static void wait_for_answer(struct bootstrap *bootstrap)
+{
+    struct group *group = bootstrap->group;
+    deadline_arm(&group->bootstrap_tries, &bootstrap->deadline, group->loop->now);
+}
+
 /* Asks the next server that can be asked. Each is tried a few times, but when all of them refuse
  * one after the other there is no point in more. */
 static void try_next(struct bootstrap *bootstrap)
 {
-    const struct config *config = bootstrap->group->config;
-    const size_t count = config->bootstrap_count;
+    const size_t count = server_count(bootstrap);
     bootstrap->state = BOOTSTRAP_RESTING;
     while (bootstrap->tries < count * TRIES_PER_SERVER && bootstrap->refusals < count) {
         if (bootstrap->tries++ > 0)
-            bootstrap->server = (bootstrap->server + 1) % count;
+            next_server(bootstrap);
+        bootstrap->patience = round_of(bootstrap) + 1;
         bootstrap->strangers = 0;
         if (send_datagram(bootstrap) == STATUS_OK) {
             bootstrap->state = BOOTSTRAP_DATAGRAM;
-            deadline_arm(&bootstrap->group->bootstrap_tries, &bootstrap->deadline,
-                         bootstrap->group->loop->now);
+            wait_for_answer(bootstrap);
             return;
         }
         bootstrap->refusals++;
@@ -73,6 +94,13 @@ static void refused(struct bootstrap *bootstrap)
 {
     deadline_cancel(&bootstrap->deadline);
     bootstrap->refusals++;
+    try_next(bootstrap);
+}
+
+/* Silence is no refusal: the server may be asked again. */
+static void was_silent(struct bootstrap *bootstrap)
+{
+    bootstrap->refusals = 0;
     try_next(bootstrap);
 }
 
@@ -118,10 +146,11 @@ static void on_readable(struct stream *stream)
 static void on_closed(struct stream *stream, enum failure failure)
 {
     struct bootstrap *bootstrap = of_stream(stream);
-    (void)failure;
     stream_free(stream);
     if (bootstrap->state == BOOTSTRAP_CLOSING)
         bootstrap->state = BOOTSTRAP_RESTING;
+    else if (failure == FAILURE_REQUEST_TIMEOUT)
+        was_silent(bootstrap);
     else
         refused(bootstrap);
 }
@@ -129,7 +158,7 @@ static void on_closed(struct stream *stream, enum failure failure)
 static const struct stream_handler stream_handler = {.on_readable = on_readable,
                                                      .on_closed = on_closed};
 
-/* The same question of the same server. */
+/* The same question of the same server; it takes a round trip more. */
 static void ask_over_stream(struct bootstrap *bootstrap)
 {
     enum failure failure;
@@ -141,7 +170,8 @@ static void ask_over_stream(struct bootstrap *bootstrap)
         return;
     }
     bootstrap->state = BOOTSTRAP_STREAM;
-    deadline_arm(&group->bootstrap_tries, &bootstrap->deadline, group->loop->now);
+    bootstrap->patience = round_of(bootstrap) + 2;
+    wait_for_answer(bootstrap);
     uint8_t *room = stream_begin_message(&bootstrap->stream, HOST_QUERY_MAX);
     if (room)
         stream_end_message(&bootstrap->stream,
@@ -177,18 +207,20 @@ static void on_failed(struct datagram *datagram, enum failure failure)
     refused(CONTAINER_OF(datagram, struct bootstrap, datagram));
 }
 
-/* Silence is no refusal: the server may be asked again. */
 void bootstrap_on_deadline(struct deadline *deadline, uint64_t now)
 {
     struct bootstrap *bootstrap = CONTAINER_OF(deadline, struct bootstrap, deadline);
     (void)now;
+    if (--bootstrap->patience > 0) {
+        wait_for_answer(bootstrap);
+        return;
+    }
     if (bootstrap->state == BOOTSTRAP_STREAM) {
         stream_close(&bootstrap->stream, FAILURE_REQUEST_TIMEOUT);
         return;
     }
     datagram_close(&bootstrap->datagram);
-    bootstrap->refusals = 0;
-    try_next(bootstrap);
+    was_silent(bootstrap);
 }
 
 /* --- Begin and end --- */
@@ -215,6 +247,8 @@ void bootstrap_cancel(struct bootstrap *bootstrap)
 {
     deadline_cancel(&bootstrap->deadline);
     datagram_close(&bootstrap->datagram);
+    if (bootstrap->state == BOOTSTRAP_STREAM || bootstrap->state == BOOTSTRAP_DATAGRAM)
+        next_server(bootstrap); /* this one has kept us waiting */
     if (bootstrap->state == BOOTSTRAP_STREAM) {
         bootstrap->state = BOOTSTRAP_CLOSING;
         stream_close(&bootstrap->stream, FAILURE_NONE);

@@ -569,7 +569,7 @@ static void open_queues(struct group *group)
     deadline_queue_init(&group->overdue, OVERDUE_NS, connection_on_late);
     deadline_queue_init(&group->silence, SILENCE_NS, connection_on_silence);
     deadline_queue_init(&group->loop_checks, config->timeouts.request_ns, loop_check_on_deadline);
-    deadline_queue_init(&group->name_queries, config->timeouts.query_ns, name_on_query_deadline);
+    deadline_queue_init(&group->name_queries, name_query_ns(config), name_on_query_deadline);
     deadline_queue_init(&group->name_settles, NAME_SETTLE_NS, name_on_settled);
     deadline_queue_init(&group->bootstrap_tries, BOOTSTRAP_TRY_NS, bootstrap_on_deadline);
     loop_add_queue(group->loop, &group->loop_checks);

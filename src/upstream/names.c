@@ -453,6 +453,13 @@ static uint32_t excluded_upstreams(const struct name *name)
     return excluded;
 }
 
+uint64_t name_query_ns(const struct config *config)
+{
+    const uint64_t needed_ns =
+        2 * config->timeouts.request_ns + (config->bootstrap_count + 2) * BOOTSTRAP_TRY_NS;
+    return needed_ns > config->timeouts.query_ns ? needed_ns : config->timeouts.query_ns;
+}
+
 static void begin_query(struct name_query *query, uint32_t excluded)
 {
     struct group *group = query->name->upstream->group;

@@ -17,7 +17,8 @@
 
 /* --- bootstrap.c: one question over plain DNS --- */
 
-/* Most servers answer within 100 ms; one that does not is passed over. */
+/* Most servers answer within 100 ms; one that does not is passed over. When its turn comes again it
+ * has this longer, for it may be far away: so each is given three times this at the most. */
 #define BOOTSTRAP_TRY_NS (500 * NANOSECONDS_PER_MILLISECOND)
 
 struct bootstrap;
@@ -41,6 +42,7 @@ struct bootstrap {
     struct stream stream;
     struct deadline deadline;
     unsigned tries;
+    unsigned patience;  /* how many times BOOTSTRAP_TRY_NS this try has yet */
     unsigned refusals;  /* servers in a row that could not be asked, or would not answer */
     unsigned strangers; /* messages of this try that answered nothing */
     size_t server;      /* the one asked last; the next question begins with it */
@@ -52,7 +54,8 @@ void bootstrap_init(struct bootstrap *bootstrap);
 void bootstrap_begin(struct bootstrap *bootstrap, struct group *group,
                      const struct question *question, bootstrap_done *on_done);
 
-/* on_done is not called. Harmless when nothing is asked. */
+/* on_done is not called, and the next question begins with another server. Harmless when nothing is
+ * asked. */
 void bootstrap_cancel(struct bootstrap *bootstrap);
 
 /* Frees what it holds, without waiting for the loop. */
@@ -76,6 +79,10 @@ void dial_fail(struct dial *dial, enum failure failure);
 /* --- names.c --- */
 
 enum status name_open(struct upstream *upstream, struct name **out);
+
+/* How long one of the two questions may take: time for two upstreams that do not answer, and for
+ * each bootstrap server, however short timeouts.query is. */
+uint64_t name_query_ns(const struct config *config);
 
 /* Takes back what was asked; then the name may be closed when no connection waits for it. Safe on
  * NULL, as name_close. */

@@ -111,6 +111,15 @@ static void answer_datagram(size_t index, const char *addresses, uint32_t ttl_s)
                      make_answer(datagrams[index].bytes, addresses, ttl_s, RCODE_NOERROR, message));
 }
 
+/* What it asks has to be asked over TCP. */
+static void answer_truncated(size_t index)
+{
+    uint8_t message[512];
+    const size_t length = make_answer(datagrams[index].bytes, "", 0, RCODE_NOERROR, message);
+    message[2] |= 2;
+    datagram_arrives(index, message, length);
+}
+
 static void refuse_datagram(size_t index)
 {
     struct datagram *datagram = datagrams[index].datagram;
@@ -428,6 +437,7 @@ static void bootstrap_servers_take_turns_and_then_it_fails(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
+    bench->config.timeouts.query_ns = 10 * NANOSECONDS_PER_SECOND;
     name_upstreams(bench, 1, 1);
     add_bootstrap_server(bench, "192.0.2.53");
     add_bootstrap_server(bench, "[2001:db8::53]");
@@ -436,18 +446,104 @@ static void bootstrap_servers_take_turns_and_then_it_fails(void **state)
     assert_int_equal(datagram_count, 2);
     assert_int_equal(datagrams[0].length, DNS_HEADER_SIZE + 13 + DNS_QUESTION_TAIL);
     assert_int_equal(load_u16(datagrams[0].bytes + 2), DNS_FLAG_RD);
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < 6; i++) {
+        assert_int_equal(datagram_count, 2 + 2 * i);
         assert_int_equal(datagrams[2 * i].peer.any.sa_family, i % 2 == 0 ? AF_INET : AF_INET6);
-        turn(bench, 500);
-        assert_int_equal(datagram_count, 4 + 2 * i);
+        for (unsigned waits = 0; waits < 1 + i / 2; waits++) /* longer with each round */
+            turn(bench, 500);
     }
-    turn(bench, 500);
     assert_int_equal(datagram_count, 12);
     assert_int_equal(one.done, 1);
     assert_int_equal(one.failure, FAILURE_NAME_LOOKUP);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
     assert_string_equal(name_detail(bench->group->upstreams[0].name),
                         "no answer from any bootstrap server");
+}
+
+static void a_bootstrap_server_that_is_far_away_is_waited_for(void **state)
+{
+    struct bench *bench = *state;
+    name_upstreams(bench, 1, 1);
+    add_bootstrap_server(bench, "192.0.2.53");
+    start(bench);
+    turn(bench, 500);
+    assert_null(datagrams[0].datagram);
+    turn(bench, 500);
+    turn(bench, 200); /* 700 ms after it was asked again */
+    answer_datagram(2, "", 300);
+    turn(bench, 200);
+    answer_datagram(3, "192.0.2.1", 300);
+    assert_int_equal(lookups(bench, true), 1);
+}
+
+static void a_bootstrap_server_that_is_far_away_is_waited_for_over_TCP(void **state)
+{
+    struct bench *bench = *state;
+    name_upstreams(bench, 1, 1);
+    add_bootstrap_server(bench, "192.0.2.53");
+    start(bench);
+    answer_datagram(0, "", 300);
+    answer_truncated(1);
+    turn(bench, 500);
+    turn(bench, 500); /* two round trips take longer: it is asked once more */
+    assert_int_equal(datagram_count, 3);
+    answer_truncated(2);
+    turn(bench, 500);
+    turn(bench, 500);
+    turn(bench, 400);
+    make_ready(1);
+    answer_stream(1, 0, "192.0.2.1", 300, RCODE_NOERROR);
+    assert_int_equal(lookups(bench, true), 1);
+}
+
+/* For clients the time of a query may be short; a lookup has the time it needs. */
+static void a_short_time_for_queries_leaves_time_for_each_bootstrap_server(void **state)
+{
+    struct bench *bench = *state;
+    bench->config.timeouts.query_ns = 300 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.timeouts.request_ns = 100 * NANOSECONDS_PER_MILLISECOND;
+    name_upstreams(bench, 1, 1);
+    add_bootstrap_server(bench, "192.0.2.53");
+    add_bootstrap_server(bench, "192.0.2.54");
+    start(bench);
+    turn(bench, 300);
+    turn(bench, 200);
+    answer_datagram(2, "", 300);
+    answer_datagram(3, "192.0.2.1", 300);
+    assert_int_equal(lookups(bench, true), 1);
+}
+
+static void the_next_lookup_begins_with_another_bootstrap_server(void **state)
+{
+    struct bench *bench = *state;
+    name_upstreams(bench, 1, 1);
+    add_bootstrap_server(bench, "192.0.2.53");
+    add_bootstrap_server(bench, "192.0.2.54");
+    start(bench);
+    while (lookups(bench, false) == 0)
+        turn(bench, 500);
+    assert_string_equal(name_detail(bench->group->upstreams[0].name), "no answer in time");
+    const size_t asked = datagram_count;
+    turn(bench, 500);
+    assert_int_equal(datagram_count, asked + 2);
+    for (size_t i = 0; i < 2; i++)
+        assert_false(address_equal(&datagrams[asked + i].peer, &datagrams[asked - 2 + i].peer));
+}
+
+static void a_slow_upstream_is_overtaken_though_queries_have_no_more_time(void **state)
+{
+    struct bench *bench = *state;
+    bench->config.timeouts.query_ns = bench->config.timeouts.request_ns;
+    name_upstreams(bench, 1, 2);
+    add_bootstrap_server(bench, "192.0.2.53");
+    start(bench);
+    make_ready(0);
+    for (unsigned i = 0; i < 16; i++)
+        turn(bench, 100);
+    assert_int_equal(datagram_count, 2);
+    answer_datagram(0, "", 300);
+    answer_datagram(1, "192.0.2.1", 300);
+    assert_int_equal(lookups(bench, true), 1);
 }
 
 static void servers_that_all_refuse_are_not_asked_again_and_again(void **state)
@@ -555,15 +651,11 @@ static void RFC_5452_guesses_make_it_ask_over_TCP(void **state)
 static void RFC_7766_a_truncated_answer_is_fetched_over_TCP(void **state)
 {
     struct bench *bench = *state;
-    uint8_t message[512];
     name_upstreams(bench, 1, 1);
     add_bootstrap_server(bench, "192.0.2.53");
     start(bench);
-    for (size_t i = 0; i < 2; i++) {
-        const size_t length = make_answer(datagrams[i].bytes, "", 0, RCODE_NOERROR, message);
-        message[2] |= 2;
-        datagram_arrives(i, message, length);
-    }
+    for (size_t i = 0; i < 2; i++)
+        answer_truncated(i);
     assert_int_equal(stream_count, 2);
     make_ready(0);
     make_ready(1);
@@ -926,7 +1018,6 @@ static void a_name_whose_addresses_fail_is_looked_up_before_its_time(void **stat
 static void everything_may_end_in_the_midst_of_a_lookup(void **state)
 {
     struct bench *bench = *state;
-    uint8_t message[512];
     struct ask one;
     name_upstreams(bench, 2, 3);
     add_bootstrap_server(bench, "192.0.2.53");
@@ -934,9 +1025,7 @@ static void everything_may_end_in_the_midst_of_a_lookup(void **state)
     ask(bench, &one, "x"); /* waits */
     make_ready(0);
     answer_stream(0, 0, "", 300, RCODE_NXDOMAIN);
-    const size_t length = make_answer(datagrams[0].bytes, "", 0, RCODE_NOERROR, message);
-    message[2] |= 2;
-    datagram_arrives(0, message, length); /* over TCP */
+    answer_truncated(0); /* over TCP */
     request_cancel(&one.request);
 }
 
@@ -1160,6 +1249,11 @@ int main(void)
         TEST(J8_a_change_elsewhere_leaves_the_connections_of_a_name),
         TEST(J8_a_change_in_the_midst_of_a_handshake_is_no_fault_of_the_address),
         TEST(bootstrap_servers_take_turns_and_then_it_fails),
+        TEST(a_bootstrap_server_that_is_far_away_is_waited_for),
+        TEST(a_bootstrap_server_that_is_far_away_is_waited_for_over_TCP),
+        TEST(a_short_time_for_queries_leaves_time_for_each_bootstrap_server),
+        TEST(the_next_lookup_begins_with_another_bootstrap_server),
+        TEST(a_slow_upstream_is_overtaken_though_queries_have_no_more_time),
         TEST(servers_that_all_refuse_are_not_asked_again_and_again),
         TEST(J9_first_query_after_the_network_is_back_finds_the_name),
         TEST(J9_a_lookup_comes_back_by_itself),
