@@ -3,8 +3,9 @@
  *
  * A lookup asks for AAAA and A at once. Each question goes through the other upstreams, encrypted
  * like any, but only through those whose own addresses are known: so no two names can wait for each
- * other, and a name never waits for itself. When none of them answers, or says that there is no
- * such name, the bootstrap servers are asked, if there are any (bootstrap.c).
+ * other, and a name never waits for itself. When they fail, or two of them have not answered in
+ * time, or one says that there is no such name, the bootstrap servers are asked, if there are any
+ * (bootstrap.c).
  *
  * The addresses are good for their TTL within bounds, and are used on when they cannot be renewed
  * (FAULTS J9): a certificate for the name decides who is right, and old addresses can do no harm.
@@ -51,6 +52,7 @@ struct name_query {
     struct deadline deadline;
     enum outcome outcome;
     unsigned tries;
+    unsigned moves; /* away from upstreams that did not answer */
     uint32_t ttl_s;
     size_t found_count; /* the last that were found, in this lookup or an earlier one */
     struct address found[RACE_ADDRESSES_MAX];
@@ -360,6 +362,16 @@ static bool has_upstream_to_ask(const struct name_query *query)
     return false;
 }
 
+/* One that is up, and was not asked for this yet. */
+static bool has_upstream_to_move_to(const struct name_query *query)
+{
+    const struct group *group = query->name->upstream->group;
+    for (size_t i = 0; i < group->upstream_count; i++)
+        if (!group->upstreams[i].down && !(query->attempts.once & UINT32_C(1) << i))
+            return query->tries < UPSTREAM_TRIES_MAX;
+    return false;
+}
+
 static void ask_upstreams(struct name_query *query)
 {
     enum failure failure;
@@ -415,16 +427,24 @@ static void on_done(struct request *request, const struct answer *answer, enum f
 }
 
 /* A bootstrap server may be quicker, but is asked in clear text: not for an answer that takes a
- * little longer than others. Without one there is nothing better than to wait. */
+ * little longer than others, and not before another upstream has had as long. Without anybody else
+ * to ask there is nothing better than to wait. */
 static void on_late(struct request *request)
 {
     struct name_query *query = CONTAINER_OF(request, struct name_query, request);
     const struct config *config = query->name->upstream->group->config;
     const uint64_t waited_ns = now_of(query->name) - query->deadline.armed_ns;
-    if (config->bootstrap_count == 0 || waited_ns < config->timeouts.request_ns)
+    const bool has_bootstrap = config->bootstrap_count > 0;
+    if (waited_ns < (query->moves + 1) * config->timeouts.request_ns)
         return;
-    request_cancel(request);
-    ask_bootstrap(query);
+    if (has_upstream_to_move_to(query) && (query->moves == 0 || !has_bootstrap)) {
+        query->moves++;
+        request_cancel(request);
+        ask_upstreams(query);
+    } else if (has_bootstrap) {
+        request_cancel(request);
+        ask_bootstrap(query);
+    }
 }
 
 void name_on_query_deadline(struct deadline *deadline, uint64_t now)
@@ -465,6 +485,7 @@ static void begin_query(struct name_query *query, uint32_t excluded)
     struct group *group = query->name->upstream->group;
     query->attempts = (struct attempts){.once = excluded, .twice = excluded};
     query->tries = 0;
+    query->moves = 0;
     deadline_arm(&group->name_queries, &query->deadline, group->loop->now);
     ask_upstreams(query);
 }

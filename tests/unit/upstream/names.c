@@ -328,6 +328,69 @@ static void a_slow_upstream_is_overtaken_by_the_bootstrap(void **state)
     assert_int_equal(lookups(bench, true), 1);
 }
 
+/* Upstream 1, on stream 0, answers our probes alone, for `ms`. */
+static void hang_for(struct bench *bench, unsigned ms)
+{
+    is_acknowledged = true;
+    for (; ms > 0; ms -= 100) {
+        const size_t written = streams[0].written_count;
+        turn(bench, 100);
+        if (streams[0].stream && streams[0].written_count > written)
+            answer_written(0, written, RCODE_NOERROR);
+    }
+}
+
+static void F20_an_upstream_that_does_not_answer_a_lookup_is_left_for_another(void **state)
+{
+    struct bench *bench = *state;
+    name_upstreams(bench, 1, 4);
+    start(bench);
+    make_ready(0);
+    hang_for(bench, 1400);
+    assert_int_equal(stream_count, 1);
+    hang_for(bench, 200);
+    assert_int_equal(stream_count, 2);
+    make_ready(1);
+    assert_int_equal(streams[1].written_count, 2);
+    answer_stream(1, 0, "", 300, RCODE_NOERROR);
+    hang_for(bench, 1500); /* the other question has bad luck again */
+    assert_int_equal(stream_count, 3);
+    make_ready(2);
+    answer_stream(2, 0, "192.0.2.1", 300, RCODE_NOERROR);
+    assert_int_equal(lookups(bench, true), 1);
+}
+
+static void F20_another_upstream_is_asked_before_the_bootstrap(void **state)
+{
+    struct bench *bench = *state;
+    name_upstreams(bench, 1, 4);
+    add_bootstrap_server(bench, "192.0.2.53");
+    start(bench);
+    make_ready(0);
+    hang_for(bench, 1600);
+    assert_int_equal(datagram_count, 0); /* in clear text */
+    make_ready(1);
+    answer_stream(1, 0, "", 300, RCODE_NOERROR);
+    hang_for(bench, 1500);
+    assert_int_equal(stream_count, 2);
+    assert_int_equal(datagram_count, 1);
+    answer_datagram(0, "192.0.2.1", 300);
+    assert_int_equal(lookups(bench, true), 1);
+}
+
+static void an_upstream_that_is_alone_and_slow_is_waited_for(void **state)
+{
+    struct bench *bench = *state;
+    name_upstreams(bench, 1, 2);
+    start(bench);
+    make_ready(0);
+    hang_for(bench, 3000);
+    answer_stream(0, 0, "", 300, RCODE_NOERROR);
+    answer_stream(0, 1, "192.0.2.1", 300, RCODE_NOERROR);
+    assert_int_equal(lookups(bench, true), 1);
+    assert_int_equal(stream_count, 1);
+}
+
 /* --- Traffic, and changes of the network --- */
 
 static void a_name_that_becomes_known_gets_its_connection_before_it_is_needed(void **state)
@@ -1243,6 +1306,9 @@ int main(void)
         TEST(a_resolved_name_looks_up_the_others),
         TEST(what_an_upstream_does_not_answer_is_asked_of_the_bootstrap),
         TEST(a_slow_upstream_is_overtaken_by_the_bootstrap),
+        TEST(F20_an_upstream_that_does_not_answer_a_lookup_is_left_for_another),
+        TEST(F20_another_upstream_is_asked_before_the_bootstrap),
+        TEST(an_upstream_that_is_alone_and_slow_is_waited_for),
         TEST(a_name_that_becomes_known_gets_its_connection_before_it_is_needed),
         TEST(lookups_are_no_traffic),
         TEST(J8_a_name_is_looked_up_when_the_network_is_back),
