@@ -73,6 +73,7 @@ struct loop_check {
     struct attempts attempts;
     struct request request;
     struct deadline deadline;
+    struct address peer; /* whom it asks, or has asked */
     bool is_done;        /* since the upstream was last down */
     unsigned unanswered; /* connections in a row that ended instead */
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Is the upstream this very daemon? Each one is asked once when it is first used, and again after
- * it was down; dns/loop_probe.h tells with what.
+ * it was down, or when its name leads to another address; dns/loop_probe.h tells with what.
  *
  * The check shares the connection with the queries and delays none. When the answer shows a loop,
  * every connection to the upstream is closed at once: what was asked there is asked elsewhere, and
@@ -76,7 +76,8 @@ bool loop_check_begin(struct connection *connection)
     struct upstream *upstream = connection->upstream;
     struct group *group = upstream->group;
     struct loop_check *check = &upstream->loop_check;
-    if (!group->loop_key || check->is_done || check->unanswered >= UNANSWERED_MAX)
+    const bool is_done = check->is_done && address_equal(&check->peer, &connection->peer);
+    if (!group->loop_key || is_done || check->unanswered >= UNANSWERED_MAX)
         return false;
     const bool was_loop = upstream->down && upstream->last_failure == FAILURE_LOOP;
     if (request_is_in_flight(&check->request))
@@ -88,6 +89,8 @@ bool loop_check_begin(struct connection *connection)
     loop_probe_question(group->loop_key, siphash_random_key().k0, &check->question);
     if (connection_submit(connection, &check->request) != STATUS_OK)
         return was_loop;
+    check->peer = connection->peer;
+    check->is_done = false;
     metric_add(&upstream->metrics->probes, 1);
     /* Its silence says nothing about the path: queries tell that. */
     deadline_cancel(&check->request.late);

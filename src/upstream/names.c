@@ -549,8 +549,10 @@ enum status name_wait(struct name *name, struct dial *dial, enum failure *failur
 
 void name_connected(struct name *name, const struct address *peer)
 {
-    if (!is_known(name, peer))
+    if (!is_known(name, peer)) { /* the name has moved during its handshake */
+        move_connections(name);
         return;
+    }
     name->preferred = *peer;
     name->preferred_until_ns = now_of(name) + PREFERENCE_NS;
     upstream_route_to(name->upstream, peer);

@@ -1059,6 +1059,62 @@ static void connections_stay_when_their_address_does(void **state)
     request_cancel(&one.request);
 }
 
+static void a_connection_that_comes_to_an_old_address_is_replaced(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    name_upstreams(bench, 1, 1);
+    add_bootstrap_server(bench, "192.0.2.53");
+    start(bench);
+    answer_datagram(0, "", 5);
+    answer_datagram(1, "192.0.2.1", 5);
+    turn(bench, 4400);
+    ask(bench, &one, "x");
+    race_won(0, 0);
+    turn(bench, 600);
+    answer_datagram(2, "", 300);
+    answer_datagram(3, "192.0.2.2", 300);
+    assert_int_equal(race_count, 1); /* nothing is ready yet that could be moved */
+    make_ready(0);
+    assert_int_equal(race_count, 2);
+    assert_address(&races[1].addresses[0], "192.0.2.2");
+    race_won(1, 0);
+    make_ready(1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].draining), 1);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_true(one.has_answer);
+    assert_int_equal(ask(bench, &one, "x"), 1);
+    request_cancel(&one.request);
+}
+
+static void a_connection_that_comes_to_an_old_address_gives_way_to_a_new_one(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    struct ask two;
+    bench->config.limits.upstream_requests = 1;
+    name_upstreams(bench, 1, 1);
+    add_bootstrap_server(bench, "192.0.2.53");
+    start(bench);
+    answer_datagram(0, "", 5);
+    answer_datagram(1, "192.0.2.1", 5);
+    turn(bench, 4400);
+    ask(bench, &one, "x");
+    race_won(0, 0);
+    turn(bench, 600);
+    answer_datagram(2, "", 300);
+    answer_datagram(3, "192.0.2.2", 300);
+    ask(bench, &two, "y");
+    race_won(1, 0);
+    make_ready(1);
+    make_ready(0);
+    assert_int_equal(race_count, 2);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].draining), 1);
+    answer_written(0, 0, RCODE_NOERROR);
+    answer_written(1, 0, RCODE_NOERROR);
+    assert_true(one.has_answer && two.has_answer);
+}
+
 static void a_name_whose_addresses_fail_is_looked_up_before_its_time(void **state)
 {
     struct bench *bench = *state;
@@ -1197,6 +1253,26 @@ static void G11_another_daemon_is_no_loop(void **state)
     make_ready(3);
     assert_int_equal(streams[3].written_count, 2);
     request_cancel(&one.request);
+}
+
+static void G11_a_name_that_comes_to_lead_to_this_daemon_is_left(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    const struct siphash_key another = {3, 4};
+    bench->loop_key = &loop_key;
+    start_with(bench, &one, "192.0.2.1", 10);
+    answer_written(0, 0, RCODE_NOERROR);
+    answer_probe(0, 1, &another);
+    turn(bench, 10 * 1000);
+    answer_datagram(2, "", 10);
+    answer_datagram(3, "192.0.2.2", 10);
+    race_won(1, 0);
+    make_ready(1);
+    assert_int_equal(streams[1].written_count, 1);
+    answer_probe(1, 0, &loop_key);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[FAILURE_LOOP]), 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
 }
 
 static void G11_an_upstream_that_closes_over_the_probe_is_not_lost(void **state)
@@ -1343,11 +1419,14 @@ int main(void)
         TEST(new_addresses_take_over_without_a_gap),
         TEST(connections_stay_when_the_new_address_is_dead),
         TEST(connections_stay_when_their_address_does),
+        TEST(a_connection_that_comes_to_an_old_address_is_replaced),
+        TEST(a_connection_that_comes_to_an_old_address_gives_way_to_a_new_one),
         TEST(a_name_whose_addresses_fail_is_looked_up_before_its_time),
         TEST(everything_may_end_in_the_midst_of_a_lookup),
         TEST(G11_an_upstream_that_is_this_daemon_is_left_at_once),
         TEST(G11_a_loop_is_tried_again_slowly_and_without_queries),
         TEST(G11_another_daemon_is_no_loop),
+        TEST(G11_a_name_that_comes_to_lead_to_this_daemon_is_left),
         TEST(G11_an_upstream_that_closes_over_the_probe_is_not_lost),
         TEST(G11_a_connection_used_up_before_it_is_open_is_not_asked),
         TEST(G11_silence_about_the_probe_brings_nobody_back),
