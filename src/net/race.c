@@ -32,16 +32,23 @@ void race_cancel(struct race *race)
     race->loop = NULL;
 }
 
+/* Where we lacked something ourselves, nobody knows what the address would have done. */
+static void note_failure(struct race *race, enum failure failure)
+{
+    if (race->failure != FAILURE_LOCAL)
+        race->failure = failure;
+}
+
 static enum status begin_attempt(struct race *race, size_t index)
 {
     struct race_attempt *attempt = &race->attempts[index];
     int fd;
     if (socket_connect(&race->addresses[index], race->timeouts.user_ns, &fd) != STATUS_OK) {
-        race->failure = socket_connect_failure(errno);
+        note_failure(race, socket_connect_failure(errno));
         return STATUS_SYSTEM;
     }
     if (loop_add(race->loop, &attempt->source, fd, EPOLLOUT) != STATUS_OK) {
-        race->failure = FAILURE_LOCAL;
+        note_failure(race, FAILURE_LOCAL);
         close(fd);
         return STATUS_SYSTEM;
     }
@@ -72,7 +79,7 @@ static void on_stagger(struct deadline *deadline, uint64_t now)
 static void attempt_failed(struct race *race, struct race_attempt *attempt, enum failure failure)
 {
     const int fd = attempt->source.fd;
-    race->failure = failure;
+    note_failure(race, failure);
     loop_remove(race->loop, &attempt->source);
     close(fd);
     race->open--;

@@ -44,7 +44,7 @@ struct race {
     size_t next; /* the first that was not yet tried */
     size_t open; /* tries under way */
     struct race_timeouts timeouts;
-    enum failure failure; /* of the last try that failed */
+    enum failure failure; /* of the last try that failed, but FAILURE_LOCAL if there was one */
     struct deadline_queue stagger;
     struct deadline deadline;
     struct race_attempt attempts[RACE_ADDRESSES_MAX];

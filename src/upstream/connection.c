@@ -410,7 +410,7 @@ static uint32_t requests_in_flight(const struct connection *connection)
  * 7766 6.2.4). */
 static bool is_upstream_failure(const struct connection *connection, enum failure failure)
 {
-    if (failure == FAILURE_NONE || failure == FAILURE_NETWORK_CHANGED)
+    if (failure == FAILURE_NONE || failure == FAILURE_NETWORK_CHANGED || failure == FAILURE_LOCAL)
         return false;
     if (connection->state < CONNECTION_READY)
         return true;
@@ -491,7 +491,7 @@ static void on_closed(struct stream *stream, enum failure failure)
     list_remove(&connection->link);
     if (requests > 0)
         metric_add(&upstream->metrics->failures[failure], requests);
-    else if (is_failure)
+    else if (is_failure || failure == FAILURE_LOCAL)
         metric_add(&upstream->metrics->failures[failure], 1);
     else
         metric_add(&upstream->metrics->idle_closes, 1);
@@ -504,7 +504,9 @@ static void on_closed(struct stream *stream, enum failure failure)
         upstream->retry_ns = upstream->group->loop->now; /* a new connection may lead there */
     if (connection->requests > 0)
         group_care(upstream->group);
-    fail_requests(connection, failure, !is_failure && failure != FAILURE_REQUEST_TIMEOUT);
+    const bool is_forgiven =
+        !is_failure && failure != FAILURE_REQUEST_TIMEOUT && failure != FAILURE_LOCAL;
+    fail_requests(connection, failure, is_forgiven);
     stream_free(&connection->stream);
     free(connection);
 }

@@ -290,10 +290,14 @@ void group_network_changed(struct group *group)
 {
     bool is_changed = false;
     for (size_t i = 0; i < group->upstream_count; i++) {
-        name_network_changed(group->upstreams[i].name);
-        if (!upstream_look_up_route(&group->upstreams[i]))
+        struct upstream *upstream = &group->upstreams[i];
+        name_network_changed(upstream->name);
+        if (upstream_look_up_route(upstream))
+            upstream_start_over(upstream);
+        else if (upstream->down && upstream->name)
+            upstream->retry_ns = group->loop->now; /* the way to its other addresses may be new */
+        else
             continue;
-        upstream_start_over(&group->upstreams[i]);
         is_changed = true;
     }
     if (is_changed)

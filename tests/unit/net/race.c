@@ -230,6 +230,24 @@ static void I1_without_descriptors_it_fails_at_once(void **state)
     assert_int_equal(runner.failure, FAILURE_LOCAL);
 }
 
+static void I1_one_address_refuses_and_for_the_other_descriptors_lack(void **state)
+{
+    (void)state;
+    struct runner runner;
+    struct rlimit before;
+    const struct address addresses[2] = {refusing(), refusing()};
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    const struct rlimit one = {.rlim_cur = (rlim_t)next_descriptor() + 1,
+                               .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &one), 0);
+    const enum status status = start(&runner, addresses, 2);
+    deadline_queue_expire(&runner.race.stagger, loop.now + RACE_STAGGER_NS); /* its turn */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(status, STATUS_OK);
+    run(&runner);
+    assert_int_equal(runner.failure, FAILURE_LOCAL);
+}
+
 static void a_cancelled_race_calls_nobody_and_holds_nothing(void **state)
 {
     (void)state;
@@ -291,6 +309,7 @@ int main(void)
         TEST(all_fail_one_after_the_other),
         TEST(all_fail_at_once),
         TEST(I1_without_descriptors_it_fails_at_once),
+        TEST(I1_one_address_refuses_and_for_the_other_descriptors_lack),
         TEST(a_cancelled_race_calls_nobody_and_holds_nothing),
         TEST(a_loop_that_takes_no_more_is_a_local_failure),
     };

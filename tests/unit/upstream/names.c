@@ -494,6 +494,53 @@ static void J8_a_change_in_the_midst_of_a_handshake_is_no_fault_of_the_address(v
     request_cancel(&one.request);
 }
 
+static void J8_a_way_to_another_address_is_tried_at_once(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    name_upstreams(bench, 1, 2);
+    add_bootstrap_server(bench, "192.0.2.53");
+    start(bench);
+    make_ready(0);
+    answer_stream(0, 0, "2001:db8::1", 3600, RCODE_NOERROR);
+    answer_stream(0, 1, "192.0.2.1", 3600, RCODE_NOERROR);
+    for (unsigned i = 0; i < 10; i++) /* its back-off grows */
+        upstream_failed(&bench->group->upstreams[0], FAILURE_UNREACHABLE, "");
+    ask(bench, &one, "x");
+    assert_int_equal(one.request.upstream, 1);
+    assert_int_equal(race_count, 0);
+    group_network_changed(bench->group); /* that to its first address has not changed */
+    reap();
+    assert_int_equal(race_count, 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].network_changes), 0);
+    request_cancel(&one.request);
+}
+
+static void I1_want_of_descriptors_is_not_the_fault_of_a_name(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    name_upstreams(bench, 1, 1);
+    add_bootstrap_server(bench, "192.0.2.53");
+    start(bench);
+    answer_datagram(0, "", 3600);
+    answer_datagram(1, "192.0.2.1 192.0.2.2", 3600);
+    for (size_t i = 0; i < 4; i += 2) { /* twice in a row */
+        ask(bench, &one, "x");
+        race_lost(i, FAILURE_LOCAL);
+        assert_int_equal(one.failure, FAILURE_LOCAL);
+        assert_int_equal(one.attempts.once, 1); /* it counts as an attempt: no more than two */
+        ask(bench, &one, "x");
+        race_won(i + 1, 0);
+        peer_closes(i + 1, FAILURE_LOCAL);
+        assert_address(&races[i + 1].addresses[0], "192.0.2.1");
+    }
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[FAILURE_LOCAL]), 4);
+    turn(bench, 6000);
+    assert_int_equal(datagram_count, 2); /* nor a reason to look it up again */
+}
+
 /* --- Bootstrap --- */
 
 static void bootstrap_servers_take_turns_and_then_it_fails(void **state)
@@ -1390,6 +1437,8 @@ int main(void)
         TEST(J8_a_name_is_looked_up_when_the_network_is_back),
         TEST(J8_a_change_elsewhere_leaves_the_connections_of_a_name),
         TEST(J8_a_change_in_the_midst_of_a_handshake_is_no_fault_of_the_address),
+        TEST(J8_a_way_to_another_address_is_tried_at_once),
+        TEST(I1_want_of_descriptors_is_not_the_fault_of_a_name),
         TEST(bootstrap_servers_take_turns_and_then_it_fails),
         TEST(a_bootstrap_server_that_is_far_away_is_waited_for),
         TEST(a_bootstrap_server_that_is_far_away_is_waited_for_over_TCP),
