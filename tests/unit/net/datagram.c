@@ -2,9 +2,7 @@
 /* One datagram to one server, and what comes back. */
 #include "net/datagram.h"
 
-#include "sockets.h"
-
-static struct loop loop;
+#include "loop_fixture.h"
 
 struct asker {
     struct datagram datagram;
@@ -175,22 +173,8 @@ static void a_flood_leaves_time_for_others(void **state)
     close(server);
 }
 
-static int open_loop(void **state)
-{
-    (void)state;
-    return loop_open(&loop) == STATUS_OK ? 0 : -1;
-}
-
-static int close_loop(void **state)
-{
-    (void)state;
-    loop_close(&loop);
-    return 0;
-}
-
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, open_loop, close_loop)
     const struct CMUnitTest tests[] = {
         TEST(an_answer_comes_and_more_until_it_is_closed),
         TEST(RFC_5452_ports_differ_and_strangers_are_not_heard),
@@ -198,6 +182,5 @@ int main(void)
         TEST(what_cannot_be_sent_fails_at_once),
         TEST(a_flood_leaves_time_for_others),
     };
-#undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

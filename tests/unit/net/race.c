@@ -4,9 +4,7 @@
 
 #include <sys/resource.h>
 
-#include "sockets.h"
-
-static struct loop loop;
+#include "loop_fixture.h"
 
 struct runner {
     struct race race;
@@ -285,22 +283,8 @@ static void a_loop_that_takes_no_more_is_a_local_failure(void **state)
     close(listener);
 }
 
-static int open_loop(void **state)
-{
-    (void)state;
-    return loop_open(&loop) == STATUS_OK ? 0 : -1;
-}
-
-static int close_loop(void **state)
-{
-    (void)state;
-    loop_close(&loop);
-    return 0;
-}
-
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, open_loop, close_loop)
     const struct CMUnitTest tests[] = {
         TEST(RFC_8305_the_first_that_answers_wins),
         TEST(RFC_8305_what_fails_costs_no_time),
@@ -313,6 +297,5 @@ int main(void)
         TEST(a_cancelled_race_calls_nobody_and_holds_nothing),
         TEST(a_loop_that_takes_no_more_is_a_local_failure),
     };
-#undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

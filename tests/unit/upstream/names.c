@@ -48,6 +48,20 @@ static void start(struct bench *bench)
     turn(bench, 1);
 }
 
+/* Of `total` upstreams the first is a name; the bootstrap servers are 192.0.2.53 and those after
+ * it.
+ */
+static void start_named(struct bench *bench, size_t total, size_t servers)
+{
+    char text[16];
+    name_upstreams(bench, 1, total);
+    for (size_t i = 0; i < servers; i++) {
+        snprintf(text, sizeof(text), "192.0.2.%zu", 53 + i);
+        add_bootstrap_server(bench, text);
+    }
+    start(bench);
+}
+
 static size_t question_end(const uint8_t *message)
 {
     size_t end = DNS_HEADER_SIZE;
@@ -157,9 +171,7 @@ static void race_lost(size_t index, enum failure failure)
  * of them, which is stream 0 by race 0. */
 static void start_with(struct bench *bench, struct ask *one, const char *addresses, uint32_t ttl_s)
 {
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     answer_datagram(0, addresses, ttl_s);
     answer_datagram(1, addresses, ttl_s);
     ask(bench, one, "x");
@@ -180,8 +192,7 @@ static void name_is_looked_up_through_the_other_upstream_at_start(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 2);
-    start(bench);
+    start_named(bench, 2, 0);
     assert_int_equal(stream_count, 1);
     assert_int_equal(address_port(&streams[0].peer), 1001);
     make_ready(0);
@@ -215,9 +226,7 @@ static void request_waits_for_the_lookup_and_is_then_sent(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     ask(bench, &one, "x"); /* stream 0 */
     assert_int_equal(race_count, 0);
     answer_datagram(0, "2001:db8::1", 300);
@@ -234,8 +243,7 @@ static void queries_go_to_others_while_a_name_is_unknown(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 2);
-    start(bench);
+    start_named(bench, 2, 0);
     ask(bench, &one, "x");
     assert_int_equal(one.request.upstream, 1);
     request_cancel(&one.request);
@@ -293,9 +301,7 @@ static void a_resolved_name_looks_up_the_others(void **state)
 static void what_an_upstream_does_not_answer_is_asked_of_the_bootstrap(void **state)
 {
     struct bench *bench = *state;
-    name_upstreams(bench, 1, 2);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 2, 1);
     make_ready(0);
     answer_stream(0, 0, "", 300, RCODE_NXDOMAIN);
     assert_int_equal(datagram_count, 1);
@@ -315,9 +321,7 @@ static void what_an_upstream_does_not_answer_is_asked_of_the_bootstrap(void **st
 static void a_slow_upstream_is_overtaken_by_the_bootstrap(void **state)
 {
     struct bench *bench = *state;
-    name_upstreams(bench, 1, 2);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 2, 1);
     make_ready(0);
     turn(bench, 1400);
     assert_int_equal(datagram_count, 0);
@@ -343,8 +347,7 @@ static void hang_for(struct bench *bench, unsigned ms)
 static void F20_an_upstream_that_does_not_answer_a_lookup_is_left_for_another(void **state)
 {
     struct bench *bench = *state;
-    name_upstreams(bench, 1, 4);
-    start(bench);
+    start_named(bench, 4, 0);
     make_ready(0);
     hang_for(bench, 1400);
     assert_int_equal(stream_count, 1);
@@ -363,9 +366,7 @@ static void F20_an_upstream_that_does_not_answer_a_lookup_is_left_for_another(vo
 static void F20_another_upstream_is_asked_before_the_bootstrap(void **state)
 {
     struct bench *bench = *state;
-    name_upstreams(bench, 1, 4);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 4, 1);
     make_ready(0);
     hang_for(bench, 1600);
     assert_int_equal(datagram_count, 0); /* in clear text */
@@ -381,8 +382,7 @@ static void F20_another_upstream_is_asked_before_the_bootstrap(void **state)
 static void an_upstream_that_is_alone_and_slow_is_waited_for(void **state)
 {
     struct bench *bench = *state;
-    name_upstreams(bench, 1, 2);
-    start(bench);
+    start_named(bench, 2, 0);
     make_ready(0);
     hang_for(bench, 3000);
     answer_stream(0, 0, "", 300, RCODE_NOERROR);
@@ -398,8 +398,7 @@ static void a_name_that_becomes_known_gets_its_connection_before_it_is_needed(vo
     struct bench *bench = *state;
     struct ask one;
     bench->keeps_standby = true;
-    name_upstreams(bench, 1, 2);
-    start(bench);
+    start_named(bench, 2, 0);
     ask(bench, &one, "x");
     make_ready(0);
     assert_int_equal(race_count, 0);
@@ -413,8 +412,7 @@ static void lookups_are_no_traffic(void **state)
 {
     struct bench *bench = *state;
     bench->keeps_standby = true;
-    name_upstreams(bench, 1, 3);
-    start(bench);
+    start_named(bench, 3, 0);
     make_ready(0);
     answer_stream(0, 0, "", 300, RCODE_NOERROR);
     answer_stream(0, 1, "192.0.2.1", 300, RCODE_NOERROR);
@@ -450,9 +448,7 @@ static void J8_a_change_elsewhere_leaves_the_connections_of_a_name(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     answer_datagram(0, "2001:db8::1", 300);
     answer_datagram(1, "192.0.2.1", 300);
     group_network_changed(bench->group);
@@ -477,9 +473,7 @@ static void J8_a_change_in_the_midst_of_a_handshake_is_no_fault_of_the_address(v
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     answer_datagram(0, "2001:db8::1", 300);
     answer_datagram(1, "192.0.2.1", 300);
     ask(bench, &one, "x");
@@ -498,9 +492,7 @@ static void J8_a_way_to_another_address_is_tried_at_once(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 2);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 2, 1);
     make_ready(0);
     answer_stream(0, 0, "2001:db8::1", 3600, RCODE_NOERROR);
     answer_stream(0, 1, "192.0.2.1", 3600, RCODE_NOERROR);
@@ -520,9 +512,7 @@ static void I1_want_of_descriptors_is_not_the_fault_of_a_name(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     answer_datagram(0, "", 3600);
     answer_datagram(1, "192.0.2.1 192.0.2.2", 3600);
     for (size_t i = 0; i < 4; i += 2) { /* twice in a row */
@@ -573,9 +563,7 @@ static void bootstrap_servers_take_turns_and_then_it_fails(void **state)
 static void a_bootstrap_server_that_is_far_away_is_waited_for(void **state)
 {
     struct bench *bench = *state;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     turn(bench, 500);
     assert_null(datagrams[0].datagram);
     turn(bench, 500);
@@ -589,9 +577,7 @@ static void a_bootstrap_server_that_is_far_away_is_waited_for(void **state)
 static void a_bootstrap_server_that_is_far_away_is_waited_for_over_TCP(void **state)
 {
     struct bench *bench = *state;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     answer_datagram(0, "", 300);
     answer_truncated(1);
     turn(bench, 500);
@@ -612,10 +598,7 @@ static void a_short_time_for_queries_leaves_time_for_each_bootstrap_server(void 
     struct bench *bench = *state;
     bench->config.timeouts.query_ns = 300 * NANOSECONDS_PER_MILLISECOND;
     bench->config.timeouts.request_ns = 100 * NANOSECONDS_PER_MILLISECOND;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    add_bootstrap_server(bench, "192.0.2.54");
-    start(bench);
+    start_named(bench, 1, 2);
     turn(bench, 300);
     turn(bench, 200);
     answer_datagram(2, "", 300);
@@ -626,10 +609,7 @@ static void a_short_time_for_queries_leaves_time_for_each_bootstrap_server(void 
 static void the_next_lookup_begins_with_another_bootstrap_server(void **state)
 {
     struct bench *bench = *state;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    add_bootstrap_server(bench, "192.0.2.54");
-    start(bench);
+    start_named(bench, 1, 2);
     while (lookups(bench, false) == 0)
         turn(bench, 500);
     assert_string_equal(name_detail(bench->group->upstreams[0].name), "no answer in time");
@@ -644,9 +624,7 @@ static void a_slow_upstream_is_overtaken_though_queries_have_no_more_time(void *
 {
     struct bench *bench = *state;
     bench->config.timeouts.query_ns = bench->config.timeouts.request_ns;
-    name_upstreams(bench, 1, 2);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 2, 1);
     make_ready(0);
     for (unsigned i = 0; i < 16; i++)
         turn(bench, 100);
@@ -713,9 +691,7 @@ static void RFC_5452_only_the_answer_to_the_question_counts(void **state)
 {
     struct bench *bench = *state;
     uint8_t message[512];
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     size_t length = make_answer(datagrams[1].bytes, "192.0.2.66", 300, RCODE_NOERROR, message);
     message[0] ^= 1; /* another ID */
     datagram_arrives(1, message, length);
@@ -740,9 +716,7 @@ static void RFC_5452_guesses_make_it_ask_over_TCP(void **state)
 {
     struct bench *bench = *state;
     uint8_t message[512];
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     const size_t length =
         make_answer(datagrams[1].bytes, "192.0.2.66", 300, RCODE_NOERROR, message);
     for (unsigned i = 1; i <= 9; i++) {
@@ -761,9 +735,7 @@ static void RFC_5452_guesses_make_it_ask_over_TCP(void **state)
 static void RFC_7766_a_truncated_answer_is_fetched_over_TCP(void **state)
 {
     struct bench *bench = *state;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     for (size_t i = 0; i < 2; i++)
         answer_truncated(i);
     assert_int_equal(stream_count, 2);
@@ -779,10 +751,7 @@ static void a_bootstrap_error_is_no_answer(void **state)
 {
     struct bench *bench = *state;
     uint8_t message[512];
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    add_bootstrap_server(bench, "192.0.2.54");
-    start(bench);
+    start_named(bench, 1, 2);
     for (size_t i = 0; i < 2; i++)
         datagram_arrives(i, message,
                          make_answer(datagrams[i].bytes, "", 0, RCODE_SERVFAIL, message));
@@ -842,9 +811,7 @@ static void RFC_8305_3_one_family_waits_50_ms_for_the_other(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     ask(bench, &one, "x");
     answer_datagram(1, "192.0.2.1", 300);
     turn(bench, 49);
@@ -862,9 +829,7 @@ static void RFC_8305_the_winner_comes_first_next_time(void **state)
     struct bench *bench = *state;
     struct ask one;
     struct ask two;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     answer_datagram(0, "2001:db8::1", 3600);
     answer_datagram(1, "192.0.2.1", 3600);
     ask(bench, &one, "x");
@@ -969,9 +934,7 @@ static void a_connect_that_takes_too_long_ends_the_race(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     ask(bench, &one, "x");
     turn(bench, 400); /* of the lookup, which do not count */
     answer_datagram(0, "2001:db8::1", 300);
@@ -1110,9 +1073,7 @@ static void a_connection_that_comes_to_an_old_address_is_replaced(void **state)
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     answer_datagram(0, "", 5);
     answer_datagram(1, "192.0.2.1", 5);
     turn(bench, 4400);
@@ -1140,9 +1101,7 @@ static void a_connection_that_comes_to_an_old_address_gives_way_to_a_new_one(voi
     struct ask one;
     struct ask two;
     bench->config.limits.upstream_requests = 1;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     answer_datagram(0, "", 5);
     answer_datagram(1, "192.0.2.1", 5);
     turn(bench, 4400);
@@ -1166,9 +1125,7 @@ static void a_name_whose_addresses_fail_is_looked_up_before_its_time(void **stat
 {
     struct bench *bench = *state;
     struct ask one;
-    name_upstreams(bench, 1, 1);
-    add_bootstrap_server(bench, "192.0.2.53");
-    start(bench);
+    start_named(bench, 1, 1);
     answer_datagram(0, "", 3000);
     answer_datagram(1, "192.0.2.1", 3000);
     ask(bench, &one, "x");
