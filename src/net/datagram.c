@@ -67,3 +67,9 @@ fail:
         close(fd);
     return STATUS_SYSTEM;
 }
+
+void datagram_repeat(struct datagram *datagram, const uint8_t *bytes, size_t length)
+{
+    assert(datagram->loop);
+    (void)send(datagram->source.fd, bytes, length, MSG_NOSIGNAL);
+}

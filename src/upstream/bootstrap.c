@@ -14,7 +14,7 @@
 #include "upstream/names.h"
 
 enum {
-    TRIES_PER_SERVER = 3,
+    TRIES_PER_SERVER = 2,
     STRANGERS_MAX = 8, /* more are no accident */
     OUT_LIMIT = 2 + HOST_QUERY_MAX,
 };
@@ -47,6 +47,14 @@ static enum status send_datagram(struct bootstrap *bootstrap)
                          length, &failure);
 }
 
+/* An answer to either will do, so the ID is the same. */
+static void send_again(struct bootstrap *bootstrap)
+{
+    uint8_t query[HOST_QUERY_MAX];
+    const size_t length = host_query(bootstrap->question, bootstrap->id, query);
+    datagram_repeat(&bootstrap->datagram, query, length);
+}
+
 static size_t server_count(const struct bootstrap *bootstrap)
 {
     return bootstrap->group->config->bootstrap_count;
@@ -57,10 +65,9 @@ static void next_server(struct bootstrap *bootstrap)
     bootstrap->server = (bootstrap->server + 1) % server_count(bootstrap);
 }
 
-/* 0 for the first time that each of them is asked. */
-static unsigned round_of(const struct bootstrap *bootstrap)
+static unsigned patience_of_try(const struct bootstrap *bootstrap)
 {
-    return (bootstrap->tries - 1) / (unsigned)server_count(bootstrap);
+    return bootstrap->tries <= server_count(bootstrap) ? 1 : 3;
 }
 
 static void wait_for_answer(struct bootstrap *bootstrap)
@@ -78,7 +85,7 @@ static void try_next(struct bootstrap *bootstrap)
     while (bootstrap->tries < count * TRIES_PER_SERVER && bootstrap->refusals < count) {
         if (bootstrap->tries++ > 0)
             next_server(bootstrap);
-        bootstrap->patience = round_of(bootstrap) + 1;
+        bootstrap->patience = patience_of_try(bootstrap);
         bootstrap->strangers = 0;
         if (send_datagram(bootstrap) == STATUS_OK) {
             bootstrap->state = BOOTSTRAP_DATAGRAM;
@@ -170,7 +177,7 @@ static void ask_over_stream(struct bootstrap *bootstrap)
         return;
     }
     bootstrap->state = BOOTSTRAP_STREAM;
-    bootstrap->patience = round_of(bootstrap) + 2;
+    bootstrap->patience = patience_of_try(bootstrap) + 1;
     wait_for_answer(bootstrap);
     uint8_t *room = stream_begin_message(&bootstrap->stream, HOST_QUERY_MAX);
     if (room)
@@ -212,6 +219,8 @@ void bootstrap_on_deadline(struct deadline *deadline, uint64_t now)
     struct bootstrap *bootstrap = CONTAINER_OF(deadline, struct bootstrap, deadline);
     (void)now;
     if (--bootstrap->patience > 0) {
+        if (bootstrap->state == BOOTSTRAP_DATAGRAM)
+            send_again(bootstrap);
         wait_for_answer(bootstrap);
         return;
     }

@@ -18,7 +18,7 @@
 /* --- bootstrap.c: one question over plain DNS --- */
 
 /* Most servers answer within 100 ms; one that does not is passed over. When its turn comes again it
- * has this longer, for it may be far away: so each is given three times this at the most. */
+ * has three times as long, for it may be far away. */
 #define BOOTSTRAP_TRY_NS (500 * NANOSECONDS_PER_MILLISECOND)
 
 struct bootstrap;

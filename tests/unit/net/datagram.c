@@ -125,6 +125,21 @@ static void RFC_5452_ports_differ_and_strangers_are_not_heard(void **state)
     close(stranger);
 }
 
+static void what_is_sent_again_comes_from_the_same_port(void **state)
+{
+    (void)state;
+    struct address address;
+    struct asker asker = new_asker();
+    const int server = server_on_loopback(&address);
+    assert_int_equal(ask(&asker, &address), STATUS_OK);
+    const struct address first = receive(server);
+    datagram_repeat(&asker.datagram, (const uint8_t *)"ask", 3);
+    const struct address second = receive(server);
+    assert_true(address_equal(&first, &second));
+    datagram_close(&asker.datagram);
+    close(server);
+}
+
 static void a_port_without_a_server_is_told(void **state)
 {
     (void)state;
@@ -178,6 +193,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(an_answer_comes_and_more_until_it_is_closed),
         TEST(RFC_5452_ports_differ_and_strangers_are_not_heard),
+        TEST(what_is_sent_again_comes_from_the_same_port),
         TEST(a_port_without_a_server_is_told),
         TEST(what_cannot_be_sent_fails_at_once),
         TEST(a_flood_leaves_time_for_others),

@@ -44,6 +44,7 @@ static struct fake_datagram {
     struct address peer;
     uint8_t bytes[512];
     size_t length;
+    unsigned repeats;
 } datagrams[STREAMS_MAX];
 static size_t datagram_count;
 static enum failure refuse_datagrams; /* FAILURE_NONE: they are sent */
@@ -155,6 +156,18 @@ enum status datagram_send(struct datagram *datagram, struct loop *loop,
     *fake = (struct fake_datagram){.datagram = datagram, .peer = *address, .length = length};
     memcpy(fake->bytes, bytes, length);
     return STATUS_OK;
+}
+
+void datagram_repeat(struct datagram *datagram, const uint8_t *bytes, size_t length)
+{
+    for (size_t i = 0; i < datagram_count; i++) {
+        struct fake_datagram *fake = &datagrams[i];
+        if (fake->datagram != datagram)
+            continue;
+        assert_int_equal(length, fake->length);
+        assert_memory_equal(bytes, fake->bytes, length);
+        fake->repeats++;
+    }
 }
 
 void datagram_close(struct datagram *datagram)
