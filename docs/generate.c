@@ -4,22 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "config/options.h"
-#include "observe/metrics.h"
-
-static void print_reference(FILE *out)
-{
-    options_print_reference(out);
-    fputc('\n', out);
-    metrics_print_reference(out);
-}
+#include "document.h"
 
 int main(int argc, char *argv[])
 {
     if (argc == 2 && strcmp(argv[1], "reference") == 0)
         print_reference(stdout);
     else if (argc == 2 && strcmp(argv[1], "manual") == 0)
-        options_print_manual(stdout);
+        print_manual(stdout);
     else {
         fputs("usage: generate-docs reference|manual\n", stderr);
         return 1;

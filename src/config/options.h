@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The option table and what is made from it: flags, environment, YAML keys, --help, the reference
- * page and the manual page.
+/* The option table and what is made from it: flags, environment, YAML keys, --help; and, by
+ * docs/document.c, the reference page and the manual page.
  *
  * Precedence: flag, environment, file, default. A repeatable option given at one level replaces
  * those of the levels below it. Every error is printed, one line each, as
@@ -38,12 +38,6 @@ void config_free(struct config *config);
 
 /* --help, made from the table. */
 void options_print_help(FILE *out);
-
-/* docs/reference.md, the part about options, as Markdown. */
-void options_print_reference(FILE *out);
-
-/* The manual page, as roff. */
-void options_print_manual(FILE *out);
 
 /* The name of a strategy, for logs. */
 const char *strategy_name(enum strategy strategy);

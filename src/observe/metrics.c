@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Counters, gauges and histograms: opened for the workers, printed for Prometheus and for the docs.
+/* Counters, gauges and histograms: opened for the workers, printed for Prometheus.
  *
- * metrics.def becomes one table of rows; both outputs walk it. A counter or gauge is the sum over
+ * metrics.def becomes one table of rows. A counter or gauge is the sum over
  * the workers (so dnsproxy_upstream_up is the number of workers that would ask the upstream: 0 is
  * down). A gauge whose name ends in _seconds is kept in nanoseconds and is the mean of the workers
  * that have a value.
@@ -245,25 +245,4 @@ void metrics_print(FILE *out, const struct metrics_view *view)
     fputs("# HELP dnsproxy_build_info Always 1\n# TYPE dnsproxy_build_info gauge\n"
           "dnsproxy_build_info{version=\"" DNSPROXY_VERSION "\"} 1\n",
           out);
-}
-
-void metrics_print_reference(FILE *out)
-{
-    fputs("## Metrics\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n", out);
-    for (size_t i = 0; i < ROW_COUNT; i++) {
-        const struct row *row = &rows[i];
-        fprintf(out, "| `%s` | %s | %s%s", row->name, type_names[row->type],
-                row->scope == SCOPE_UPSTREAM ? "upstream" : "",
-                row->type == TYPE_FAILURES ? ", cause" : "");
-        if (*row->labels)
-            fprintf(out, "%s`%s`", row->scope == SCOPE_UPSTREAM ? ", " : "", row->labels);
-        fprintf(out, " | %s |\n", row->help);
-    }
-    /* Without the version: the docs are not generated anew for each one. */
-    fputs("| `dnsproxy_build_info` | gauge | version | Always 1 |\n"
-          "\n| `cause` | Meaning |\n|---|---|\n",
-          out);
-    for (size_t cause = FAILURE_NONE + 1; cause < FAILURE_COUNT; cause++)
-        fprintf(out, "| `%s` | %s |\n", failure_label((enum failure)cause),
-                failure_text((enum failure)cause));
 }

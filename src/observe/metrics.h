@@ -85,7 +85,4 @@ struct metrics_view {
 };
 void metrics_print(FILE *out, const struct metrics_view *view);
 
-/* docs/reference.md, the part about metrics, as Markdown. */
-void metrics_print_reference(FILE *out);
-
 #endif

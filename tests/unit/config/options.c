@@ -11,6 +11,7 @@
 
 #include "config/settings.h"
 #include "config_fixture.h"
+#include "document.h"
 
 static void every_default(void **state)
 {
@@ -567,7 +568,7 @@ static void help_has_every_flag_and_fits_a_terminal(void **state)
 static void reference_has_every_key_variable_flag_and_default(void **state)
 {
     (void)state;
-    char *text = print(options_print_reference);
+    char *text = print(print_reference);
     for (size_t i = 0; i < OPTION_COUNT; i++) {
         const char *const parts[] = {OPTIONS[i].key, OPTIONS[i].environment,
                                      OPTIONS[i].default_text};
@@ -593,7 +594,7 @@ static void reference_has_every_key_variable_flag_and_default(void **state)
 static void manual_has_its_sections_and_every_option(void **state)
 {
     (void)state;
-    char *text = print(options_print_manual);
+    char *text = print(print_manual);
     static const char *const sections[] = {"NAME",        "SYNOPSIS",    "DESCRIPTION", "OPTIONS",
                                            "ENVIRONMENT", "EXIT STATUS", "FILES"};
     const char *last = text;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "document.h"
 #include "observe/metrics.h"
 
 /* ---- a strict reader of the text format 0.0.4 ---- */
@@ -318,7 +319,7 @@ static void every_metric_is_in_the_reference(void **state)
     char *text = NULL;
     size_t length = 0;
     FILE *out = open_memstream(&text, &length);
-    metrics_print_reference(out);
+    print_reference(out);
     fclose(out);
     struct exposition *exposition = read_exposition(&fixture->view);
     for (size_t i = 0; i < exposition->family_count; i++) {

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What people read about the options, made from their table: --help, and one document that is the
- * reference page as Markdown and the manual page as roff.
+/* The documents that are made from the tables in the code, which generate-docs prints.
  *
- * Thread: main. Sources: CommonMark tables as GitHub has them; man-pages(7) and groff_man(7). */
+ * Thread: one. Sources: CommonMark tables as GitHub has them; man-pages(7) and groff_man(7). */
+#include "document.h"
+
 #include <ctype.h>
+#include <stdbool.h>
 #include <string.h>
 
+#include "base/failure.h"
 #include "config/settings.h"
-
-enum { HELP_WIDTH = 80, HELP_INDENT = 26 };
 
 enum form { MARKDOWN, ROFF };
 
@@ -51,74 +52,6 @@ static const char MANUAL_HEAD[] =
     "dnsproxy answers the DNS queries of a host, of containers or of a network. What its cache "
     "does not know it asks servers over TLS (RFC 7858), which it authenticates by name or by key; "
     "to a server that fails this, and in clear text, no query is ever sent.\n";
-
-/* --- --help --- */
-
-/* Prints words from column `column` on, broken before HELP_WIDTH and indented. */
-static void print_wrapped(FILE *out, const char *text, int column)
-{
-    while (*text != '\0') {
-        const int length = (int)strcspn(text, " ");
-        if (column > HELP_INDENT && column + 1 + length > HELP_WIDTH) {
-            fprintf(out, "\n%*s", HELP_INDENT, "");
-            column = HELP_INDENT;
-        } else if (column > HELP_INDENT) {
-            fputc(' ', out);
-            column++;
-        }
-        fprintf(out, "%.*s", length, text);
-        column += length;
-        text += length;
-        text += strspn(text, " ");
-    }
-    fputc('\n', out);
-}
-
-static void print_help_row(FILE *out, const char *term, const char *text)
-{
-    int column = fprintf(out, "  %s", term);
-    if (column >= HELP_INDENT) {
-        fputc('\n', out);
-        column = 0;
-    }
-    fprintf(out, "%*s", HELP_INDENT - column, "");
-    print_wrapped(out, text, HELP_INDENT);
-}
-
-static void print_help_option(FILE *out, const struct option *option)
-{
-    char term[64];
-    char letter[] = {'-', option->letter, ',', ' ', '\0'};
-    snprintf(term, sizeof term, "%s%s%s%s", option->letter ? letter : "    ", option->flag,
-             option->argument ? " " : "", option->argument ? option->argument : "");
-    print_help_row(out, term, option->help);
-    if (!option->environment)
-        return;
-    fprintf(out, "%*s[%s", HELP_INDENT, "", option->environment);
-    fprintf(out, "%s]\n", option->clear ? "; may be repeated" : "");
-    if (!option->default_text)
-        return;
-    fprintf(out, "%*s", HELP_INDENT, "");
-    char text[256];
-    snprintf(text, sizeof text, "[default: %s]", option->default_text);
-    print_wrapped(out, text, HELP_INDENT);
-}
-
-void options_print_help(FILE *out)
-{
-    fputs("Usage: dnsproxy [COMMAND] [-c FILE] [-l ADDR]... [-u URL]... [OPTION]...\n"
-          "Answer DNS queries by asking servers over authenticated TLS.\n\nCommands:\n",
-          out);
-    for (size_t i = 0; i < COMMAND_COUNT; i++)
-        print_help_row(out, COMMANDS[i].name, COMMANDS[i].help);
-    fputs("\nOptions, with their environment variables:\n", out);
-    for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (OPTIONS[i].flag)
-            print_help_option(out, &OPTIONS[i]);
-    fputs("\nThe configuration file is described in dnsproxy(8), with the options (timeouts,\n"
-          "limits and more) that only the file and the environment have.\n",
-          out);
-}
 
 /* --- what the two forms differ in --- */
 
@@ -288,14 +221,61 @@ static void print_document(FILE *out, enum form form)
               "The configuration, in YAML, unless -c names another.");
 }
 
-void options_print_reference(FILE *out)
+/* --- metrics --- */
+
+enum scope { SCOPE_WORKER, SCOPE_UPSTREAM, SCOPE_PROCESS };
+enum type { TYPE_COUNTER, TYPE_GAUGE, TYPE_HISTOGRAM, TYPE_FAILURES };
+
+static const char *const type_names[] = {"counter", "gauge", "histogram", "counter"};
+
+static const struct metric_row {
+    enum scope scope;
+    enum type type;
+    const char *name;
+    const char *labels;
+    const char *help;
+} metric_rows[] = {
+#define METRIC(type, field, name, labels, help) {SCOPE_WORKER, TYPE_##type, name, labels, help},
+#define UPSTREAM_METRIC(type, field, name, labels, help) \
+    {SCOPE_UPSTREAM, TYPE_##type, name, labels, help},
+#define PROCESS_METRIC(type, field, name, labels, help) \
+    {SCOPE_PROCESS, TYPE_##type, name, labels, help},
+#include "observe/metrics.def"
+};
+
+enum { METRIC_COUNT = sizeof(metric_rows) / sizeof(*metric_rows) };
+
+static void print_metrics(FILE *out)
+{
+    fputs("## Metrics\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n", out);
+    for (size_t i = 0; i < METRIC_COUNT; i++) {
+        const struct metric_row *row = &metric_rows[i];
+        fprintf(out, "| `%s` | %s | %s%s", row->name, type_names[row->type],
+                row->scope == SCOPE_UPSTREAM ? "upstream" : "",
+                row->type == TYPE_FAILURES ? ", cause" : "");
+        if (*row->labels)
+            fprintf(out, "%s`%s`", row->scope == SCOPE_UPSTREAM ? ", " : "", row->labels);
+        fprintf(out, " | %s |\n", row->help);
+    }
+    /* Without the version: the docs are not generated anew for each one. */
+    fputs("| `dnsproxy_build_info` | gauge | version | Always 1 |\n"
+          "\n| `cause` | Meaning |\n|---|---|\n",
+          out);
+    for (size_t cause = FAILURE_NONE + 1; cause < FAILURE_COUNT; cause++)
+        fprintf(out, "| `%s` | %s |\n", failure_label((enum failure)cause),
+                failure_text((enum failure)cause));
+}
+
+void print_reference(FILE *out)
 {
     fputs("# Reference\n\nMade by the program itself (`generate-docs reference`); do not edit.\n",
           out);
     print_document(out, MARKDOWN);
+    fputc('\n', out);
+    print_metrics(out);
 }
 
-void options_print_manual(FILE *out)
+void print_manual(FILE *out)
 {
     fputs(MANUAL_HEAD, out);
     print_document(out, ROFF);
