@@ -13,37 +13,7 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
-#ifdef __has_feature
-#if __has_feature(address_sanitizer)
-#define POOL_POISONS 1
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define POOL_POISONS 1
-#endif
-
-#ifdef POOL_POISONS
 #include <sanitizer/asan_interface.h>
-static void poison(void *memory, size_t length)
-{
-    __asan_poison_memory_region(memory, length);
-}
-static void unpoison(void *memory, size_t length)
-{
-    __asan_unpoison_memory_region(memory, length);
-}
-#else
-static void poison(void *memory, size_t length)
-{
-    (void)memory;
-    (void)length;
-}
-static void unpoison(void *memory, size_t length)
-{
-    (void)memory;
-    (void)length;
-}
-#endif
 
 enum status pool_open(struct pool *pool, size_t object_size, size_t capacity)
 {
@@ -60,7 +30,7 @@ enum status pool_open(struct pool *pool, size_t object_size, size_t capacity)
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return STATUS_SYSTEM;
-    poison(memory, total);
+    ASAN_POISON_MEMORY_REGION(memory, total);
     *pool = (struct pool){.memory = memory, .object_size = rounded_size, .capacity = capacity};
     return STATUS_OK;
 }
@@ -70,11 +40,11 @@ void *pool_take(struct pool *pool)
     assert(pool->memory && pool->in_use <= pool->touched && pool->touched <= pool->capacity);
     void *object = pool->free_objects;
     if (object) {
-        unpoison(object, pool->object_size);
+        ASAN_UNPOISON_MEMORY_REGION(object, pool->object_size);
         pool->free_objects = *(void **)object;
     } else if (pool->touched < pool->capacity) {
         object = (uint8_t *)pool->memory + pool->touched * pool->object_size;
-        unpoison(object, pool->object_size);
+        ASAN_UNPOISON_MEMORY_REGION(object, pool->object_size);
         pool->touched++;
     } else {
         return NULL;
@@ -89,7 +59,7 @@ void pool_give(struct pool *pool, void *object)
     assert(offset < pool->touched * pool->object_size && offset % pool->object_size == 0);
     assert(pool->in_use > 0);
     *(void **)object = pool->free_objects;
-    poison(object, pool->object_size);
+    ASAN_POISON_MEMORY_REGION(object, pool->object_size);
     pool->free_objects = object;
     pool->in_use--;
 }
@@ -104,7 +74,7 @@ void pool_close(struct pool *pool)
     if (!pool->memory)
         return;
     assert(pool->in_use == 0);
-    unpoison(pool->memory, pool_ceiling(pool));
+    ASAN_UNPOISON_MEMORY_REGION(pool->memory, pool_ceiling(pool));
     munmap(pool->memory, pool_ceiling(pool));
     *pool = (struct pool){};
 }
