@@ -275,18 +275,6 @@ static const struct stream_handler first_handler = {.on_connected = on_first_con
 
 /* ---- beginning ---- */
 
-static enum status open_client(struct probe_run *run, size_t index)
-{
-    const struct upstream_config *upstream = &run->config->upstreams[index];
-    const struct tls_settings settings = {
-        .trust = trusts_of_upstreams(run->trusts)[index],
-        .name = upstream->name,
-        .pins = upstream->pins,
-        .pin_count = upstream->pin_count,
-    };
-    return tls_client_open(&settings, &run->probes[index].client);
-}
-
 static void prepare(struct probe_run *run, size_t index)
 {
     struct probe *probe = &run->probes[index];
@@ -296,7 +284,8 @@ static void prepare(struct probe_run *run, size_t index)
     probe->result->upstream = probe->upstream->label;
     deadline_init(&probe->deadline);
     run->unfinished++;
-    if (open_client(run, index) != STATUS_OK)
+    if (tls_client_open(probe->upstream, trusts_of_upstreams(run->trusts)[index], &probe->client) !=
+        STATUS_OK)
         fail_probe(probe, FAILURE_LOCAL, "");
 }
 

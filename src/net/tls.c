@@ -28,7 +28,6 @@
 #include "net/socket.h"
 
 enum {
-    PIN_LENGTH = 32,                     /* SHA-256 */
     SESSIONS_MAX = 4,                    /* newest first; servers send two tickets a connection */
     CERTIFICATE_LIST_LENGTH_MAX = 65536, /* a chain is some 4 KiB, a post-quantum one 30 KiB */
     CHAIN_DEPTH_MAX = 10,
@@ -42,7 +41,7 @@ struct tls_client {
     SSL_CTX *context;
     char *name; /* without a final dot; NULL: pins alone */
     bool name_is_address;
-    uint8_t (*pins)[PIN_LENGTH];
+    uint8_t pins[CONFIG_PINS_MAX][PIN_SIZE];
     size_t pin_count;
     SSL_SESSION *sessions[SESSIONS_MAX]; /* oldest first */
     size_t session_count;
@@ -55,7 +54,7 @@ struct tls {
     bool wants_write;
     bool failed; /* OpenSSL allows no further call than SSL_free */
     bool has_peer_pin;
-    uint8_t peer_pin[PIN_LENGTH]; /* of the leaf it showed; OpenSSL forgets one that it refused */
+    uint8_t peer_pin[PIN_SIZE]; /* of the leaf it showed; OpenSSL forgets one that it refused */
 };
 
 /* --- Trust --- */
@@ -115,7 +114,7 @@ void tls_trust_close(struct tls_trust *trust)
 
 /* --- Judging the peer --- */
 
-static bool public_key_hash(X509 *certificate, uint8_t out[static PIN_LENGTH])
+static bool public_key_hash(X509 *certificate, uint8_t out[static PIN_SIZE])
 {
     uint8_t *key = NULL;
     const int length = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(certificate), &key);
@@ -128,11 +127,11 @@ static bool public_key_hash(X509 *certificate, uint8_t out[static PIN_LENGTH])
 
 static bool is_pinned(const struct tls_client *client, X509 *certificate)
 {
-    uint8_t hash[PIN_LENGTH];
+    uint8_t hash[PIN_SIZE];
     if (!certificate || !public_key_hash(certificate, hash))
         return false;
     for (size_t i = 0; i < client->pin_count; i++) {
-        if (memcmp(client->pins[i], hash, PIN_LENGTH) == 0)
+        if (memcmp(client->pins[i], hash, PIN_SIZE) == 0)
             return true;
     }
     return false;
@@ -304,19 +303,8 @@ static enum status copy_name(struct tls_client *client, const char *name)
     return STATUS_OK;
 }
 
-static enum status copy_pins(struct tls_client *client, const struct tls_settings *settings)
-{
-    if (settings->pin_count == 0)
-        return STATUS_OK;
-    client->pins = malloc(settings->pin_count * sizeof *client->pins);
-    if (!client->pins)
-        return STATUS_SYSTEM;
-    memcpy(client->pins, settings->pins, settings->pin_count * sizeof *client->pins);
-    client->pin_count = settings->pin_count;
-    return STATUS_OK;
-}
-
-static enum status set_up_client(struct tls_client *client, const struct tls_settings *settings)
+static enum status set_up_client(struct tls_client *client, const struct upstream_config *upstream,
+                                 const struct tls_trust *trust)
 {
     client->context = SSL_CTX_new(TLS_client_method());
     if (!client->context || !set_protocol(client->context))
@@ -325,22 +313,24 @@ static enum status set_up_client(struct tls_client *client, const struct tls_set
     SSL_CTX_set_verify(client->context, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_verify_depth(client->context, CHAIN_DEPTH_MAX);
     SSL_CTX_set_cert_verify_callback(client->context, judge_peer, client);
-    TRY(copy_pins(client, settings));
-    if (!settings->name)
+    memcpy(client->pins, upstream->pins, sizeof client->pins);
+    client->pin_count = upstream->pin_count;
+    if (!upstream->name)
         return STATUS_OK;
-    SSL_CTX_set1_cert_store(client->context, settings->trust->store);
-    return copy_name(client, settings->name);
+    SSL_CTX_set1_cert_store(client->context, trust->store);
+    return copy_name(client, upstream->name);
 }
 
-enum status tls_client_open(const struct tls_settings *settings, struct tls_client **out)
+enum status tls_client_open(const struct upstream_config *upstream, const struct tls_trust *trust,
+                            struct tls_client **out)
 {
-    if (settings->name ? !settings->trust : settings->pin_count == 0)
+    if (upstream->name ? !trust : upstream->pin_count == 0)
         return STATUS_INVALID;
     struct tls_client *client = calloc(1, sizeof *client);
     if (!client)
         return STATUS_SYSTEM;
     ERR_clear_error();
-    const enum status status = set_up_client(client, settings);
+    const enum status status = set_up_client(client, upstream, trust);
     if (status != STATUS_OK) {
         tls_client_close(client);
         return status;
@@ -357,7 +347,6 @@ void tls_client_close(struct tls_client *client)
         SSL_SESSION_free(client->sessions[i]);
     SSL_CTX_free(client->context);
     free(client->name);
-    free(client->pins);
     free(client);
 }
 
@@ -514,10 +503,10 @@ const char *tls_error_text(const struct tls *tls)
     return tls->error_text;
 }
 
-enum status tls_peer_pin(const struct tls *tls, uint8_t out[static 32])
+enum status tls_peer_pin(const struct tls *tls, uint8_t out[static PIN_SIZE])
 {
     if (!tls->has_peer_pin)
         return STATUS_NOT_FOUND;
-    memcpy(out, tls->peer_pin, PIN_LENGTH);
+    memcpy(out, tls->peer_pin, PIN_SIZE);
     return STATUS_OK;
 }

@@ -17,6 +17,7 @@
 
 #include "base/failure.h"
 #include "base/status.h"
+#include "config/config.h"
 
 /* A set of trusted roots, loaded whole at start, so that no worker reads files later. Shared by all
  * threads after it is opened. */
@@ -29,19 +30,14 @@ enum status tls_trust_open(const char *ca_file, struct tls_trust **out, char *er
                            size_t error_size);
 void tls_trust_close(struct tls_trust *trust); /* safe on NULL */
 
-struct tls_settings {
-    const struct tls_trust *trust; /* may be NULL when there is no name */
-    const char *name;              /* DNS name or IP address; NULL: pins alone decide */
-    const uint8_t (*pins)[32];     /* SHA-256 of SubjectPublicKeyInfo, any of them */
-    size_t pin_count;
-};
-
 /* The settings of one upstream and its session tickets; it must outlive its connections. Thread:
  * one worker. */
 struct tls_client;
 
-/* Copies what it needs. STATUS_INVALID when there is neither a name nor a pin. */
-enum status tls_client_open(const struct tls_settings *settings, struct tls_client **out);
+/* Copies the name and the pins of `upstream`; `trust` may be NULL when there is no name.
+ * STATUS_INVALID when there is neither a name nor a pin. */
+enum status tls_client_open(const struct upstream_config *upstream, const struct tls_trust *trust,
+                            struct tls_client **out);
 void tls_client_close(struct tls_client *client); /* safe on NULL */
 
 /* One connection. Owner: its stream. */
@@ -90,6 +86,6 @@ const char *tls_error_text(const struct tls *tls);
 
 /* SHA-256 of the SubjectPublicKeyInfo of the leaf, be it accepted or refused, for `dnsproxy probe`.
  * STATUS_NOT_FOUND when none was shown: the handshake broke before, or resumed a session. */
-enum status tls_peer_pin(const struct tls *tls, uint8_t out[static 32]);
+enum status tls_peer_pin(const struct tls *tls, uint8_t out[static PIN_SIZE]);
 
 #endif

@@ -401,13 +401,7 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
                           const struct group_settings *settings)
 {
     const struct upstream_config *config = &settings->config->upstreams[index];
-    const struct tls_settings tls_settings = {
-        .trust = settings->trusts[index],
-        .name = config->name,
-        .pins = config->pins,
-        .pin_count = config->pin_count,
-    };
-    TRY(tls_client_open(&tls_settings, &upstream->tls));
+    TRY(tls_client_open(config, settings->trusts[index], &upstream->tls));
     upstream->group = group;
     upstream->index = index;
     upstream->config = config;

@@ -35,13 +35,15 @@ struct tls {
     size_t end;
 };
 
-enum status tls_client_open(const struct tls_settings *settings, struct tls_client **out)
+enum status tls_client_open(const struct upstream_config *upstream, const struct tls_trust *trust,
+                            struct tls_client **out)
 {
-    assert(settings->name);
+    (void)trust;
+    assert(upstream->name);
     struct tls_client *client = calloc(1, sizeof(*client));
     if (!client)
         return STATUS_SYSTEM;
-    client->name = (uint8_t)settings->name[0];
+    client->name = (uint8_t)upstream->name[0];
     *out = client;
     return STATUS_OK;
 }

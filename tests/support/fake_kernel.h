@@ -372,12 +372,14 @@ struct tls_client {
     bool has_name;
 };
 
-enum status tls_client_open(const struct tls_settings *settings, struct tls_client **out)
+enum status tls_client_open(const struct upstream_config *upstream, const struct tls_trust *trust,
+                            struct tls_client **out)
 {
+    (void)trust;
     struct tls_client *client = malloc(sizeof(*client));
     if (!client)
         return STATUS_SYSTEM;
-    client->has_name = settings->name != NULL;
+    client->has_name = upstream->name != NULL;
     *out = client;
     return STATUS_OK;
 }

@@ -100,8 +100,8 @@ static bool whole_life(const char *ca_file, const char *name, struct tls_server 
     char error[128];
     bool answered = false;
     if (OURS(tls_trust_open(ca_file, &trust, error, sizeof error)) == STATUS_OK) {
-        const struct tls_settings settings = {.trust = trust, .name = name};
-        if (OURS(tls_client_open(&settings, &client)) == STATUS_OK)
+        const struct upstream_config upstream = {.name = strdupa(name)};
+        if (OURS(tls_client_open(&upstream, trust, &client)) == STATUS_OK)
             answered = connect_and_ask(client, server, fd);
     }
     tls_client_close(client);

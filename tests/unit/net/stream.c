@@ -235,10 +235,11 @@ static int set_up(void **state)
     write_certificate(path, &authority);
     assert_int_equal(tls_trust_open(path, &trust, error, sizeof error), STATUS_OK);
     unlink(path);
-    struct tls_settings settings = {.trust = trust, .name = "dns.example.net"};
-    assert_int_equal(tls_client_open(&settings, &client), STATUS_OK);
-    settings.name = "other.example.net";
-    assert_int_equal(tls_client_open(&settings, &misnamed), STATUS_OK);
+    char name[] = "dns.example.net", other[] = "other.example.net";
+    struct upstream_config upstream = {.name = name};
+    assert_int_equal(tls_client_open(&upstream, trust, &client), STATUS_OK);
+    upstream.name = other;
+    assert_int_equal(tls_client_open(&upstream, trust, &misnamed), STATUS_OK);
     assert_int_equal(loop_open(&loop), STATUS_OK);
     return 0;
 }

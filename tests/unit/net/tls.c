@@ -23,9 +23,11 @@ struct session {
 static struct tls_client *client_with(const char *name, const uint8_t (*pins)[32], size_t count)
 {
     struct tls_client *client = NULL;
-    const struct tls_settings settings = {
-        .trust = trust, .name = name, .pins = pins, .pin_count = count};
-    assert_int_equal(tls_client_open(&settings, &client), STATUS_OK);
+    struct upstream_config upstream = {.name = name ? strdupa(name) : NULL, .pin_count = count};
+    for (size_t i = 0; i < count; i++)
+        memcpy(upstream.pins[i], pins[i], PIN_SIZE);
+    assert_int_equal(tls_client_open(&upstream, trust, &client), STATUS_OK);
+    memset(upstream.pins, 0, sizeof upstream.pins); /* the client has its own copy */
     return client;
 }
 
@@ -192,13 +194,13 @@ static void E2_settings_that_authenticate_nobody_are_refused(void **state)
 {
     (void)state;
     struct tls_client *client = NULL;
-    const struct tls_settings bad[] = {{.trust = trust},
-                                       {.name = "dns.example.net"},
-                                       {.trust = trust, .name = ""},
-                                       {.trust = trust, .name = "."},
-                                       {.trust = trust, .name = ".example.net"}};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_int_equal(tls_client_open(&bad[i], &client), STATUS_INVALID);
+    char names[][16] = {"", ".", ".example.net", "dns.example.net"};
+    struct upstream_config upstream = {.name = NULL};
+    assert_int_equal(tls_client_open(&upstream, trust, &client), STATUS_INVALID);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        upstream.name = names[i];
+        assert_int_equal(tls_client_open(&upstream, i < 3 ? trust : NULL, &client), STATUS_INVALID);
+    }
     assert_null(client);
     tls_client_close(NULL);
     tls_close(NULL);
@@ -373,7 +375,6 @@ static enum failure outcome_with_pins(const char *name, const struct identity *i
     if (also)
         identity_pin(also, pins[1]);
     struct tls_client *client = client_with(name, pins, 2);
-    memset(pins, 0, sizeof pins); /* the client has its own copy */
     const enum failure failure = outcome(client, identity);
     tls_client_close(client);
     return failure;
