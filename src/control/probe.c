@@ -68,7 +68,7 @@ struct probe_run {
     const struct config *config;
     struct trusts *trusts;
     struct metrics *metrics;
-    struct group *group; /* looks names up; NULL: there are none */
+    struct group *group; /* looks names up */
     struct probe probes[CONFIG_UPSTREAMS_MAX];
     struct probe_result results[CONFIG_UPSTREAMS_MAX];
     size_t unfinished;
@@ -106,31 +106,23 @@ static void fail_probe(struct probe *probe, enum failure failure, const char *re
     enter(probe, PROBE_DONE);
 }
 
+/* What is said when the deadline of a state has passed; the other states have none. */
+static const enum failure expiry[PROBE_STATES] = {
+    [PROBE_LOOKING_UP] = FAILURE_NAME_LOOKUP,        [PROBE_CONNECTING] = FAILURE_CONNECT_TIMEOUT,
+    [PROBE_HANDSHAKING] = FAILURE_HANDSHAKE_TIMEOUT, [PROBE_ASKING] = FAILURE_REQUEST_TIMEOUT,
+    [PROBE_RESUMING] = FAILURE_HANDSHAKE_TIMEOUT,
+};
+
 static void on_expire(struct deadline *deadline, uint64_t now)
 {
     (void)now;
     struct probe *probe = CONTAINER_OF(deadline, struct probe, deadline);
-    switch (probe->state) {
-    case PROBE_LOOKING_UP:
-        fail_probe(probe, FAILURE_NAME_LOOKUP, "");
-        break;
-    case PROBE_CONNECTING:
-        stream_close(&probe->first, FAILURE_CONNECT_TIMEOUT);
-        break;
-    case PROBE_HANDSHAKING:
-        stream_close(&probe->first, FAILURE_HANDSHAKE_TIMEOUT);
-        break;
-    case PROBE_ASKING:
-        stream_close(&probe->first, FAILURE_REQUEST_TIMEOUT);
-        break;
-    case PROBE_RESUMING:
-        stream_close(&probe->again, FAILURE_HANDSHAKE_TIMEOUT);
-        break;
-    case PROBE_ANSWERED:
-    case PROBE_DONE:
-    case PROBE_STATES:
-        abort(); /* they have no deadline */
-    }
+    const enum failure failure = expiry[probe->state];
+    assert(failure != FAILURE_NONE);
+    if (probe->state == PROBE_LOOKING_UP)
+        fail_probe(probe, failure, "");
+    else
+        stream_close(probe->state == PROBE_RESUMING ? &probe->again : &probe->first, failure);
 }
 
 /* ---- the second connection ---- */
@@ -287,6 +279,8 @@ static void prepare(struct probe_run *run, size_t index)
     if (tls_client_open(probe->upstream, trusts_of_upstreams(run->trusts)[index], &probe->client) !=
         STATUS_OK)
         fail_probe(probe, FAILURE_LOCAL, "");
+    else
+        enter(probe, PROBE_LOOKING_UP);
 }
 
 static void on_won(struct race *race, int fd, size_t index)
@@ -318,18 +312,6 @@ static void connect_first(struct probe *probe, size_t count)
     fail_probe(probe, failure, failure == FAILURE_LOCAL ? strerror(errno) : "");
 }
 
-static void begin(struct probe *probe)
-{
-    if (probe->state == PROBE_DONE)
-        return;
-    if (probe->upstream->host) {
-        enter(probe, PROBE_LOOKING_UP);
-        return;
-    }
-    probe->addresses[0] = probe->upstream->address;
-    connect_first(probe, 1);
-}
-
 /* Goes on with those whose addresses are known by now. */
 static void look_up(struct probe_run *run)
 {
@@ -346,15 +328,10 @@ static void look_up(struct probe_run *run)
     }
 }
 
-/* The part of the daemon that looks names up, if there are any. */
+/* The part of the daemon that knows addresses, looked up or given. */
 static enum status open_group(struct probe_run *run)
 {
     const struct config *config = run->config;
-    bool has_names = false;
-    for (size_t i = 0; i < config->upstream_count; i++)
-        has_names = has_names || config->upstreams[i].host;
-    if (!has_names)
-        return STATUS_OK;
     run->metrics = metrics_open(config->upstream_count);
     if (!run->metrics)
         return STATUS_FULL;
@@ -407,10 +384,9 @@ static void probe_all(struct probe_run *run)
     /* All that takes time comes first, or it would count as time to connect. */
     for (size_t i = 0; i < run->config->upstream_count; i++)
         prepare(run, i);
-    for (size_t i = 0; i < run->config->upstream_count; i++)
-        begin(&run->probes[i]);
-    while (run->unfinished > 0 && loop_turn(&run->loop, TURN_WAIT_S * NANOSECONDS_PER_SECOND))
+    do
         look_up(run);
+    while (run->unfinished > 0 && loop_turn(&run->loop, TURN_WAIT_S * NANOSECONDS_PER_SECOND));
     assert(run->unfinished == 0);
 }
 
