@@ -23,14 +23,6 @@ static const uint8_t SUFFIX[] = "\x13"
                                 "example"; /* its NUL is the root label */
 static_assert(1 + LABEL + sizeof SUFFIX == LOOP_PROBE_NAME_LENGTH, "the length is the name's");
 
-static uint64_t hash_of(const struct siphash_key *key, uint64_t id, char purpose)
-{
-    char bytes[sizeof id + 1];
-    memcpy(bytes, &id, sizeof id);
-    bytes[sizeof id] = purpose;
-    return siphash(key, bytes, sizeof bytes);
-}
-
 static void write_digits(uint8_t *out, uint64_t number)
 {
     char text[DIGITS + 1];
@@ -38,21 +30,14 @@ static void write_digits(uint8_t *out, uint64_t number)
     memcpy(out, text, DIGITS);
 }
 
-/* False unless all are digits, in lower case as names are kept. */
-static bool read_digits(const uint8_t *digits, uint64_t *out)
+/* The ID of the question is hashed as it stands in the name. */
+static void write_hash(uint8_t *out, const struct siphash_key *key, const struct question *question,
+                       uint8_t purpose)
 {
-    uint64_t number = 0;
-    for (unsigned i = 0; i < DIGITS; i++) {
-        const uint8_t digit = digits[i];
-        if (digit >= '0' && digit <= '9')
-            number = number << 4 | (uint64_t)(digit - '0');
-        else if (digit >= 'a' && digit <= 'f')
-            number = number << 4 | (uint64_t)(digit - 'a' + 10);
-        else
-            return false;
-    }
-    *out = number;
-    return true;
+    uint8_t bytes[DIGITS + 1];
+    memcpy(bytes, question->name + 1, DIGITS);
+    bytes[DIGITS] = purpose;
+    write_digits(out, siphash(key, bytes, sizeof bytes));
 }
 
 void loop_probe_question(const struct siphash_key *key, uint64_t id, struct question *out)
@@ -63,7 +48,7 @@ void loop_probe_question(const struct siphash_key *key, uint64_t id, struct ques
                              .name_length = LOOP_PROBE_NAME_LENGTH};
     out->name[0] = LABEL;
     write_digits(out->name + 1, id);
-    write_digits(out->name + 1 + DIGITS, hash_of(key, id, 'q'));
+    write_hash(out->name + 1 + DIGITS, key, out, 'q');
     memcpy(out->name + 1 + LABEL, SUFFIX, sizeof SUFFIX);
 }
 
@@ -71,20 +56,12 @@ bool loop_probe_is_ours(const struct siphash_key *key, const struct question *qu
 {
     assert(question->name_length == LOOP_PROBE_NAME_LENGTH);
     const uint8_t *name = question->name;
-    uint64_t id;
-    uint64_t tag;
-    return question->type == TYPE_TXT && question->class == CLASS_IN && name[0] == LABEL &&
-           memcmp(name + 1 + LABEL, SUFFIX, sizeof SUFFIX) == 0 && read_digits(name + 1, &id) &&
-           read_digits(name + 1 + DIGITS, &tag) && tag == hash_of(key, id, 'q');
-}
-
-static uint64_t id_of(const struct question *question)
-{
-    uint64_t id = 0;
-    const bool is_id = read_digits(question->name + 1, &id);
-    assert(is_id);
-    (void)is_id;
-    return id;
+    uint8_t tag[DIGITS];
+    if (question->type != TYPE_TXT || question->class != CLASS_IN || name[0] != LABEL ||
+        memcmp(name + 1 + LABEL, SUFFIX, sizeof SUFFIX) != 0)
+        return false;
+    write_hash(tag, key, question, 'q');
+    return memcmp(name + 1 + DIGITS, tag, sizeof tag) == 0;
 }
 
 void loop_probe_make_answer(const struct siphash_key *key, const struct question *question,
@@ -100,7 +77,7 @@ void loop_probe_make_answer(const struct siphash_key *key, const struct question
     write_u16(&writer, 1 + DIGITS);
     write_u8(&writer, DIGITS);
     assert(writer_length(&writer) == TEXT_OFFSET);
-    write_digits(write_room(&writer, DIGITS), hash_of(key, id_of(question), 'a'));
+    write_hash(write_room(&writer, DIGITS), key, question, 'a');
     out->answer = (struct answer){
         .kind = ANSWER_POSITIVE,
         .flags = DNS_FLAG_RA,
@@ -117,7 +94,7 @@ bool loop_probe_is_answered(const struct siphash_key *key, const struct question
                             const struct answer *answer)
 {
     uint8_t digits[DIGITS];
-    write_digits(digits, hash_of(key, id_of(question), 'a'));
+    write_hash(digits, key, question, 'a');
     return answer->answer_count > 0 &&
            memmem(answer->body, answer->body_length, digits, sizeof digits) != NULL;
 }
