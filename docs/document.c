@@ -126,7 +126,7 @@ static void print_markdown_option(FILE *out, const struct option *option)
     print_cell(out, option->default_text);
     fputc(' ', out);
     print_text(out, MARKDOWN, option->help);
-    fputs(option->clear ? " A list. |\n" : " |\n", out);
+    fputs(option->most ? " A list. |\n" : " |\n", out);
 }
 
 static void print_fact(FILE *out, const char *label, const char *value)
@@ -149,7 +149,7 @@ static void print_roff_option(FILE *out, const struct option *option)
     print_text(out, ROFF, option->argument ? option->argument : "");
     fputs("\\fR\n", out);
     print_text(out, ROFF, option->help);
-    fputs(option->clear ? "\nA list.\n" : "\n", out);
+    fputs(option->most ? "\nA list.\n" : "\n", out);
     print_fact(out, "Default", option->default_text);
     print_fact(out, "Key", option->flag ? option->key : NULL);
     print_fact(out, "Variable", option->environment);

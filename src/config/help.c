@@ -50,7 +50,7 @@ static void print_help_option(FILE *out, const struct option *option)
     if (!option->environment)
         return;
     fprintf(out, "%*s[%s", HELP_INDENT, "", option->environment);
-    fprintf(out, "%s]\n", option->clear ? "; may be repeated" : "");
+    fprintf(out, "%s]\n", option->most ? "; may be repeated" : "");
     if (!option->default_text)
         return;
     fprintf(out, "%*s", HELP_INDENT, "");

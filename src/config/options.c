@@ -20,6 +20,7 @@
 #define SECONDS(count) ((count)*NANOSECONDS_PER_SECOND)
 #define FIELD(name) \
     .offset = offsetof(struct config, name), .size = sizeof((struct config *)NULL)->name
+#define LIST(count, limit) .offset = offsetof(struct config, count), .most = (limit)
 #define NUMBER(name, kind, low, high) \
     FIELD(name), .set = set_number, .quantity = &(kind), .minimum = (low), .maximum = (high)
 #define DURATION(name, low, high) .argument = "DURATION", NUMBER(name, DURATIONS, low, high)
@@ -41,17 +42,17 @@ const struct option OPTIONS[] = {
              "/etc/dnsproxy/dnsproxy.yaml, if that exists."},
     {.flag = "--listen", .letter = 'l', .key = "listen", .environment = "DNSPROXY_LISTEN",
      .argument = "ADDR", .default_text = DNSPROXY_DEFAULT_LISTEN,
-     .set = add_listener, .clear = clear_listeners,
+     .set = add_listener, LIST(listener_count, CONFIG_LISTENERS_MAX),
      .help = "Answer on this address: ADDRESS:PORT for UDP and TCP, udp://ADDRESS:PORT or "
              "tcp://ADDRESS:PORT for one of them; port 53 unless given."},
     {.flag = "--upstream", .letter = 'u', .key = "upstreams", .environment = "DNSPROXY_UPSTREAM",
      .argument = "URL", .default_text = "cloudflare",
-     .set = add_upstream, .clear = clear_upstreams,
+     .set = add_upstream, LIST(upstream_count, CONFIG_UPSTREAMS_MAX),
      .help = "Ask this server: tls://ADDRESS[:PORT]#NAME, where NAME authenticates it and the port "
              "is 853 unless given; tls://HOST[:PORT], whose addresses are looked up; or a preset: "
              "cloudflare, google or quad9."},
     {.flag = "--bootstrap", .key = "bootstrap", .environment = "DNSPROXY_BOOTSTRAP",
-     .argument = "ADDR", .set = add_bootstrap, .clear = clear_bootstraps,
+     .argument = "ADDR", .set = add_bootstrap, LIST(bootstrap_count, CONFIG_BOOTSTRAPS_MAX),
      .help = "Look up the host names of upstreams here when no other upstream can: ADDRESS[:PORT] "
              "of a plain DNS server. It is asked for these names alone, in clear text."},
     {.flag = "--strategy", .key = "strategy", .environment = "DNSPROXY_STRATEGY",
@@ -106,13 +107,14 @@ const struct option OPTIONS[] = {
     {.flag = "--allow", .key = "allow", .environment = "DNSPROXY_ALLOW", .argument = "CIDR",
      .default_text = "127.0.0.0/8, ::1, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, "
                      "169.254.0.0/16, 100.64.0.0/10, fe80::/10, fc00::/7",
-     .set = add_prefix, .clear = clear_prefixes,
+     .set = add_prefix, LIST(allow_count, CONFIG_PREFIXES_MAX),
      .help = "Answer clients in this range of addresses; all others are refused. The default is "
              "loopback, private and link-local addresses."},
     {.key = "refused-source-ports", .environment = "DNSPROXY_REFUSED_SOURCE_PORTS",
      .argument = "PORT", .default_text = "7, 13, 17, 19, 37, 69, 111, 123, 137, 161, 389, 520, "
                                          "1900, 3702, 5353, 11211",
-     .set = add_source_port, .clear = clear_source_ports, .may_be_empty = true,
+     .set = add_source_port, LIST(refused_source_port_count, CONFIG_PORTS_MAX),
+     .may_be_empty = true,
      .quantity = &COUNTS, .minimum = 1, .maximum = 65535,
      .help = "Drop UDP queries from these source ports: they belong to services that answer "
              "anything, and an exchange with one might never end. none drops none."},
@@ -295,7 +297,8 @@ void config_free(struct config *config)
 {
     if (!config)
         return;
-    clear_upstreams(config);
+    for (size_t i = 0; i < CONFIG_UPSTREAMS_MAX; i++)
+        free_upstream(&config->upstreams[i]);
     free(config->tls_ca_file);
     free(config);
 }

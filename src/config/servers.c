@@ -76,16 +76,8 @@ enum status add_listener(struct settings *settings, const struct option *option,
         if (overlaps && address_equal(&listener.address, &other->address))
             return settings_reject(settings, text, "is listened on twice");
     }
-    if (config->listener_count == CONFIG_LISTENERS_MAX)
-        return settings_reject(settings, text, "is one too many; allowed: %d listeners",
-                               CONFIG_LISTENERS_MAX);
     config->listeners[config->listener_count++] = listener;
     return STATUS_OK;
-}
-
-void clear_listeners(struct config *config)
-{
-    config->listener_count = 0;
 }
 
 /* --- pins --- */
@@ -297,7 +289,7 @@ static char *make_label(struct settings *settings, const struct upstream_config 
     return settings_copy(settings, label);
 }
 
-static void free_upstream(struct upstream_config *upstream)
+void free_upstream(struct upstream_config *upstream)
 {
     free(upstream->label);
     free(upstream->name);
@@ -331,15 +323,13 @@ static enum status append_upstream(struct settings *settings, const struct targe
 {
     struct config *config = settings->config;
     if (config->upstream_count == CONFIG_UPSTREAMS_MAX)
-        return settings_reject(settings, entry->url, "is one too many; allowed: %d upstreams",
+        return settings_reject(settings, entry->url, "is one too many; allowed: %d",
                                CONFIG_UPSTREAMS_MAX);
-    struct upstream_config upstream = {};
-    const enum status status = fill_upstream(settings, &upstream, target, entry);
-    if (status == STATUS_OK)
-        config->upstreams[config->upstream_count++] = upstream;
-    else
-        free_upstream(&upstream);
-    return status;
+    struct upstream_config *upstream = &config->upstreams[config->upstream_count];
+    free_upstream(upstream); /* one that this level replaces, or that was refused */
+    TRY(fill_upstream(settings, upstream, target, entry));
+    config->upstream_count++;
+    return STATUS_OK;
 }
 
 static enum status append_preset(struct settings *settings, const struct preset *preset,
@@ -375,13 +365,6 @@ enum status add_upstream(struct settings *settings, const struct option *option,
     return upstream_entry_add(settings, &(struct upstream_entry){.url = text, .weight = 1});
 }
 
-void clear_upstreams(struct config *config)
-{
-    for (size_t i = 0; i < config->upstream_count; i++)
-        free_upstream(&config->upstreams[i]);
-    config->upstream_count = 0;
-}
-
 /* --- bootstraps --- */
 
 enum status add_bootstrap(struct settings *settings, const struct option *option, const char *text)
@@ -396,16 +379,8 @@ enum status add_bootstrap(struct settings *settings, const struct option *option
     for (size_t i = 0; i < config->bootstrap_count; i++)
         if (address_equal(&config->bootstraps[i], &address))
             return settings_reject(settings, text, "is given twice");
-    if (config->bootstrap_count == CONFIG_BOOTSTRAPS_MAX)
-        return settings_reject(settings, text, "is one too many; allowed: %d addresses",
-                               CONFIG_BOOTSTRAPS_MAX);
     config->bootstraps[config->bootstrap_count++] = address;
     return STATUS_OK;
-}
-
-void clear_bootstraps(struct config *config)
-{
-    config->bootstrap_count = 0;
 }
 
 void check_host_names(struct settings *settings)

@@ -293,16 +293,8 @@ enum status add_prefix(struct settings *settings, const struct option *option, c
         return settings_reject(settings, text,
                                "is not a range of addresses; allowed: such as 192.0.2.0/24, "
                                "2001:db8::/32 or one address, without bits beyond the length");
-    if (config->allow_count == CONFIG_PREFIXES_MAX)
-        return settings_reject(settings, text, "is one too many; allowed: %d ranges",
-                               CONFIG_PREFIXES_MAX);
     config->allow[config->allow_count++] = prefix;
     return STATUS_OK;
-}
-
-void clear_prefixes(struct config *config)
-{
-    config->allow_count = 0;
 }
 
 enum status add_source_port(struct settings *settings, const struct option *option,
@@ -311,24 +303,26 @@ enum status add_source_port(struct settings *settings, const struct option *opti
     struct config *config = settings->config;
     uint64_t port;
     TRY(read_number(settings, option, text, &port));
-    if (config->refused_source_port_count == CONFIG_PORTS_MAX)
-        return settings_reject(settings, text, "is one too many; allowed: %d ports",
-                               CONFIG_PORTS_MAX);
     config->refused_source_ports[config->refused_source_port_count++] = (uint16_t)port;
     return STATUS_OK;
-}
-
-void clear_source_ports(struct config *config)
-{
-    config->refused_source_port_count = 0;
 }
 
 void settings_begin_option(struct settings *settings, const struct option *option)
 {
     const size_t index = (size_t)(option - OPTIONS);
-    if (!settings->seen[index] && option->clear)
-        option->clear(settings->config);
+    if (!settings->seen[index] && option->most > 0)
+        *(size_t *)field_of(settings, option) = 0;
     settings->seen[index] = true;
+}
+
+static void set_value(struct settings *settings, const struct option *option, const char *text)
+{
+    const bool is_full = option->most > 0 && *(size_t *)field_of(settings, option) == option->most;
+    const enum status status =
+        is_full ? settings_reject(settings, text, "is one too many; allowed: %zu", option->most)
+                : option->set(settings, option, text);
+    if (status != STATUS_OK)
+        settings->failed = true;
 }
 
 static void apply_list(struct settings *settings, const struct option *option, char *list)
@@ -340,8 +334,7 @@ static void apply_list(struct settings *settings, const struct option *option, c
     for (char *item = strtok_r(list, ", \t\r\n", &rest); item;
          item = strtok_r(NULL, ", \t\r\n", &rest)) {
         is_empty = false;
-        if (option->set(settings, option, item) != STATUS_OK)
-            settings->failed = true;
+        set_value(settings, option, item);
     }
     if (is_empty)
         settings_report(settings, "needs at least one value");
@@ -350,9 +343,8 @@ static void apply_list(struct settings *settings, const struct option *option, c
 void settings_apply(struct settings *settings, const struct option *option, const char *text)
 {
     settings_begin_option(settings, option);
-    if (!option->clear) {
-        if (option->set(settings, option, text) != STATUS_OK)
-            settings->failed = true;
+    if (option->most == 0) {
+        set_value(settings, option, text);
         return;
     }
     char *list = settings_copy(settings, text);

@@ -47,7 +47,6 @@ struct settings {
 struct option;
 typedef enum status option_setter(struct settings *settings, const struct option *option,
                                   const char *text);
-typedef void option_clearer(struct config *config);
 
 /* What a number counts and how it is written; settings.c has the kinds. */
 struct quantity;
@@ -61,14 +60,14 @@ struct option {
     const char *default_text; /* as one would write it; NULL: none */
     const char *help;
     option_setter *set;
-    option_clearer *clear;           /* empties a repeatable option; NULL: not repeatable */
     const char *const *choices;      /* of set_choice: names in the order of the enum */
     const struct quantity *quantity; /* of a number, with its limits */
     uint64_t minimum;
     uint64_t maximum;
     uint64_t divisor; /* the field counts these; 0: ones */
-    size_t offset;    /* of the field in struct config, for the set functions of one plain field */
+    size_t offset;    /* in struct config: of the one plain field, or of a list's count */
     size_t size;
+    size_t most; /* values of a repeatable option; 0: not repeatable */
     char letter; /* 0: none */
     bool may_be_empty;
     bool zero_is_off; /* 0 is allowed besides minimum to maximum */
@@ -124,11 +123,9 @@ enum { NUMBER_TEXT_SIZE = 32 };
 const char *number_format(const struct quantity *quantity, uint64_t value,
                           char text[static NUMBER_TEXT_SIZE]);
 
-/* The set and clear functions of the table. */
+/* The set functions of the table. */
 option_setter set_number, set_choice, set_workers, set_admin, set_tls_ca, set_command,
     set_config_file, add_prefix, add_source_port, add_listener, add_upstream, add_bootstrap;
-option_clearer clear_prefixes, clear_source_ports, clear_listeners, clear_upstreams,
-    clear_bootstraps;
 
 /* STATUS_INVALID and reported unless `path` is a file that can be opened and is not empty. */
 enum status check_readable(struct settings *settings, const char *path);
@@ -155,6 +152,9 @@ extern const size_t UPSTREAM_FIELD_COUNT;
 
 /* Reports upstreams whose names nobody could ever look up. */
 void check_host_names(struct settings *settings);
+
+/* Frees what it holds; safe on a zeroed one. */
+void free_upstream(struct upstream_config *upstream);
 
 /* Appends what the entry's URL or preset stands for. */
 enum status upstream_entry_add(struct settings *settings, const struct upstream_entry *entry);

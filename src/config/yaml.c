@@ -225,9 +225,9 @@ static void apply_value(struct file *file, const struct option *option, const ya
 static void read_option(struct file *file, const struct option *option, const yaml_node_t *node)
 {
     settings_begin_option(file->settings, option);
-    if (node->type != YAML_SEQUENCE_NODE || !option->clear) {
+    if (node->type != YAML_SEQUENCE_NODE || option->most == 0) {
         apply_value(file, option, node,
-                    option->clear ? "takes a value or a list of values" : "takes one plain value");
+                    option->most ? "takes a value or a list of values" : "takes one plain value");
         return;
     }
     const yaml_node_item_t *start = node->data.sequence.items.start;
