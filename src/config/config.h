@@ -20,7 +20,8 @@ enum {
     CONFIG_PREFIXES_MAX = 256,
     CONFIG_PORTS_MAX = 64,
     CONFIG_WORKERS_MAX = 64,
-    PIN_SIZE = 32, /* SHA-256 */
+    PIN_SIZE = 32,                              /* SHA-256 */
+    PIN_TEXT_SIZE = (PIN_SIZE + 2) / 3 * 4 + 1, /* in base64 (RFC 4648 4), with the final NUL */
 };
 
 enum strategy { STRATEGY_FASTEST, STRATEGY_ORDERED, STRATEGY_WEIGHTED, STRATEGY_HASH };

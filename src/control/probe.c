@@ -249,7 +249,7 @@ static void on_first_closed(struct stream *stream, enum failure failure)
     char reason[sizeof(result->reason)] = "";
     race_cancel(&probe->race);
     if (stream->tls) {
-        result->has_pin = tls_peer_pin(stream->tls, result->pin) == STATUS_OK;
+        snprintf(result->pin, sizeof(result->pin), "%s", tls_peer_pin(stream->tls));
         if (!result->is_authenticated)
             snprintf(reason, sizeof(reason), "%s", tls_error_text(stream->tls));
     }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The table of `dnsproxy probe`: cells first, then the widths, then the rows.
  *
- * Thread: main.   Owner: none, it keeps nothing.
- * RFC:    4648 4 (base64 of a pin). */
+ * Thread: main.   Owner: none, it keeps nothing. */
 #include "control/probe_report.h"
 
 #include <assert.h>
@@ -18,7 +17,6 @@ static const char *const titles[] = {
 enum {
     COLUMN_COUNT = sizeof(titles) / sizeof(*titles),
     CELL_SIZE = 320,
-    BASE64_SIZE = (PIN_SIZE + 2) / 3 * 4 + 1
 };
 
 struct row {
@@ -107,23 +105,6 @@ static void print_row(FILE *out, const int widths[static COLUMN_COUNT], const st
     fprintf(out, "%s\n", row->cells[COLUMN_COUNT - 1]);
 }
 
-static void encode_base64(const uint8_t pin[static PIN_SIZE], char out[static BASE64_SIZE])
-{
-    static const char alphabet[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    size_t length = 0;
-    for (size_t i = 0; i < PIN_SIZE; i += 3) {
-        const size_t left = PIN_SIZE - i;
-        const uint32_t group = (uint32_t)pin[i] << 16 | (left > 1 ? (uint32_t)pin[i + 1] << 8 : 0) |
-                               (left > 2 ? pin[i + 2] : 0U);
-        out[length++] = alphabet[group >> 18];
-        out[length++] = alphabet[group >> 12 & 63];
-        out[length++] = left > 1 ? alphabet[group >> 6 & 63] : '=';
-        out[length++] = left > 2 ? alphabet[group & 63] : '=';
-    }
-    out[length] = '\0';
-}
-
 /* The pin helps whoever runs that upstream to compare; that it was shown proves nothing. */
 static void print_failure(FILE *out, const struct probe_result *result)
 {
@@ -134,11 +115,9 @@ static void print_failure(FILE *out, const struct probe_result *result)
     for (const char *at = result->reason; has_reason && *at; at++)
         fputc((unsigned char)*at < ' ' || *at == 0x7f ? '?' : *at, out);
     fputs(has_reason ? ")\n" : "", out);
-    if (!result->has_pin || result->is_authenticated)
-        return;
-    char base64[BASE64_SIZE];
-    encode_base64(result->pin, base64);
-    fprintf(out, "    pin of the certificate it showed, not verified: sha256/%s\n", base64);
+    if (*result->pin && !result->is_authenticated)
+        fprintf(out, "    pin of the certificate it showed, not verified: sha256/%s\n",
+                result->pin);
 }
 
 void probe_report(FILE *out, const struct probe_result *results, size_t count)

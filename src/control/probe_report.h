@@ -17,8 +17,7 @@ struct probe_result {
     const char *upstream;     /* its label */
     enum failure failure;     /* FAILURE_NONE: it answered */
     char reason[256];         /* OpenSSL's or the system's words for the failure, "" for none */
-    bool has_pin;             /* it showed a certificate */
-    uint8_t pin[PIN_SIZE];    /* SHA-256 of its SubjectPublicKeyInfo */
+    char pin[PIN_TEXT_SIZE];  /* SHA-256 of its SubjectPublicKeyInfo, "" when it showed none */
     bool is_authenticated;    /* the handshake was completed; the next four are set */
     bool has_alpn;            /* it chose ALPN "dot" */
     char version[16];         /* "TLSv1.3" */

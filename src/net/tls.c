@@ -52,9 +52,8 @@ struct tls {
     struct tls_client *client; /* outlives its connections */
     const char *error_text;
     bool wants_write;
-    bool failed; /* OpenSSL allows no further call than SSL_free */
-    bool has_peer_pin;
-    uint8_t peer_pin[PIN_SIZE]; /* of the leaf it showed; OpenSSL forgets one that it refused */
+    bool failed;                  /* OpenSSL allows no further call than SSL_free */
+    char peer_pin[PIN_TEXT_SIZE]; /* of the leaf it showed; OpenSSL forgets one that it refused */
 };
 
 /* --- Trust --- */
@@ -180,7 +179,9 @@ static int judge_peer(X509_STORE_CTX *store, void *argument)
     struct tls *tls =
         SSL_get_app_data(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
     assert(tls && tls->client == client);
-    tls->has_peer_pin = public_key_hash(X509_STORE_CTX_get0_cert(store), tls->peer_pin);
+    uint8_t pin[PIN_SIZE];
+    if (public_key_hash(X509_STORE_CTX_get0_cert(store), pin))
+        EVP_EncodeBlock((uint8_t *)tls->peer_pin, pin, sizeof pin);
     if (client->name && X509_verify_cert(store) != 1)
         return 0;
     const int verdict = verdict_on_peer(client, store);
@@ -503,10 +504,7 @@ const char *tls_error_text(const struct tls *tls)
     return tls->error_text;
 }
 
-enum status tls_peer_pin(const struct tls *tls, uint8_t out[static PIN_SIZE])
+const char *tls_peer_pin(const struct tls *tls)
 {
-    if (!tls->has_peer_pin)
-        return STATUS_NOT_FOUND;
-    memcpy(out, tls->peer_pin, PIN_SIZE);
-    return STATUS_OK;
+    return tls->peer_pin;
 }

@@ -84,8 +84,8 @@ void tls_facts(const struct tls *tls, struct tls_facts *out);
 /* OpenSSL's words for the last failure of this connection, "" when it has none. */
 const char *tls_error_text(const struct tls *tls);
 
-/* SHA-256 of the SubjectPublicKeyInfo of the leaf, be it accepted or refused, for `dnsproxy probe`.
- * STATUS_NOT_FOUND when none was shown: the handshake broke before, or resumed a session. */
-enum status tls_peer_pin(const struct tls *tls, uint8_t out[static PIN_SIZE]);
+/* SHA-256 of the SubjectPublicKeyInfo of the leaf in base64, be it accepted or refused, for
+ * `dnsproxy probe`. "" when none was shown: the handshake broke before, or resumed a session. */
+const char *tls_peer_pin(const struct tls *tls);
 
 #endif

@@ -416,11 +416,12 @@ static void the_peer_pin_is_the_hash_of_its_public_key(void **state)
     struct tls_client *client = client_with("dns.example.net", NULL, 0);
     SSL_CTX *context = server_context(&good);
     struct session session;
-    uint8_t pin[32], expected[32];
+    uint8_t pin[33], expected[32]; /* OpenSSL counts what "=" stands for as an octet of 0 */
     start(&session, client, context);
-    assert_int_equal(tls_peer_pin(session.tls, pin), STATUS_NOT_FOUND);
+    assert_string_equal(tls_peer_pin(session.tls), "");
     shake_hands(&session);
-    assert_int_equal(tls_peer_pin(session.tls, pin), STATUS_OK);
+    assert_int_equal(strlen(tls_peer_pin(session.tls)), 44);
+    assert_int_equal(EVP_DecodeBlock(pin, (const uint8_t *)tls_peer_pin(session.tls), 44), 33);
     identity_pin(&good, expected);
     assert_memory_equal(pin, expected, 32);
     end(&session);
