@@ -147,15 +147,7 @@ static enum status open_cache(const struct config *config)
 {
     if (config->cache.size_bytes == 0)
         return STATUS_OK;
-    const struct cache_limits limits = {
-        .size_bytes = config->cache.size_bytes,
-        .ttl_min_s = config->cache.ttl_min_s,
-        .ttl_max_s = config->cache.ttl_max_s,
-        .negative_ttl_max_s = config->cache.negative_ttl_max_s,
-        .stale_max_s = config->cache.stale_max_s,
-        .is_refreshed = config->cache.refresh == TOGGLE_ON,
-    };
-    return cache_open(&limits, &server.cache);
+    return cache_open(&config->cache, &server.cache);
 }
 
 static enum status open_worker(const struct config *config, const struct sockets *sockets,

@@ -43,7 +43,7 @@ enum {
 #define CALM_NS_PER_SECOND (NANOSECONDS_PER_SECOND / 10 * 9) /* an entry ages in its last tenth */
 
 struct cache {
-    struct cache_limits limits;
+    struct cache_config limits;
     struct siphash_key hash_key; /* of this process: nobody can choose names that collide (I9) */
     uint64_t hash_mask;
     size_t mapped_bytes;
@@ -87,7 +87,7 @@ static void shards_init(struct cache *cache, uint32_t count)
     }
 }
 
-enum status cache_open_with_hash_mask(const struct cache_limits *limits, uint64_t hash_mask,
+enum status cache_open_with_hash_mask(const struct cache_config *limits, uint64_t hash_mask,
                                       struct cache **out)
 {
     if (limits->size_bytes < CACHE_SIZE_MIN)
@@ -114,7 +114,7 @@ enum status cache_open_with_hash_mask(const struct cache_limits *limits, uint64_
     return STATUS_OK;
 }
 
-enum status cache_open(const struct cache_limits *limits, struct cache **out)
+enum status cache_open(const struct cache_config *limits, struct cache **out)
 {
     return cache_open_with_hash_mask(limits, UINT64_MAX, out);
 }
@@ -235,9 +235,9 @@ static bool entry_is_calm(const struct entry *entry, uint64_t now)
 static bool claim_refresh(const struct cache *cache, struct entry *entry,
                           const struct question *question)
 {
-    if (!cache->limits.is_refreshed || entry->is_claimed || entry->visits < VISITS_TO_REFRESH ||
-        entry->lifetime_s < REFRESH_TTL_MIN_S || answer_is_failure(entry->kind) ||
-        !question->recursion_desired)
+    if (cache->limits.refresh == TOGGLE_OFF || entry->is_claimed ||
+        entry->visits < VISITS_TO_REFRESH || entry->lifetime_s < REFRESH_TTL_MIN_S ||
+        answer_is_failure(entry->kind) || !question->recursion_desired)
         return false;
     entry->is_claimed = true;
     return true;

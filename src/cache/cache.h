@@ -11,22 +11,14 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "config/config.h"
 #include "dns/message.h"
 
 struct cache;
 
-struct cache_limits {
-    uint64_t size_bytes;
-    uint32_t ttl_min_s; /* raises the TTL of positive answers, also what the client sees */
-    uint32_t ttl_max_s;
-    uint32_t negative_ttl_max_s;
-    uint32_t stale_max_s; /* an answer stays usable for so long after its time; 0: not at all */
-    bool is_refreshed;    /* popular answers are asked for anew before their time is over */
-};
-
 /* STATUS_SYSTEM: the memory is refused. STATUS_INVALID: size_bytes is under CACHE_SIZE_MIN. */
 enum { CACHE_SIZE_MIN = 65536 };
-enum status cache_open(const struct cache_limits *limits, struct cache **out);
+enum status cache_open(const struct cache_config *limits, struct cache **out);
 
 /* No thread may use it any more. Safe on NULL. */
 void cache_close(struct cache *cache);

@@ -132,7 +132,7 @@ static inline bool entry_is_expired(const struct entry *entry, uint64_t now)
 }
 
 /* For tests: only these bits of every hash are used, so that keys collide (FAULTS H1). */
-enum status cache_open_with_hash_mask(const struct cache_limits *limits, uint64_t hash_mask,
+enum status cache_open_with_hash_mask(const struct cache_config *limits, uint64_t hash_mask,
                                       struct cache **out);
 
 #endif

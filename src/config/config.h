@@ -48,6 +48,15 @@ struct upstream_config {
     uint32_t weight; /* 1 to 1000 */
 };
 
+struct cache_config {
+    uint64_t size_bytes; /* 0: no cache */
+    uint32_t ttl_min_s;  /* raises the TTL of positive answers, also what the client sees */
+    uint32_t ttl_max_s;
+    uint32_t negative_ttl_max_s;
+    uint32_t stale_max_s; /* an answer stays usable for so long after its time; 0: not at all */
+    enum toggle refresh;  /* ask anew for popular answers before their time is over */
+};
+
 struct config {
     struct listener_config listeners[CONFIG_LISTENERS_MAX];
     size_t listener_count;
@@ -59,14 +68,7 @@ struct config {
     char *tls_ca_file; /* NULL: the system store */
     uint32_t workers;  /* 1 to CONFIG_WORKERS_MAX */
 
-    struct {
-        uint64_t size_bytes; /* 0: no cache */
-        uint32_t ttl_min_s;
-        uint32_t ttl_max_s;
-        uint32_t negative_ttl_max_s;
-        uint32_t stale_max_s; /* 0: no answer is used past its time */
-        enum toggle refresh;  /* ask anew for popular answers before their time is over */
-    } cache;
+    struct cache_config cache;
 
     struct {
         bool enabled;

@@ -277,16 +277,11 @@ static enum status open_resolver(void)
 /* Memory may be short even then; false when it was. */
 static bool open_world(void)
 {
-    const struct cache_limits limits = {.size_bytes = plan.config.cache.size_bytes,
-                                        .ttl_max_s = plan.config.cache.ttl_max_s,
-                                        .negative_ttl_max_s = plan.config.cache.negative_ttl_max_s,
-                                        .stale_max_s = plan.config.cache.stale_max_s,
-                                        .is_refreshed = plan.config.cache.refresh == TOGGLE_ON};
     memset(&world, 0, sizeof(world));
     world.loop_key = (struct siphash_key){.k0 = random_below(UINT64_MAX), .k1 = 1};
     world.metrics = metrics_open(plan.upstream_count);
     if (loop_open(&world.loop) != STATUS_OK ||
-        (plan.has_cache && cache_open(&limits, &world.cache) != STATUS_OK))
+        (plan.has_cache && cache_open(&plan.config.cache, &world.cache) != STATUS_OK))
         sim_fail("the world cannot be opened");
     net_allow_failing_allocations(true);
     const enum status status = open_resolver();

@@ -17,7 +17,7 @@ static const uint64_t start_ns = UINT64_C(5000123456789);
 static uint8_t found_body[DNS_MESSAGE_MAX];
 static struct fixture_answer stored;
 
-static struct cache *open_with(struct cache_limits limits)
+static struct cache *open_with(struct cache_config limits)
 {
     struct cache *cache = NULL;
     assert_int_equal(cache_open(&limits, &cache), STATUS_OK);
@@ -26,7 +26,7 @@ static struct cache *open_with(struct cache_limits limits)
 
 static struct cache *open_size(uint64_t size_bytes)
 {
-    return open_with((struct cache_limits){
+    return open_with((struct cache_config){
         .size_bytes = size_bytes, .ttl_max_s = TTL_MAX_S, .negative_ttl_max_s = NEGATIVE_MAX_S});
 }
 
@@ -91,7 +91,7 @@ static void size_below_the_minimum_is_invalid(void **state)
 {
     (void)state;
     struct cache *cache = NULL;
-    const struct cache_limits limits = {.size_bytes = CACHE_SIZE_MIN - 1, .ttl_max_s = 1};
+    const struct cache_config limits = {.size_bytes = CACHE_SIZE_MIN - 1, .ttl_max_s = 1};
     assert_int_equal(cache_open(&limits, &cache), STATUS_INVALID);
     assert_null(cache);
     cache_close(cache);
@@ -103,7 +103,7 @@ static void refused_memory_is_a_system_error(void **state)
     struct cache *cache = NULL;
     const uint64_t sizes[] = {UINT64_MAX, (uint64_t)INT64_MAX - 65536};
     for (size_t i = 0; i < 2; i++) {
-        const struct cache_limits limits = {.size_bytes = sizes[i], .ttl_max_s = 1};
+        const struct cache_config limits = {.size_bytes = sizes[i], .ttl_max_s = 1};
         assert_int_equal(cache_open(&limits, &cache), STATUS_SYSTEM);
         assert_null(cache);
     }
@@ -295,7 +295,7 @@ static void H1_key_differs_in_each_of_its_parts(void **state)
 static void H1_questions_of_the_same_hash_are_told_apart(void **state)
 {
     (void)state;
-    const struct cache_limits limits = {.size_bytes = 1 << 20, .ttl_max_s = 60};
+    const struct cache_config limits = {.size_bytes = 1 << 20, .ttl_max_s = 60};
     struct cache *cache = NULL;
     assert_int_equal(cache_open_with_hash_mask(&limits, 0xf, &cache), STATUS_OK);
     for (uint32_t i = 0; i < 1000; i += 2) {
@@ -318,7 +318,7 @@ static void H1_questions_of_the_same_hash_are_told_apart(void **state)
 static void H1_variants_of_the_same_hash_are_told_apart(void **state)
 {
     (void)state;
-    const struct cache_limits limits = {.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 60};
+    const struct cache_config limits = {.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 60};
     struct cache *cache = NULL;
     assert_int_equal(cache_open_with_hash_mask(&limits, 0, &cache), STATUS_OK);
     for (size_t i = 0; i < VARIANTS; i++) {
@@ -357,7 +357,7 @@ static void H3_ttl_0_is_not_kept(void **state)
 {
     (void)state;
     struct cache *cache = open_with(
-        (struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
+        (struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
     const struct question question = fixture_question(1);
     store_at(cache, &question, 0, start_ns);
     assert_false(is_found(cache, &question, start_ns));
@@ -368,7 +368,7 @@ static void H3_ttl_with_the_top_bit_is_0(void **state)
 {
     (void)state;
     struct cache *cache = open_with(
-        (struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
+        (struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
     const struct question question = fixture_question(1);
     store_at(cache, &question, 0x80000000, start_ns);
     assert_false(is_found(cache, &question, start_ns));
@@ -400,7 +400,7 @@ static void H3_largest_ttl_without_a_maximum_does_not_wrap(void **state)
 {
     (void)state;
     struct cache *cache =
-        open_with((struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = UINT32_MAX});
+        open_with((struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = UINT32_MAX});
     const struct question question = fixture_question(1);
     store_at(cache, &question, INT32_MAX, start_ns);
     assert_int_equal(ttl_at(cache, &question, after_s(100)), INT32_MAX - 100);
@@ -413,7 +413,7 @@ static void H3_minimum_raises_what_the_client_sees(void **state)
 {
     (void)state;
     struct cache *cache = open_with(
-        (struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
+        (struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
     const struct question question = fixture_question(1);
     store_at(cache, &question, 5, start_ns);
     assert_int_equal(ttl_at(cache, &question, start_ns), 60);
@@ -426,7 +426,7 @@ static void H3_maximum_wins_over_the_minimum(void **state)
 {
     (void)state;
     struct cache *cache = open_with(
-        (struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 600, .ttl_max_s = 60});
+        (struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 600, .ttl_max_s = 60});
     const struct question question = fixture_question(1);
     store_at(cache, &question, 5, start_ns);
     assert_int_equal(ttl_at(cache, &question, start_ns), 60);
@@ -509,7 +509,7 @@ static void answer_to_a_question_without_RD_is_not_kept(void **state)
 static void H4_negative_ttl_is_cut_and_never_raised(void **state)
 {
     (void)state;
-    struct cache *cache = open_with((struct cache_limits){.size_bytes = CACHE_SIZE_MIN,
+    struct cache *cache = open_with((struct cache_config){.size_bytes = CACHE_SIZE_MIN,
                                                           .ttl_min_s = 60,
                                                           .ttl_max_s = 1000,
                                                           .negative_ttl_max_s = 900});
@@ -526,7 +526,7 @@ static void H4_negative_ttl_is_cut_and_never_raised(void **state)
 static void H4_maximum_holds_for_negative_answers(void **state)
 {
     (void)state;
-    struct cache *cache = open_with((struct cache_limits){
+    struct cache *cache = open_with((struct cache_config){
         .size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 100, .negative_ttl_max_s = 900});
     const struct question question = fixture_question(1);
     store_kind(cache, &question, ANSWER_NEGATIVE, 3600, start_ns);
@@ -538,7 +538,7 @@ static void H4_negative_maximum_of_0_keeps_none(void **state)
 {
     (void)state;
     struct cache *cache =
-        open_with((struct cache_limits){.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 100});
+        open_with((struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 100});
     const struct question question = fixture_question(1);
     store_kind(cache, &question, ANSWER_NEGATIVE, 3600, start_ns);
     assert_false(is_found(cache, &question, start_ns));
@@ -868,11 +868,11 @@ enum { STALE_MAX_S = 1000 };
 
 static struct cache *open_stale(uint64_t size_bytes)
 {
-    return open_with((struct cache_limits){.size_bytes = size_bytes,
+    return open_with((struct cache_config){.size_bytes = size_bytes,
                                            .ttl_max_s = TTL_MAX_S,
                                            .negative_ttl_max_s = NEGATIVE_MAX_S,
                                            .stale_max_s = STALE_MAX_S,
-                                           .is_refreshed = true});
+                                           .refresh = TOGGLE_ON});
 }
 
 /* Tells the cache that asking failed at `now`: by way of the upstreams, which is never kept. */
@@ -1112,7 +1112,7 @@ static void H12_stale_answers_go_before_fresh_ones(void **state)
 {
     (void)state;
     enum { FILL = 30000, FITS = 18000 };
-    struct cache *cache = open_with((struct cache_limits){
+    struct cache *cache = open_with((struct cache_config){
         .size_bytes = 2 << 20, .ttl_max_s = TTL_MAX_S, .stale_max_s = TTL_MAX_S});
     const struct question hot = fixture_question(0);
     store_at(cache, &hot, 86400, start_ns);
@@ -1252,7 +1252,7 @@ static void H6_short_answers_failures_and_questions_without_RD_are_not_refreshed
 static void H6_refresh_can_be_off(void **state)
 {
     (void)state;
-    struct cache *cache = open_with((struct cache_limits){
+    struct cache *cache = open_with((struct cache_config){
         .size_bytes = CACHE_SIZE_MIN, .ttl_max_s = TTL_MAX_S, .stale_max_s = STALE_MAX_S});
     const struct question question = fixture_question(1);
     assert_int_equal(age_after_visits(cache, &question, 100, 3, 95 * fixture_second_ns),
@@ -1428,10 +1428,10 @@ static struct model *model_run(uint64_t size_bytes, uint64_t seed, uint32_t step
     struct model *model = calloc(1, sizeof(*model));
     assert_non_null(model);
     *model =
-        (struct model){.cache = open_with((struct cache_limits){.size_bytes = size_bytes,
+        (struct model){.cache = open_with((struct cache_config){.size_bytes = size_bytes,
                                                                 .ttl_max_s = TTL_MAX_S,
                                                                 .stale_max_s = MODEL_STALE_MAX_S,
-                                                                .is_refreshed = true}),
+                                                                .refresh = TOGGLE_ON}),
                        .size_bytes = size_bytes,
                        .random = seed,
                        .now = start_ns,

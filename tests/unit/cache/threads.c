@@ -83,7 +83,7 @@ static void *run(void *argument)
 /* Runs all threads on a cache of that size to their end and leaves the counts in `race`. */
 static void race_on(struct race *race, uint64_t size_bytes)
 {
-    const struct cache_limits limits = {.size_bytes = size_bytes, .ttl_max_s = 3600};
+    const struct cache_config limits = {.size_bytes = size_bytes, .ttl_max_s = 3600};
     assert_int_equal(cache_open(&limits, &race->cache), STATUS_OK);
     race->size_bytes = size_bytes;
     struct racer *racers = calloc(THREADS, sizeof(*racers));

@@ -205,11 +205,11 @@ struct bench {
     bench->resolver->config = &bench->config;
     bench->resolver->loop = &bench->loop;
     bench->resolver->metrics = bench->metrics;
-    const struct cache_limits limits = {.size_bytes = 1 << 20,
+    const struct cache_config limits = {.size_bytes = 1 << 20,
                                         .ttl_max_s = 86400,
                                         .negative_ttl_max_s = 3600,
                                         .stale_max_s = FAKE_STALE_MAX_S,
-                                        .is_refreshed = true};
+                                        .refresh = TOGGLE_ON};
     assert_true(cache_open(&limits, &bench->resolver->cache) == STATUS_OK);
     assert_true(resolver_open(bench->resolver) == STATUS_OK);
     *state = bench;

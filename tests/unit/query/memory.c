@@ -104,7 +104,7 @@ static bool open_all(void)
 {
     static const struct tls_trust *const trusts[UPSTREAMS];
     static struct resolver room;
-    const struct cache_limits limits = {.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 3600};
+    const struct cache_config limits = {.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 3600};
     metrics = metrics_open(UPSTREAMS);
     if (!metrics || cache_open(&limits, &cache) != STATUS_OK)
         return false;
