@@ -508,8 +508,8 @@ static void on_ready(struct loop_source *source, uint32_t events)
     }
 }
 
-static void init(struct stream *stream, struct loop *loop, const struct stream_handler *handler,
-                 size_t out_limit)
+void stream_prepare(struct stream *stream, struct loop *loop, const struct stream_handler *handler,
+                    size_t out_limit)
 {
     assert(handler->on_readable && handler->on_closed && out_limit > 0);
     *stream = (struct stream){
@@ -525,33 +525,28 @@ static void init(struct stream *stream, struct loop *loop, const struct stream_h
     loop_task_init(&stream->reap, run_reap);
 }
 
+/* The descriptor is there: what is left of connecting it is waited for. */
+static bool begin(struct stream *stream, struct tls_client *client)
+{
+    stream->events = EPOLLOUT;
+    return (!client || tls_open(client, stream->fd, &stream->tls) == STATUS_OK) &&
+           loop_add(stream->loop, &stream->source, stream->fd, stream->events) == STATUS_OK;
+}
+
 enum status stream_connect(struct stream *stream, struct loop *loop,
                            const struct stream_handler *handler, const struct address *address,
                            struct tls_client *client, uint64_t user_timeout_ns, size_t out_limit,
                            enum failure *failure)
 {
-    init(stream, loop, handler, out_limit);
-    enum failure cause = FAILURE_LOCAL;
-    if (socket_connect(address, user_timeout_ns, &stream->fd) != STATUS_OK) {
-        cause = socket_connect_failure(errno);
-        goto fail;
-    }
-    if (client && tls_open(client, stream->fd, &stream->tls) != STATUS_OK)
-        goto fail;
-    stream->events = EPOLLOUT;
-    if (loop_add(loop, &stream->source, stream->fd, stream->events) != STATUS_OK)
-        goto fail;
-    return STATUS_OK;
-fail:
+    stream_prepare(stream, loop, handler, out_limit);
+    if (socket_connect(address, user_timeout_ns, &stream->fd) != STATUS_OK)
+        *failure = socket_connect_failure(errno);
+    else if (begin(stream, client))
+        return STATUS_OK;
+    else
+        *failure = FAILURE_LOCAL;
     stream_free(stream);
-    *failure = cause;
     return STATUS_SYSTEM;
-}
-
-void stream_prepare(struct stream *stream, struct loop *loop, const struct stream_handler *handler,
-                    size_t out_limit)
-{
-    init(stream, loop, handler, out_limit);
 }
 
 void stream_start(struct stream *stream, int fd, struct tls_client *client)
@@ -562,9 +557,7 @@ void stream_start(struct stream *stream, int fd, struct tls_client *client)
         return;
     }
     stream->fd = fd;
-    stream->events = EPOLLOUT;
-    if ((client && tls_open(client, fd, &stream->tls) != STATUS_OK) ||
-        loop_add(stream->loop, &stream->source, fd, stream->events) != STATUS_OK)
+    if (!begin(stream, client))
         stream_close(stream, FAILURE_LOCAL);
 }
 
@@ -572,7 +565,7 @@ enum status stream_accept(struct stream *stream, struct loop *loop,
                           const struct stream_handler *handler, int fd, size_t out_limit)
 {
     assert(fd >= 0);
-    init(stream, loop, handler, out_limit);
+    stream_prepare(stream, loop, handler, out_limit);
     stream->state = STREAM_OPEN;
     stream->events = EPOLLIN;
     if (loop_add(loop, &stream->source, fd, stream->events) != STATUS_OK) {
