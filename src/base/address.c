@@ -17,8 +17,6 @@
 
 enum { V4_MAPPED_BITS = 96, V4_BITS = 32, V6_BITS = 128 };
 
-static const uint8_t V4_MAPPED[V4_MAPPED_BITS / 8] = {[10] = 0xff, [11] = 0xff};
-
 /* strtoul alone would take signs, spaces and empty text, and numbers of any length. */
 static enum status parse_decimal(const char *text, uint32_t maximum, uint32_t *out)
 {
@@ -166,49 +164,56 @@ bool address_is_any(const struct address *address)
     return IN6_IS_ADDR_UNSPECIFIED(&address->v6.sin6_addr);
 }
 
-static void map_v4(const struct in_addr *v4, uint8_t bytes[static 16])
+static void v4_bits(struct in_addr v4, uint64_t bits[static 2])
 {
-    memcpy(bytes, V4_MAPPED, sizeof V4_MAPPED);
-    memcpy(bytes + sizeof V4_MAPPED, v4, sizeof *v4);
+    bits[0] = 0;
+    bits[1] = (uint64_t)UINT16_MAX << V4_BITS | ntohl(v4.s_addr);
 }
 
-static void address_bytes(const struct address *address, uint8_t bytes[static 16])
+static void v6_bits(const struct in6_addr *v6, uint64_t bits[static 2])
+{
+    uint64_t halves[2];
+    memcpy(halves, v6, sizeof halves);
+    bits[0] = be64toh(halves[0]);
+    bits[1] = be64toh(halves[1]);
+}
+
+static void address_bits(const struct address *address, uint64_t bits[static 2])
 {
     assert(address->any.sa_family == AF_INET || address->any.sa_family == AF_INET6);
     if (address->any.sa_family == AF_INET)
-        map_v4(&address->v4.sin_addr, bytes);
+        v4_bits(address->v4.sin_addr, bits);
     else
-        memcpy(bytes, &address->v6.sin6_addr, sizeof address->v6.sin6_addr);
+        v6_bits(&address->v6.sin6_addr, bits);
 }
 
-/* The bits of byte `index` that lie within the first `length` bits of an address. */
-static uint8_t prefix_mask(uint8_t length, size_t index)
+static bool is_v4(const uint64_t bits[static 2])
 {
-    if (length >= (index + 1) * 8)
-        return 0xff;
-    if (length <= index * 8)
+    return bits[0] == 0 && bits[1] >> V4_BITS == UINT16_MAX;
+}
+
+/* The first `length` bits of 64 set; all or none when it is out of range. */
+static uint64_t first_bits(int length)
+{
+    if (length <= 0)
         return 0;
-    return (uint8_t)(0xff << (8 - length % 8));
-}
-
-static bool has_bits_beyond(const struct prefix *prefix)
-{
-    for (size_t i = 0; i < sizeof prefix->bytes; i++)
-        if (prefix->bytes[i] & (uint8_t)~prefix_mask(prefix->length, i))
-            return true;
-    return false;
+    return length >= 64 ? UINT64_MAX : UINT64_MAX << (64 - length);
 }
 
 static enum status parse_prefix_host(const char *host, struct prefix *prefix, uint32_t *bits)
 {
     struct in_addr v4;
+    struct in6_addr v6;
     if (inet_pton(AF_INET, host, &v4) == 1) {
-        map_v4(&v4, prefix->bytes);
+        v4_bits(v4, prefix->bits);
         *bits = V4_BITS;
         return STATUS_OK;
     }
+    if (inet_pton(AF_INET6, host, &v6) != 1)
+        return STATUS_MALFORMED;
+    v6_bits(&v6, prefix->bits);
     *bits = V6_BITS;
-    return inet_pton(AF_INET6, host, prefix->bytes) == 1 ? STATUS_OK : STATUS_MALFORMED;
+    return STATUS_OK;
 }
 
 enum status prefix_parse(const char *text, struct prefix *out)
@@ -227,55 +232,32 @@ enum status prefix_parse(const char *text, struct prefix *out)
     if (text[host_length] == '/')
         TRY(parse_decimal(text + host_length + 1, bits, &length));
     prefix.length = (uint8_t)(V6_BITS - bits + length);
-    if (has_bits_beyond(&prefix))
+    if (prefix.bits[0] & ~first_bits(prefix.length) ||
+        prefix.bits[1] & ~first_bits(prefix.length - 64))
         return STATUS_MALFORMED;
     *out = prefix;
     return STATUS_OK;
 }
 
-/* The 128 bits of an address as numbers. */
-struct bits {
-    uint64_t high;
-    uint64_t low;
-};
-
-static struct bits bits_of(const uint8_t bytes[static 16])
-{
-    struct bits bits;
-    memcpy(&bits, bytes, sizeof bits);
-    return (struct bits){be64toh(bits.high), be64toh(bits.low)};
-}
-
-/* The first `length` bits of 64 set; all or none when it is out of range. */
-static uint64_t first_bits(int length)
-{
-    if (length <= 0)
-        return 0;
-    return length >= 64 ? UINT64_MAX : UINT64_MAX << (64 - length);
-}
-
 bool prefix_contains(const struct prefix *prefix, const struct address *address)
 {
-    uint8_t bytes[16];
+    uint64_t bits[2];
     assert(prefix->length <= V6_BITS);
-    address_bytes(address, bytes);
-    const struct bits ours = bits_of(bytes);
-    const struct bits theirs = bits_of(prefix->bytes);
+    address_bits(address, bits);
     /* "::/0" means every IPv6 address; that IPv4 has its place in there too is our own matter. */
-    if (ours.high == 0 && ours.low >> V4_BITS == UINT16_MAX && prefix->length < V4_MAPPED_BITS)
+    if (is_v4(bits) && prefix->length < V4_MAPPED_BITS)
         return false;
-    return ((ours.high ^ theirs.high) & first_bits(prefix->length)) == 0 &&
-           ((ours.low ^ theirs.low) & first_bits(prefix->length - 64)) == 0;
+    return (bits[0] & first_bits(prefix->length)) == prefix->bits[0] &&
+           (bits[1] & first_bits(prefix->length - 64)) == prefix->bits[1];
 }
 
 struct prefix prefix_of(const struct address *address, uint8_t v4_length, uint8_t v6_length)
 {
     assert(v4_length <= V4_BITS && v6_length <= V6_BITS);
     struct prefix prefix;
-    address_bytes(address, prefix.bytes);
-    const bool is_v4 = memcmp(prefix.bytes, V4_MAPPED, sizeof V4_MAPPED) == 0;
-    prefix.length = is_v4 ? (uint8_t)(V4_MAPPED_BITS + v4_length) : v6_length;
-    for (size_t i = 0; i < sizeof prefix.bytes; i++)
-        prefix.bytes[i] &= prefix_mask(prefix.length, i);
+    address_bits(address, prefix.bits);
+    prefix.length = is_v4(prefix.bits) ? (uint8_t)(V4_MAPPED_BITS + v4_length) : v6_length;
+    prefix.bits[0] &= first_bits(prefix.length);
+    prefix.bits[1] &= first_bits(prefix.length - 64);
     return prefix;
 }

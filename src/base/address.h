@@ -44,8 +44,8 @@ bool address_is_any(const struct address *address);
 
 /* An IPv4 prefix is kept as its IPv4-mapped IPv6 form, length + 96. */
 struct prefix {
-    uint8_t bytes[16];
-    uint8_t length; /* in bits, 0 to 128 */
+    uint64_t bits[2]; /* as numbers, the upper half first; none beyond the length */
+    uint8_t length;   /* in bits, 0 to 128 */
 };
 
 /* Parses "10.0.0.0/8", "2001:db8::/32" or a single address. STATUS_MALFORMED for anything else,

@@ -38,7 +38,7 @@ static struct census_place *find(struct list *bucket, const struct prefix *prefi
 {
     for (struct list *link = bucket->next; link != bucket; link = link->next) {
         struct census_place *place = CONTAINER_OF(link, struct census_place, link);
-        if (memcmp(place->prefix.bytes, prefix->bytes, sizeof(prefix->bytes)) == 0)
+        if (memcmp(place->prefix.bits, prefix->bits, sizeof(prefix->bits)) == 0)
             return place;
     }
     return NULL;
@@ -60,7 +60,7 @@ struct census_place *census_enter(struct census *census, const struct address *c
 {
     assert(limit > 0);
     const struct prefix prefix = prefix_of(client, PREFIX_V4, PREFIX_V6);
-    const uint64_t hash = siphash(&census->key, prefix.bytes, sizeof(prefix.bytes));
+    const uint64_t hash = siphash(&census->key, prefix.bits, sizeof(prefix.bits));
     struct list *bucket = &census->buckets[hash & (census->bucket_count - 1)];
     struct census_place *place = find(bucket, &prefix);
     if (!place)

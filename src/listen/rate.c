@@ -52,6 +52,6 @@ bool rate_table_allow(struct rate_table *table, const struct address *client, ui
                       uint64_t now)
 {
     const struct prefix prefix = prefix_of(client, PREFIX_V4, PREFIX_V6);
-    const uint64_t hash = siphash(&table->key, prefix.bytes, sizeof(prefix.bytes));
+    const uint64_t hash = siphash(&table->key, prefix.bits, sizeof(prefix.bits));
     return rate_allow(&table->buckets[hash % BUCKETS], per_second, now);
 }

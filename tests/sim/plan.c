@@ -236,7 +236,7 @@ static void draw_config(struct config *config)
     config->cache.negative_ttl_max_s = 3600;
     config->log.level = LOG_LEVEL_INFO;
     config->allow[0] =
-        (struct prefix){.bytes = {[10] = 0xff, [11] = 0xff}, .length = 96}; /* IPv4 */
+        (struct prefix){.bits = {0, UINT64_C(0xffff) << 32}, .length = 96}; /* IPv4 */
     config->allow_count = 1;
 }
 

@@ -133,12 +133,9 @@ static inline void describe_servers(FILE *out, const struct config *config)
     for (size_t i = 0; i < config->bootstrap_count; i++)
         fprintf(out, " %s", address_format(&config->bootstraps[i], text));
     fputs("\nallow =", out);
-    for (size_t i = 0; i < config->allow_count; i++) {
-        fputc(' ', out);
-        for (size_t j = 0; j < sizeof config->allow[i].bytes; j++)
-            fprintf(out, "%02x", config->allow[i].bytes[j]);
-        fprintf(out, "/%u", config->allow[i].length);
-    }
+    for (size_t i = 0; i < config->allow_count; i++)
+        fprintf(out, " %016" PRIx64 "%016" PRIx64 "/%u", config->allow[i].bits[0],
+                config->allow[i].bits[1], config->allow[i].length);
     fputs("\nrefused-source-ports =", out);
     for (size_t i = 0; i < config->refused_source_port_count; i++)
         fprintf(out, " %u", config->refused_source_ports[i]);

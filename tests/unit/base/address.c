@@ -229,7 +229,7 @@ static void prefix_of_cuts_each_family_at_its_length(void **state)
         const struct prefix prefix = prefix_of(&address, 24, 56);
         const struct prefix expected = prefixed(cases[i].prefix);
         assert_int_equal(prefix.length, expected.length);
-        assert_memory_equal(prefix.bytes, expected.bytes, sizeof prefix.bytes);
+        assert_memory_equal(prefix.bits, expected.bits, sizeof prefix.bits);
         assert_true(prefix_contains(&prefix, &address));
     }
 }
