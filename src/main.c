@@ -95,16 +95,8 @@ static const struct admin_source admin_source = {
 
 static void on_worker_stopped(void)
 {
-    const uint64_t one = 1;
-    ssize_t written = write(server.stopped_fd, &one, sizeof(one));
-    (void)written; /* it fails only when the counter is full, and then main is woken anyway */
-}
-
-static void forget_stopped(void)
-{
-    uint64_t count;
-    ssize_t length = read(server.stopped_fd, &count, sizeof(count));
-    (void)length;
+    /* It fails only when the counter is full, and then main is woken anyway. */
+    (void)eventfd_write(server.stopped_fd, 1);
 }
 
 /* A standard descriptor that the parent has closed would be taken by the first socket, and log
@@ -141,13 +133,6 @@ static enum status open_signals(void)
     server.signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
     server.stopped_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     return server.signal_fd < 0 || server.stopped_fd < 0 ? STATUS_SYSTEM : STATUS_OK;
-}
-
-static enum status open_cache(const struct config *config)
-{
-    if (config->cache.size_bytes == 0)
-        return STATUS_OK;
-    return cache_open(&config->cache, &server.cache);
 }
 
 static enum status open_worker(const struct config *config, const struct sockets *sockets,
@@ -194,7 +179,7 @@ static bool open_parts(const struct config *config, const struct sockets *socket
 {
     if (open_admin(config) != STATUS_OK)
         return false;
-    if (open_cache(config) != STATUS_OK)
+    if (config->cache.size_bytes > 0 && cache_open(&config->cache, &server.cache) != STATUS_OK)
         return start_failed("cache (a smaller --cache-size may help)");
     for (size_t i = 0; i < config->workers; i++)
         if (open_worker(config, sockets, i) != STATUS_OK)
@@ -296,7 +281,8 @@ static int wait_for_end(void)
         if (ready[0].revents & POLLIN)
             on_signal();
         if (ready[1].revents & POLLIN) {
-            forget_stopped(); /* else poll would return at once until the last one has ended */
+            eventfd_t count; /* read, else poll would return at once until the last has ended */
+            (void)eventfd_read(server.stopped_fd, &count);
             if (!server.is_draining) {
                 exit_status = EXIT_START;
                 begin_drain("a worker failed");

@@ -16,16 +16,6 @@ struct sockets {
     int descriptors[]; /* udp of each worker, then tcp of each worker; listener_count of each */
 };
 
-static int *udp_slot(struct sockets *sockets, size_t worker, size_t listener)
-{
-    return &sockets->descriptors[worker * sockets->listener_count + listener];
-}
-
-static int *tcp_slot(struct sockets *sockets, size_t worker, size_t listener)
-{
-    return udp_slot(sockets, sockets->worker_count + worker, listener);
-}
-
 static const char *advice(int error)
 {
     switch (error) {
@@ -51,10 +41,12 @@ static enum status bind_all(struct sockets *sockets, const struct listener_confi
     if (listener->tcp)
         TRY(socket_check_free(&listener->address, SOCK_STREAM));
     for (size_t worker = 0; worker < sockets->worker_count; worker++) {
+        int *udp = &sockets->descriptors[worker * sockets->listener_count + index];
         if (listener->udp)
-            TRY(socket_bind_udp(&listener->address, udp_slot(sockets, worker, index)));
+            TRY(socket_bind_udp(&listener->address, udp));
         if (listener->tcp)
-            TRY(socket_listen_tcp(&listener->address, tcp_slot(sockets, worker, index)));
+            TRY(socket_listen_tcp(&listener->address,
+                                  udp + sockets->worker_count * sockets->listener_count));
     }
     return STATUS_OK;
 }
