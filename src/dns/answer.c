@@ -12,8 +12,6 @@
 #include "dns/name.h"
 
 enum {
-    RECORD_FIXED = 10,  /* TYPE, CLASS, TTL and RDLENGTH */
-    OPTION_FIXED = 4,   /* an option's code and length */
     FAILURE_TTL_S = 1,  /* RFC 9520 3.2 */
     CHAIN_MAX = 16,     /* CNAMEs that are followed; a longer chain is not kept */
     SOA_MINIMUM = 4,    /* octets, the last of the RDATA */
@@ -115,7 +113,7 @@ static void read_record_fixed(const uint8_t *bytes, size_t fixed, struct record 
     record->type = load_u16(bytes + fixed);
     record->class = load_u16(bytes + fixed + 2);
     record->ttl = load_u32(bytes + fixed + 4);
-    record->data = fixed + RECORD_FIXED;
+    record->data = fixed + DNS_RECORD_FIXED;
     record->end = record->data + load_u16(bytes + fixed + 8);
 }
 
@@ -123,7 +121,7 @@ static void keep_extended_error(struct check *check, const uint8_t *option, size
 {
     struct answer *answer = &check->answer;
     assert(answer->extended_errors_length <= ANSWER_EXTENDED_ERRORS_MAX);
-    if (length < OPTION_FIXED + EDE_LENGTH_MIN ||
+    if (length < DNS_OPTION_FIXED + EDE_LENGTH_MIN ||
         length > ANSWER_EXTENDED_ERRORS_MAX - (size_t)answer->extended_errors_length)
         return;
     memcpy(check->scratch->extended_errors + answer->extended_errors_length, option, length);
@@ -136,11 +134,11 @@ static enum status take_option(struct check *check, const uint8_t *option, size_
     switch ((enum edns_option)load_u16(option)) {
     case OPTION_KEEPALIVE:
         /* RFC 7828 3.1: empty, or a timeout; the empty one of a server says nothing. */
-        if (length != OPTION_FIXED && length != OPTION_FIXED + 2)
+        if (length != DNS_OPTION_FIXED && length != DNS_OPTION_FIXED + 2)
             return STATUS_MALFORMED;
-        if (length == OPTION_FIXED + 2) {
+        if (length == DNS_OPTION_FIXED + 2) {
             answer->has_keepalive = true;
-            answer->keepalive_100ms = load_u16(option + OPTION_FIXED);
+            answer->keepalive_100ms = load_u16(option + DNS_OPTION_FIXED);
         }
         break;
     case OPTION_PADDING:
@@ -160,7 +158,7 @@ static enum status take_option(struct check *check, const uint8_t *option, size_
 
 static enum status take_opt(struct check *check, const struct record *record)
 {
-    const bool has_root_owner = record->data - record->owner == 1 + RECORD_FIXED;
+    const bool has_root_owner = record->data - record->owner == 1 + DNS_RECORD_FIXED;
     if (check->has_opt || !has_root_owner) /* RFC 6891 6.1.1 and 6.1.2 */
         return STATUS_MALFORMED;
     check->has_opt = true;
@@ -187,7 +185,7 @@ static void keep_record(struct check *check, const struct record *record, enum s
         return;
     struct answer *answer = &check->answer;
     assert(answer->ttl_count < ANSWER_TTLS_MAX);
-    const size_t ttl_offset = record->data - RECORD_FIXED + 4 - check->body;
+    const size_t ttl_offset = record->data - DNS_RECORD_FIXED + 4 - check->body;
     check->scratch->ttl_offsets[answer->ttl_count++] = (uint16_t)ttl_offset;
     check->body_end = record->end;
     const uint32_t ttl = ttl_meant(record->ttl);
@@ -209,25 +207,18 @@ static enum status check_record(struct check *check, enum section section)
     const size_t length = check->names.length;
     struct record record = {.owner = check->position};
     TRY(name_check(&check->names, &check->position, length));
-    if (check->position + RECORD_FIXED > length)
+    if (check->position + DNS_RECORD_FIXED > length)
         return STATUS_MALFORMED;
     read_record_fixed(check->names.bytes, check->position, &record);
     if (record.end > length)
         return STATUS_MALFORMED;
     /* No name may read a TTL as a label: it would change with age. */
-    name_map_forbid(&check->names, check->position, RECORD_FIXED);
+    name_map_forbid(&check->names, check->position, DNS_RECORD_FIXED);
     check->position = record.end;
     if (record.type == TYPE_OPT)
         return section == SECTION_ADDITIONAL ? take_opt(check, &record) : STATUS_MALFORMED;
     TRY(check_rdata(check, &record));
     keep_record(check, &record, section);
-    return STATUS_OK;
-}
-
-static enum status check_section(struct check *check, enum section section, uint16_t count)
-{
-    for (unsigned i = 0; i < count; i++)
-        TRY(check_record(check, section));
     return STATUS_OK;
 }
 
@@ -354,9 +345,10 @@ static enum status check_records(struct check *check, const uint8_t *bytes)
     name_map_learn(&check->names, DNS_HEADER_SIZE, question_end - DNS_HEADER_SIZE);
     name_map_forbid(&check->names, question_end, DNS_QUESTION_TAIL);
     check->position = check->body;
-    TRY(check_section(check, SECTION_ANSWER, answer->answer_count));
-    TRY(check_section(check, SECTION_AUTHORITY, answer->authority_count));
-    return check_section(check, SECTION_ADDITIONAL, load_u16(bytes + 10));
+    for (enum section section = SECTION_ANSWER; section <= SECTION_ADDITIONAL; section++)
+        for (unsigned left = load_u16(bytes + 6 + 2 * section); left > 0; left--)
+            TRY(check_record(check, section));
+    return STATUS_OK;
 }
 
 enum status message_check_answer(const uint8_t *bytes, size_t length,

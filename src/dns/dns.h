@@ -12,7 +12,9 @@ enum {
     DNS_QUESTION_TAIL = 4,     /* QTYPE and QCLASS */
     DNS_UDP_DEFAULT = 512,     /* RFC 1035 4.2.1 */
     DNS_UDP_ADVERTISED = 1232, /* RFC 9715 */
+    DNS_RECORD_FIXED = 10,     /* TYPE, CLASS, TTL and RDLENGTH */
     DNS_OPT_FIXED = 11,        /* an OPT record without options */
+    DNS_OPTION_FIXED = 4,      /* an option's code and length */
     DNS_OPTIONS_MAX = 32,      /* EDNS options that a query may carry (FAULTS A11) */
 };
 

@@ -11,7 +11,6 @@
 #include "dns/name.h"
 
 enum {
-    RECORD_FIXED = 10, /* TYPE, CLASS, TTL and RDLENGTH */
     POINTER_MARK = 0xc0,
     POINTER_SIZE = 2,
 };
@@ -108,7 +107,7 @@ size_t host_addresses(const struct answer *answer, const struct question *questi
     size_t count = 0;
     for (unsigned i = 0; i < answer->answer_count && count < max; i++) {
         skip_name(&reader);
-        const uint8_t *fixed = read_bytes(&reader, RECORD_FIXED);
+        const uint8_t *fixed = read_bytes(&reader, DNS_RECORD_FIXED);
         const uint8_t *data = fixed ? read_bytes(&reader, load_u16(fixed + 8)) : NULL;
         if (!data)
             break;

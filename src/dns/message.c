@@ -13,7 +13,6 @@
 
 enum {
     PADDING_BLOCK = 128, /* RFC 8467 4.1 */
-    OPTION_FIXED = 4,    /* an option's code and length */
 };
 
 /* Fills what a reply of any kind needs. */
@@ -143,7 +142,7 @@ size_t message_build_query(const struct question *question, uint16_t id,
 {
     assert(question->name_length > 0 && question->name[question->name_length - 1] == 0);
     const size_t unpadded = DNS_HEADER_SIZE + (size_t)question->name_length + DNS_QUESTION_TAIL +
-                            DNS_OPT_FIXED + OPTION_FIXED + OPTION_FIXED;
+                            DNS_OPT_FIXED + DNS_OPTION_FIXED + DNS_OPTION_FIXED;
     const size_t length = (unpadded + PADDING_BLOCK - 1) / PADDING_BLOCK * PADDING_BLOCK;
     const size_t padding = length - unpadded;
     assert(length <= MESSAGE_QUERY_MAX);
@@ -163,12 +162,12 @@ size_t message_build_query(const struct question *question, uint16_t id,
     store_u16(opt + 1, TYPE_OPT);
     store_u16(opt + 3, DNS_UDP_ADVERTISED);
     store_u32(opt + 5, question->dnssec_ok ? DNS_EDNS_FLAG_DO : 0);
-    store_u16(opt + 9, (uint16_t)(2 * OPTION_FIXED + padding));
+    store_u16(opt + 9, (uint16_t)(2 * DNS_OPTION_FIXED + padding));
     uint8_t *options = opt + DNS_OPT_FIXED;
     store_u16(options, OPTION_KEEPALIVE);
     store_u16(options + 2, 0);
-    store_u16(options + OPTION_FIXED, OPTION_PADDING);
-    store_u16(options + OPTION_FIXED + 2, (uint16_t)padding);
+    store_u16(options + DNS_OPTION_FIXED, OPTION_PADDING);
+    store_u16(options + DNS_OPTION_FIXED + 2, (uint16_t)padding);
     memset(out + unpadded, 0, padding);
     return length;
 }

@@ -12,7 +12,6 @@
 #include "base/bytes.h"
 
 enum {
-    OPTION_FIXED = 4,
     KEEPALIVE_LENGTH = 2,
     EDE_CODE_LENGTH = 2,
     EDE_TEXT_MAX = 200, /* ours are ASCII, so a cut tears no character */
@@ -73,7 +72,7 @@ static void write_keepalive(struct writer *writer, const struct query_message *q
                             const struct reply *reply)
 {
     if (!query->has_keepalive || !reply->has_keepalive ||
-        writer_left(writer) < OPTION_FIXED + KEEPALIVE_LENGTH)
+        writer_left(writer) < DNS_OPTION_FIXED + KEEPALIVE_LENGTH)
         return;
     write_u16(writer, OPTION_KEEPALIVE);
     write_u16(writer, KEEPALIVE_LENGTH);
@@ -85,7 +84,7 @@ static void write_own_error(struct writer *writer, const struct extended_error *
     if (error == NULL)
         return;
     const size_t text_size = error->text ? strnlen(error->text, EDE_TEXT_MAX) : 0;
-    if (writer_left(writer) < OPTION_FIXED + EDE_CODE_LENGTH + text_size)
+    if (writer_left(writer) < DNS_OPTION_FIXED + EDE_CODE_LENGTH + text_size)
         return;
     write_u16(writer, OPTION_EXTENDED_ERROR);
     write_u16(writer, (uint16_t)(EDE_CODE_LENGTH + text_size));
@@ -100,7 +99,7 @@ static void write_errors_of_answer(struct writer *writer, const struct answer *a
     size_t length = 0;
     for (size_t done = 0; done < answer->extended_errors_length; done += length) {
         const uint8_t *option = answer->extended_errors + done;
-        length = OPTION_FIXED + (size_t)load_u16(option + 2);
+        length = DNS_OPTION_FIXED + (size_t)load_u16(option + 2);
         if (length <= writer_left(writer))
             write_bytes(writer, option, length);
     }
