@@ -30,13 +30,13 @@ static enum status parse_decimal(const char *text, uint32_t maximum, uint32_t *o
     return STATUS_OK;
 }
 
-static enum status parse_port(const char *text, uint16_t *port)
+enum status port_parse(const char *text, uint16_t *out)
 {
     uint32_t value;
     TRY(parse_decimal(text, UINT16_MAX, &value));
     if (value == 0)
         return STATUS_MALFORMED;
-    *port = (uint16_t)value;
+    *out = (uint16_t)value;
     return STATUS_OK;
 }
 
@@ -79,7 +79,7 @@ static enum status parse_bracketed(char *text, uint16_t port, struct address *ou
     if (!close)
         return STATUS_MALFORMED;
     if (close[1] == ':')
-        TRY(parse_port(close + 2, &port));
+        TRY(port_parse(close + 2, &port));
     else if (close[1] != '\0')
         return STATUS_MALFORMED;
     *close = '\0';
@@ -102,7 +102,7 @@ enum status address_parse(const char *text, uint16_t default_port, struct addres
     if (strchr(colon + 1, ':'))
         return parse_v6(copy, default_port, out);
     uint16_t port;
-    TRY(parse_port(colon + 1, &port));
+    TRY(port_parse(colon + 1, &port));
     *colon = '\0';
     return parse_v4(copy, port, out);
 }

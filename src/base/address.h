@@ -27,6 +27,9 @@ enum { ADDRESS_TEXT_SIZE = 72 };
  * anything else, names and port 0 included. */
 enum status address_parse(const char *text, uint16_t default_port, struct address *out);
 
+/* A whole decimal number from 1 to 65535. STATUS_MALFORMED for anything else. */
+enum status port_parse(const char *text, uint16_t *out);
+
 /* Writes "192.0.2.1:53" or "[2001:db8::1]:53" and returns `text`. */
 const char *address_format(const struct address *address, char text[static ADDRESS_TEXT_SIZE]);
 

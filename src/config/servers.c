@@ -190,11 +190,8 @@ static bool parse_host(struct target *target)
     target->port = TLS_PORT;
     char *colon = strchr(target->host, ':');
     if (colon) {
-        const size_t digits = strspn(colon + 1, "0123456789");
-        const unsigned long port = strtoul(colon + 1, NULL, 10);
-        if (digits == 0 || digits > 5 || colon[1 + digits] != '\0' || port < 1 || port > UINT16_MAX)
+        if (port_parse(colon + 1, &target->port) != STATUS_OK)
             return false;
-        target->port = (uint16_t)port;
         *colon = '\0';
     }
     return is_dns_name(target->host);
