@@ -30,12 +30,9 @@ uint64_t loop_clock(void)
 
 static void wake_ready(struct loop_source *source, uint32_t events)
 {
-    struct loop *loop = CONTAINER_OF(source, struct loop, wake);
     (void)events;
     eventfd_t count;
     (void)eventfd_read(source->fd, &count);
-    if (loop->on_wake)
-        loop->on_wake(loop);
 }
 
 enum status loop_open(struct loop *loop)

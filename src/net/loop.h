@@ -44,8 +44,7 @@ struct loop {
     int epoll_fd;
     struct loop_source wake;
     struct list tasks[LOOP_PHASES];
-    struct list queues;                 /* of struct deadline_queue */
-    void (*on_wake)(struct loop *loop); /* after loop_wake; NULL after loop_open, set it then */
+    struct list queues; /* of struct deadline_queue */
 };
 
 /* The clock that loop->now reads: it counts through suspend, and no one sets it (FAULTS J7). */

@@ -79,7 +79,6 @@ struct resolver {
     size_t bucket_mask;
     struct loop_task space; /* runs on_space at the end of a turn in which a full pool got room */
     struct list starved;    /* of struct starved: listeners that stopped reading for want of room */
-    bool draining;
     uint8_t body[DNS_MESSAGE_MAX];  /* a cached answer on its way to a reply */
     uint8_t reply[DNS_MESSAGE_MAX]; /* a reply on its way to a transport */
 };
