@@ -6,13 +6,9 @@
  * terminal of who reads it. The same text behind a comment gives the same errors a line further
  * down, and an accepted one the same configuration, field by field. No file but this one is read.
  */
-#include <assert.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
+#include <assert.h>
 #include <errno.h>
 
 #include "config/settings.h"

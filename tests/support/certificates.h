@@ -3,12 +3,8 @@
 #ifndef SUPPORT_CERTIFICATES_H
 #define SUPPORT_CERTIFICATES_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>

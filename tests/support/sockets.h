@@ -3,13 +3,9 @@
 #ifndef SUPPORT_SOCKETS_H
 #define SUPPORT_SOCKETS_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
 #include <arpa/inet.h>
-#include <cmocka.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>

@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A worker that cannot be opened: whatever is missing, what was opened is closed again and nothing
  * else is touched. The upstream layer is this file, in place of upstream/group.c. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "upstream/upstream.h"

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Addresses and prefixes: every accepted spelling, every refused one, and what contains what. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
 

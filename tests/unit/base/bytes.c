@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The cursors: byte order, bounds, and the error that sticks. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "base/bytes.h"
 

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Deadlines: order, rearming and cancelling, also from inside the callback. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <stdlib.h>
 
 #include "base/deadline.h"

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The words of the failures. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <string.h>
 
 #include "base/failure.h"

@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The intrusive list: order, and removal that may be repeated. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "base/list.h"
 

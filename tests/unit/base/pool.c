@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The pool: capacity, order, alignment, ownership. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdalign.h>

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* SipHash-1-3 against the published results of other implementations. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <string.h>
 
 #include "base/siphash.h"

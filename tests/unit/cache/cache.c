@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The cache: keys, times to live, failures, the bound on memory, and what eviction keeps. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include "test.h"
+
 #include <stdlib.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "cache/cache.h"
 #include "cache/shard.h"

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* FAULTS H13: several threads find, store, let expire and count in one small cache. Meant for
  * ThreadSanitizer, and true without it: every hit must be whole and of the question asked. */
+#include "test.h"
+
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
 
 #include "cache/cache.h"
 #include "cache_fixture.h"

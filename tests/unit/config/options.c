@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The option table: defaults, precedence, command line, environment, and that every row is settable
  * wherever it says so and described everywhere. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <ctype.h>
 
 #include "config/settings.h"

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The CPU quota, from trees of files as the kernel lays them out. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <ftw.h>
 
 #include "config/settings.h"

@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The configuration file: what is read from it, and the exact place of every error. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "config/settings.h"
 #include "config_fixture.h"

@@ -3,12 +3,7 @@
  *
  * Server and clients share one thread: `serve` runs the server until a condition holds. Only the
  * tests of `dnsproxy health`, which blocks, have the server on a thread of its own. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The table of `dnsproxy probe`: what its reader sees for each outcome. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Answers of upstreams checked: bounds, names, what is kept and for how long. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <time.h>
+#include "test.h"
 
-#include <cmocka.h>
+#include <time.h>
 
 #include "packet.h"
 

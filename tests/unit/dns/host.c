@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The question for a host's addresses, and the addresses in an answer. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include "test.h"
 
-#include <cmocka.h>
+#include <stdlib.h>
 
 #include "dns/host.h"
 

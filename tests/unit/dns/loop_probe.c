@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The question that a process recognizes as its own (FAULTS G11). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include "test.h"
 
-#include <cmocka.h>
+#include <stdlib.h>
 
 #include "dns/loop_probe.h"
 #include "dns/name.h"

@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Queries of clients parsed, queries to upstreams built. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "dns/name.h"
 #include "packet.h"

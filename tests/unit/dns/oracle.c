@@ -4,12 +4,8 @@
  * Messages are drawn from a generator with a fixed seed, some whole and some with octets changed.
  * Known differences, where we are the laxer: the RDATA of types that we pass as opaque is not
  * looked into (RFC 3597), so libldns gets those records under a type that it does not know. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <ldns/ldns.h>
 
 #include "dns/reply.h"

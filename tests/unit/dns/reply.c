@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Replies: what comes from the client, what from the answer, and what goes when room is short. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "dns/reply.h"
 #include "packet.h"

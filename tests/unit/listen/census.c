@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The census: connections are counted for each address and places come back. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
+#include "test.h"
 
-#include <cmocka.h>
+#include <stdio.h>
 
 #include "listen/census.h"
 

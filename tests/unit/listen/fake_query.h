@@ -5,14 +5,10 @@
 #ifndef TESTS_UNIT_LISTEN_FAKE_QUERY_H
 #define TESTS_UNIT_LISTEN_FAKE_QUERY_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "base/bytes.h"
 #include "query/query.h"

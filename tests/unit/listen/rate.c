@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Rates: one second's worth at once, then evenly, for each prefix on its own. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "base/deadline.h"
 #include "listen/rate.h"

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Changes of the network: which messages tell of one, and that the kernel's reach us. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The event loop: what runs when, that nothing is lost, and that it never spins. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>

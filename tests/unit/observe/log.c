@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Log lines: their form for any bytes, and a stderr that takes nothing (FAULTS J6). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include <fcntl.h>
 #include <poll.h>

@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Metrics: recording, and an exposition that a strict reader takes (FAULTS I7). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include <ctype.h>
 #include <stdbool.h>

@@ -6,13 +6,9 @@
 #ifndef TESTS_FAKE_UPSTREAM_H
 #define TESTS_FAKE_UPSTREAM_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include "test.h"
 
-#include <cmocka.h>
+#include <stdlib.h>
 
 #include "query/lookup.h"
 #include "query/query.h"

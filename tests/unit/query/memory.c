@@ -5,12 +5,8 @@
  *
  * The kernel is the one that the fuzzer plays, here with nothing chosen: everything moves at once.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test.h"
 
-#include <cmocka.h>
 #include <sys/mman.h>
 
 #include "fake_kernel.h"
