@@ -98,15 +98,20 @@ def cut_busiest(trial):
     upstream.link.mend()
 
 
-def cut_all(trial):
+def darken_half(trial, end, mend):
+    """All links end for half of the time; both arguments are methods of Link."""
     trial.sleep(1)
     trial.darken()
     for upstream in trial.upstreams:
-        upstream.link.cut()
+        end(upstream.link)
     trial.sleep(trial.seconds / 2)
     trial.lighten()
     for upstream in trial.upstreams:
-        upstream.link.mend()
+        mend(upstream.link)
+
+
+def cut_all(trial):
+    darken_half(trial, faults.Link.cut, faults.Link.mend)
 
 
 def unplug_first(trial):
@@ -117,14 +122,7 @@ def unplug_first(trial):
 
 
 def unplug_all(trial):
-    trial.sleep(1)
-    trial.darken()
-    for upstream in trial.upstreams:
-        upstream.link.unplug()
-    trial.sleep(trial.seconds / 2)
-    trial.lighten()
-    for upstream in trial.upstreams:
-        upstream.link.plug()
+    darken_half(trial, faults.Link.unplug, faults.Link.plug)
 
 
 def spoil_certificate(trial):

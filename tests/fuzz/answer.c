@@ -117,17 +117,6 @@ static void age(uint8_t *bytes, size_t length, const struct question *question,
 
 /* --- The opinion of libldns --- */
 
-static bool is_checked_by_us(unsigned type, unsigned class)
-{
-    static const uint8_t checked[] = {TYPE_NS, TYPE_MD,    TYPE_MF, TYPE_CNAME, TYPE_SOA,
-                                      TYPE_MB, TYPE_MG,    TYPE_MR, TYPE_PTR,   TYPE_MINFO,
-                                      TYPE_MX, TYPE_RP,    TYPE_RT, TYPE_AFSDB, TYPE_PX,
-                                      TYPE_KX, TYPE_DNAME, TYPE_SRV};
-    if (type == TYPE_A || type == TYPE_AAAA)
-        return class == CLASS_IN;
-    return type < 256 && memchr(checked, (int)type, sizeof(checked)) != NULL;
-}
-
 static void take_least(const ldns_rr_list *records, size_t count, uint32_t *least_ttl)
 {
     assert(ldns_rr_list_rr_count(records) >= count);

@@ -16,13 +16,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum status __wrap_socket_accept(int listener_fd, int *out, struct address *client);
 
-enum {
-    CLIENTS_MAX = 16,
-    MESSAGES_MAX = 4096,
-    HOSTILE_MAX = 64,
-    TURNS_MAX = 20000,
-    RECORD_SIZE = 16
-};
+enum { CLIENTS_MAX = 16, MESSAGES_MAX = 4096, TURNS_MAX = 20000, RECORD_SIZE = 16 };
 
 static struct bench *bench;
 static struct tcp_clients *clients;
@@ -187,19 +181,6 @@ static void client_asks(struct fake_socket *peer, unsigned changes)
     peer_sends_message(peer, message, length);
 }
 
-static void client_sends_anything(struct fake_socket *peer)
-{
-    const bool is_framed = choose_one_in(2);
-    size_t length = choose(HOSTILE_MAX);
-    const size_t left = (size_t)(input_end - input);
-    length = length < left ? length : left;
-    if (is_framed)
-        peer_sends_message(peer, input, length);
-    else
-        peer_sends(peer, input, length);
-    input += length;
-}
-
 static void client_acts(void)
 {
     if (socket_count < 2)
@@ -222,7 +203,7 @@ static void client_acts(void)
         client_asks(peer, 1 + choose(2));
         break;
     case 6:
-        client_sends_anything(peer);
+        peer_sends_anything(peer);
         break;
     case 7:
         peer->has_ended = true;

@@ -17,7 +17,6 @@ enum {
     SLOTS = 5, /* no power of two: some IDs mean no slot */
     ASKS = 24,
     IDS_MAX = 4096, /* fewer than a slot of theirs has generations */
-    HOSTILE_MAX = 64,
     TURNS_MAX = 100000,
 };
 
@@ -219,19 +218,6 @@ static void peer_answers(struct fake_socket *peer, unsigned changes)
     if (choose_one_in(16))
         length = choose((unsigned)length);
     peer_sends_message(peer, message, length);
-}
-
-static void peer_sends_anything(struct fake_socket *peer)
-{
-    const bool is_framed = choose_one_in(2);
-    size_t length = choose(HOSTILE_MAX);
-    const size_t left = (size_t)(input_end - input);
-    length = length < left ? length : left;
-    if (is_framed)
-        peer_sends_message(peer, input, length);
-    else
-        peer_sends(peer, input, length);
-    input += length;
 }
 
 static void peer_floods(struct fake_socket *peer)

@@ -128,6 +128,20 @@ static void peer_sends(struct fake_socket *peer, const void *bytes, size_t lengt
     peer_sends(peer, message, length);
 }
 
+/* Up to 64 octets of the input as they are, or as a message. */
+[[maybe_unused]] static void peer_sends_anything(struct fake_socket *peer)
+{
+    const bool is_framed = choose_one_in(2);
+    size_t length = choose(64);
+    const size_t left = (size_t)(input_end - input);
+    length = length < left ? length : left;
+    if (is_framed)
+        peer_sends_message(peer, input, length);
+    else
+        peer_sends(peer, input, length);
+    input += length;
+}
+
 [[maybe_unused]] static void peer_resets(struct fake_socket *peer)
 {
     if (peer->is_reset)

@@ -155,4 +155,16 @@ static inline struct question question_of(const char *name, unsigned type)
     return question;
 }
 
+/* Whether dns/answer.c looks into the RDATA of such records, or takes it for opaque. */
+static inline bool is_checked_by_us(unsigned type, unsigned class)
+{
+    static const uint8_t checked[] = {TYPE_NS, TYPE_MD,    TYPE_MF, TYPE_CNAME, TYPE_SOA,
+                                      TYPE_MB, TYPE_MG,    TYPE_MR, TYPE_PTR,   TYPE_MINFO,
+                                      TYPE_MX, TYPE_RP,    TYPE_RT, TYPE_AFSDB, TYPE_PX,
+                                      TYPE_KX, TYPE_DNAME, TYPE_SRV};
+    if (type == TYPE_A || type == TYPE_AAAA)
+        return class == CLASS_IN;
+    return type < 256 && memchr(checked, (int)type, sizeof(checked)) != NULL;
+}
+
 #endif

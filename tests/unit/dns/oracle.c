@@ -376,17 +376,6 @@ static void G9_records_of_every_type_are_passed_on_unchanged(void **state)
     }
 }
 
-static bool is_checked_by_us(unsigned type, unsigned class)
-{
-    static const uint8_t checked[] = {TYPE_NS, TYPE_MD,    TYPE_MF, TYPE_CNAME, TYPE_SOA,
-                                      TYPE_MB, TYPE_MG,    TYPE_MR, TYPE_PTR,   TYPE_MINFO,
-                                      TYPE_MX, TYPE_RP,    TYPE_RT, TYPE_AFSDB, TYPE_PX,
-                                      TYPE_KX, TYPE_DNAME, TYPE_SRV};
-    if (type == TYPE_A || type == TYPE_AAAA)
-        return class == CLASS_IN;
-    return type < 256 && memchr(checked, (int)type, sizeof checked) != NULL;
-}
-
 /* Gives the records that are opaque to us a type that libldns does not know either. */
 static void hide_opaque_records(struct packet *packet, const struct answer *answer, size_t body)
 {
