@@ -4,7 +4,6 @@
  * getopt_long would print its own errors, take abbreviations, and need a second table.
  *
  * Thread: main. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "config/settings.h"
