@@ -17,6 +17,13 @@ struct list {
 /* The object of type `type` whose member `member` is at `pointer`. */
 #define CONTAINER_OF(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
+/* Walks the objects of a list whose links are their `member`; the one in hand has to stay in it. */
+#define LIST_EACH(type, object, head, member)                                   \
+    for (type *object = LIST_OBJECT_((head)->next, head, type, member); object; \
+         object = LIST_OBJECT_(object->member.next, head, type, member))
+#define LIST_OBJECT_(link, head, type, member) \
+    ((link) == (head) ? NULL : CONTAINER_OF(link, type, member))
+
 static inline void list_init(struct list *link)
 {
     link->previous = link;

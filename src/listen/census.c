@@ -36,11 +36,9 @@ void census_close(struct census *census)
 
 static struct census_place *find(struct list *bucket, const struct prefix *prefix)
 {
-    for (struct list *link = bucket->next; link != bucket; link = link->next) {
-        struct census_place *place = CONTAINER_OF(link, struct census_place, link);
+    LIST_EACH (struct census_place, place, bucket, link)
         if (memcmp(place->prefix.bits, prefix->bits, sizeof(prefix->bits)) == 0)
             return place;
-    }
     return NULL;
 }
 

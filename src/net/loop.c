@@ -140,8 +140,8 @@ static bool has_tasks(const struct loop *loop)
 static uint64_t next_deadline(const struct loop *loop)
 {
     uint64_t first = DEADLINE_NEVER;
-    for (struct list *link = loop->queues.next; link != &loop->queues; link = link->next) {
-        const uint64_t next = deadline_queue_next(CONTAINER_OF(link, struct deadline_queue, link));
+    LIST_EACH (struct deadline_queue, queue, &loop->queues, link) {
+        const uint64_t next = deadline_queue_next(queue);
         if (next < first)
             first = next;
     }

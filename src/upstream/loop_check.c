@@ -23,9 +23,8 @@ static struct upstream *of_check(struct loop_check *check)
 
 static void close_all(struct upstream *upstream)
 {
-    for (struct list *link = upstream->connections.next; link != &upstream->connections;
-         link = link->next)
-        stream_close(&CONTAINER_OF(link, struct connection, link)->stream, FAILURE_LOOP);
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        stream_close(&connection->stream, FAILURE_LOOP);
 }
 
 static void on_done(struct request *request, const struct answer *answer, enum failure failure)

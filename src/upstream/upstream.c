@@ -162,15 +162,9 @@ void upstream_answered(struct upstream *upstream, uint64_t rtt_ns)
 
 /* --- Connections --- */
 
-static struct connection *next_connection(const struct upstream *upstream, struct list *link)
-{
-    return link == &upstream->connections ? NULL : CONTAINER_OF(link, struct connection, link);
-}
-
 static bool has_suspect(const struct upstream *upstream)
 {
-    for (struct connection *connection = next_connection(upstream, upstream->connections.next);
-         connection; connection = next_connection(upstream, connection->link.next))
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
         if (connection->suspect_since_ns > 0)
             return true;
     return false;
@@ -196,8 +190,7 @@ static struct connection *find_room(const struct upstream *upstream,
                                     const struct connection *not_on)
 {
     struct connection *best = NULL;
-    for (struct connection *connection = next_connection(upstream, upstream->connections.next);
-         connection; connection = next_connection(upstream, connection->link.next)) {
+    LIST_EACH (struct connection, connection, &upstream->connections, link) {
         if (connection == not_on || !connection_has_room(connection) ||
             (best && rank(connection) <= rank(best)))
             continue;
@@ -212,8 +205,7 @@ static struct connection *find_room(const struct upstream *upstream,
 static size_t count_connections(const struct upstream *upstream)
 {
     size_t count = 0;
-    for (struct connection *connection = next_connection(upstream, upstream->connections.next);
-         connection; connection = next_connection(upstream, connection->link.next))
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
         if (connection_takes_requests(connection))
             count++;
     return count;
@@ -349,8 +341,7 @@ void upstream_open_another(struct upstream *upstream)
 
 void upstream_hasten(struct upstream *upstream)
 {
-    for (struct connection *connection = next_connection(upstream, upstream->connections.next);
-         connection; connection = next_connection(upstream, connection->link.next))
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
         connection_hasten(connection);
 }
 
@@ -380,8 +371,7 @@ void upstream_route_to(struct upstream *upstream, const struct address *address)
 
 void upstream_start_over(struct upstream *upstream)
 {
-    for (struct connection *connection = next_connection(upstream, upstream->connections.next);
-         connection; connection = next_connection(upstream, connection->link.next))
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
         stream_close(&connection->stream, FAILURE_NETWORK_CHANGED);
     metric_add(&upstream->metrics->network_changes, 1);
     upstream->failures = 0;
@@ -430,7 +420,7 @@ void upstream_close(struct upstream *upstream)
     request_cancel(&upstream->loop_check.request);
     deadline_cancel(&upstream->loop_check.deadline);
     while (!list_is_empty(&upstream->connections))
-        connection_destroy(next_connection(upstream, upstream->connections.next));
+        connection_destroy(CONTAINER_OF(upstream->connections.next, struct connection, link));
     loop_remove_queue(&upstream->idle);
     loop_remove_queue(&upstream->late);
     assert(upstream->in_flight == 0);

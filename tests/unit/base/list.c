@@ -20,6 +20,10 @@ static void assert_values(struct list *head, const int *values, size_t count)
     }
     assert_ptr_equal(link->next, head);
     assert_ptr_equal(head->previous, link);
+    size_t seen = 0;
+    LIST_EACH (struct item, item, head, link)
+        assert_int_equal(item->value, values[seen++]);
+    assert_int_equal(seen, count);
 }
 
 static void takes_in_the_order_of_appending(void **state)
