@@ -11,9 +11,7 @@
 #include "base/bytes.h"
 #include "dns/name.h"
 
-enum {
-    PADDING_BLOCK = 128, /* RFC 8467 4.1 */
-};
+enum { PADDING_BLOCK = 128 }; /* RFC 8467 4.1 */
 
 /* Fills what a reply of any kind needs. */
 static void parse_header(const uint8_t *bytes, struct query_message *out)

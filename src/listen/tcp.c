@@ -227,9 +227,6 @@ void tcp_clients_close(struct tcp_clients *clients)
 void tcp_clients_drain(struct tcp_clients *clients)
 {
     clients->draining = true;
-    struct list *next;
-    for (struct list *link = clients->open.next; link != &clients->open; link = next) {
-        next = link->next;
-        tcp_client_end(CONTAINER_OF(link, struct tcp_client, link));
-    }
+    LIST_EACH (struct tcp_client, client, &clients->open, link)
+        tcp_client_end(client); /* leaves the list at the end of the turn at the earliest */
 }
