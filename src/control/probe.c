@@ -351,10 +351,8 @@ static void add_queues(struct probe_run *run)
         [PROBE_ASKING] = run->config->timeouts.query_ns,
         [PROBE_RESUMING] = run->config->timeouts.connect_ns + run->config->timeouts.handshake_ns,
     };
-    for (size_t state = 0; state < PROBE_STATES; state++) {
-        deadline_queue_init(&run->queues[state], durations_ns[state], on_expire);
-        loop_add_queue(&run->loop, &run->queues[state]);
-    }
+    for (size_t state = 0; state < PROBE_STATES; state++)
+        loop_add_queue(&run->loop, &run->queues[state], durations_ns[state], on_expire);
 }
 
 /* ---- the end ---- */

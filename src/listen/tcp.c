@@ -161,16 +161,12 @@ static void open_queues(struct tcp_clients *clients)
 {
     struct loop *loop = clients->resolver->loop;
     const struct config *config = clients->resolver->config;
-    deadline_queue_init(&clients->idle, config->timeouts.tcp_idle_ns, tcp_client_on_quiet);
-    deadline_queue_init(&clients->message, config->timeouts.tcp_message_ns, tcp_client_on_quiet);
-    deadline_queue_init(&clients->send, config->timeouts.tcp_send_ns, tcp_client_on_send_timeout);
-    deadline_queue_init(&clients->lifetime, config->limits.tcp_lifetime_ns, tcp_client_on_lifetime);
-    deadline_queue_init(&clients->accept_again, ACCEPT_PAUSE_NS, on_accept_again);
-    loop_add_queue(loop, &clients->idle);
-    loop_add_queue(loop, &clients->message);
-    loop_add_queue(loop, &clients->send);
-    loop_add_queue(loop, &clients->lifetime);
-    loop_add_queue(loop, &clients->accept_again);
+    loop_add_queue(loop, &clients->idle, config->timeouts.tcp_idle_ns, tcp_client_on_quiet);
+    loop_add_queue(loop, &clients->message, config->timeouts.tcp_message_ns, tcp_client_on_quiet);
+    loop_add_queue(loop, &clients->send, config->timeouts.tcp_send_ns, tcp_client_on_send_timeout);
+    loop_add_queue(loop, &clients->lifetime, config->limits.tcp_lifetime_ns,
+                   tcp_client_on_lifetime);
+    loop_add_queue(loop, &clients->accept_again, ACCEPT_PAUSE_NS, on_accept_again);
 }
 
 enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out)

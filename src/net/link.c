@@ -108,9 +108,8 @@ enum status link_open(struct link *link, struct loop *loop, void (*on_change)(st
                           .source = {.fd = -1, .on_ready = on_ready},
                           .checked_ns = loop->now,
                           .slept_ns = slept_ns()};
-    deadline_queue_init(&link->settle, SETTLE_NS, on_settled);
     deadline_init(&link->settling);
-    loop_add_queue(loop, &link->settle);
+    loop_add_queue(loop, &link->settle, SETTLE_NS, on_settled);
     const int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
     if (fd == -1)
         return STATUS_SYSTEM;

@@ -115,9 +115,10 @@ void loop_cancel_task(struct loop_task *task)
     list_remove(&task->link);
 }
 
-void loop_add_queue(struct loop *loop, struct deadline_queue *queue)
+void loop_add_queue(struct loop *loop, struct deadline_queue *queue, uint64_t duration_ns,
+                    void (*on_expire)(struct deadline *deadline, uint64_t now))
 {
-    assert(queue->on_expire);
+    deadline_queue_init(queue, duration_ns, on_expire);
     list_append(&loop->queues, &queue->link);
 }
 

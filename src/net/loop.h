@@ -68,8 +68,9 @@ void loop_task_init(struct loop_task *task, void (*run)(struct loop_task *task))
 void loop_defer(struct loop *loop, struct loop_task *task, enum loop_phase phase);
 void loop_cancel_task(struct loop_task *task);
 
-/* The queue is polled from now on until loop_remove_queue. */
-void loop_add_queue(struct loop *loop, struct deadline_queue *queue);
+/* Sets the queue up, as deadline_queue_init, and polls it until loop_remove_queue. */
+void loop_add_queue(struct loop *loop, struct deadline_queue *queue, uint64_t duration_ns,
+                    void (*on_expire)(struct deadline *deadline, uint64_t now));
 void loop_remove_queue(struct deadline_queue *queue);
 
 /* One turn; waits at most `max_wait_ns`. Returns false when epoll_wait failed for another reason

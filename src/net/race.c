@@ -130,8 +130,7 @@ enum status race_start(struct race *race, struct loop *loop, const struct addres
         race->attempts[i] =
             (struct race_attempt){.source = {.fd = -1, .on_ready = on_ready}, .race = race};
     deadline_init(&race->deadline);
-    deadline_queue_init(&race->stagger, stagger_ns(race), on_stagger);
-    loop_add_queue(loop, &race->stagger);
+    loop_add_queue(loop, &race->stagger, stagger_ns(race), on_stagger);
     if (try_next(race))
         return STATUS_OK;
     race_cancel(race);

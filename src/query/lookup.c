@@ -97,8 +97,8 @@ enum status lookups_open(struct resolver *resolver)
     if (!resolver->buckets)
         return STATUS_SYSTEM;
     TRY(pool_open(&resolver->lookups, sizeof(struct lookup), queries + resolver->alone_max));
-    deadline_queue_init(&resolver->alone_lookups, resolver_query_ns(resolver), on_alone_for_long);
-    loop_add_queue(resolver->loop, &resolver->alone_lookups);
+    loop_add_queue(resolver->loop, &resolver->alone_lookups, resolver_query_ns(resolver),
+                   on_alone_for_long);
     return STATUS_OK;
 }
 

@@ -257,14 +257,12 @@ enum status resolver_open(struct resolver *resolver)
     loop_task_init(&resolver->space, on_space);
     const uint64_t query_ns = resolver_query_ns(resolver);
     const uint64_t slow_ns = SLOW_NS < query_ns / 2 ? SLOW_NS : query_ns / 2;
-    deadline_queue_init(&resolver->slow_queries, slow_ns, on_query_slow);
-    deadline_queue_init(&resolver->query_deadlines, query_ns - slow_ns, on_query_deadline);
+    loop_add_queue(resolver->loop, &resolver->slow_queries, slow_ns, on_query_slow);
+    loop_add_queue(resolver->loop, &resolver->query_deadlines, query_ns - slow_ns,
+                   on_query_deadline);
     TRY(pool_open(&resolver->queries, sizeof(struct query),
                   config->limits.queries + QUERIES_IN_HAND_MAX));
-    TRY(lookups_open(resolver));
-    loop_add_queue(resolver->loop, &resolver->slow_queries);
-    loop_add_queue(resolver->loop, &resolver->query_deadlines);
-    return STATUS_OK;
+    return lookups_open(resolver);
 }
 
 void resolver_abort(struct resolver *resolver)
@@ -278,10 +276,8 @@ void resolver_abort(struct resolver *resolver)
 
 void resolver_close(struct resolver *resolver)
 {
-    if (list_is_linked(&resolver->query_deadlines.link)) {
-        loop_remove_queue(&resolver->slow_queries);
-        loop_remove_queue(&resolver->query_deadlines);
-    }
+    loop_remove_queue(&resolver->slow_queries);
+    loop_remove_queue(&resolver->query_deadlines);
     lookups_close(resolver);
     pool_close(&resolver->queries);
 }

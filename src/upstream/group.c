@@ -568,22 +568,18 @@ size_t group_upstream_addresses(const struct group *group, size_t index,
 static void open_queues(struct group *group)
 {
     const struct config *config = group->config;
-    deadline_queue_init(&group->connect, config->timeouts.connect_ns, connection_on_deadline);
-    deadline_queue_init(&group->handshake, config->timeouts.handshake_ns, connection_on_deadline);
-    deadline_queue_init(&group->overdue, OVERDUE_NS, connection_on_late);
-    deadline_queue_init(&group->silence, SILENCE_NS, connection_on_silence);
-    deadline_queue_init(&group->loop_checks, config->timeouts.request_ns, loop_check_on_deadline);
-    deadline_queue_init(&group->name_queries, name_query_ns(config), name_on_query_deadline);
-    deadline_queue_init(&group->name_settles, NAME_SETTLE_NS, name_on_settled);
-    deadline_queue_init(&group->bootstrap_tries, BOOTSTRAP_TRY_NS, bootstrap_on_deadline);
-    loop_add_queue(group->loop, &group->loop_checks);
-    loop_add_queue(group->loop, &group->name_queries);
-    loop_add_queue(group->loop, &group->name_settles);
-    loop_add_queue(group->loop, &group->bootstrap_tries);
-    loop_add_queue(group->loop, &group->connect);
-    loop_add_queue(group->loop, &group->handshake);
-    loop_add_queue(group->loop, &group->overdue);
-    loop_add_queue(group->loop, &group->silence);
+    loop_add_queue(group->loop, &group->loop_checks, config->timeouts.request_ns,
+                   loop_check_on_deadline);
+    loop_add_queue(group->loop, &group->name_queries, name_query_ns(config),
+                   name_on_query_deadline);
+    loop_add_queue(group->loop, &group->name_settles, NAME_SETTLE_NS, name_on_settled);
+    loop_add_queue(group->loop, &group->bootstrap_tries, BOOTSTRAP_TRY_NS, bootstrap_on_deadline);
+    loop_add_queue(group->loop, &group->connect, config->timeouts.connect_ns,
+                   connection_on_deadline);
+    loop_add_queue(group->loop, &group->handshake, config->timeouts.handshake_ns,
+                   connection_on_deadline);
+    loop_add_queue(group->loop, &group->overdue, OVERDUE_NS, connection_on_late);
+    loop_add_queue(group->loop, &group->silence, SILENCE_NS, connection_on_silence);
 }
 
 enum status group_open(const struct group_settings *settings, struct group **out)

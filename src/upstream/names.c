@@ -600,8 +600,7 @@ enum status name_open(struct upstream *upstream, struct name **out)
     loop_task_init(&name->begin, run_begin);
     deadline_init(&name->renew);
     deadline_init(&name->settle);
-    deadline_queue_init(&name->renewals, FIRST_LOOKUP_NS, on_renew);
-    loop_add_queue(upstream->group->loop, &name->renewals);
+    loop_add_queue(upstream->group->loop, &name->renewals, FIRST_LOOKUP_NS, on_renew);
     renew_after(name, FIRST_LOOKUP_NS);
     *out = name;
     return STATUS_OK;

@@ -398,11 +398,9 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
     upstream->metrics = &settings->metrics->upstreams[index];
     list_init(&upstream->connections);
     loop_check_init(upstream);
-    deadline_queue_init(&upstream->idle, settings->config->timeouts.idle_ns,
-                        connection_on_deadline);
-    loop_add_queue(group->loop, &upstream->idle);
-    deadline_queue_init(&upstream->late, late_ns(upstream), connection_on_late);
-    loop_add_queue(group->loop, &upstream->late);
+    loop_add_queue(group->loop, &upstream->idle, settings->config->timeouts.idle_ns,
+                   connection_on_deadline);
+    loop_add_queue(group->loop, &upstream->late, late_ns(upstream), connection_on_late);
     set_down(upstream, false);
     if (config->host) {
         set_down(upstream, true);

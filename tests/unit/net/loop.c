@@ -334,9 +334,8 @@ static void a_deadline_ends_the_wait_without_spinning(void **state)
     for (size_t i = 0; i < sizeof durations / sizeof *durations; i++) {
         struct deadline_queue queue;
         struct deadline deadline;
-        deadline_queue_init(&queue, durations[i], expired);
         deadline_init(&deadline);
-        loop_add_queue(&loop, &queue);
+        loop_add_queue(&loop, &queue, durations[i], expired);
         expired_count = 0;
         assert_true(loop_turn(&loop, 0));
         deadline_arm(&queue, &deadline, loop.now);
@@ -354,10 +353,8 @@ static void the_nearest_deadline_and_the_longest_wait_both_bound_the_wait(void *
     (void)state;
     struct deadline_queue near, far;
     struct deadline deadlines[2];
-    deadline_queue_init(&far, 3600 * NANOSECONDS_PER_SECOND, expired);
-    deadline_queue_init(&near, 5 * MILLISECOND, expired);
-    loop_add_queue(&loop, &far);
-    loop_add_queue(&loop, &near);
+    loop_add_queue(&loop, &far, 3600 * NANOSECONDS_PER_SECOND, expired);
+    loop_add_queue(&loop, &near, 5 * MILLISECOND, expired);
     expired_count = 0;
     deadline_init(&deadlines[0]);
     deadline_init(&deadlines[1]);
@@ -377,10 +374,9 @@ static void a_callback_may_remove_any_queue(void **state)
     struct deadline_queue queues[3];
     struct deadline deadlines[3];
     for (size_t i = 0; i < 3; i++) {
-        deadline_queue_init(&queues[i], 1, expired);
+        loop_add_queue(&loop, &queues[i], 1, expired);
         deadline_init(&deadlines[i]);
         deadline_arm(&queues[i], &deadlines[i], loop.now);
-        loop_add_queue(&loop, &queues[i]);
     }
     expired_count = 0;
     queue_to_remove = &queues[1];

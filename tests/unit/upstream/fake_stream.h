@@ -418,8 +418,10 @@ static void reap(void)
     reap();
 }
 
-void loop_add_queue(struct loop *loop, struct deadline_queue *queue)
+void loop_add_queue(struct loop *loop, struct deadline_queue *queue, uint64_t duration_ns,
+                    void (*on_expire)(struct deadline *deadline, uint64_t now))
 {
+    deadline_queue_init(queue, duration_ns, on_expire);
     list_append(&loop->queues, &queue->link);
 }
 
