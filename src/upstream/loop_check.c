@@ -8,7 +8,6 @@
  * it is somebody else.
  *
  * Thread: one worker.   Owner: its upstream. */
-#include <assert.h>
 
 #include "dns/loop_probe.h"
 #include "upstream/internal.h"
@@ -81,9 +80,9 @@ bool loop_check_begin(struct connection *connection)
     const bool was_loop = upstream->down && upstream->last_failure == FAILURE_LOOP;
     if (request_is_in_flight(&check->request))
         return was_loop;
-    /* The last free slot is left to a query; the next connection will do. */
+    /* Half of the slots are left to queries; the next connection will do. */
     if (!connection_has_room(connection) ||
-        connection->in_flight + connection->abandoned + 1 >= group->slot_count)
+        (connection->in_flight + connection->abandoned + 1) * 2 > group->slot_count)
         return was_loop;
     loop_probe_question(group->loop_key, siphash_random_key().k0, &check->question);
     if (connection_submit(connection, &check->request) != STATUS_OK)
