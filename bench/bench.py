@@ -229,30 +229,33 @@ def start(bench):
 
 def memory(bench):
     """Resident bytes: idle, for each cached A answer, for each idle TCP client."""
-    def body(server):
-        idle = without = server.resident_bytes()
+    def idle(server):
+        return {"bytes": server.resident_bytes()}
+
+    def filled(server):
+        empty = server.resident_bytes()
         if isinstance(server, servers.Dnsproxy):  # its index is there from the start
             with servers.dnsproxy(bench.rig, cache="0", limits=WIDE) as other:
-                without = other.resident_bytes()
+                empty = other.resident_bytes()
         bench.ask(server, f"hot:{FILL_NAMES}", "--queries", FILL_NAMES)
-        full = server.resident_bytes()
-        values = {"idle_bytes": idle, "entry_bytes": (full - without) / FILL_NAMES}
+        values = {"entry_bytes": (server.resident_bytes() - empty) / FILL_NAMES}
         if isinstance(server, servers.Dnsproxy):
             values["entries"] = server.metric("dnsproxy_cache_entries")
         return values
 
     def clients(server):
         bench.ask(server, f"hot:{HOT_NAMES}", "--queries", HOT_NAMES)
-        idle = server.resident_bytes()
+        before = server.resident_bytes()
         command = [bench.rig.tools / "bench-load", "--server", f"127.0.0.1:{server.port}", "--tcp", "--names", "hot:1",
                    "--idle", IDLE_CLIENTS]
         with servers.Process(command, servers.LOAD_CPU, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as load:
             load.wait_line(f"ready {IDLE_CLIENTS}")
-            return {"client_bytes": (server.resident_bytes() - idle) / IDLE_CLIENTS}
+            return {"client_bytes": (server.resident_bytes() - before) / IDLE_CLIENTS}
 
     with servers.Upstream(bench.rig):
-        bench.rounds_of("memory", {"dnsproxy": lambda rig: servers.dnsproxy(rig, cache="256MiB", limits=WIDE)}, body)
-        bench.rounds_of("memory", bench.peers, body, rounds=1)  # a minute and a half, and the same every time
+        bench.rounds_of("idle", {"dnsproxy": servers.dnsproxy, **bench.peers}, idle)
+        bench.rounds_of("memory", {"dnsproxy": lambda rig: servers.dnsproxy(rig, cache="256MiB", limits=WIDE)}, filled)
+        bench.rounds_of("memory", bench.peers, filled, rounds=1)  # a minute and a half, and the same every time
         bench.rounds_of("idle-clients", {"dnsproxy": lambda rig: servers.dnsproxy(rig, limits=WIDE)}, clients)
 
 

@@ -68,7 +68,7 @@ ROWS = [
     Row("miss at 20,000 q/s, p50", "µs", None, "latency-20000", plain("p50")),
     Row("miss at 20,000 q/s, p99", "µs", None, "latency-20000", plain("p99")),
     Row("start to first answer", "ms", None, "start", plain("ms")),
-    Row("memory when idle", "MiB", None, "memory", plain("idle_bytes", 1 << 20)),
+    Row("memory when idle", "MiB", None, "idle", plain("bytes", 1 << 20)),
     Row("hit ratio on the Zipf trace", "", None, "hit-ratio", plain("ratio")),
 ]
 
