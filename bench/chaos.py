@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -87,6 +88,14 @@ def stop_first(trial):
 def closing(trial):
     trial.main_load.wait()
     trial.figures["connects_per_close"] = trial.since_start("connections") / max(1, trial.since_start("queries") / 50)
+
+
+def closing_and_pausing(trial):
+    """It is the daemon that stands still, as a container does that has had its share of the CPU."""
+    while trial.sleep(0.9):
+        os.kill(trial.proxy.process.pid, signal.SIGSTOP)
+        trial.sleep(0.1)
+        os.kill(trial.proxy.process.pid, signal.SIGCONT)
 
 
 def cut_busiest(trial):
@@ -223,6 +232,8 @@ SCENARIOS = {scenario.name: scenario for scenario in (
                16, at_most(max_ms=50, extra=0.05), strategy=strategy) for strategy in STRATEGIES),
     Scenario("close", "F3", "every connection is closed behind its 50th answer", closing, 5000, 10, CLOSING,
              options=(("--close-after", 50),) * 2),
+    Scenario("close-pause", "F3", "the same, and the daemon itself is stopped for 0.1 s of every second",
+             closing_and_pausing, 5000, 10, at_most(max_ms=250), options=(("--close-after", 50),) * 2, short_rate=1500),
     Scenario("reset", "F8", "every connection is reset within its 50th answer", closing, 5000, 10, CLOSING,
              options=(("--reset-after", 50),) * 2),
     Scenario("blackhole-busiest", "F5", "the busiest of three upstreams falls silent, and is back", cut_busiest, 10000,

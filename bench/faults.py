@@ -313,6 +313,8 @@ class Trial:
     def sample(self):
         """What must not grow."""
         self.samples.append((self.proxy.memory_bytes(), len(os.listdir(f"/proc/{self.proxy.process.pid}/fd"))))
+        if len(self.samples) % 25 == 0:
+            self.tell(f"{self.samples[-1][0] / 2**20:.1f} MiB, {self.samples[-1][1]} descriptors")
 
     def seconds_until_noticed(self, upstream, within=5):
         """Until the proxy counts a failure of it. It may have counted others before."""

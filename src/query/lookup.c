@@ -24,7 +24,8 @@
 
 enum {
     REQUESTS_PER_LOOKUP = 2,
-    ATTEMPTS_MAX = 8, /* requests in all; most failures cost no time and did not reach anybody */
+    ATTEMPTS_MAX = 8,      /* most failures cost no time and did not reach anybody */
+    REQUESTS_MAX = 64,     /* with those that the end of a connection has handed back */
     ERROR_ANSWERS_MAX = 2, /* upstreams that may say no before their answer is passed on */
     KEPT_ERRORS_SIZE = 256,
     TIMEOUT_TTL_S = 1, /* RFC 9520 3.2: no less, and the next answer may come at any moment */
@@ -40,7 +41,6 @@ struct lookup {
     struct attempts attempts;
     struct request requests[REQUESTS_PER_LOOKUP];
     uint64_t begun_ns; /* when it first asked, or asked anew */
-    unsigned attempt_count;
     unsigned error_answer_count;
     struct deadline alone; /* armed: no query waits, and it goes on all the same */
     enum failure failure;  /* the last one, and who it was about */
@@ -320,19 +320,24 @@ static void reset_attempts(struct lookup *lookup)
 {
     lookup->begun_ns = lookup->resolver->loop->now;
     lookup->attempts = (struct attempts){0};
-    lookup->attempt_count = 0;
     lookup->error_answer_count = 0;
+}
+
+static bool may_be_asked(const struct lookup *lookup)
+{
+    const struct attempts *attempts = &lookup->attempts;
+    return attempts->count - attempts->returned < ATTEMPTS_MAX && attempts->count < REQUESTS_MAX;
 }
 
 /* Sends `request`, if the lookup may send one more and there is somebody to ask. */
 static bool try_request(struct lookup *lookup, struct request *request, enum request_scope scope)
 {
     assert(!request_is_in_flight(request));
-    if (lookup->attempt_count >= ATTEMPTS_MAX)
+    if (!may_be_asked(lookup))
         return false;
     enum failure failure;
     if (request_submit(lookup->resolver->group, request, scope, &failure) == STATUS_OK) {
-        lookup->attempt_count++;
+        lookup->attempts.count++;
         return true;
     }
     if (lookup->failure == FAILURE_NONE) {
@@ -400,12 +405,12 @@ static void on_late(struct request *request)
     struct lookup *lookup = of_request(request);
     struct group *group = lookup->resolver->group;
     struct request *second = &lookup->requests[request == &lookup->requests[0]];
-    if (lookup->attempt_count >= ATTEMPTS_MAX)
+    if (!may_be_asked(lookup))
         return;
     const enum status status = request_is_in_flight(second) ? request_move(group, request, second)
                                                             : request_hedge(group, request, second);
     if (status == STATUS_OK)
-        lookup->attempt_count++;
+        lookup->attempts.count++;
 }
 
 /* --- Deadlines --- */

@@ -130,8 +130,7 @@ void connection_drain(struct connection *connection)
     rest(connection);
 }
 
-/* True when the upstream, by experience, is about to close it. */
-static bool is_used_up(const struct connection *connection)
+bool connection_is_used_up(const struct connection *connection)
 {
     const uint64_t limit = connection->upstream->request_limit;
     return limit > 0 && connection->requests >= limit;
@@ -144,8 +143,7 @@ bool connection_takes_requests(const struct connection *connection)
 
 bool connection_has_room(const struct connection *connection)
 {
-    return connection_takes_requests(connection) && slot_is_free(connection) &&
-           !is_used_up(connection);
+    return connection_takes_requests(connection) && slot_is_free(connection);
 }
 
 enum status connection_submit(struct connection *connection, struct request *request)
@@ -162,7 +160,7 @@ enum status connection_submit(struct connection *connection, struct request *req
     attach(connection, request, index);
     if (connection->upstream->request_limit > 0) {
         upstream_foresee_close(connection->upstream, connection->requests);
-        if (is_used_up(connection))
+        if (connection_is_used_up(connection))
             connection_drain(connection);
     }
     return STATUS_OK;
@@ -383,7 +381,7 @@ static void on_open(struct stream *stream)
         name_connected(upstream->name, &connection->peer);
     if (!loop_check_begin(connection))
         upstream_opened(upstream);
-    if (is_used_up(connection))
+    if (connection_is_used_up(connection))
         connection_drain(connection);
     rest(connection);
 }
@@ -423,6 +421,7 @@ static bool is_upstream_failure(const struct connection *connection, enum failur
 static void forgive_attempt(const struct request *request)
 {
     const uint32_t bit = UINT32_C(1) << request->upstream;
+    request->attempts->returned++;
     if (request->is_hedge && request->attempts->beside & bit)
         request->attempts->beside &= ~bit; /* the first one there is still out */
     else if (request->attempts->twice & bit)
@@ -464,7 +463,7 @@ static void learn_from_close(const struct connection *connection, enum failure f
     const bool is_theirs = failure == FAILURE_CLOSED || failure == FAILURE_RESET;
     if (is_theirs && is_busy && connection->answers > 0)
         upstream_learn_limit(upstream, connection->answers);
-    else if (failure == FAILURE_NONE && is_used_up(connection))
+    else if (failure == FAILURE_NONE && connection_is_used_up(connection))
         upstream->request_limit++; /* it may be more by now: the next will show */
 }
 

@@ -255,6 +255,9 @@ bool connection_takes_requests(const struct connection *connection);
 /* True when `connection_submit` would find a slot. */
 bool connection_has_room(const struct connection *connection);
 
+/* True when the upstream, by experience, will close it before it answers one request more. */
+bool connection_is_used_up(const struct connection *connection);
+
 /* STATUS_FULL when the stream takes no more bytes. */
 enum status connection_submit(struct connection *connection, struct request *request);
 

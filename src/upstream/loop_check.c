@@ -81,7 +81,7 @@ bool loop_check_begin(struct connection *connection)
     if (request_is_in_flight(&check->request))
         return was_loop;
     /* Half of the slots are left to queries; the next connection will do. */
-    if (!connection_has_room(connection) ||
+    if (!connection_has_room(connection) || connection_is_used_up(connection) ||
         (connection->in_flight + connection->abandoned + 1) * 2 > group->slot_count)
         return was_loop;
     loop_probe_question(group->loop_key, siphash_random_key().k0, &check->question);

@@ -178,10 +178,12 @@ void upstream_opened(struct upstream *upstream)
 }
 
 /* How much better a connection with room is than others: a suspect one is the last choice, before
- * that the one closest to being ready. */
+ * that one which has enough, and the one closest to being ready is the best. */
 static int rank(const struct connection *connection)
 {
-    return connection->suspect_since_ns > 0 ? -1 : (int)connection->state;
+    if (connection->suspect_since_ns > 0)
+        return -2;
+    return connection_is_used_up(connection) ? -1 : (int)connection->state;
 }
 
 /* The best one with room other than `not_on`, and among equals the one opened first, so that a
@@ -256,15 +258,17 @@ enum status upstream_submit_beside(struct upstream *upstream, const struct conne
                                    struct request *request, enum failure *failure)
 {
     struct connection *connection = find_room(upstream, not_on);
-    if (connection && connection_submit(connection, request) == STATUS_OK)
+    const bool has_enough = connection && connection_is_used_up(connection);
+    if (connection && !has_enough && connection_submit(connection, request) == STATUS_OK)
         return STATUS_OK;
-    if (count_connections(upstream) >= upstream->group->config->limits.upstream_connections) {
-        *failure = FAILURE_OVERLOADED;
-        return STATUS_FULL;
+    *failure = FAILURE_OVERLOADED;
+    if (count_connections(upstream) < upstream->group->config->limits.upstream_connections &&
+        open_connection(upstream, failure) == STATUS_OK) {
+        *failure = FAILURE_LOCAL;
+        return connection_submit(last_connection(upstream), request);
     }
-    TRY(open_connection(upstream, failure));
-    *failure = FAILURE_LOCAL;
-    return connection_submit(last_connection(upstream), request);
+    /* What is too much comes back when it is closed, and is asked again: better than not at all. */
+    return has_enough ? connection_submit(connection, request) : STATUS_FULL;
 }
 
 enum status upstream_submit(struct upstream *upstream, struct request *request,

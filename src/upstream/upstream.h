@@ -44,7 +44,9 @@ typedef void request_late(struct request *request);
 struct attempts {
     uint32_t once;
     uint32_t twice;
-    uint32_t beside; /* a hedge on a second connection: RFC 9520 3.1 allows three in all */
+    uint32_t beside;   /* a hedge on a second connection: RFC 9520 3.1 allows three in all */
+    uint32_t count;    /* of requests in all; the caller counts */
+    uint32_t returned; /* of those the ones that a connection handed back at a normal end */
 };
 
 struct request {

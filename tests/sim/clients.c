@@ -25,7 +25,7 @@ enum {
     MESSAGE_MAX = 320,
     ATTEMPTS_MAX = 3, /* at one upstream for one lookup (RFC 9520 3.1) */
     ATTEMPTS_CLOSED_MAX =
-        8, /* a close after answers makes none of those it hits (RFC 7766 6.2.4) */
+        64, /* a close after answers makes none of those it hits (RFC 7766 6.2.4) */
     QUERY_MARGIN_PERCENT = 5, /* query.c keeps it for the reply's way */
     TRANSIT_MAX_MS = 3000,    /* of an answer on its way here */
     STALE_TTL_MAX_S = 30,     /* RFC 8767 4 */

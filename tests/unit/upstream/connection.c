@@ -463,6 +463,34 @@ static void closes_after_the_same_number_are_foreseen(void **state)
     assert_int_equal(bench->group->upstreams[0].request_limit, 0);
 }
 
+/* More come at once, as after a pause of ours, than all connections take by experience: they are
+ * asked all the same, and those that a close hands back have made no attempt. */
+static void F3_more_than_upstreams_take_before_they_close_are_asked(void **state)
+{
+    struct bench *bench = *state;
+    struct ask asks[10];
+    bench->config.upstream_count = 1;
+    bench->config.limits.upstream_connections = 2;
+    begin(bench);
+    bench->group->upstreams[0].request_limit = 3;
+    for (size_t i = 0; i < 10; i++)
+        assert_int_equal(ask(bench, &asks[i], "x"), i < 3 || i > 5 ? 0 : 1);
+    assert_int_equal(stream_count, 2);
+    make_ready(0);
+    for (size_t i = 0; i < 3; i++)
+        answer_written(0, i, RCODE_NOERROR);
+    peer_closes(0, FAILURE_CLOSED);
+    assert_int_equal(asks[2].rcode, RCODE_NOERROR);
+    assert_int_equal(asks[2].attempts.returned, 0);
+    for (size_t i = 6; i < 10; i++) {
+        assert_int_equal(asks[i].failure, FAILURE_CLOSED);
+        assert_int_equal(asks[i].attempts.returned, 1);
+        assert_int_equal(asks[i].attempts.once, 0);
+    }
+    for (size_t i = 3; i < 6; i++)
+        request_cancel(&asks[i].request);
+}
+
 static void RFC7766_close_that_is_normal_is_no_attempt(void **state)
 {
     struct bench *bench = *state;
@@ -684,6 +712,7 @@ int main(void)
         TEST(F5_answer_to_a_probe_keeps_a_slow_upstream_alive),
         TEST(F20_answered_probe_is_no_reason_to_trust),
         TEST(closes_after_the_same_number_are_foreseen),
+        TEST(F3_more_than_upstreams_take_before_they_close_are_asked),
         TEST(RFC7766_close_that_is_normal_is_no_attempt),
         TEST(slow_answer_on_a_live_connection_is_late_but_not_lost),
         TEST(F1_idle_close_is_no_failure),
