@@ -182,11 +182,23 @@ def flood(trial):
 
 # --- All of it at random ----------------------------------------------------------------------------------------------
 
+def fill_pools(trial):
+    """As many queries wait at once as may, so that the memory that a later burst takes has been taken before."""
+    trial.darken()
+    for upstream in trial.upstreams:
+        upstream.link.cut()
+    trial.load("burst", rate=2_000 if trial.is_short else 60_000, seconds=1).wait()
+    for upstream in trial.upstreams:
+        upstream.link.mend()
+    trial.lighten()
+
+
 def soak(trial):
     """One upstream at a time suffers, or all at once; in between the daemon is looked at."""
     chance = random.Random(1)
     client = trial.keep(faults.MuteClient(trial.proxy.port))
     trial.figures["faults"] = 0
+    fill_pools(trial)
     while trial.sleep(chance.uniform(0.3, 1.0)):
         trial.sample()
         client.push()
