@@ -40,6 +40,7 @@ class Scenario:
     rate: int  # 0: half of the maximum
     seconds: float
     targets: dict
+    prepare: object = None  # done before the load begins
     upstreams: int = 2
     options: tuple = ()  # of bench/upstream.c, for each upstream
     strategy: str = "fastest"
@@ -187,7 +188,7 @@ def fill_pools(trial):
     trial.darken()
     for upstream in trial.upstreams:
         upstream.link.cut()
-    trial.load("burst", rate=2_000 if trial.is_short else 60_000, seconds=1).wait()
+    trial.load("burst", rate=1_000 if trial.is_short else 100_000, seconds=1).wait()
     for upstream in trial.upstreams:
         upstream.link.mend()
     trial.lighten()
@@ -198,7 +199,6 @@ def soak(trial):
     chance = random.Random(1)
     client = trial.keep(faults.MuteClient(trial.proxy.port))
     trial.figures["faults"] = 0
-    fill_pools(trial)
     while trial.sleep(chance.uniform(0.3, 1.0)):
         trial.sample()
         client.push()
@@ -266,7 +266,7 @@ SCENARIOS = {scenario.name: scenario for scenario in (
     Scenario("flood", "I4", "cache hits, while ten times as many new names wait for dead upstreams", flood, 2000, 12,
              at_most(flood_p99_ms=2), names="hot:100"),
     Scenario("soak", "I3", "all of that at random, at half of the maximum rate", soak, 0, 120,
-             at_most() | GROWTH, upstreams=3, has_links=True, names="zipf:200000:1.0",
+             at_most() | GROWTH, prepare=fill_pools, upstreams=3, has_links=True, names="zipf:200000:1.0",
              config={"cache": {"size": "8MiB"}}, log_over_ms=1000, short_rate=300, short_seconds=6, always=("lost",)),
 )}
 

@@ -267,6 +267,8 @@ class Trial:
         self.load("warm", rate=200, seconds=WARM_SECONDS, names=names).wait()
         if not self.rate:
             self.rate = self.figures["rate"] = self.maximum_rate(names) // 2
+        if self.scenario.prepare:
+            self.scenario.prepare(self)
         self.before, self.requests_before = self.total_counts(), self.requests()
         self.begun_ns = time.monotonic_ns()
         self.main_load = self.load("main", rate=self.rate, seconds=self.seconds, names=names,
