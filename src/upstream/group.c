@@ -16,7 +16,7 @@
  * While there is traffic, two upstreams have connections; without it none is opened.
  *
  * Thread: one worker.   Owner: the worker.
- * RFC:    9520 3.1 (three attempts an upstream for one lookup, we make two). */
+ * RFC:    9520 3.1 (at most three attempts an upstream for one lookup). */
 #include "upstream/internal.h"
 #include "upstream/names.h"
 
@@ -535,7 +535,7 @@ enum status request_move(struct group *group, struct request *lost, const struct
     enum failure failure;
     if (!upstream && is_lost(group, other) && (upstream = choose_again(group, lost)) &&
         !spend_hedge(group, lost))
-        return STATUS_FULL;
+        return STATUS_NOT_FOUND;
     if (!upstream)
         return STATUS_NOT_FOUND;
     request_cancel(lost);

@@ -100,14 +100,15 @@ enum status request_submit(struct group *group, struct request *request, enum re
 
 /* Asks with `second` what `late` still waits for: another upstream that is ready to answer, or with
  * none a second connection of the same. A request that was sent is asked twice only within the
- * budget of hedges, at most 5 % of all, until it has had timeouts.request. STATUS_NOT_FOUND when
- * there is nobody to ask in its stead, STATUS_FULL when the budget is spent. */
+ * budget of hedges, at most 5 % of all. Once it has had timeouts.request another is asked without a
+ * budget, and with none left the same again, within it. STATUS_NOT_FOUND when there is nobody to
+ * ask in its stead, STATUS_FULL when the budget is spent. */
 enum status request_hedge(struct group *group, const struct request *late, struct request *second);
 
 /* Gives up a request that has had timeouts.request, or that waits for a handshake as the `other`
- * one of its lookup does, and asks an upstream that is ready and was not yet asked for it.
- * STATUS_NOT_FOUND when it is not so late or there is none: then it goes on waiting. On any other
- * failure it is no longer in flight. */
+ * one of its lookup does, and asks an upstream that is ready and was not yet asked for it; when
+ * both are lost, within the budget, one that was. STATUS_NOT_FOUND when it is not so late or there
+ * is none: then it goes on waiting. On any other failure it is no longer in flight. */
 enum status request_move(struct group *group, struct request *lost, const struct request *other);
 
 /* Forgets the request; on_done is not called. Its ID stays reserved until the answer or the end of
