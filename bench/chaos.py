@@ -184,11 +184,15 @@ def flood(trial):
 # --- All of it at random ----------------------------------------------------------------------------------------------
 
 def fill_pools(trial):
-    """As many queries wait at once as may, so that the memory that a later burst takes has been taken before."""
+    """As many lookups and queries wait at once as may, so that the memory of a later burst has been taken before: each
+    new name is a lookup and takes a request; where those are at an end, queries still join the lookups of the hot."""
     trial.darken()
     for upstream in trial.upstreams:
         upstream.link.cut()
-    trial.load("burst", rate=1_000 if trial.is_short else 100_000, seconds=1).wait()
+    rate = 1_000 if trial.is_short else 50_000
+    bursts = [trial.load(names.replace(":", "-"), rate=rate, seconds=1, names=names) for names in ("unique:burst", "hot:5000")]
+    for burst in bursts:
+        burst.wait()
     for upstream in trial.upstreams:
         upstream.link.mend()
     trial.lighten()
