@@ -178,7 +178,7 @@ static void v6_bits(const struct in6_addr *v6, uint64_t bits[static 2])
     bits[1] = be64toh(halves[1]);
 }
 
-static void address_bits(const struct address *address, uint64_t bits[static 2])
+void address_bits(const struct address *address, uint64_t bits[static 2])
 {
     assert(address->any.sa_family == AF_INET || address->any.sa_family == AF_INET6);
     if (address->any.sa_family == AF_INET)

@@ -45,6 +45,9 @@ bool address_equal(const struct address *a, const struct address *b);
 /* The wildcard address 0.0.0.0 or ::. */
 bool address_is_any(const struct address *address);
 
+/* The address as two numbers, the upper half first; an IPv4 address is its IPv4-mapped IPv6 one. */
+void address_bits(const struct address *address, uint64_t bits[static 2]);
+
 /* An IPv4 prefix is kept as its IPv4-mapped IPv6 form, length + 96. */
 struct prefix {
     uint64_t bits[2]; /* as numbers, the upper half first; none beyond the length */

@@ -182,3 +182,9 @@ const struct answer *reply_minimal_any(void)
     };
     return &answer;
 }
+
+const struct answer *reply_truncated(void)
+{
+    static const struct answer answer = {.kind = ANSWER_FAILURE, .flags = DNS_FLAG_TC};
+    return &answer;
+}

@@ -38,4 +38,8 @@ size_t reply_write(const struct query_message *query, const struct reply *reply,
  * whose name is the question's. */
 const struct answer *reply_minimal_any(void);
 
+/* The reply that has nothing but TC=1, which sends a client to TCP, as an answer with static
+ * storage. */
+const struct answer *reply_truncated(void);
+
 #endif

@@ -23,6 +23,7 @@
 #include "dns/reply.h"
 #include "net/loop.h"
 #include "observe/metrics.h"
+#include "query/wait_limit.h"
 #include "upstream/upstream.h"
 
 struct query;
@@ -52,6 +53,7 @@ struct query {
     struct list waiting;   /* in its lookup */
     struct list sibling;   /* for the transport: the waiting queries of one TCP client */
     struct deadline deadline;
+    uint16_t wait_bucket; /* of resolver->wait_limit, once it is to wait */
     uint64_t arrived_ns;
     uint64_t hash; /* keyed, of the question: for the cache and the coalescing table */
 };
@@ -79,6 +81,7 @@ struct resolver {
     size_t bucket_mask;
     struct loop_task space; /* runs on_space at the end of a turn in which a full pool got room */
     struct list starved;    /* of struct starved: listeners that stopped reading for want of room */
+    struct wait_limit wait_limit;   /* of the queries in a lookup the datagrams, by client */
     uint8_t body[DNS_MESSAGE_MAX];  /* a cached answer on its way to a reply */
     uint8_t reply[DNS_MESSAGE_MAX]; /* a reply on its way to a transport */
 };

@@ -49,6 +49,20 @@ static void answer_cached(struct resolver *resolver, struct query *query,
     return true;
 }
 
+/* A query that would have to wait when too many of its client do (FAULTS I5); false when there are
+ * fewer. */
+static bool send_to_tcp(struct resolver *resolver, struct query *query)
+{
+    query->wait_bucket = query->origin.transport->is_datagram
+                             ? wait_limit_bucket(&resolver->wait_limit, &query->origin.client)
+                             : WAIT_UNLIMITED;
+    if (!wait_limit_is_reached(&resolver->wait_limit, query->wait_bucket))
+        return false;
+    metric_add(&resolver->metrics->replies_wait_limited, 1);
+    query_answer(resolver, query, reply_truncated(), NULL);
+    return true;
+}
+
 enum status resolve_query(struct resolver *resolver, struct query *query, bool *waits)
 {
     static const struct extended_error prohibited = {EDE_PROHIBITED,
@@ -80,6 +94,8 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */
     if (resolver->waiting_count == resolver->config->limits.queries)
         return STATUS_FULL;
+    if (send_to_tcp(resolver, query))
+        return STATUS_OK;
     *waits = lookup_join_or_start(resolver, query);
     return STATUS_OK;
 }

@@ -662,7 +662,7 @@ enum status connection_open(struct upstream *upstream, enum failure *failure)
         return STATUS_FULL;
     }
     connection->upstream = upstream;
-    connection->id_mask = (uint16_t)group_random(group, UINT16_MAX + UINT64_C(1));
+    connection->id_mask = (uint16_t)siphash_random_key().k0; /* FAULTS I8 */
     slots_init(connection, group->slot_count);
     deadline_init(&connection->deadline);
     metric_add(&upstream->metrics->connects, 1);

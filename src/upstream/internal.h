@@ -179,8 +179,9 @@ bool upstream_is_busy(const struct upstream *upstream);
  * so that others are asked if they can be. */
 void upstream_resolved(struct upstream *upstream, const struct address *address);
 
-/* Opens a connection without a request, whatever the limits: another one is to be closed for it. */
-void upstream_open_another(struct upstream *upstream);
+/* Opens a connection without a request, whatever the limits. Nobody waits for it, so a failure is
+ * told by the upstream's health alone. */
+void upstream_open_ahead(struct upstream *upstream);
 
 /* As upstream_submit, but never on the connection `not_on`. */
 enum status upstream_submit_beside(struct upstream *upstream, const struct connection *not_on,

@@ -200,7 +200,7 @@ static void move_connections(struct name *name)
     if (has_old && has_new)
         drain_old(name);
     else if (has_old)
-        upstream_open_another(name->upstream);
+        upstream_open_ahead(name->upstream); /* and the old one is closed for it */
 }
 
 static void log_addresses(const struct name *name)

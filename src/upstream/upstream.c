@@ -277,8 +277,7 @@ enum status upstream_submit(struct upstream *upstream, struct request *request,
     return upstream_submit_beside(upstream, NULL, request, failure);
 }
 
-/* Nobody waits for it, so a failure is told by the upstream's health alone. */
-static void open_ahead(struct upstream *upstream)
+void upstream_open_ahead(struct upstream *upstream)
 {
     enum failure failure;
     if (open_connection(upstream, &failure) != STATUS_OK)
@@ -291,14 +290,14 @@ void upstream_warm(struct upstream *upstream)
     const bool was_good = upstream->last_answers > 0;
     if (!upstream_has_connection(upstream) &&
         (was_good || rested_ns >= BACKOFF_FIRST_MS * NANOSECONDS_PER_MILLISECOND))
-        open_ahead(upstream);
+        upstream_open_ahead(upstream);
 }
 
 void upstream_open_second(struct upstream *upstream)
 {
     const uint32_t max = upstream->group->config->limits.upstream_connections;
     if (count_connections(upstream) < (max < 2 ? max : 2))
-        open_ahead(upstream);
+        upstream_open_ahead(upstream);
 }
 
 void upstream_try_again(struct upstream *upstream, size_t connections_max)
@@ -306,13 +305,13 @@ void upstream_try_again(struct upstream *upstream, size_t connections_max)
     assert(upstream->down);
     upstream->retry_ns = upstream->group->loop->now + backoff_ns(upstream);
     if (count_connections(upstream) < connections_max)
-        open_ahead(upstream);
+        upstream_open_ahead(upstream);
 }
 
 void upstream_foresee_close(struct upstream *upstream, uint64_t requests)
 {
     if (requests * 2 >= upstream->request_limit && count_connections(upstream) < 2)
-        open_ahead(upstream);
+        upstream_open_ahead(upstream);
 }
 
 void upstream_learn_limit(struct upstream *upstream, uint64_t answers)
@@ -334,13 +333,6 @@ void upstream_resolved(struct upstream *upstream, const struct address *address)
         set_down(upstream, false);
     upstream->retry_ns = upstream->group->loop->now; /* what failed was the lookup */
     group_care(upstream->group);
-}
-
-void upstream_open_another(struct upstream *upstream)
-{
-    enum failure failure;
-    if (open_connection(upstream, &failure) != STATUS_OK)
-        upstream->last_failure = failure;
 }
 
 void upstream_hasten(struct upstream *upstream)

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from support import ports
+from support.network import own_network
 from support.pki import Pki
 from support.proxy import Proxy, binary
 from support.upstream import Upstream
@@ -35,6 +36,13 @@ def _stopping():
             stack.callback(thing.stop)
             return thing
         yield keep
+
+
+@pytest.fixture
+def network():
+    """The test is in a network of its own; to be named before what is to be in it."""
+    with own_network():
+        yield
 
 
 @pytest.fixture

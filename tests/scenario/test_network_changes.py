@@ -1,57 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """J8: addresses and routes that change under the daemon, in a network of the test's own."""
 
-import ctypes
-import os
-import shutil
-import subprocess
 import time
 
 import dns.rcode
-import pytest
 
+from support.network import ADDRESS, ip
 from support.waiting import eventually
 
-CLONE_NEWNET = 0x40000000
 CHANGES = "dnsproxy_upstream_network_changes_total"
-UPSTREAM = "10.9.0.1"
-
-
-def ip(*words):
-    subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-@pytest.fixture
-def network():
-    """This thread, and what it starts, are in a new network namespace with a loopback link alone."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not shutil.which("ip"):
-        pytest.skip("ip (iproute2) is not installed")
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        os.close(home)
-        pytest.skip(f"no network namespaces here: {os.strerror(ctypes.get_errno())}")
-    try:
-        ip("link", "set", "lo", "up")
-        ip("address", "add", f"{UPSTREAM}/32", "dev", "lo")
-        yield
-    finally:
-        assert libc.setns(home, CLONE_NEWNET) == 0
-        os.close(home)
 
 
 def test_J8_connections_of_a_lost_address_are_dropped_and_made_anew(network, start_upstream,
                                                                    start_proxy):
-    upstream = start_upstream(address=UPSTREAM)
+    upstream = start_upstream(address=ADDRESS)
     proxy = start_proxy(upstream)
     assert proxy.query("before.test").rcode() == dns.rcode.NOERROR
-    ip("address", "del", f"{UPSTREAM}/32", "dev", "lo")
+    ip("address", "del", f"{ADDRESS}/32", "dev", "lo")
     eventually(lambda: proxy.metric(CHANGES) == 1, timeout=1)
     assert proxy.metric("dnsproxy_upstream_connections", state="ready") == 0
     started = time.monotonic()
     assert proxy.query("gone.test").rcode() == dns.rcode.SERVFAIL
     assert time.monotonic() - started < 0.5
-    ip("address", "add", f"{UPSTREAM}/32", "dev", "lo")
+    ip("address", "add", f"{ADDRESS}/32", "dev", "lo")
     back = time.monotonic()
     eventually(lambda: proxy.query(f"back{time.monotonic_ns()}.test").rcode() == dns.rcode.NOERROR,
                timeout=2)
@@ -59,10 +30,10 @@ def test_J8_connections_of_a_lost_address_are_dropped_and_made_anew(network, sta
 
 
 def test_J8_what_is_in_flight_on_a_lost_address_moves(network, start_upstream, start_proxy):
-    lost, kept = start_upstream(address=UPSTREAM), start_upstream()
+    lost, kept = start_upstream(address=ADDRESS), start_upstream()
     proxy = start_proxy(lost, kept, config={"strategy": "ordered"})
     assert proxy.query("warm.test").rcode() == dns.rcode.NOERROR
-    lost.on_query = lambda query: ip("address", "del", f"{UPSTREAM}/32", "dev", "lo")
+    lost.on_query = lambda query: ip("address", "del", f"{ADDRESS}/32", "dev", "lo")
     started = time.monotonic()
     assert proxy.query("moves.test").rcode() == dns.rcode.NOERROR
     assert time.monotonic() - started < 1.0
@@ -72,7 +43,7 @@ def test_J8_what_is_in_flight_on_a_lost_address_moves(network, start_upstream, s
 
 
 def test_J8_changes_of_other_links_drop_nothing(network, start_upstream, start_proxy):
-    upstream = start_upstream(address=UPSTREAM)
+    upstream = start_upstream(address=ADDRESS)
     proxy = start_proxy(upstream)
     assert proxy.query("before.test").rcode() == dns.rcode.NOERROR
     for number in range(20):

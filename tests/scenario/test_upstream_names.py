@@ -143,7 +143,7 @@ def test_bootstrap_answers_over_TCP_when_truncated(upstream, start_proxy, start_
     assert {transport for _, _, transport in bootstrap.asked} == {"udp", "tcp"}
 
 
-def test_RFC5452_bootstrap_questions_cannot_be_guessed(upstream, start_proxy, start_bootstrap):
+def test_I8_RFC5452_bootstrap_questions_cannot_be_guessed(upstream, start_proxy, start_bootstrap):
     bootstrap = start_bootstrap()
 
     def hook(server, message, transport):

@@ -26,11 +26,12 @@ enum {
     ATTEMPTS_MAX = 3, /* at one upstream for one lookup (RFC 9520 3.1) */
     ATTEMPTS_CLOSED_MAX =
         64, /* a close after answers makes none of those it hits (RFC 7766 6.2.4) */
-    QUERY_MARGIN_PERCENT = 5, /* query.c keeps it for the reply's way */
-    TRANSIT_MAX_MS = 3000,    /* of an answer on its way here */
-    STALE_TTL_MAX_S = 30,     /* RFC 8767 4 */
-    STALE_SURE_S = 60,        /* max-stale from which on the checks below are meant to hold */
-    STALE_MARGIN_S = 40,      /* whole seconds are lost when asking fails again and again */
+    QUERY_MARGIN_PERCENT = 5,    /* query.c keeps it for the reply's way */
+    TRANSIT_MAX_MS = 3000,       /* of an answer on its way here */
+    STALE_TTL_MAX_S = 30,        /* RFC 8767 4 */
+    STALE_SURE_S = 60,           /* max-stale from which on the checks below are meant to hold */
+    STALE_MARGIN_S = 40,         /* whole seconds are lost when asking fails again and again */
+    CLIENT_ADDRESS = 0x0a000001, /* of all: 10.0.0.1 */
 };
 
 enum ask_state {
@@ -88,6 +89,7 @@ static struct {
     uint64_t full;
     uint64_t left;
     uint64_t stale;     /* replies */
+    uint64_t limited;   /* replies, with TC=1 for want of room for the client */
     uint64_t failed;    /* lookups, at the end of the last turn */
     uint64_t failed_ns; /* when there was last one */
     uint64_t refreshes;
@@ -345,6 +347,32 @@ static struct truth truth_of_ask(const struct ask *ask)
                     ask->type, ask->dnssec_ok, load_u16(ask->message + 2) & DNS_FLAG_CD);
 }
 
+/* What is being replied. */
+static bool is_limited(void)
+{
+    return metric_get(&clients.resolver->metrics->replies_wait_limited) != clients.limited;
+}
+
+static size_t count_waiting_datagrams(void)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < clients.count; i++)
+        count += clients.asks[i].state == ASK_WAITING && clients.asks[i].is_datagram;
+    return count;
+}
+
+/* FAULTS I5. All of them are of one address. */
+static void check_limited(const struct ask *ask, const struct reply_view *view)
+{
+    const uint32_t limit = plan.config.limits.udp_queries_per_address;
+    const size_t waiting = count_waiting_datagrams();
+    if (limit == 0 || waiting < limit)
+        sim_fail("a query is sent to TCP while %zu wait", waiting);
+    if (!ask->is_datagram || ask->state != ASK_ARRIVED || view->rcode != RCODE_NOERROR ||
+        !(view->flags & DNS_FLAG_TC))
+        sim_fail("a query is not sent to TCP as it should");
+}
+
 static void check_reply(const struct ask *ask, const uint8_t *reply, size_t length)
 {
     const struct truth truth = truth_of_ask(ask);
@@ -359,7 +387,9 @@ static void check_reply(const struct ask *ask, const uint8_t *reply, size_t leng
         sim_fail("records in a reply that fails");
     if (is_stale())
         check_stale_reason(ask);
-    if (view.flags & DNS_FLAG_TC) {
+    if (is_limited()) {
+        check_limited(ask, &view);
+    } else if (view.flags & DNS_FLAG_TC) {
         if (!is_too_long(ask, &truth) && !may_fail(ask))
             sim_fail("TC=1 for no reason");
     } else if (is_failure) {
@@ -392,6 +422,7 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
     else if (length < 2 || load_u16(reply) != load_u16(ask->message))
         sim_fail("a reply with another ID than the hostile query's");
     clients.stale = metric_get(&clients.resolver->metrics->replies_stale);
+    clients.limited = metric_get(&clients.resolver->metrics->replies_wait_limited);
     clients.refreshes = metric_get(&clients.resolver->metrics->refreshes_started);
     ask->state = ASK_REPLIED;
     ask->query = NULL;
@@ -409,7 +440,7 @@ static struct origin origin_of(struct ask *ask)
 {
     struct origin origin = {.transport = &transports[ask->is_datagram], .listener = ask};
     origin.client.v4 =
-        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(CLIENT_ADDRESS)};
     ask->begun_ns = net_now();
     ask->subject->begun++;
     clients.begun++;
@@ -721,6 +752,9 @@ void clients_check(void)
         if (net_now() - ask->begun_ns >= patience_ns)
             sim_fail("query %zu has no reply at its deadline", i);
     }
+    const uint32_t limit = plan.config.limits.udp_queries_per_address;
+    if (limit > 0 && count_waiting_datagrams() > limit)
+        sim_fail("%zu datagrams wait, and %u may (I5)", count_waiting_datagrams(), limit);
     if (waiting != clients.resolver->waiting_count)
         sim_fail("%zu queries wait, the resolver counts %zu", waiting,
                  clients.resolver->waiting_count);
@@ -746,7 +780,8 @@ void clients_check_counters(void)
         replies + ignored + clients.full + clients.left + clients.resolver->waiting_count)
         sim_fail("%llu queries began, and their ends do not add up",
                  (unsigned long long)clients.begun);
-    if (clients.resolver->cache && lookups + clients.full != metric_get(&metrics->cache_misses))
+    if (clients.resolver->cache &&
+        lookups + clients.full + clients.limited != metric_get(&metrics->cache_misses))
         sim_fail("%llu lookups for %llu misses", (unsigned long long)lookups,
                  (unsigned long long)metric_get(&metrics->cache_misses));
 }

@@ -180,10 +180,12 @@ static void draw_limits(struct config *config)
     const uint32_t queries = (uint32_t)PLAN_ONE_OF(1, 4, 20, 60);
     const uint32_t requests = (uint32_t)PLAN_ONE_OF(1, 2, 3, 8, 17);
     const uint32_t connections = (uint32_t)PLAN_ONE_OF(1, 2, 3);
+    const uint32_t of_client = (uint32_t)PLAN_ONE_OF(0, 1, 3, 10);
     if (has_fault(FAULT_SMALL_LIMITS)) {
         config->limits.queries = queries;
         config->limits.upstream_requests = requests;
         config->limits.upstream_connections = connections;
+        config->limits.udp_queries_per_address = of_client;
     }
     config->limits.udp_reply_size = (uint16_t)PLAN_ONE_OF(512, 1232, 4096);
 }

@@ -67,6 +67,53 @@ static void A17_any_over_udp_is_minimal_and_over_tcp_asked(void **state)
     assert_non_null(query);
 }
 
+/* The question and TC=1, and no records. */
+static bool is_sent_to_tcp(size_t index)
+{
+    const uint8_t *reply = replies.bytes[index];
+    return load_u16(reply + 2) & DNS_FLAG_TC && load_u16(reply + 4) == 1 &&
+           load_u16(reply + 6) == 0 && load_u16(reply + 8) == 0;
+}
+
+static void I5_client_of_whom_many_wait_is_sent_to_tcp(void **state)
+{
+    struct bench *bench = *state;
+    struct query *query;
+    bench->resolver->wait_limit.max = 2;
+    assert_true(prefix_parse("192.0.2.0/24", &bench->config.allow[0]) == STATUS_OK);
+    bench->client = "192.0.2.1:5000";
+    ask(bench, 1, "a");
+    ask(bench, 2, "a");
+    assert_null(ask(bench, 3, "a"));
+    assert_null(ask(bench, 4, "new"));
+    assert_int_equal(replies.count, 2);
+    assert_true(is_sent_to_tcp(0) && is_sent_to_tcp(1));
+    assert_int_equal(metric_get(&bench->metrics->replies_wait_limited), 2);
+    assert_int_equal(fake.submitted, 1);
+    /* Over TCP it waits. */
+    assert_true(ask_over(bench, &stream_transport, 5, "a", TYPE_A, &query) == STATUS_OK);
+    assert_non_null(query);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(replies.count, 5);
+}
+
+static void I5_who_has_been_answered_may_wait_again(void **state)
+{
+    struct bench *bench = *state;
+    bench->resolver->wait_limit.max = 1;
+    assert_true(prefix_parse("192.0.2.0/24", &bench->config.allow[0]) == STATUS_OK);
+    bench->client = "192.0.2.1:5000";
+    assert_non_null(ask(bench, 1, "a"));
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_null(ask(bench, 2, "a"));
+    assert_int_equal(metric_get(&bench->metrics->replies_wait_limited), 0); /* a hit */
+    assert_non_null(ask(bench, 3, "b"));
+    advance(bench, 4000);
+    assert_int_equal(replies.count, 3);
+    assert_int_equal(reply_rcode(2), RCODE_SERVFAIL);
+    assert_non_null(ask(bench, 4, "c"));
+}
+
 static void RFC9462_resolver_arpa_is_nodata_and_asks_nobody(void **state)
 {
     struct bench *bench = *state;
@@ -152,6 +199,8 @@ int main(void)
         TEST(A7_other_opcode_is_notimp),
         TEST(A9_transfer_is_refused_and_asks_nobody),
         TEST(A17_any_over_udp_is_minimal_and_over_tcp_asked),
+        TEST(I5_client_of_whom_many_wait_is_sent_to_tcp),
+        TEST(I5_who_has_been_answered_may_wait_again),
         TEST(RFC9462_resolver_arpa_is_nodata_and_asks_nobody),
         TEST(H11_stranger_is_refused_on_cache_hits_too),
         TEST(cache_off_asks_every_time),

@@ -55,6 +55,29 @@ static void F9_identifiers_in_flight_never_collide(void **state)
     }
 }
 
+/* Each has its own from the kernel's generator: none tells anything about the next. */
+static void I8_identifiers_of_each_connection_begin_anywhere(void **state)
+{
+    struct bench *bench = *state;
+    enum { CONNECTIONS = 16 };
+    uint16_t first[CONNECTIONS];
+    size_t met = 0;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    for (size_t i = 0; i < CONNECTIONS; i++) {
+        struct ask one;
+        ask(bench, &one, "x");
+        make_ready(i);
+        first[i] = id_of(i, 0);
+        answer_written(i, 0, RCODE_NOERROR);
+        peer_closes(i, FAILURE_CLOSED);
+        for (size_t j = 0; j < i; j++)
+            met += first[j] == first[i];
+        met += i >= 2 && (uint16_t)(first[i] - first[i - 1]) == (uint16_t)(first[1] - first[0]);
+    }
+    assert_in_range(met, 0, 2); /* by chance */
+}
+
 static void full_connection_opens_a_second_and_no_third(void **state)
 {
     struct bench *bench = *state;
@@ -691,6 +714,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(answers_out_of_order_reach_their_requests),
         TEST(F9_identifiers_in_flight_never_collide),
+        TEST(I8_identifiers_of_each_connection_begin_anywhere),
         TEST(full_connection_opens_a_second_and_no_third),
         TEST(F10_late_answer_reaches_nobody),
         TEST(F10_too_many_reserved_identifiers_retire_the_connection),
