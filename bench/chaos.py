@@ -184,15 +184,13 @@ def flood(trial):
 # --- All of it at random ----------------------------------------------------------------------------------------------
 
 def fill_pools(trial):
-    """As many lookups and queries wait at once as may, so that the memory of a later burst has been taken before: each
-    new name is a lookup and takes a request; where those are at an end, queries still join the lookups of the hot."""
+    """As many lookups wait at once as may, and then as many queries, so that the memory of a later burst has been taken
+    before: each new name is a lookup; a hot one is joined by many queries."""
     trial.darken()
     for upstream in trial.upstreams:
         upstream.link.cut()
-    rate = 1_000 if trial.is_short else 50_000
-    bursts = [trial.load(names.replace(":", "-"), rate=rate, seconds=1, names=names) for names in ("unique:burst", "hot:5000")]
-    for burst in bursts:
-        burst.wait()
+    for names in ("unique:burst", "hot:5000"):
+        trial.load(names.replace(":", "-"), rate=1_000 if trial.is_short else 100_000, seconds=2, names=names).wait()
     for upstream in trial.upstreams:
         upstream.link.mend()
     trial.lighten()
