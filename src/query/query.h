@@ -81,7 +81,7 @@ struct resolver {
     size_t bucket_mask;
     struct loop_task space; /* runs on_space at the end of a turn in which a full pool got room */
     struct list starved;    /* of struct starved: listeners that stopped reading for want of room */
-    struct wait_limit wait_limit;   /* of the queries in a lookup the datagrams, by client */
+    struct wait_limit wait_limit;   /* the datagrams among the waiting queries, by client */
     uint8_t body[DNS_MESSAGE_MAX];  /* a cached answer on its way to a reply */
     uint8_t reply[DNS_MESSAGE_MAX]; /* a reply on its way to a transport */
 };

@@ -49,18 +49,11 @@ static void answer_cached(struct resolver *resolver, struct query *query,
     return true;
 }
 
-/* A query that would have to wait when too many of its client do (FAULTS I5); false when there are
- * fewer. */
-static bool send_to_tcp(struct resolver *resolver, struct query *query)
+static uint16_t wait_bucket(const struct resolver *resolver, const struct query *query)
 {
-    query->wait_bucket = query->origin.transport->is_datagram
-                             ? wait_limit_bucket(&resolver->wait_limit, &query->origin.client)
-                             : WAIT_UNLIMITED;
-    if (!wait_limit_is_reached(&resolver->wait_limit, query->wait_bucket))
-        return false;
-    metric_add(&resolver->metrics->replies_wait_limited, 1);
-    query_answer(resolver, query, reply_truncated(), NULL);
-    return true;
+    return query->origin.transport->is_datagram
+               ? wait_limit_bucket(&resolver->wait_limit, &query->origin.client)
+               : WAIT_UNLIMITED;
 }
 
 enum status resolve_query(struct resolver *resolver, struct query *query, bool *waits)
@@ -92,10 +85,14 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
         answer_loop_probe(resolver, query))
         return STATUS_OK;
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */
+    query->wait_bucket = wait_bucket(resolver, query);
+    if (wait_limit_is_reached(&resolver->wait_limit, query->wait_bucket)) {
+        metric_add(&resolver->metrics->replies_wait_limited, 1);
+        query_answer(resolver, query, reply_truncated(), NULL);
+        return STATUS_OK;
+    }
     if (resolver->waiting_count == resolver->config->limits.queries)
         return STATUS_FULL;
-    if (send_to_tcp(resolver, query))
-        return STATUS_OK;
     *waits = lookup_join_or_start(resolver, query);
     return STATUS_OK;
 }

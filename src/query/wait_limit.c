@@ -6,9 +6,6 @@
 
 #include "base/siphash.h"
 
-enum { BUCKET_BITS = 12 };
-static_assert(1 << BUCKET_BITS == WAIT_LIMIT_BUCKETS, "a bucket for each value of the hash");
-
 void wait_limit_init(struct wait_limit *limit, uint32_t max)
 {
     *limit = (struct wait_limit){.key = siphash_random_key().k0 | 1, .max = max};
@@ -20,8 +17,16 @@ static bool is_loopback(const uint64_t bits[static 2])
     return bits[0] == 0 && (bits[1] >> 24 == 0xffff7f || bits[1] == 1);
 }
 
-/* Multiply and shift (Dietzfelbinger et al., 1997): universal, and a fraction of the price of
- * SipHash, which each forwarded query would pay. */
+/* Every forwarded query pays for this, and who finds addresses that meet has won little: no
+ * SipHash. One multiplication alone would, with some keys, send a whole network to a few buckets.
+ */
+static uint64_t hash(uint64_t number, uint64_t key)
+{
+    uint64_t mixed = number * key;
+    mixed ^= mixed >> 32;
+    return mixed * key;
+}
+
 uint16_t wait_limit_bucket(const struct wait_limit *limit, const struct address *client)
 {
     uint64_t bits[2];
@@ -29,11 +34,23 @@ uint16_t wait_limit_bucket(const struct wait_limit *limit, const struct address 
     if (is_loopback(bits))
         return WAIT_UNLIMITED;
     const uint64_t counted = bits[0] ? bits[0] : bits[1]; /* of IPv6 the /64 */
-    return (uint16_t)(counted * limit->key >> (64 - BUCKET_BITS));
+    return (uint16_t)(hash(counted, limit->key) >> (64 - WAIT_LIMIT_BITS));
 }
 
 bool wait_limit_is_reached(const struct wait_limit *limit, uint16_t bucket)
 {
     assert(bucket <= WAIT_UNLIMITED);
     return limit->max > 0 && bucket != WAIT_UNLIMITED && limit->counts[bucket] >= limit->max;
+}
+
+void wait_limit_enter(struct wait_limit *limit, uint16_t bucket)
+{
+    assert(bucket <= WAIT_UNLIMITED);
+    limit->counts[bucket]++;
+}
+
+void wait_limit_leave(struct wait_limit *limit, uint16_t bucket)
+{
+    assert(bucket <= WAIT_UNLIMITED && limit->counts[bucket] > 0);
+    limit->counts[bucket]--;
 }
