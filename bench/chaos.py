@@ -183,17 +183,19 @@ def flood(trial):
 
 # --- All of it at random ----------------------------------------------------------------------------------------------
 
-def fill_pools(trial):
-    """As many lookups wait at once as may, and then as many queries, so that the memory of a later burst has been taken
-    before: each new name is a lookup; a hot one is joined by many queries."""
-    trial.darken()
-    for upstream in trial.upstreams:
-        upstream.link.cut()
-    for names in ("unique:burst", "hot:5000"):
-        trial.load(names.replace(":", "-"), rate=1_000 if trial.is_short else 100_000, seconds=2, names=names).wait()
-    for upstream in trial.upstreams:
-        upstream.link.mend()
-    trial.lighten()
+def strike_all(trial):
+    """Each fault hits all upstreams while as many lookups and queries wait as may, so that the memory of a later burst has
+    been taken before: each new name is a lookup; a hot one is joined by many queries."""
+    rate, seconds = (1_000, 0.1) if trial.is_short else (100_000, 2)
+    for fault, (begin, end) in FAULTS.items():
+        trial.darken()
+        for upstream in trial.upstreams:
+            begin(upstream)
+        for names in (f"unique:{fault}", "hot:5000"):
+            trial.load(f"{fault}-{names[:3]}", rate=rate, seconds=seconds, names=names).wait()
+        for upstream in trial.upstreams:
+            end(upstream)
+        trial.lighten()
 
 
 def soak(trial):
@@ -268,7 +270,7 @@ SCENARIOS = {scenario.name: scenario for scenario in (
     Scenario("flood", "I4", "cache hits, while ten times as many new names wait for dead upstreams", flood, 2000, 12,
              at_most(flood_p99_ms=2), names="hot:100"),
     Scenario("soak", "I3", "all of that at random, at half of the maximum rate", soak, 0, 120,
-             at_most() | GROWTH, prepare=fill_pools, upstreams=3, has_links=True, names="zipf:200000:1.0",
+             at_most() | GROWTH, prepare=strike_all, upstreams=3, has_links=True, names="zipf:200000:1.0",
              config={"cache": {"size": "8MiB"}}, log_over_ms=1000, short_rate=300, short_seconds=6, always=("lost",)),
 )}
 
