@@ -249,7 +249,7 @@ class Trial:
             options = scenario.options[index] if index < len(scenario.options) else ()
             self.upstreams.append(self.keep(Upstream(self, index, options, link)))
         self.proxy = self.keep(Proxy(self.upstreams, ca=certificates.ca, directory=directory,
-                                     lifetime=self.seconds + 120, wrapper=("setpriv", "--pdeathsig", "KILL"),
+                                     lifetime=self.seconds + 600, wrapper=("setpriv", "--pdeathsig", "KILL"),
                                      config={"strategy": scenario.strategy, "workers": arguments.workers} |
                                      scenario.config))
 
