@@ -188,8 +188,9 @@ const struct option OPTIONS[] = {
     {.key = "limits.udp-queries-per-address",
      .environment = "DNSPROXY_LIMITS_UDP_QUERIES_PER_ADDRESS",
      .default_text = "4096", COUNT(limits.udp_queries_per_address, 1, 1 << 20), .zero_is_off = true,
-     .help = "UDP queries of one address (IPv6: of one /64) in flight in each worker; beyond it the "
-             "client is sent to TCP. Loopback may have any number. 0 is any number."},
+     .help = "UDP queries of one address (IPv6: of one /64) in flight in each worker, half as many "
+             "while others' are; beyond it the client is sent to TCP. Loopback may have any number. "
+             "0 is any number."},
     {.key = "limits.udp-reply-size", .environment = "DNSPROXY_LIMITS_UDP_REPLY_SIZE",
      .argument = "BYTES", .default_text = "1232",
      NUMBER(limits.udp_reply_size, COUNTS, 512, 4096),

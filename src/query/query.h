@@ -49,11 +49,11 @@ struct origin {
 struct query {
     struct origin origin;
     struct query_message message;
+    uint16_t wait_bucket;  /* of resolver->wait_limit, once it is to wait */
     struct lookup *lookup; /* NULL: waits for none */
     struct list waiting;   /* in its lookup */
     struct list sibling;   /* for the transport: the waiting queries of one TCP client */
     struct deadline deadline;
-    uint16_t wait_bucket; /* of resolver->wait_limit, once it is to wait */
     uint64_t arrived_ns;
     uint64_t hash; /* keyed, of the question: for the cache and the coalescing table */
 };
@@ -71,6 +71,7 @@ struct resolver {
     struct pool queries;                /* limits.queries that may wait, and those in hand */
     struct pool lookups;  /* one for each query that may wait, and those without queries */
     size_t waiting_count; /* queries that are in a lookup */
+    size_t counted_from;  /* when so many wait, those that come are counted by their client */
     size_t alone_count;   /* lookups without queries */
     size_t alone_max;
     struct deadline_queue slow_queries;    /* of waiting queries: time for a stale answer */
@@ -81,7 +82,7 @@ struct resolver {
     size_t bucket_mask;
     struct loop_task space; /* runs on_space at the end of a turn in which a full pool got room */
     struct list starved;    /* of struct starved: listeners that stopped reading for want of room */
-    struct wait_limit wait_limit;   /* the datagrams among the waiting queries, by client */
+    struct wait_limit wait_limit;   /* the datagrams that came while so many waited, by client */
     uint8_t body[DNS_MESSAGE_MAX];  /* a cached answer on its way to a reply */
     uint8_t reply[DNS_MESSAGE_MAX]; /* a reply on its way to a transport */
 };

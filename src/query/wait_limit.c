@@ -17,9 +17,8 @@ static bool is_loopback(const uint64_t bits[static 2])
     return bits[0] == 0 && (bits[1] >> 24 == 0xffff7f || bits[1] == 1);
 }
 
-/* Every forwarded query pays for this, and who finds addresses that meet has won little: no
- * SipHash. One multiplication alone would, with some keys, send a whole network to a few buckets.
- */
+/* Who finds addresses that meet has won little, so it need not be SipHash; one multiplication alone
+ * would, with some keys, send a whole network to a few buckets. */
 static uint64_t hash(uint64_t number, uint64_t key)
 {
     uint64_t mixed = number * key;
@@ -40,17 +39,17 @@ uint16_t wait_limit_bucket(const struct wait_limit *limit, const struct address 
 bool wait_limit_is_reached(const struct wait_limit *limit, uint16_t bucket)
 {
     assert(bucket <= WAIT_UNLIMITED);
-    return limit->max > 0 && bucket != WAIT_UNLIMITED && limit->counts[bucket] >= limit->max;
+    return bucket != WAIT_UNLIMITED && limit->counts[bucket] >= limit->max;
 }
 
 void wait_limit_enter(struct wait_limit *limit, uint16_t bucket)
 {
-    assert(bucket <= WAIT_UNLIMITED);
+    assert(bucket < WAIT_LIMIT_BUCKETS);
     limit->counts[bucket]++;
 }
 
 void wait_limit_leave(struct wait_limit *limit, uint16_t bucket)
 {
-    assert(bucket <= WAIT_UNLIMITED && limit->counts[bucket] > 0);
+    assert(bucket < WAIT_LIMIT_BUCKETS && limit->counts[bucket] > 0);
     limit->counts[bucket]--;
 }

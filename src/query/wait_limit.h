@@ -19,15 +19,15 @@
 enum {
     WAIT_LIMIT_BITS = 12,
     WAIT_LIMIT_BUCKETS = 1 << WAIT_LIMIT_BITS, /* 16 KiB */
-    WAIT_UNLIMITED = WAIT_LIMIT_BUCKETS,       /* one more, of which any number may wait */
+    WAIT_UNLIMITED = WAIT_LIMIT_BUCKETS,       /* none of them: is not counted */
 };
 
 /* Addresses are hashed to buckets, and two that meet in one share the limit: that costs a client a
  * retry over TCP, and there is nothing to run full. */
 struct wait_limit {
     uint64_t key; /* odd */
-    uint32_t max; /* 0: any number */
-    uint32_t counts[WAIT_LIMIT_BUCKETS + 1];
+    uint32_t max; /* > 0 */
+    uint32_t counts[WAIT_LIMIT_BUCKETS];
 };
 
 void wait_limit_init(struct wait_limit *limit, uint32_t max);
@@ -39,6 +39,7 @@ uint16_t wait_limit_bucket(const struct wait_limit *limit, const struct address 
 /* Whether no more of this bucket may wait. */
 bool wait_limit_is_reached(const struct wait_limit *limit, uint16_t bucket);
 
+/* For a bucket that is not WAIT_UNLIMITED. */
 void wait_limit_enter(struct wait_limit *limit, uint16_t bucket);
 void wait_limit_leave(struct wait_limit *limit, uint16_t bucket);
 

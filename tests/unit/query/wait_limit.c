@@ -92,17 +92,7 @@ static void I5_the_host_itself_has_no_limit(void **state)
         assert_int_equal(bucket_of(&limit, own[i]), WAIT_UNLIMITED);
         assert_in_range(bucket_of(&limit, others[i]), 0, WAIT_LIMIT_BUCKETS - 1);
     }
-    wait_limit_enter(&limit, WAIT_UNLIMITED);
-    wait_limit_enter(&limit, WAIT_UNLIMITED);
     assert_true(has_room_for(&limit, "127.0.0.1"));
-}
-
-static void I5_zero_is_no_limit(void **state)
-{
-    (void)state;
-    struct wait_limit limit = full_of("192.0.2.1");
-    limit.max = 0;
-    assert_true(has_room_for(&limit, "192.0.2.1"));
 }
 
 int main(void)
@@ -112,7 +102,6 @@ int main(void)
         cmocka_unit_test(I5_an_address_is_an_ipv4_address_or_an_ipv6_64),
         cmocka_unit_test(I5_others_have_room),
         cmocka_unit_test(I5_the_host_itself_has_no_limit),
-        cmocka_unit_test(I5_zero_is_no_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
