@@ -254,10 +254,7 @@ enum status resolver_open(struct resolver *resolver)
     assert(resolver->loop && resolver->metrics && !resolver->buckets);
     list_init(&resolver->starved);
     resolver->key = siphash_random_key();
-    /* With half of it waiting, of all clients, none has more; from there on each is counted. */
-    const uint32_t of_client = config->limits.udp_queries_per_address;
-    resolver->counted_from = of_client > 0 ? of_client / 2 : SIZE_MAX;
-    wait_limit_init(&resolver->wait_limit, of_client - of_client / 2);
+    wait_limit_init(&resolver->wait_limit, config->limits.udp_queries_per_address);
     loop_task_init(&resolver->space, on_space);
     const uint64_t query_ns = resolver_query_ns(resolver);
     const uint64_t slow_ns = SLOW_NS < query_ns / 2 ? SLOW_NS : query_ns / 2;

@@ -71,7 +71,6 @@ struct resolver {
     struct pool queries;                /* limits.queries that may wait, and those in hand */
     struct pool lookups;  /* one for each query that may wait, and those without queries */
     size_t waiting_count; /* queries that are in a lookup */
-    size_t counted_from;  /* when so many wait, those that come are counted by their client */
     size_t alone_count;   /* lookups without queries */
     size_t alone_max;
     struct deadline_queue slow_queries;    /* of waiting queries: time for a stale answer */
@@ -82,7 +81,7 @@ struct resolver {
     size_t bucket_mask;
     struct loop_task space; /* runs on_space at the end of a turn in which a full pool got room */
     struct list starved;    /* of struct starved: listeners that stopped reading for want of room */
-    struct wait_limit wait_limit;   /* the datagrams that came while so many waited, by client */
+    struct wait_limit wait_limit;   /* of datagrams, by client */
     uint8_t body[DNS_MESSAGE_MAX];  /* a cached answer on its way to a reply */
     uint8_t reply[DNS_MESSAGE_MAX]; /* a reply on its way to a transport */
 };

@@ -93,7 +93,8 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
         return STATUS_OK;
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */
     query->wait_bucket = WAIT_UNLIMITED;
-    if (resolver->waiting_count >= resolver->counted_from && send_to_tcp(resolver, query))
+    if (resolver->waiting_count >= resolver->wait_limit.counted_from &&
+        send_to_tcp(resolver, query))
         return STATUS_OK;
     if (resolver->waiting_count == resolver->config->limits.queries)
         return STATUS_FULL;

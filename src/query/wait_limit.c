@@ -6,9 +6,13 @@
 
 #include "base/siphash.h"
 
-void wait_limit_init(struct wait_limit *limit, uint32_t max)
+void wait_limit_init(struct wait_limit *limit, uint32_t of_client)
 {
-    *limit = (struct wait_limit){.key = siphash_random_key().k0 | 1, .max = max};
+    *limit = (struct wait_limit){
+        .key = siphash_random_key().k0 | 1,
+        .counted_from = of_client > 0 ? of_client / 2 : SIZE_MAX,
+        .max = of_client - of_client / 2,
+    };
 }
 
 /* 127.0.0.0/8 in its IPv4-mapped form, and ::1. */

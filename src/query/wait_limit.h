@@ -12,6 +12,7 @@
 #define QUERY_WAIT_LIMIT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/address.h"
@@ -22,15 +23,19 @@ enum {
     WAIT_UNLIMITED = WAIT_LIMIT_BUCKETS,       /* none of them: is not counted */
 };
 
-/* Addresses are hashed to buckets, and two that meet in one share the limit: that costs a client a
- * retry over TCP, and there is nothing to run full. */
+/* While no more than half of the limit wait, of all clients together, none has more, and nobody is
+ * counted: a forwarded query need not pay for it. Of those that come when so many wait each client
+ * may have the other half. Addresses are hashed to buckets, and two that meet in one share the
+ * limit: that costs a client a retry over TCP, and there is nothing to run full. */
 struct wait_limit {
-    uint64_t key; /* odd */
-    uint32_t max; /* > 0 */
+    uint64_t key;        /* odd */
+    size_t counted_from; /* queries waiting; SIZE_MAX: nobody is limited */
+    uint32_t max;        /* in a bucket */
     uint32_t counts[WAIT_LIMIT_BUCKETS];
 };
 
-void wait_limit_init(struct wait_limit *limit, uint32_t max);
+/* For `of_client` queries of each; 0: any number. */
+void wait_limit_init(struct wait_limit *limit, uint32_t of_client);
 
 /* The bucket of a client over UDP; WAIT_UNLIMITED for loopback, since no reply to it leaves the
  * host. */

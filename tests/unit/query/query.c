@@ -67,13 +67,6 @@ static void A17_any_over_udp_is_minimal_and_over_tcp_asked(void **state)
     assert_non_null(query);
 }
 
-/* As resolver_open does it for limits.udp-queries-per-address. */
-static void limit_clients(struct bench *bench, uint32_t of_client)
-{
-    bench->resolver->counted_from = of_client / 2;
-    bench->resolver->wait_limit.max = of_client - of_client / 2;
-}
-
 /* The question and TC=1, and no records. */
 static bool is_sent_to_tcp(size_t index)
 {
@@ -86,7 +79,7 @@ static void I5_client_of_whom_many_wait_is_sent_to_tcp(void **state)
 {
     struct bench *bench = *state;
     struct query *query;
-    limit_clients(bench, 2);
+    wait_limit_init(&bench->resolver->wait_limit, 2);
     assert_true(prefix_parse("192.0.2.0/24", &bench->config.allow[0]) == STATUS_OK);
     bench->client = "192.0.2.1:5000";
     ask(bench, 1, "a");
@@ -107,7 +100,7 @@ static void I5_client_of_whom_many_wait_is_sent_to_tcp(void **state)
 static void I5_who_has_been_answered_may_wait_again(void **state)
 {
     struct bench *bench = *state;
-    limit_clients(bench, 1);
+    wait_limit_init(&bench->resolver->wait_limit, 1);
     assert_true(prefix_parse("192.0.2.0/24", &bench->config.allow[0]) == STATUS_OK);
     bench->client = "192.0.2.1:5000";
     assert_non_null(ask(bench, 1, "a"));

@@ -19,13 +19,13 @@ static uint16_t bucket_of(const struct wait_limit *limit, const char *text)
     return wait_limit_bucket(limit, &client);
 }
 
-/* A limit of MAX that MAX queries of `text` have reached. */
+/* A limit of MAX that queries of `text` have reached: half of MAX were not counted. */
 static struct wait_limit full_of(const char *text)
 {
     struct wait_limit limit;
     wait_limit_init(&limit, MAX);
     const uint16_t bucket = bucket_of(&limit, text);
-    for (int i = 0; i < MAX; i++) {
+    for (int i = 0; i < MAX - MAX / 2; i++) {
         assert_false(wait_limit_is_reached(&limit, bucket));
         wait_limit_enter(&limit, bucket);
     }
@@ -95,6 +95,20 @@ static void I5_the_host_itself_has_no_limit(void **state)
     assert_true(has_room_for(&limit, "127.0.0.1"));
 }
 
+static void I5_half_may_wait_uncounted_and_zero_is_no_limit(void **state)
+{
+    (void)state;
+    struct wait_limit limit;
+    static const uint32_t limits[] = {1, 2, 3, 4096};
+    for (size_t i = 0; i < 4; i++) {
+        wait_limit_init(&limit, limits[i]);
+        assert_int_equal(limit.counted_from, limits[i] / 2);
+        assert_int_equal(limit.counted_from + limit.max, limits[i]);
+    }
+    wait_limit_init(&limit, 0);
+    assert_true(limit.counted_from == SIZE_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -102,6 +116,7 @@ int main(void)
         cmocka_unit_test(I5_an_address_is_an_ipv4_address_or_an_ipv6_64),
         cmocka_unit_test(I5_others_have_room),
         cmocka_unit_test(I5_the_host_itself_has_no_limit),
+        cmocka_unit_test(I5_half_may_wait_uncounted_and_zero_is_no_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
