@@ -7,7 +7,8 @@
  * help no one. Whoever the strategy chose, no request waits for a handshake, or behind a silence,
  * while another upstream is ready: the chosen one gets its connection, and the next request.
  *
- * Hedges: a late request is sent a second time, to another upstream that is ready and not busy.
+ * Hedges: a late request is sent a second time, to another upstream that is ready and not busy:
+ * half of its slots are left to queries.
  * Each request earns a share of a hedge, so that they are at most 5 % more; half of what is saved
  * up is for stalls alone, lest the ordinary slow answers spend it before one comes. A request that
  * has had timeouts.request is lost, and another upstream is asked without regard to the budget;
@@ -465,7 +466,8 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
     struct connection *connection = late->connection;
     struct upstream *upstream = connection->upstream;
     const uint32_t bit = UINT32_C(1) << upstream->index;
-    if ((late->attempts->beside & bit) || (is_sent && connection->suspect_since_ns == 0))
+    if ((late->attempts->beside & bit) || upstream_is_busy(upstream) ||
+        (is_sent && connection->suspect_since_ns == 0))
         return false;
     if (upstream_is_ready(upstream))
         return true;

@@ -172,7 +172,8 @@ bool upstream_has_connection(const struct upstream *upstream);
  * no reason to suspect. */
 bool upstream_is_ready(const struct upstream *upstream);
 
-/* True when so many requests are in flight that none should be added without need. */
+/* True when a request more would take of the half of all slots that is left to queries: one that
+ * finds none fails at once, where one that is late may still be answered. */
 bool upstream_is_busy(const struct upstream *upstream);
 
 /* The first addresses of its name are known, with the best of them: until then it counts as down,

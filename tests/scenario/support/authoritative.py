@@ -186,12 +186,12 @@ class _Server:
 
 class Nsd(_Server):
     """NSD 4.6 forgets what else is in a TLS record when it has answered one query of it, until more
-    bytes come. So it gets one query at a time on each connection, and no more queries than there
-    are connections."""
+    bytes come. So it gets one query at a time on each connection, and half as many queries as there
+    are connections in one worker: hedges may take the other half."""
     program = "/usr/sbin/nsd"
     template, zone_template = _NSD, _NSD_ZONE
     limits = {"upstream-requests": 1, "upstream-connections": 16}
-    in_flight = {"lanes": 16, "window": 1}
+    in_flight = {"lanes": 8, "window": 1}
 
 
 class Unbound(_Server):

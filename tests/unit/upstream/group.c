@@ -406,9 +406,10 @@ static void hedge_goes_to_none_that_is_busy_suspect_or_not_ready(void **state)
     struct upstream *other;
     stall(bench, &one);
     other = &bench->group->upstreams[1];
-    other->in_flight += 51;
+    struct connection *connection = CONTAINER_OF(other->connections.next, struct connection, link);
+    connection->in_flight += 100; /* of the slots of two connections with 100 each */
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
-    other->in_flight -= 51;
+    connection->in_flight -= 100;
     other->down = true;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
     other->down = false;
@@ -552,6 +553,39 @@ static void single_upstream_is_hedged_on_a_second_connection(void **state)
     assert_int_equal(second.done, 1);
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND); /* and no third time */
     request_cancel(&one.request);
+}
+
+/* Handshakes are slow, so each query is answered on the one connection that is ready, and leaves
+ * its slot behind on another: what the next ones do not find, they fail for at once. */
+static void hedges_leave_half_of_the_slots_to_queries(void **state)
+{
+    struct bench *bench = *state;
+    struct ask asks[8];
+    struct ask second;
+    unsigned hedged = 0;
+    bench->config.upstream_count = 1;
+    bench->config.limits.upstream_requests = 1;
+    bench->config.limits.upstream_connections = 16;
+    begin(bench);
+    ask(bench, &asks[0], "warm");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    for (size_t i = 1; i < 15; i++) {
+        ask(bench, &asks[0], "on the one that is ready");
+        ask(bench, &asks[1], "late");
+        answer_written(0, streams[0].written_count - 1, RCODE_NOERROR);
+        turn(bench, 20);
+        if (hedge(bench, &asks[1], &second) != STATUS_OK)
+            break;
+        hedged++;
+        answer_written(0, streams[0].written_count - 1, RCODE_NOERROR);
+        request_cancel(&asks[1].request);
+    }
+    assert_int_equal(hedged, 7); /* and the one that is refused waits on in the eighth slot */
+    for (size_t i = 2; i < 8; i++)
+        ask(bench, &asks[i], "new");
+    for (size_t i = 1; i < 8; i++)
+        request_cancel(&asks[i].request);
 }
 
 static void single_upstream_that_is_merely_slow_is_asked_once(void **state)
@@ -854,6 +888,7 @@ int main(void)
         TEST(request_without_an_answer_for_its_time_needs_no_budget),
         TEST(request_that_is_lost_moves_to_one_not_yet_asked),
         TEST(single_upstream_is_hedged_on_a_second_connection),
+        TEST(hedges_leave_half_of_the_slots_to_queries),
         TEST(single_upstream_that_is_merely_slow_is_asked_once),
         TEST(single_upstream_that_lost_a_question_is_asked_again),
         TEST(no_strategy_asks_behind_a_silence),
