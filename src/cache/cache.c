@@ -173,6 +173,11 @@ void cache_prefetch(struct cache *cache, uint64_t hash)
     shard_prefetch(shard_of(cache, hash), (uint32_t)hash);
 }
 
+void cache_prefetch_store(struct cache *cache, uint64_t hash)
+{
+    shard_prefetch_insert(shard_of(cache, hash), (uint32_t)hash);
+}
+
 /* --- Find --- */
 
 /* Takes `age_s` off the TTLs in `body`, down to 0. Inlined, as copy_out is, because nearly every
@@ -343,14 +348,15 @@ static uint32_t lifetime_for(const struct cache *cache, const struct answer *ans
     return smaller(ttl_s, cache->limits.ttl_max_s);
 }
 
-/* No TTL may outlast the entry, so each is brought within its lifetime. */
+/* No TTL may outlast the entry, so each is brought within its lifetime. They are read where the
+ * answer came from: the copy is on its way to memory that is not at hand. */
 static void bound_ttls(const struct cache *cache, const struct answer *answer, uint32_t lifetime_s,
                        uint8_t *body)
 {
     for (uint32_t i = 0; i < answer->ttl_count; i++) {
-        uint8_t *field = body + answer->ttl_offsets[i];
-        const uint32_t ttl_s = raised_ttl(cache, answer, ttl_meant(load_u32(field)));
-        store_u32(field, smaller(ttl_s, lifetime_s));
+        const uint32_t offset = answer->ttl_offsets[i];
+        const uint32_t told_s = ttl_meant(load_u32(answer->body + offset));
+        store_u32(body + offset, smaller(raised_ttl(cache, answer, told_s), lifetime_s));
     }
 }
 

@@ -29,6 +29,9 @@ uint64_t cache_hash(const struct cache *cache, const struct question *question);
 /* Hints to the processor that this hash will soon be looked for. Any thread. */
 void cache_prefetch(struct cache *cache, uint64_t hash);
 
+/* The same for an answer that will soon be stored. */
+void cache_prefetch_store(struct cache *cache, uint64_t hash);
+
 enum {
     STALE_TTL_S = 30,       /* RFC 8767 4: what a stale answer shows */
     FAILURE_RECHECK_S = 30, /* RFC 8767 5: a key that could not be refreshed is left in peace */

@@ -34,12 +34,14 @@
  * all else that a find or a store does. So a link says, besides where an entry is, whether another
  * follows it and eight bits of its hash: what is not there is nearly always known to be missing
  * without a look at an entry. The sweep looks at a few neighbours now and then instead of one at
- * each store, and each store fetches what the next will write and evict.
+ * each store. And each store leaves word of what the next will write and evict, so that this, too,
+ * is fetched while its answer goes to the clients.
  *
  * Thread: whoever holds the lock.   Owner: struct cache. */
 #include "cache/shard.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define LINK_FOLLOWED UINT32_C(0x80000000) /* the entry has a next */
@@ -202,12 +204,6 @@ static uint32_t *bucket_of(const struct shard *shard, uint32_t hash)
     return &shard->buckets[(uint64_t)hash * shard->bucket_count >> 32];
 }
 
-void shard_prefetch(const struct shard *shard, uint32_t hash)
-{
-    __builtin_prefetch(&shard->lock, 1);
-    __builtin_prefetch(bucket_of(shard, hash));
-}
-
 static uint32_t link_tag(uint32_t hash)
 {
     return hash << LINK_OFFSET_BITS & LINK_TAG_MASK;
@@ -340,6 +336,40 @@ static bool ghost_take(struct shard *shard, uint32_t hash)
     return false;
 }
 
+/* --- Fetching ahead --- */
+
+void shard_prefetch(const struct shard *shard, uint32_t hash)
+{
+    __builtin_prefetch(&shard->lock, 1);
+    __builtin_prefetch(bucket_of(shard, hash));
+}
+
+void shard_prefetch_insert(const struct shard *shard, uint32_t hash)
+{
+    const uint32_t victim = atomic_load_explicit(&shard->next_victim, memory_order_relaxed);
+    const uint32_t place = atomic_load_explicit(&shard->next_place, memory_order_relaxed);
+    __builtin_prefetch(bucket_of(shard, hash), 1);
+    __builtin_prefetch(ghost_set(shard, hash), 1);
+    __builtin_prefetch(bucket_of(shard, victim), 1);
+    __builtin_prefetch(ghost_set(shard, victim), 1);
+    __builtin_prefetch(shard->memory + place, 1);
+    __builtin_prefetch(shard->memory + place + CACHE_LINE, 1);
+}
+
+/* What the next insertion will write, and evict for that. */
+static void foresee_insert(struct shard *shard, const struct ring *ring)
+{
+    const uint8_t *head = shard->memory + ring->head;
+    atomic_store_explicit(&shard->next_place, ring->head, memory_order_relaxed);
+    __builtin_prefetch(head + CACHE_LINE, 1);
+    __builtin_prefetch(head + 2 * CACHE_LINE, 1);
+    if (ring_is_empty(ring) || ring_place(ring, 2 * CACHE_LINE) != 0)
+        return; /* nothing to be evicted yet */
+    const struct entry *tail = entry_at(shard, ring->tail);
+    atomic_store_explicit(&shard->next_victim, tail->hash, memory_order_relaxed);
+    __builtin_prefetch((const uint8_t *)tail + 3 * CACHE_LINE);
+}
+
 /* --- Eviction --- */
 
 static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size, uint64_t now);
@@ -415,21 +445,6 @@ static void evict_small(struct shard *shard, uint64_t now)
     ring_pop(&shard->small, size);
 }
 
-/* What the next insertion will write and what it will evict for that: the tail was fetched an
- * insertion ago, its neighbours in the index and among the ghosts are now. */
-static void prefetch_ends(const struct shard *shard, const struct ring *ring)
-{
-    const uint8_t *head = shard->memory + ring->head;
-    __builtin_prefetch(head + CACHE_LINE, 1);
-    __builtin_prefetch(head + 2 * CACHE_LINE, 1);
-    if (ring_is_empty(ring) || ring_place(ring, 2 * CACHE_LINE) != 0)
-        return; /* nothing to be evicted yet */
-    const struct entry *tail = entry_at(shard, ring->tail);
-    __builtin_prefetch(bucket_of(shard, tail->hash), 1);
-    __builtin_prefetch(ghost_set(shard, tail->hash), 1);
-    __builtin_prefetch((const uint8_t *)tail + 3 * CACHE_LINE);
-}
-
 static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size, uint64_t now)
 {
     assert(size <= ring->end - ring->start);
@@ -442,7 +457,7 @@ static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size,
         place = ring_place(ring, size);
     }
     ring_append(ring, place, size);
-    prefetch_ends(shard, ring);
+    foresee_insert(shard, ring);
     return place;
 }
 

@@ -87,6 +87,10 @@ struct shard {
     uint32_t unswept_stores;
     uint32_t spare_budget; /* entries that may still be spared by this insertion */
     uint32_t stale_max_s;
+    /* Hints for the next insertion, read without the lock: the hash of what it will probably evict,
+     * and where it will write. */
+    _Atomic uint32_t next_victim;
+    _Atomic uint32_t next_place;
     struct ring small;
     struct ring main;
 };
@@ -111,6 +115,9 @@ uint64_t shard_usable_ns(const struct shard *shard, const struct entry *entry);
 
 /* Hints to the processor that the key with this hash will be looked for. Needs no lock. */
 void shard_prefetch(const struct shard *shard, uint32_t hash);
+
+/* The same for a key that will be inserted. */
+void shard_prefetch_insert(const struct shard *shard, uint32_t hash);
 
 /* Forgets a few entries that nobody will ask for again; most calls do nothing. */
 void shard_sweep(struct shard *shard, uint64_t now);

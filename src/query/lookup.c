@@ -190,10 +190,14 @@ static void answer_all(struct lookup *lookup, const struct answer *answer, const
     }
 }
 
+/* What the store will touch is fetched meanwhile. */
 static void lookup_finish(struct lookup *lookup, const struct answer *answer)
 {
-    store(lookup, answer);
+    struct resolver *resolver = lookup->resolver;
+    if (resolver->cache)
+        cache_prefetch_store(resolver->cache, lookup->hash);
     answer_all(lookup, answer, NULL);
+    store(lookup, answer);
     lookup_free(lookup);
 }
 
