@@ -26,7 +26,7 @@ enum {
     LENGTH_SIZE = 2,
     MESSAGE_LENGTH_MAX = 65535,
     BUFFER_SIZE_MIN = 4096,
-    BUFFER_SIZE_KEPT = 16384, /* an empty buffer of a TLS stream is kept up to this size */
+    BUFFER_SIZE_KEPT = 65536, /* an empty buffer of a TLS stream is kept up to this size */
     IN_SIZE_MAX = 69632,      /* the longest message behind its length, with room to read on */
     READ_BUDGET = 65536,      /* bytes read from one stream at a time: at most twice in a turn */
 };
