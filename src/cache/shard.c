@@ -356,7 +356,8 @@ void shard_prefetch_insert(const struct shard *shard, uint32_t hash)
     __builtin_prefetch(shard->memory + place + CACHE_LINE, 1);
 }
 
-/* What the next insertion will write, and evict for that. */
+/* What the next insertion will write, and evict for that: the first lines of both were asked for an
+ * insertion ago. */
 static void foresee_insert(struct shard *shard, const struct ring *ring)
 {
     const uint8_t *head = shard->memory + ring->head;

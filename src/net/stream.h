@@ -12,7 +12,7 @@
  * object.
  *
  * Thread: the worker of its loop. Owner: the object that embeds it (connection, TCP client). Its
- * buffers are taken when the first byte needs them; a quiet stream gives them back. */
+ * buffers are taken when the first byte needs them; a quiet plain stream gives them back. */
 #ifndef NET_STREAM_H
 #define NET_STREAM_H
 

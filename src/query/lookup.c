@@ -190,7 +190,8 @@ static void answer_all(struct lookup *lookup, const struct answer *answer, const
     }
 }
 
-/* What the store will touch is fetched meanwhile. */
+/* What the store will touch is fetched while the replies are written, which only gathers them: the
+ * answer stays what it is. */
 static void lookup_finish(struct lookup *lookup, const struct answer *answer)
 {
     struct resolver *resolver = lookup->resolver;

@@ -7,8 +7,7 @@
  * help no one. Whoever the strategy chose, no request waits for a handshake, or behind a silence,
  * while another upstream is ready: the chosen one gets its connection, and the next request.
  *
- * Hedges: a late request is sent a second time, to another upstream that is ready and not busy:
- * half of its slots are left to queries.
+ * Hedges: a late request is sent a second time, to another upstream that is ready and not busy.
  * Each request earns a share of a hedge, so that they are at most 5 % more; half of what is saved
  * up is for stalls alone, lest the ordinary slow answers spend it before one comes. A request that
  * has had timeouts.request is lost, and another upstream is asked without regard to the budget;
@@ -466,11 +465,10 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
     struct connection *connection = late->connection;
     struct upstream *upstream = connection->upstream;
     const uint32_t bit = UINT32_C(1) << upstream->index;
-    if ((late->attempts->beside & bit) || upstream_is_busy(upstream) ||
-        (is_sent && connection->suspect_since_ns == 0))
+    if ((late->attempts->beside & bit) || (is_sent && connection->suspect_since_ns == 0))
         return false;
     if (upstream_is_ready(upstream))
-        return true;
+        return !upstream_is_busy_beside(upstream, connection);
     if (!is_sent || connection->last_message_ns > connection->suspect_since_ns)
         return false;
     const uint64_t silent_ns = upstream->group->loop->now - connection->suspect_since_ns;

@@ -172,9 +172,12 @@ bool upstream_has_connection(const struct upstream *upstream);
  * no reason to suspect. */
 bool upstream_is_ready(const struct upstream *upstream);
 
-/* True when a request more would take of the half of all slots that is left to queries: one that
- * finds none fails at once, where one that is late may still be answered. */
+/* True when so many requests are in flight that none should be added without need. */
 bool upstream_is_busy(const struct upstream *upstream);
+
+/* The same of its other connections: half of the slots that they have, or may have, are left to
+ * queries. A query that finds no slot fails at once, where a late one may still be answered. */
+bool upstream_is_busy_beside(const struct upstream *upstream, const struct connection *not_on);
 
 /* The first addresses of its name are known, with the best of them: until then it counts as down,
  * so that others are asked if they can be. */

@@ -226,13 +226,18 @@ bool upstream_is_ready(const struct upstream *upstream)
 
 bool upstream_is_busy(const struct upstream *upstream)
 {
+    return upstream->in_flight > upstream->group->slot_count / 2;
+}
+
+bool upstream_is_busy_beside(const struct upstream *upstream, const struct connection *not_on)
+{
     const struct group *group = upstream->group;
-    const size_t slots = group->slot_count * group->config->limits.upstream_connections;
+    const size_t slots = group->slot_count * (group->config->limits.upstream_connections - 1);
     size_t taken = 0;
     LIST_EACH (struct connection, connection, &upstream->connections, link)
-        if (connection_takes_requests(connection))
+        if (connection != not_on && connection_takes_requests(connection))
             taken += connection->in_flight + connection->abandoned;
-    return (taken + 1) * 2 > slots;
+    return taken > 0 && (taken + 1) * 2 > slots;
 }
 
 /* A new connection that could not even begin is the upstream's failure, unless we are out of

@@ -406,10 +406,9 @@ static void hedge_goes_to_none_that_is_busy_suspect_or_not_ready(void **state)
     struct upstream *other;
     stall(bench, &one);
     other = &bench->group->upstreams[1];
-    struct connection *connection = CONTAINER_OF(other->connections.next, struct connection, link);
-    connection->in_flight += 100; /* of the slots of two connections with 100 each */
+    other->in_flight += 51;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
-    connection->in_flight -= 100;
+    other->in_flight -= 51;
     other->down = true;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
     other->down = false;
@@ -560,7 +559,7 @@ static void single_upstream_is_hedged_on_a_second_connection(void **state)
 static void hedges_leave_half_of_the_slots_to_queries(void **state)
 {
     struct bench *bench = *state;
-    struct ask asks[8];
+    struct ask asks[10];
     struct ask second;
     unsigned hedged = 0;
     bench->config.upstream_count = 1;
@@ -582,10 +581,34 @@ static void hedges_leave_half_of_the_slots_to_queries(void **state)
         request_cancel(&asks[1].request);
     }
     assert_int_equal(hedged, 7); /* and the one that is refused waits on in the eighth slot */
-    for (size_t i = 2; i < 8; i++)
+    for (size_t i = 2; i < 10; i++)
         ask(bench, &asks[i], "new");
-    for (size_t i = 1; i < 8; i++)
+    for (size_t i = 1; i < 10; i++)
         request_cancel(&asks[i].request);
+}
+
+/* What is stuck on the silent connection says nothing about the other. */
+static void full_connection_that_is_silent_is_hedged_on_the_second(void **state)
+{
+    struct bench *bench = *state;
+    struct ask asks[3];
+    struct ask second;
+    bench->config.upstream_count = 1;
+    bench->config.limits.upstream_requests = 2;
+    begin(bench);
+    ask(bench, &asks[0], "warm");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    for (size_t i = 0; i < 3; i++)
+        ask(bench, &asks[i], "late");
+    make_ready(1);
+    answer_written(1, 0, RCODE_NOERROR);
+    turn(bench, 300);
+    assert_true(hedge(bench, &asks[0], &second) == STATUS_OK);
+    assert_int_equal(streams[1].written_count, 2);
+    request_cancel(&second.request);
+    request_cancel(&asks[0].request);
+    request_cancel(&asks[1].request);
 }
 
 static void single_upstream_that_is_merely_slow_is_asked_once(void **state)
@@ -889,6 +912,7 @@ int main(void)
         TEST(request_that_is_lost_moves_to_one_not_yet_asked),
         TEST(single_upstream_is_hedged_on_a_second_connection),
         TEST(hedges_leave_half_of_the_slots_to_queries),
+        TEST(full_connection_that_is_silent_is_hedged_on_the_second),
         TEST(single_upstream_that_is_merely_slow_is_asked_once),
         TEST(single_upstream_that_lost_a_question_is_asked_again),
         TEST(no_strategy_asks_behind_a_silence),
