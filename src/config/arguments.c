@@ -83,6 +83,9 @@ size_t arguments_read(struct settings *settings, int argc, char *const argv[],
             settings->where = (struct origin){.name = word};
             settings_report(settings, "is not an option; the nearest is %s",
                             option_nearest(word, OPTION_FLAG));
+            /* The next word was meant for it, and would be called a wrong command. */
+            if (!argument.value && i + 1 < argc && argv[i + 1][0] != '-')
+                i++;
             continue;
         }
         if (argument.option->argument && !argument.value && i + 1 < argc)

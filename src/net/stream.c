@@ -80,8 +80,8 @@ static void buffer_free(struct stream_buffer *buffer)
     *buffer = (struct stream_buffer){0};
 }
 
-/* Connections to upstreams are few and busy, so they keep the buffers of a usual turn;
- * TCP clients are many. */
+/* Connections to upstreams are few and busy, so they keep the buffers of a usual turn; TCP clients
+ * are many. */
 static void buffer_release(struct stream *stream, struct stream_buffer *buffer)
 {
     if (buffer_length(buffer) > 0)

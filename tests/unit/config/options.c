@@ -479,6 +479,9 @@ static void wrong_words_are_all_reported(void **state)
                   "--version: takes no value\n"
                   "--: is not an option; the nearest is --help\n"
                   "-: is one argument too many; a command was given\n");
+    assert_errors(CONFIG_LOAD("--cache-sise", "3MiB", "chekc"),
+                  "--cache-sise: is not an option; the nearest is --cache-size\n"
+                  "chekc: is not a command; allowed: serve, check, probe, health\n");
     assert_errors(CONFIG_LOAD("-l"), "--listen: needs a value, ADDR\n");
     assert_errors(CONFIG_LOAD("--workers"), "--workers: needs a value, N\n");
     assert_errors(CONFIG_LOAD("-c"), "--config: needs a value, FILE\n");
