@@ -34,8 +34,8 @@
  * all else that a find or a store does. So a link says, besides where an entry is, whether another
  * follows it and eight bits of its hash: what is not there is nearly always known to be missing
  * without a look at an entry. The sweep looks at a few neighbours now and then instead of one at
- * each store. And each store leaves word of what the next will write and evict, so that this, too,
- * is fetched while its answer goes to the clients.
+ * each store. And each store fetches what the next will write, and leaves word of what that will
+ * evict, so that the index of both is fetched while the answer goes to the clients.
  *
  * Thread: whoever holds the lock.   Owner: struct cache. */
 #include "cache/shard.h"
@@ -347,21 +347,17 @@ void shard_prefetch(const struct shard *shard, uint32_t hash)
 void shard_prefetch_insert(const struct shard *shard, uint32_t hash)
 {
     const uint32_t victim = atomic_load_explicit(&shard->next_victim, memory_order_relaxed);
-    const uint32_t place = atomic_load_explicit(&shard->next_place, memory_order_relaxed);
     __builtin_prefetch(bucket_of(shard, hash), 1);
     __builtin_prefetch(ghost_set(shard, hash), 1);
     __builtin_prefetch(bucket_of(shard, victim), 1);
     __builtin_prefetch(ghost_set(shard, victim), 1);
-    __builtin_prefetch(shard->memory + place, 1);
-    __builtin_prefetch(shard->memory + place + CACHE_LINE, 1);
 }
 
-/* What the next insertion will write, and evict for that: the first lines of both were asked for an
- * insertion ago. */
+/* What the next insertion will write, and evict for that: the first line of what it writes is at
+ * hand, and the first ones of its victim were asked for an insertion ago. */
 static void foresee_insert(struct shard *shard, const struct ring *ring)
 {
     const uint8_t *head = shard->memory + ring->head;
-    atomic_store_explicit(&shard->next_place, ring->head, memory_order_relaxed);
     __builtin_prefetch(head + CACHE_LINE, 1);
     __builtin_prefetch(head + 2 * CACHE_LINE, 1);
     if (ring_is_empty(ring) || ring_place(ring, 2 * CACHE_LINE) != 0)

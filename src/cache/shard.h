@@ -87,10 +87,7 @@ struct shard {
     uint32_t unswept_stores;
     uint32_t spare_budget; /* entries that may still be spared by this insertion */
     uint32_t stale_max_s;
-    /* Hints for the next insertion, read without the lock: what it will probably evict, by its
-     * hash, and where it will probably write. */
-    _Atomic uint32_t next_victim;
-    _Atomic uint32_t next_place;
+    _Atomic uint32_t next_victim; /* probably; its hash, which is read without the lock */
     struct ring small;
     struct ring main;
 };
