@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
@@ -87,6 +88,14 @@ static enum status set_up_udp(int fd, const struct address *address)
 enum status socket_bind_udp(const struct address *address, int *out)
 {
     return open_with(address, SOCK_DGRAM, set_up_udp, out);
+}
+
+uint32_t socket_overflow(int fd)
+{
+    uint32_t memory[SK_MEMINFO_VARS] = {0};
+    socklen_t length = sizeof(memory);
+    (void)getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &length);
+    return memory[SK_MEMINFO_DROPS];
 }
 
 static enum status set_up_listener(int fd, const struct address *address)

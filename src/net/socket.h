@@ -25,6 +25,9 @@ enum status socket_listen_tcp(const struct address *address, int *out);
  * SOCK_DGRAM or SOCK_STREAM. */
 enum status socket_check_free(const struct address *address, int type);
 
+/* The datagrams so far, modulo 2^32, for which the receive queue of this UDP socket had no room. */
+uint32_t socket_overflow(int fd);
+
 /* Begins a TCP connect with TCP_NODELAY and keepalive. STATUS_OK means begun or done.
  * `user_timeout_ns` bounds unacknowledged data (TCP_USER_TIMEOUT). */
 enum status socket_connect(const struct address *address, uint64_t user_timeout_ns, int *out);

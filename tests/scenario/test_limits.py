@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import select
+import signal
 import socket
 import time
 
@@ -140,6 +141,24 @@ def test_limit_of_queries_drops_udp(full_proxy, upstream):
         sock.send(make_query("0042.test").to_wire())
         assert dns.message.from_wire(sock.recv(4096)).question[0].name.to_text() == "0042.test."
     assert upstream.names()[-1] == "0042.test."
+
+
+def test_what_the_kernel_has_no_room_for_is_told(start_proxy, upstream):
+    sent = 30_000
+    proxy = start_proxy(upstream)
+    proxy.query("cached.test")
+    before = proxy.metric("dnsproxy_queries_total", transport="udp")
+    query = make_query("cached.test").to_wire()
+    with proxy.udp() as sock:
+        os.kill(proxy.process.pid, signal.SIGSTOP)
+        for _ in range(sent):
+            sock.send(query)
+        os.kill(proxy.process.pid, signal.SIGCONT)
+        proxy.wait_for_metric("dnsproxy_dropped_total", at_least=1, reason="overflow")
+    eventually(lambda: proxy.metric("dnsproxy_queries_total", transport="udp") - before +
+               proxy.metric("dnsproxy_dropped_total", reason="overflow") == sent)
+    proxy.wait_for_log("udp_queue_full")
+    assert proxy.query("cached.test").answer
 
 
 def test_limit_of_queries_makes_tcp_wait(full_proxy, upstream):

@@ -298,6 +298,43 @@ static void a_busy_listener_is_read_in_every_turn_until_nothing_comes(void **sta
     assert_int_equal(await_reply(7), QUERY_SIZE);
 }
 
+/* The queue is made small, so that the kernel has to drop what comes next. */
+static void what_the_kernel_had_no_room_for_is_counted(void **state)
+{
+    (void)state;
+    enum { SENT = 2000 };
+    serve();
+    const int size = 1 << 16;
+    assert_int_equal(setsockopt(server_fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+    for (size_t i = 0; i < SENT; i++)
+        ask(1, 'd');
+    TURN_UNTIL(!is_watched());
+    TURN_UNTIL(is_watched());
+    assert_in_range(fake.begun, BATCH, SENT - 1);
+    assert_int_equal(METRIC(dropped_overflow), SENT - fake.begun);
+    for (size_t i = 0; i < BATCH; i++)
+        ask(1, 'd');
+    TURN_UNTIL(!is_watched());
+    TURN_UNTIL(is_watched());
+    assert_int_equal(METRIC(queries_udp) + METRIC(dropped_overflow), SENT + BATCH);
+}
+
+static void the_kernel_is_asked_also_while_it_never_ends(void **state)
+{
+    (void)state;
+    serve();
+    const int size = 1 << 16;
+    assert_int_equal(setsockopt(server_fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+    for (size_t i = 0; i < 2000; i++)
+        ask(1, 'd');
+    for (size_t i = 0; METRIC(dropped_overflow) == 0; i++) {
+        assert_in_range(i, 0, 100);
+        ask(1, 'd');
+        assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_SECOND));
+        assert_false(is_watched());
+    }
+}
+
 static void long_replies_are_flushed_before_the_room_ends(void **state)
 {
     (void)state;
@@ -543,6 +580,8 @@ int main(void)
         TEST(dropped_query_sends_nothing),
         TEST(burst_is_received_and_sent_in_batches),
         TEST(a_busy_listener_is_read_in_every_turn_until_nothing_comes),
+        TEST(what_the_kernel_had_no_room_for_is_counted),
+        TEST(the_kernel_is_asked_also_while_it_never_ends),
         TEST(turn_takes_a_bounded_number_of_queries),
         TEST(long_replies_are_flushed_before_the_room_ends),
         TEST(A15_wildcard_v4_replies_from_the_address_asked),
