@@ -34,6 +34,7 @@ CONSISTENT_WITHIN_S = 5
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 SECOND_NS = 10**9
+RUN_GAP_NS = 100_000_000
 
 
 def go_apart():
@@ -269,7 +270,7 @@ class Trial:
             self.rate = self.figures["rate"] = self.maximum_rate(names) // 2
         if self.scenario.prepare:
             self.scenario.prepare(self)
-        self.before, self.requests_before = self.total_counts(), self.requests()
+        self.before, self.requests_before, self.dropped_before = self.total_counts(), self.requests(), self.dropped()
         self.begun_ns = time.monotonic_ns()
         self.main_load = self.load("main", rate=self.rate, seconds=self.seconds, names=names,
                                    log_over_ms=self.scenario.log_over_ms)
@@ -280,11 +281,11 @@ class Trial:
         self.settle()
 
     def maximum_rate(self, names):
-        """The highest, in steps of a tenth, that is asked on schedule for 2 s and answered without a loss. Where it is
+        """The highest, in steps of a tenth, that is asked on schedule for 5 s and answered without a loss. Where it is
         answered as soon as it is asked, as by a load without a schedule, batches are larger and each costs less."""
         rate = int(self.load("maximum", seconds=3, names=names).wait()["qps"])
         while True:
-            report = self.load(f"at-{rate}", rate=rate, seconds=2, names=names).wait()
+            report = self.load(f"at-{rate}", rate=rate, seconds=5, names=names).wait()
             if report["lost"] == 0 and report["qps"] >= 0.98 * rate:
                 return rate
             rate = rate * 9 // 10
@@ -347,6 +348,10 @@ class Trial:
         metrics = self.proxy.metrics()
         return sum(metrics.total(f"dnsproxy_upstream_{kind}_total") for kind in ("requests", "probes"))
 
+    def dropped(self):
+        """Queries that the proxy had no room for, and those that the kernel had none for."""
+        return [self.proxy.metric("dnsproxy_dropped_total", reason=reason) for reason in ("full", "overflow")]
+
     def since_start(self, name):
         return self.total_counts()[name] - self.before[name]
 
@@ -359,36 +364,54 @@ class Trial:
         figures["connects"] = self.since_start("connections")
         handshakes = self.since_start("handshakes")
         figures["resumption"] = self.since_start("resumed") / handshakes if handshakes else None
-        if self.dark:
-            self.forgive_the_dark()
+        outcomes = self.main_load.outcomes()
+        if self.dark and not self.scenario.names:
+            self.measure_return(outcomes)
+        self.forgive([outcome for outcome in outcomes if outcome[2] != 0])
         if len(self.samples) >= 8:
             self.measure_growth()
         figures["story"] = [f"{(at - self.begun_ns) / SECOND_NS:.3f} s: {text}" for at, text in sorted(self.story)]
 
-    def forgive_the_dark(self):
-        """Failures while nobody could be asked, and a second longer, are right. Back is who answers what is new."""
-        outcomes = self.main_load.outcomes()
-        if not self.scenario.names:
-            back_ns = self.moments["back"]
-            answers_ns = [sent + took for sent, took, rcode in outcomes if rcode == 0 and sent + took >= back_ns]
-            self.figures["recovered_s"] = (min(answers_ns) - back_ns) / SECOND_NS if answers_ns else None
+    def measure_return(self, outcomes):
+        """Back is who answers what is new."""
+        back_ns = self.moments["back"]
+        answers_ns = [sent + took for sent, took, rcode in outcomes if rcode == 0 and sent + took >= back_ns]
+        self.figures["recovered_s"] = (min(answers_ns) - back_ns) / SECOND_NS if answers_ns else None
+
+    def forgive(self, bad):
+        """Failures while nobody could be asked, and a second longer, are right; what had no room then, if it was counted, too.
+        Where the rate is what the machine can do, it may do less later: what found the kernel's queue full is told apart."""
         def is_dark(sent, took):
             return any(gone <= sent + took and sent <= back + SECOND_NS for gone, back in self.dark)
-        bad = [(sent, took, rcode) for sent, took, rcode in outcomes if rcode != 0]
-        in_dark = [(took, rcode) for sent, took, rcode in bad if is_dark(sent, took)]
-        for sent, took, rcode in [outcome for outcome in bad if not is_dark(*outcome[:2])][:100]:
-            self.story.append((sent, f"a query is {'lost' if rcode == LOST else f'answered with rcode {rcode}'}"
-                                     f" after {took / 1e6:.1f} ms"))
-        failed = [took for took, rcode in in_dark if rcode != LOST]
-        self.figures["failed_in_dark"] = len(failed)
-        self.figures["failed"] -= len(failed)
+
+        figures = self.figures
+        full, overflow = (now - before for now, before in zip(self.dropped(), self.dropped_before))
+        failed = [took for sent, took, rcode in bad if rcode != LOST and is_dark(sent, took)]
+        lost_in_dark = sum(rcode == LOST and is_dark(sent, took) for sent, took, rcode in bad)
+        self.tell_runs(sorted((rcode, sent) for sent, took, rcode in bad if rcode == LOST or not is_dark(sent, took)))
         if failed:
-            self.figures["failure_p50_ms"] = statistics.median(failed) / 1e6
-            self.figures["failure_max_ms"] = max(failed) / 1e6
-        # So is what had no room, if it was counted.
-        dropped = self.proxy.metric("dnsproxy_dropped_total", reason="full")
-        self.figures["dropped_in_dark"] = min(dropped, len(in_dark) - len(failed))
-        self.figures["lost"] -= self.figures["dropped_in_dark"]
+            figures["failed_in_dark"] = len(failed)
+            figures["failed"] -= len(failed)
+            figures["failure_p50_ms"] = statistics.median(failed) / 1e6
+            figures["failure_max_ms"] = max(failed) / 1e6
+        if "rate" in figures:
+            figures["overflow"] = overflow / figures["sent"]
+            figures["lost"] -= min(overflow, figures["lost"])
+        if dropped := min(full, lost_in_dark, figures["lost"]):
+            figures["dropped_in_dark"] = dropped
+            figures["lost"] -= dropped
+
+    def tell_runs(self, bad):
+        """Those that ended alike one soon after the other, as one."""
+        runs = []
+        for rcode, sent in bad:
+            if runs and rcode == runs[-1][2] and sent - runs[-1][1] < RUN_GAP_NS:
+                runs[-1][1:] = sent, rcode, runs[-1][3] + 1
+            else:
+                runs.append([sent, sent, rcode, 1])
+        for first, last, rcode, count in runs:
+            self.story.append((first, f"{count} queries of {(last - first) / 1e6:.1f} ms are " +
+                               ("lost" if rcode == LOST else f"answered with rcode {rcode}")))
 
     def measure_growth(self):
         """From the second quarter, when all is warm, to the last."""
