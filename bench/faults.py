@@ -436,12 +436,14 @@ class Trial:
         unanswered = udp + tcp - total("dnsproxy_replies_total") - sum(
             total("dnsproxy_dropped_total", reason=reason) for reason in ("malformed", "response", "source_port", "full"))
         failed = total("dnsproxy_replies_total", rcode="SERVFAIL")
+        overflow = total("dnsproxy_dropped_total", reason="overflow")
         connections, sockets = total("dnsproxy_upstream_connections"), sum(one.sockets() for one in self.upstreams)
         asked, requests = self.total_counts()["queries"], self.requests()
         rules = {
             f"{sent} queries sent, {lost} lost, but {udp:.0f} counted": sent - lost <= udp <= sent,
             f"{unanswered:.0f} queries without an end": 0 <= unanswered <= total("dnsproxy_dropped_total",
                                                                                   reason="client_gone"),
+            f"{overflow:.0f} without room, but {sent - udp:.0f} did not arrive": overflow <= sent - udp,
             f"{failed:.0f} SERVFAIL counted, {servfail} received": failed == servfail or lost > 0 or tcp > 0,
             f"{connections:.0f} connections counted, {sockets} open": connections == sockets,
             f"{asked} queries at the upstreams, {requests:.0f} counted": asked <= requests,

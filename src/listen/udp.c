@@ -7,8 +7,7 @@
  *
  * Busy: the kernel calls epoll back for each datagram that leaves a watched socket, which costs as
  * much as parsing and finding the answer. So while whole batches wait the socket is not watched but
- * read in every turn, until a turn finds nothing; docs/performance.md has the figures. Only then
- * can the kernel have dropped datagrams for want of room, so only then is it asked how many.
+ * read in every turn, until a turn finds nothing; docs/performance.md has the figures.
  *
  * Thread: one worker. Owner: the worker, from open to close.
  * RFC: 1035 4.2.1, 8085 5.1.1 (reply from the address that was asked), 6891 6.2. */
@@ -30,7 +29,7 @@
 enum {
     BATCH = 64,
     BATCHES_PER_TURN = 4, /* then the other descriptors have theirs */
-    TURNS_PER_COUNT = 64, /* while busy; of what the kernel had no room for */
+    TURNS_PER_COUNT = 64, /* of what the kernel had no room for */
     DATAGRAM_MAX = 4096, /* a longer one is cut, and its query rejected or read as far as it goes */
     /* Not a multiple of 4096: else all datagrams of a batch compete for the same cache lines. */
     DATAGRAM_STRIDE = DATAGRAM_MAX + 64,
@@ -57,7 +56,7 @@ struct udp_listener {
     struct loop_task busy;
     struct loop_task flush;
     int fd;
-    uint32_t busy_turns;
+    uint32_t turns;
     uint32_t overflow; /* as the kernel counts, when it was last asked */
     struct log_limit overflow_limit;
     bool is_wildcard;           /* several addresses: replies tell which one they come from */
@@ -176,6 +175,21 @@ static size_t receive_batch(struct udp_listener *listener)
     return count;
 }
 
+/* The kernel's receive queue was full: those queries never came here, and their clients wait. */
+static void count_overflow(struct udp_listener *listener)
+{
+    const struct resolver *resolver = listener->resolver;
+    const uint32_t overflow = socket_overflow(listener->fd, listener->overflow);
+    if (overflow == listener->overflow)
+        return;
+    metric_add(&resolver->metrics->dropped_overflow, overflow - listener->overflow);
+    listener->overflow = overflow;
+    log_event_limited(&listener->overflow_limit, resolver->loop->now, LOG_LEVEL_WARNING,
+                      "udp_queue_full", "cause",
+                      "queries came faster than they were read; net.core.rmem_max bounds the queue",
+                      NULL);
+}
+
 /* What a turn takes: the datagrams, up to a bound. */
 static size_t receive_for_this_turn(struct udp_listener *listener)
 {
@@ -186,22 +200,10 @@ static size_t receive_for_this_turn(struct udp_listener *listener)
         if (received < BATCH)
             break;
     }
+    /* Nothing left: a burst may be over, and shall be accounted for. */
+    if (total == 0 || ++listener->turns % TURNS_PER_COUNT == 0)
+        count_overflow(listener);
     return total;
-}
-
-/* The kernel's receive queue was full: those queries never came here, and their clients wait. */
-static void count_overflow(struct udp_listener *listener)
-{
-    const struct resolver *resolver = listener->resolver;
-    const uint32_t overflow = socket_overflow(listener->fd);
-    if (overflow == listener->overflow)
-        return;
-    metric_add(&resolver->metrics->dropped_overflow, overflow - listener->overflow);
-    listener->overflow = overflow;
-    log_event_limited(&listener->overflow_limit, resolver->loop->now, LOG_LEVEL_WARNING,
-                      "udp_queue_full", "cause",
-                      "queries came faster than they were read; net.core.rmem_max bounds the queue",
-                      NULL);
 }
 
 static void on_ready(struct loop_source *source, uint32_t events)
@@ -219,10 +221,8 @@ static void on_busy(struct loop_task *task)
 {
     struct udp_listener *listener = CONTAINER_OF(task, struct udp_listener, busy);
     struct loop *loop = listener->resolver->loop;
-    const size_t received = receive_for_this_turn(listener);
-    if (received == 0 || ++listener->busy_turns % TURNS_PER_COUNT == 0)
-        count_overflow(listener);
-    if (received > 0 || loop_add(loop, &listener->source, listener->fd, EPOLLIN) != STATUS_OK)
+    if (receive_for_this_turn(listener) > 0 ||
+        loop_add(loop, &listener->source, listener->fd, EPOLLIN) != STATUS_OK)
         loop_defer(loop, &listener->busy, LOOP_NEXT_TURN);
 }
 

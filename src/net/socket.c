@@ -90,9 +90,9 @@ enum status socket_bind_udp(const struct address *address, int *out)
     return open_with(address, SOCK_DGRAM, set_up_udp, out);
 }
 
-uint32_t socket_overflow(int fd)
+uint32_t socket_overflow(int fd, uint32_t before)
 {
-    uint32_t memory[SK_MEMINFO_VARS] = {0};
+    uint32_t memory[SK_MEMINFO_VARS] = {[SK_MEMINFO_DROPS] = before};
     socklen_t length = sizeof(memory);
     (void)getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &length);
     return memory[SK_MEMINFO_DROPS];

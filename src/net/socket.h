@@ -25,8 +25,9 @@ enum status socket_listen_tcp(const struct address *address, int *out);
  * SOCK_DGRAM or SOCK_STREAM. */
 enum status socket_check_free(const struct address *address, int type);
 
-/* The datagrams so far, modulo 2^32, for which the receive queue of this UDP socket had no room. */
-uint32_t socket_overflow(int fd);
+/* The datagrams so far, modulo 2^32, that the kernel dropped on their way into this UDP socket: its
+ * receive queue was full, seldom a wrong checksum. `before` when the kernel does not tell. */
+uint32_t socket_overflow(int fd, uint32_t before);
 
 /* Begins a TCP connect with TCP_NODELAY and keepalive. STATUS_OK means begun or done.
  * `user_timeout_ns` bounds unacknowledged data (TCP_USER_TIMEOUT). */

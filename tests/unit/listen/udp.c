@@ -319,6 +319,23 @@ static void what_the_kernel_had_no_room_for_is_counted(void **state)
     assert_int_equal(METRIC(queries_udp) + METRIC(dropped_overflow), SENT + BATCH);
 }
 
+/* Few of these fill the queue: the listener is never busy. */
+static void long_datagrams_without_room_are_counted(void **state)
+{
+    (void)state;
+    static const uint8_t datagram[16000] = {0}; /* a header that asks nothing */
+    serve();
+    const int size = 1 << 16;
+    assert_int_equal(setsockopt(server_fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+    for (size_t i = 0; METRIC(dropped_overflow) == 0; i++) {
+        assert_in_range(i, 0, 100);
+        for (size_t j = 0; j < 20; j++)
+            assert_int_equal(send(client, datagram, sizeof(datagram), 0), sizeof(datagram));
+        assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_SECOND));
+        assert_true(is_watched());
+    }
+}
+
 static void the_kernel_is_asked_also_while_it_never_ends(void **state)
 {
     (void)state;
@@ -581,6 +598,7 @@ int main(void)
         TEST(burst_is_received_and_sent_in_batches),
         TEST(a_busy_listener_is_read_in_every_turn_until_nothing_comes),
         TEST(what_the_kernel_had_no_room_for_is_counted),
+        TEST(long_datagrams_without_room_are_counted),
         TEST(the_kernel_is_asked_also_while_it_never_ends),
         TEST(turn_takes_a_bounded_number_of_queries),
         TEST(long_replies_are_flushed_before_the_room_ends),
