@@ -112,10 +112,9 @@ def test_B1_many_queries_in_one_segment(start_proxy, upstream, count):
 def test_B1_large_answers_wait_for_a_client_that_reads_late(start_proxy, upstream):
     proxy = start_proxy(upstream)
     count = 15
-    with small_client(proxy) as sock:
-        sock.sendall(framed(*[make_query(f"big-60000.large{number}.test", "TXT")
-                              for number in range(count)]))
-        proxy.wait_for_metric("dnsproxy_replies_total", at_least=count)
+    with small_client(proxy) as sock:  # one lookup, that all join: a busy machine is slow to make an answer of that size
+        sock.sendall(framed(*[make_query("big-60000.large.test", "TXT")] * count))
+        proxy.wait_for_metric("dnsproxy_replies_total", at_least=count, rcode="NOERROR")
         got = 0
         while got < count * 58_000:
             data = sock.recv(65536)
