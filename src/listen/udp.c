@@ -186,7 +186,8 @@ static void count_overflow(struct udp_listener *listener)
     listener->overflow = overflow;
     log_event_limited(&listener->overflow_limit, resolver->loop->now, LOG_LEVEL_WARNING,
                       "udp_queue_full", "cause",
-                      "queries came faster than they were read; net.core.rmem_max bounds the queue",
+                      "queries came faster than they were read; the queue is 4 MiB, or "
+                      "net.core.rmem_max if that is less",
                       NULL);
 }
 

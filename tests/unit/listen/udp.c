@@ -298,14 +298,19 @@ static void a_busy_listener_is_read_in_every_turn_until_nothing_comes(void **sta
     assert_int_equal(await_reply(7), QUERY_SIZE);
 }
 
-/* The queue is made small, so that the kernel has to drop what comes next. */
+/* So that the kernel soon has to drop what comes. */
+static void serve_with_a_small_queue(void)
+{
+    const int size = 1 << 17;
+    serve();
+    assert_int_equal(setsockopt(server_fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+}
+
 static void what_the_kernel_had_no_room_for_is_counted(void **state)
 {
     (void)state;
     enum { SENT = 2000 };
-    serve();
-    const int size = 1 << 16;
-    assert_int_equal(setsockopt(server_fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+    serve_with_a_small_queue();
     for (size_t i = 0; i < SENT; i++)
         ask(1, 'd');
     TURN_UNTIL(!is_watched());
@@ -324,9 +329,7 @@ static void long_datagrams_without_room_are_counted(void **state)
 {
     (void)state;
     static const uint8_t datagram[16000] = {0}; /* a header that asks nothing */
-    serve();
-    const int size = 1 << 16;
-    assert_int_equal(setsockopt(server_fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+    serve_with_a_small_queue();
     for (size_t i = 0; METRIC(dropped_overflow) == 0; i++) {
         assert_in_range(i, 0, 100);
         for (size_t j = 0; j < 20; j++)
@@ -339,9 +342,7 @@ static void long_datagrams_without_room_are_counted(void **state)
 static void the_kernel_is_asked_also_while_it_never_ends(void **state)
 {
     (void)state;
-    serve();
-    const int size = 1 << 16;
-    assert_int_equal(setsockopt(server_fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+    serve_with_a_small_queue();
     for (size_t i = 0; i < 2000; i++)
         ask(1, 'd');
     for (size_t i = 0; METRIC(dropped_overflow) == 0; i++) {
