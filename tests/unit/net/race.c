@@ -61,7 +61,7 @@ static struct address refusing(void)
 }
 
 /* Class E, to which Linux knows no way. */
-static struct address unreachable(void)
+static struct address unroutable(void)
 {
     struct address address = any_port("255.255.255.255");
     address.v4.sin_port = htons(853);
@@ -129,7 +129,7 @@ static void RFC_8305_what_fails_costs_no_time(void **state)
 {
     (void)state;
     struct runner runner;
-    struct address addresses[4] = {unreachable(), refusing(), refusing()};
+    struct address addresses[4] = {unroutable(), refusing(), refusing()};
     const int listener = listen_on_loopback(&addresses[3]);
     const uint64_t begun = loop_clock();
     assert_int_equal(start(&runner, addresses, 4), STATUS_OK);
@@ -194,7 +194,7 @@ static void all_fail_one_after_the_other(void **state)
 {
     (void)state;
     struct runner runner;
-    const struct address addresses[3] = {refusing(), unreachable(), refusing()};
+    const struct address addresses[3] = {refusing(), unroutable(), refusing()};
     assert_int_equal(start(&runner, addresses, 3), STATUS_OK);
     run(&runner);
     assert_int_equal(runner.lost, 1);
@@ -206,7 +206,7 @@ static void all_fail_at_once(void **state)
 {
     (void)state;
     struct runner runner;
-    const struct address addresses[2] = {unreachable(), unreachable()};
+    const struct address addresses[2] = {unroutable(), unreachable()};
     assert_int_equal(start(&runner, addresses, 2), STATUS_SYSTEM);
     assert_int_equal(runner.failure, FAILURE_UNREACHABLE);
     assert_int_equal(runner.won + runner.lost, 0);
