@@ -206,7 +206,7 @@ static void all_fail_at_once(void **state)
 {
     (void)state;
     struct runner runner;
-    const struct address addresses[2] = {unroutable(), unreachable()};
+    const struct address addresses[2] = {unroutable(), unroutable()};
     assert_int_equal(start(&runner, addresses, 2), STATUS_SYSTEM);
     assert_int_equal(runner.failure, FAILURE_UNREACHABLE);
     assert_int_equal(runner.won + runner.lost, 0);
