@@ -158,7 +158,8 @@ static enum status open_admin(const struct config *config)
 {
     if (!config->admin.enabled)
         return STATUS_OK;
-    const enum status status = admin_open(&config->admin.address, &admin_source, &server.admin);
+    const enum status status = admin_open(
+        &config->admin.address, config->listen_freebind == TOGGLE_ON, &admin_source, &server.admin);
     if (status != STATUS_OK) {
         char text[ADDRESS_TEXT_SIZE];
         fprintf(stderr,

@@ -60,6 +60,7 @@ struct cache_config {
 struct config {
     struct listener_config listeners[CONFIG_LISTENERS_MAX];
     size_t listener_count;
+    enum toggle listen_freebind; /* of admin, too: bind what this machine does not have yet */
     struct upstream_config upstreams[CONFIG_UPSTREAMS_MAX];
     size_t upstream_count;
     struct address bootstraps[CONFIG_BOOTSTRAPS_MAX]; /* asked for upstreams' host names alone */

@@ -45,6 +45,10 @@ const struct option OPTIONS[] = {
      .set = add_listener, LIST(listener_count, CONFIG_LISTENERS_MAX),
      .help = "Answer on this address: ADDRESS:PORT for UDP and TCP, udp://ADDRESS:PORT or "
              "tcp://ADDRESS:PORT for one of them; port 53 unless given."},
+    {.key = "listen-freebind", .environment = "DNSPROXY_LISTEN_FREEBIND", .argument = "on|off",
+     .default_text = "off", .set = set_choice, .choices = TOGGLES, FIELD(listen_freebind),
+     .help = "Bind addresses, also that of admin, that the machine does not have yet, and answer "
+             "there as soon as it has them (IP_FREEBIND)."},
     {.flag = "--upstream", .letter = 'u', .key = "upstreams", .environment = "DNSPROXY_UPSTREAM",
      .argument = "URL", .default_text = "cloudflare",
      .set = add_upstream, LIST(upstream_count, CONFIG_UPSTREAMS_MAX),

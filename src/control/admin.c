@@ -229,11 +229,11 @@ static struct MHD_Daemon *start_daemon(struct admin *admin)
                             MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 }
 
-static enum status open_parts(struct admin *admin, const struct address *address)
+static enum status open_parts(struct admin *admin, const struct address *address, bool freebind)
 {
     /* Without this check a second daemon could share the port (FAULTS J4). */
-    TRY(socket_check_free(address, SOCK_STREAM));
-    TRY(socket_listen_tcp(address, &admin->listen_fd));
+    TRY(socket_check_free(address, SOCK_STREAM, freebind));
+    TRY(socket_listen_tcp(address, freebind, &admin->listen_fd));
     admin->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (admin->epoll_fd < 0)
         return STATUS_SYSTEM;
@@ -245,8 +245,8 @@ static enum status open_parts(struct admin *admin, const struct address *address
     return watch(admin, EPOLL_CTL_ADD, admin->listen_fd, EPOLLIN);
 }
 
-enum status admin_open(const struct address *address, const struct admin_source *source,
-                       struct admin **out)
+enum status admin_open(const struct address *address, bool freebind,
+                       const struct admin_source *source, struct admin **out)
 {
     struct admin *admin = calloc(1, sizeof(*admin));
     if (!admin)
@@ -256,7 +256,7 @@ enum status admin_open(const struct address *address, const struct admin_source 
     admin->listen_fd = -1;
     for (size_t i = 0; i < CONNECTIONS_MAX; i++)
         admin->connections[i].fd = -1;
-    const enum status status = open_parts(admin, address);
+    const enum status status = open_parts(admin, address, freebind);
     if (status != STATUS_OK) {
         const int cause = errno;
         admin_close(admin);

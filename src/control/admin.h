@@ -22,9 +22,10 @@ struct admin_source {
 
 struct admin;
 
-/* STATUS_SYSTEM with errno when the address cannot be bound. `source` must outlive it. */
-enum status admin_open(const struct address *address, const struct admin_source *source,
-                       struct admin **out);
+/* STATUS_SYSTEM with errno when the address cannot be bound. `freebind`: also one that this machine
+ * does not have yet. `source` must outlive it. */
+enum status admin_open(const struct address *address, bool freebind,
+                       const struct admin_source *source, struct admin **out);
 
 /* Readable when admin_run has work. */
 int admin_descriptor(const struct admin *admin);

@@ -13,6 +13,7 @@
 struct sockets {
     size_t listener_count;
     size_t worker_count;
+    bool freebind;
     int descriptors[]; /* udp of each worker, then tcp of each worker; listener_count of each */
 };
 
@@ -25,7 +26,8 @@ static const char *advice(int error)
     case EPERM:
         return "ports below 1024 need root or the capability NET_BIND_SERVICE";
     case EADDRNOTAVAIL:
-        return "this machine does not have that address";
+        return "this machine does not have that address; if it will later, listen-freebind: on "
+               "binds it now";
     case EAFNOSUPPORT:
         return "this machine does not speak that address family";
     default:
@@ -36,16 +38,17 @@ static const char *advice(int error)
 static enum status bind_all(struct sockets *sockets, const struct listener_config *listener,
                             size_t index)
 {
+    const bool freebind = sockets->freebind;
     if (listener->udp)
-        TRY(socket_check_free(&listener->address, SOCK_DGRAM));
+        TRY(socket_check_free(&listener->address, SOCK_DGRAM, freebind));
     if (listener->tcp)
-        TRY(socket_check_free(&listener->address, SOCK_STREAM));
+        TRY(socket_check_free(&listener->address, SOCK_STREAM, freebind));
     for (size_t worker = 0; worker < sockets->worker_count; worker++) {
         int *udp = &sockets->descriptors[worker * sockets->listener_count + index];
         if (listener->udp)
-            TRY(socket_bind_udp(&listener->address, udp));
+            TRY(socket_bind_udp(&listener->address, freebind, udp));
         if (listener->tcp)
-            TRY(socket_listen_tcp(&listener->address,
+            TRY(socket_listen_tcp(&listener->address, freebind,
                                   udp + sockets->worker_count * sockets->listener_count));
     }
     return STATUS_OK;
@@ -66,6 +69,7 @@ static struct sockets *new_sockets(const struct config *config)
         return NULL;
     sockets->listener_count = config->listener_count;
     sockets->worker_count = config->workers;
+    sockets->freebind = config->listen_freebind == TOGGLE_ON;
     for (size_t i = 0; i < count; i++)
         sockets->descriptors[i] = -1;
     return sockets;

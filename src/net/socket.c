@@ -48,14 +48,20 @@ static void close_keeping_errno(int fd)
     errno = error;
 }
 
+static enum status set_freebind(int fd, const struct address *address)
+{
+    return address->any.sa_family == AF_INET6 ? set_option(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1)
+                                              : set_option(fd, IPPROTO_IP, IP_FREEBIND, 1);
+}
+
 /* A new socket through `set_up`, or none. */
-static enum status open_with(const struct address *address, int type,
+static enum status open_with(const struct address *address, int type, bool freebind,
                              enum status (*set_up)(int fd, const struct address *address), int *out)
 {
     const int fd = open_socket(address, type);
     if (fd == -1)
         return STATUS_SYSTEM;
-    if (set_up(fd, address) != STATUS_OK) {
+    if ((freebind && set_freebind(fd, address) != STATUS_OK) || set_up(fd, address) != STATUS_OK) {
         close_keeping_errno(fd);
         return STATUS_SYSTEM;
     }
@@ -85,9 +91,9 @@ static enum status set_up_udp(int fd, const struct address *address)
     return bind_to(fd, address);
 }
 
-enum status socket_bind_udp(const struct address *address, int *out)
+enum status socket_bind_udp(const struct address *address, bool freebind, int *out)
 {
-    return open_with(address, SOCK_DGRAM, set_up_udp, out);
+    return open_with(address, SOCK_DGRAM, freebind, set_up_udp, out);
 }
 
 uint32_t socket_overflow(int fd, uint32_t before)
@@ -109,9 +115,9 @@ static enum status set_up_listener(int fd, const struct address *address)
     return listen(fd, BACKLOG) == 0 ? STATUS_OK : STATUS_SYSTEM;
 }
 
-enum status socket_listen_tcp(const struct address *address, int *out)
+enum status socket_listen_tcp(const struct address *address, bool freebind, int *out)
 {
-    return open_with(address, SOCK_STREAM, set_up_listener, out);
+    return open_with(address, SOCK_STREAM, freebind, set_up_listener, out);
 }
 
 /* SO_REUSEADDR looks past connections in TIME_WAIT; it conflicts with a listener all the same. */
@@ -122,11 +128,12 @@ static enum status bind_past_time_wait(int fd, const struct address *address)
 }
 
 /* Binds without SO_REUSEPORT, which conflicts with every holder. */
-enum status socket_check_free(const struct address *address, int type)
+enum status socket_check_free(const struct address *address, int type, bool freebind)
 {
     assert(type == SOCK_DGRAM || type == SOCK_STREAM);
     int fd;
-    TRY(open_with(address, type, type == SOCK_STREAM ? bind_past_time_wait : bind_to, &fd));
+    TRY(open_with(address, type, freebind, type == SOCK_STREAM ? bind_past_time_wait : bind_to,
+                  &fd));
     close(fd);
     return STATUS_OK;
 }
@@ -196,7 +203,7 @@ static enum status connect_to(int fd, const struct address *address)
 
 enum status socket_connect_udp(const struct address *address, int *out)
 {
-    return open_with(address, SOCK_DGRAM, connect_to, out);
+    return open_with(address, SOCK_DGRAM, false, connect_to, out);
 }
 
 int socket_error(int fd)

@@ -14,16 +14,17 @@
 
 /* UDP with SO_REUSEPORT, large buffers, and on a wildcard address IP_PKTINFO / IPV6_RECVPKTINFO, so
  * that the reply can leave from the address that was asked (FAULTS A15). IPv6 sockets take IPv6
- * only. Path MTU discovery is off: no fragment-needed message can shrink our replies (RFC 9715). */
-enum status socket_bind_udp(const struct address *address, int *out);
+ * only. Path MTU discovery is off: no fragment-needed message can shrink our replies (RFC 9715).
+ * `freebind`, here and below: also an address that this machine does not have yet (FAULTS J4). */
+enum status socket_bind_udp(const struct address *address, bool freebind, int *out);
 
 /* Listening TCP with SO_REUSEPORT and SO_REUSEADDR. */
-enum status socket_listen_tcp(const struct address *address, int *out);
+enum status socket_listen_tcp(const struct address *address, bool freebind, int *out);
 
 /* STATUS_SYSTEM with EADDRINUSE when any other process holds the address, even one that shares its
  * port: SO_REUSEPORT alone would let two daemons start on one port (FAULTS J4). `type` is
  * SOCK_DGRAM or SOCK_STREAM. */
-enum status socket_check_free(const struct address *address, int type);
+enum status socket_check_free(const struct address *address, int type, bool freebind);
 
 /* The datagrams so far, modulo 2^32, that the kernel dropped on their way into this UDP socket: its
  * receive queue was full, seldom a wrong checksum. `before` when the kernel does not tell. */

@@ -268,7 +268,7 @@ static void open_server(void)
     if (address_parse("127.0.0.1:1", 0, &address) != STATUS_OK)
         abort();
     address.v4.sin_port = 0;
-    if (admin_open(&address, &source, &admin) != STATUS_OK)
+    if (admin_open(&address, false, &source, &admin) != STATUS_OK)
         abort();
 }
 

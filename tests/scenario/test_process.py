@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 import dns.flags
 import dns.message
@@ -19,6 +20,7 @@ import dns.rcode
 import pytest
 
 from support import ports
+from support.network import ip
 from support.proxy import ROOT, binary, extended_errors, make_query
 from support.upstream import never
 from support.waiting import eventually
@@ -153,7 +155,26 @@ def test_J4_port_of_admin(proxy):
 
 def test_J4_address_that_the_machine_lacks():
     done = run("-l", "192.0.2.1:5300", "--admin=off")
-    assert_refused(done, 2, "192.0.2.1:5300", "does not have that address")
+    assert_refused(done, 2, "192.0.2.1:5300", "does not have that address", "listen-freebind: on")
+
+
+def test_J4_address_that_comes_later(network, start_proxy, upstream):
+    proxy = start_proxy(upstream, config={"listen": ["192.0.2.1:53"], "allow": ["192.0.2.1"],
+                                          "listen-freebind": "on"})
+    proxy.address, proxy.port = "192.0.2.1", 53
+    proxy.wait_for_log("listening", address="192.0.2.1:53")
+    ip("address", "add", "192.0.2.1/32", "dev", "lo")
+    assert proxy.query("later.test").rcode() == dns.rcode.NOERROR
+    assert proxy.query("later.test", tcp=True).rcode() == dns.rcode.NOERROR
+
+
+def test_J4_address_of_admin_that_comes_later(network, start_proxy, upstream):
+    proxy = start_proxy(upstream, wait=False,
+                        config={"admin": "192.0.2.1:9153", "listen-freebind": "on"})
+    proxy.wait_for_log("started")
+    ip("address", "add", "192.0.2.1/32", "dev", "lo")
+    with urllib.request.urlopen("http://192.0.2.1:9153/ready", timeout=5) as response:
+        assert response.status == 200
 
 
 def test_J4_privileged_port_without_privileges():

@@ -116,6 +116,7 @@ static inline void describe_servers(FILE *out, const struct config *config)
                 listener->udp ? "/udp" : "", listener->tcp ? "/tcp" : "",
                 listener->is_default ? "/default" : "");
     }
+    fprintf(out, "\nlisten-freebind = %d", (int)config->listen_freebind);
     fputs("\nupstreams =", out);
     for (size_t i = 0; i < config->upstream_count; i++) {
         const struct upstream_config *upstream = &config->upstreams[i];

@@ -19,6 +19,7 @@ static void every_default(void **state)
     assert_string_equal(
         text,
         "listen = 127.0.0.1:53/udp/tcp/default [::1]:53/udp/tcp/default\n"
+        "listen-freebind = 0\n"
         "upstreams = 1.1.1.1:853#cloudflare-dns.com,1.1.1.1:853,cloudflare-dns.com,-,1"
         " 1.0.0.1:853#cloudflare-dns.com,1.0.0.1:853,cloudflare-dns.com,-,1"
         " [2606:4700:4700::1111]:853#cloudflare-dns.com,[2606:4700:4700::1111]:853,"

@@ -53,7 +53,7 @@ static int setup(void **state)
     if (address_parse("127.0.0.1:1", 0, &address) != STATUS_OK)
         return -1;
     address.v4.sin_port = 0;
-    return admin_open(&address, &source, &admin) == STATUS_OK ? 0 : -1;
+    return admin_open(&address, false, &source, &admin) == STATUS_OK ? 0 : -1;
 }
 
 static int teardown(void **state)
@@ -369,7 +369,7 @@ static void J4_taken_port_is_an_error_with_its_cause(void **state)
     (void)state;
     const struct address address = server_address();
     struct admin *second = NULL;
-    assert_int_equal(admin_open(&address, &source, &second), STATUS_SYSTEM);
+    assert_int_equal(admin_open(&address, false, &source, &second), STATUS_SYSTEM);
     assert_int_equal(errno, EADDRINUSE);
     assert_null(second);
     admin_close(NULL);

@@ -58,7 +58,7 @@ static void serve(void)
     assert_int_equal(address_parse("127.0.0.1", 53, &server), STATUS_OK);
     server.v4.sin_port = 0;
     int fd;
-    assert_int_equal(socket_listen_tcp(&server, &fd), STATUS_OK);
+    assert_int_equal(socket_listen_tcp(&server, false, &fd), STATUS_OK);
     socklen_t length = sizeof(server);
     assert_int_equal(getsockname(fd, &server.any, &length), 0);
     assert_int_equal(tcp_clients_open(&fake.resolver, &clients), STATUS_OK);

@@ -100,7 +100,7 @@ static void start(const char *text)
 {
     fake_start();
     const struct address address = any_port(text);
-    assert_int_equal(socket_bind_udp(&address, &server_fd), STATUS_OK);
+    assert_int_equal(socket_bind_udp(&address, false, &server_fd), STATUS_OK);
     server = address_of(server_fd);
     assert_int_equal(udp_open(&fake.resolver, server_fd, &address, &listener), STATUS_OK);
 }

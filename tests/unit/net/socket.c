@@ -35,7 +35,7 @@ static int udp_on(const char *text)
 {
     int fd;
     const struct address address = any_port(text);
-    assert_int_equal(socket_bind_udp(&address, &fd), STATUS_OK);
+    assert_int_equal(socket_bind_udp(&address, false, &fd), STATUS_OK);
     return fd;
 }
 
@@ -43,7 +43,7 @@ static int tcp_on(const char *text)
 {
     int fd;
     const struct address address = any_port(text);
-    assert_int_equal(socket_listen_tcp(&address, &fd), STATUS_OK);
+    assert_int_equal(socket_listen_tcp(&address, false, &fd), STATUS_OK);
     return fd;
 }
 
@@ -51,7 +51,7 @@ static bool has_ipv6(void)
 {
     int fd;
     const struct address address = any_port("::1");
-    if (socket_listen_tcp(&address, &fd) != STATUS_OK)
+    if (socket_listen_tcp(&address, false, &fd) != STATUS_OK)
         return false;
     close(fd);
     return true;
@@ -69,7 +69,8 @@ static void udp_socket_has_its_options(void **state)
     assert_true(option(fd, SOL_SOCKET, SO_RCVBUF) >= option(plain, SOL_SOCKET, SO_RCVBUF));
     const struct address address = bound_address(fd);
     int second;
-    assert_int_equal(socket_bind_udp(&address, &second), STATUS_OK); /* one socket a worker */
+    assert_int_equal(socket_bind_udp(&address, false, &second),
+                     STATUS_OK); /* one socket a worker */
     close(second);
     close(plain);
     close(fd);
@@ -132,7 +133,7 @@ static void ipv6_sockets_take_ipv6_only(void **state)
     const int fd = udp_on("::");
     struct address v4 = any_port("0.0.0.0");
     v4.v4.sin_port = bound_address(fd).v6.sin6_port;
-    assert_int_equal(socket_check_free(&v4, SOCK_DGRAM), STATUS_OK);
+    assert_int_equal(socket_check_free(&v4, SOCK_DGRAM, false), STATUS_OK);
     close(fd);
 }
 
@@ -141,17 +142,17 @@ static void J4_an_address_in_use_is_found_though_its_port_is_shared(void **state
     (void)state;
     const int udp = udp_on("127.0.0.1"), tcp = tcp_on("127.0.0.1");
     const struct address udp_address = bound_address(udp), tcp_address = bound_address(tcp);
-    assert_int_equal(socket_check_free(&udp_address, SOCK_DGRAM), STATUS_SYSTEM);
+    assert_int_equal(socket_check_free(&udp_address, SOCK_DGRAM, false), STATUS_SYSTEM);
     assert_int_equal(errno, EADDRINUSE);
-    assert_int_equal(socket_check_free(&tcp_address, SOCK_STREAM), STATUS_SYSTEM);
+    assert_int_equal(socket_check_free(&tcp_address, SOCK_STREAM, false), STATUS_SYSTEM);
     assert_int_equal(errno, EADDRINUSE);
     struct address wildcard = udp_address;
     wildcard.v4.sin_addr.s_addr = INADDR_ANY;
-    assert_int_equal(socket_check_free(&wildcard, SOCK_DGRAM), STATUS_SYSTEM);
+    assert_int_equal(socket_check_free(&wildcard, SOCK_DGRAM, false), STATUS_SYSTEM);
     close(udp);
     close(tcp);
-    assert_int_equal(socket_check_free(&udp_address, SOCK_DGRAM), STATUS_OK);
-    assert_int_equal(socket_check_free(&tcp_address, SOCK_STREAM), STATUS_OK);
+    assert_int_equal(socket_check_free(&udp_address, SOCK_DGRAM, false), STATUS_OK);
+    assert_int_equal(socket_check_free(&tcp_address, SOCK_STREAM, false), STATUS_OK);
 }
 
 /* Our own connections in TIME_WAIT must not keep us from starting again. */
@@ -171,7 +172,7 @@ static void J4_connections_in_time_wait_do_not_count(void **state)
     assert_int_equal(read(client, &byte, 1), 0);
     close(client);
     close(listener);
-    assert_int_equal(socket_check_free(&address, SOCK_STREAM), STATUS_OK);
+    assert_int_equal(socket_check_free(&address, SOCK_STREAM, false), STATUS_OK);
 }
 
 static void J4_a_missing_address_fails_and_leaks_nothing(void **state)
@@ -182,19 +183,40 @@ static void J4_a_missing_address_fails_and_leaks_nothing(void **state)
     odd.any.sa_family = 12345;
     const int before = next_descriptor();
     int fd = -7;
-    assert_int_equal(socket_bind_udp(&elsewhere, &fd), STATUS_SYSTEM);
+    assert_int_equal(socket_bind_udp(&elsewhere, false, &fd), STATUS_SYSTEM);
     assert_int_equal(errno, EADDRNOTAVAIL);
-    assert_int_equal(socket_listen_tcp(&elsewhere, &fd), STATUS_SYSTEM);
+    assert_int_equal(socket_listen_tcp(&elsewhere, false, &fd), STATUS_SYSTEM);
     assert_int_equal(errno, EADDRNOTAVAIL);
-    assert_int_equal(socket_check_free(&elsewhere, SOCK_STREAM), STATUS_SYSTEM);
+    assert_int_equal(socket_check_free(&elsewhere, SOCK_STREAM, false), STATUS_SYSTEM);
     assert_int_equal(errno, EADDRNOTAVAIL);
-    assert_int_equal(socket_bind_udp(&odd, &fd), STATUS_SYSTEM);
+    assert_int_equal(socket_bind_udp(&odd, false, &fd), STATUS_SYSTEM);
     assert_int_equal(errno, EAFNOSUPPORT);
-    assert_int_equal(socket_listen_tcp(&odd, &fd), STATUS_SYSTEM);
-    assert_int_equal(socket_check_free(&odd, SOCK_DGRAM), STATUS_SYSTEM);
+    assert_int_equal(socket_listen_tcp(&odd, false, &fd), STATUS_SYSTEM);
+    assert_int_equal(socket_check_free(&odd, SOCK_DGRAM, false), STATUS_SYSTEM);
     assert_int_equal(socket_connect(&odd, 0, &fd), STATUS_SYSTEM);
     assert_int_equal(fd, -7);
     assert_int_equal(next_descriptor(), before);
+}
+
+static void J4_an_address_that_comes_later_is_bound_when_that_is_asked_for(void **state)
+{
+    (void)state;
+    const char *const texts[] = {"192.0.2.1", "2001:db8::1"};
+    for (size_t i = 0; i < (has_ipv6() ? 2 : 1); i++) {
+        const struct address elsewhere = any_port(texts[i]);
+        int udp, tcp;
+        assert_int_equal(socket_check_free(&elsewhere, SOCK_DGRAM, true), STATUS_OK);
+        assert_int_equal(socket_check_free(&elsewhere, SOCK_STREAM, true), STATUS_OK);
+        assert_int_equal(socket_bind_udp(&elsewhere, true, &udp), STATUS_OK);
+        assert_int_equal(socket_listen_tcp(&elsewhere, true, &tcp), STATUS_OK);
+        const struct address udp_address = bound_address(udp), tcp_address = bound_address(tcp);
+        assert_int_equal(socket_check_free(&udp_address, SOCK_DGRAM, true), STATUS_SYSTEM);
+        assert_int_equal(errno, EADDRINUSE);
+        assert_int_equal(socket_check_free(&tcp_address, SOCK_STREAM, true), STATUS_SYSTEM);
+        assert_int_equal(errno, EADDRINUSE);
+        close(udp);
+        close(tcp);
+    }
 }
 
 static void a_client_is_accepted_with_its_address(void **state)
@@ -351,6 +373,7 @@ int main(void)
         cmocka_unit_test(J4_an_address_in_use_is_found_though_its_port_is_shared),
         cmocka_unit_test(J4_connections_in_time_wait_do_not_count),
         cmocka_unit_test(J4_a_missing_address_fails_and_leaks_nothing),
+        cmocka_unit_test(J4_an_address_that_comes_later_is_bound_when_that_is_asked_for),
         cmocka_unit_test(a_client_is_accepted_with_its_address),
         cmocka_unit_test(I1_accept_without_descriptors_is_full_and_the_client_waits),
         cmocka_unit_test(accept_on_something_else_is_a_system_failure),
