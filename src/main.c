@@ -3,6 +3,7 @@
  *
  * Everything that can fail is tried before the first worker starts, so nothing is ever half
  * started. Thread: main. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -34,6 +35,9 @@ enum exit_status { EXIT_CLEAN = 0, EXIT_CONFIGURATION = 1, EXIT_START = 2 };
 /* A worker without a finished turn for this long is stuck: no turn waits over a second. */
 #define WATCHDOG_NS (5 * NANOSECONDS_PER_SECOND)
 
+/* It only goes forward: enter_stage. */
+enum stage { STAGE_SERVING, STAGE_LAME_DUCK, STAGE_DRAINING };
+
 /* The one server of the process; admin's callbacks and the workers' report take no argument. */
 static struct server {
     const struct config *config;
@@ -47,7 +51,8 @@ static struct server {
     int stopped_fd;              /* eventfd: a worker has ended */
     struct siphash_key loop_key; /* by which this process recognizes its own questions */
     time_t start_time;
-    bool is_draining;
+    enum stage stage;
+    uint64_t drain_at_ns; /* lame duck: when the drain begins, on loop_clock */
 } server = {.signal_fd = -1, .stopped_fd = -1};
 
 /* --- What admin asks for --- */
@@ -82,7 +87,7 @@ static bool is_healthy(void)
 
 static bool is_ready(void)
 {
-    return is_healthy() && !server.is_draining;
+    return is_healthy() && server.stage == STAGE_SERVING;
 }
 
 static const struct admin_source admin_source = {
@@ -237,30 +242,73 @@ static bool has_stopped(void)
     return true;
 }
 
+static void enter_stage(enum stage stage)
+{
+    assert(stage > server.stage);
+    server.stage = stage;
+}
+
 static void begin_drain(const char *why)
 {
     log_event(LOG_LEVEL_INFO, "draining", "cause", why, NULL);
-    server.is_draining = true;
+    enter_stage(STAGE_DRAINING);
     for (size_t i = 0; i < server.started; i++)
         worker_drain(server.workers[i]);
 }
 
+/* Whoever sends queries here shall learn from /ready that it is over, and go elsewhere, while they
+ * are still answered (FAULTS J14). */
+static void begin_lame_duck(const char *why)
+{
+    const uint64_t lame_duck_ns = server.config->timeouts.lame_duck_ns;
+    char duration_ms[32];
+    snprintf(duration_ms, sizeof(duration_ms), "%" PRIu64,
+             lame_duck_ns / NANOSECONDS_PER_MILLISECOND);
+    log_event(LOG_LEVEL_INFO, "lame_duck", "cause", why, "duration_ms", duration_ms, NULL);
+    enter_stage(STAGE_LAME_DUCK);
+    server.drain_at_ns = loop_clock() + lame_duck_ns;
+}
+
 /* The first signal drains, the second ends at once (FAULTS J2). */
+static void on_stop_signal(const char *name)
+{
+    if (server.stage != STAGE_SERVING) {
+        log_event(LOG_LEVEL_WARNING, "stopped", "cause", "second signal", NULL);
+        log_close();
+        _exit(EXIT_CLEAN);
+    }
+    if (server.config->timeouts.lame_duck_ns > 0)
+        begin_lame_duck(name);
+    else
+        begin_drain(name);
+}
+
 static void on_signal(void)
 {
     struct signalfd_siginfo info;
-    while (read(server.signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-        if (server.is_draining) {
-            log_event(LOG_LEVEL_WARNING, "stopped", "cause", "second signal", NULL);
-            log_close();
-            _exit(EXIT_CLEAN);
-        }
-        begin_drain(strsignal((int)info.ssi_signo));
-    }
+    while (read(server.signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+        on_stop_signal(strsignal((int)info.ssi_signo));
 }
 
-static int poll_timeout_ms(uint64_t wait_ns)
+static void on_worker_ended(int *exit_status)
 {
+    eventfd_t count; /* read, else poll would return at once until the last has ended */
+    (void)eventfd_read(server.stopped_fd, &count);
+    if (server.stage == STAGE_DRAINING)
+        return;
+    *exit_status = EXIT_START;
+    begin_drain("a worker failed");
+}
+
+/* Until there is work for admin or the lame duck's time is over, at most a second. */
+static int poll_timeout_ms(void)
+{
+    uint64_t wait_ns = server.admin ? admin_run(server.admin) : DEADLINE_NEVER;
+    if (server.stage == STAGE_LAME_DUCK) {
+        const uint64_t now = loop_clock();
+        const uint64_t left_ns = server.drain_at_ns > now ? server.drain_at_ns - now : 0;
+        wait_ns = left_ns < wait_ns ? left_ns : wait_ns;
+    }
     const uint64_t wait_ms = wait_ns / NANOSECONDS_PER_MILLISECOND;
     return wait_ms < 1000 ? (int)wait_ms + 1 : 1000;
 }
@@ -276,19 +324,14 @@ static int wait_for_end(void)
             {.fd = log_descriptor(), .events = POLLIN},
             {.fd = server.admin ? admin_descriptor(server.admin) : -1, .events = POLLIN},
         };
-        const uint64_t wait_ns = server.admin ? admin_run(server.admin) : DEADLINE_NEVER;
-        (void)poll(ready, sizeof(ready) / sizeof(ready[0]), poll_timeout_ms(wait_ns));
+        (void)poll(ready, sizeof(ready) / sizeof(ready[0]), poll_timeout_ms());
         log_drain();
         if (ready[0].revents & POLLIN)
             on_signal();
-        if (ready[1].revents & POLLIN) {
-            eventfd_t count; /* read, else poll would return at once until the last has ended */
-            (void)eventfd_read(server.stopped_fd, &count);
-            if (!server.is_draining) {
-                exit_status = EXIT_START;
-                begin_drain("a worker failed");
-            }
-        }
+        if (ready[1].revents & POLLIN)
+            on_worker_ended(&exit_status);
+        if (server.stage == STAGE_LAME_DUCK && loop_clock() >= server.drain_at_ns)
+            begin_drain("timeouts.lame-duck is over");
     }
     return exit_status;
 }

@@ -95,7 +95,8 @@ struct config {
         uint64_t tcp_idle_ns;    /* a TCP client without queries is closed */
         uint64_t tcp_message_ns; /* from the first byte of a TCP message to its last */
         uint64_t tcp_send_ns;    /* a TCP client that takes no byte of its replies is closed */
-        uint64_t drain_ns;       /* from SIGTERM to the end */
+        uint64_t lame_duck_ns;   /* from SIGTERM to the drain; 0: none */
+        uint64_t drain_ns;       /* from there to the end */
     } timeouts;
 
     /* All of them per worker, because workers share no tables. */

@@ -151,9 +151,15 @@ const struct option OPTIONS[] = {
      .default_text = "5s", DURATION(timeouts.tcp_send_ns, MILLISECONDS(10), SECONDS(600)),
      .help = "Close the connection of a TCP client that takes no byte of its replies for this "
              "long."},
+    {.key = "timeouts.lame-duck", .environment = "DNSPROXY_TIMEOUTS_LAME_DUCK",
+     .default_text = "0s", DURATION(timeouts.lame_duck_ns, MILLISECONDS(10), SECONDS(600)),
+     .zero_is_off = true,
+     .help = "After SIGTERM, go on answering for this long, with /ready at 503, so that load "
+             "balancers and endpoints of Kubernetes move on first; 0 stops at once."},
     {.key = "timeouts.drain", .environment = "DNSPROXY_TIMEOUTS_DRAIN",
      .default_text = "2s", DURATION(timeouts.drain_ns, MILLISECONDS(10), SECONDS(600)),
-     .help = "After SIGTERM, answer what is in flight for at most this long."},
+     .help = "After SIGTERM and timeouts.lame-duck, answer what has arrived for at most this "
+             "long."},
 
     {.key = "limits.queries", .environment = "DNSPROXY_LIMITS_QUERIES",
      .default_text = "16384", COUNT(limits.queries, 1, 1 << 20),

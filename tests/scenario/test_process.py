@@ -103,6 +103,32 @@ def test_J2_second_signal_ends_now(start_proxy, upstream):
     assert time.monotonic() - started < 1
 
 
+def test_J14_lame_duck_answers_while_it_is_not_ready(start_proxy, upstream):
+    proxy = start_proxy(upstream, config={"timeouts": {"lame-duck": "3s"}})
+    started = time.monotonic()
+    proxy.process.send_signal(signal.SIGTERM)
+    assert proxy.wait_for_log("lame_duck")["duration_ms"] == "3000"
+    assert proxy.admin("/ready")[0] == 503
+    assert proxy.admin("/health")[0] == 200
+    for number in range(20):
+        reply = proxy.query(f"lame{number}.test", tcp=number % 2 == 1)
+        assert reply.rcode() == dns.rcode.NOERROR
+    assert not proxy.logs("draining")
+    assert proxy.process.wait(5) == 0
+    assert time.monotonic() - started >= 3
+    assert proxy.logs("draining")
+
+
+def test_J14_second_signal_ends_the_lame_duck_now(start_proxy, upstream):
+    proxy = start_proxy(upstream, config={"timeouts": {"lame-duck": "20s", "drain": "20s"}})
+    proxy.process.send_signal(signal.SIGTERM)
+    proxy.wait_for_log("lame_duck")
+    assert proxy.query("still.test").rcode() == dns.rcode.NOERROR
+    proxy.process.send_signal(signal.SIGTERM)
+    assert proxy.process.wait(3) == 0
+    assert proxy.logs("stopped", cause="second signal")
+
+
 def test_J2_under_load_nothing_is_lost(start_proxy, upstream):
     """A client that asks one name after another has an answer to each it sent before the end."""
     proxy = start_proxy(upstream, config={"timeouts": {"drain": "2s"}}, arguments=["--workers=2"])

@@ -165,6 +165,7 @@ static inline void describe_numbers(FILE *out, const struct config *config)
     TIMEOUT("tcp-idle", tcp_idle_ns);
     TIMEOUT("tcp-message", tcp_message_ns);
     TIMEOUT("tcp-send", tcp_send_ns);
+    TIMEOUT("lame-duck", lame_duck_ns);
     TIMEOUT("drain", drain_ns);
 #undef TIMEOUT
 #define LIMIT(key, field) \
