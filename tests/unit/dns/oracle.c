@@ -6,10 +6,11 @@
  * looked into (RFC 3597), so libldns gets those records under a type that it does not know. */
 #include "test.h"
 
-#include <ldns/ldns.h>
-
 #include "dns/reply.h"
 #include "packet.h"
+
+/* Where stdbool.h has not come before, it makes a bool of its own. */
+#include <ldns/ldns.h>
 
 enum { QUERIES = 30000, BUILT = 3000, ANSWERS = 2000, MUTATIONS = 10, TYPE_UNKNOWN = 65280 };
 
