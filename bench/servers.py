@@ -86,9 +86,10 @@ class Process:
                 self.process.wait()
 
     def wait_line(self, line):
-        """Waits for a tool to say `line`."""
+        """Waits for a tool to say `line`; one that does not is stopped."""
         said = self.process.stdout.readline().decode().strip()
         if said != line:
+            self.stop()
             raise RuntimeError(f"{' '.join(self.command)}: said {said!r}\n{self.errors()}")
         return self
 

@@ -27,7 +27,7 @@ QUESTIONS = [
     ("WWW.Example.Test", "A", []),
 ]
 UPSTREAM_DELAY_S = 0.03
-READY_WITHIN_S = 10
+READY_WITHIN_S = 20
 
 
 def start(binary, resolver, authority):

@@ -2,6 +2,7 @@
 """PlainServer: a scripted DNS server without encryption, over UDP and TCP on one port, as bootstrap
 servers are; and TlsDoor: TLS in front of a plain TCP port, to make loops with."""
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -98,13 +99,16 @@ class PlainServer:
                 connection, _ = sock.accept()
             except OSError:
                 return
-            with connection:
-                head = connection.recv(2, socket.MSG_WAITALL)
-                if len(head) == 2:
-                    length = int.from_bytes(head, "big")
-                    reply = self._make(connection.recv(length, socket.MSG_WAITALL), "tcp")
-                    if reply is not None:
-                        connection.sendall(struct.pack("!H", len(reply)) + reply)
+            with connection, contextlib.suppress(OSError):  # its client may reset it
+                self._serve_connection(connection)
+
+    def _serve_connection(self, connection):
+        head = connection.recv(2, socket.MSG_WAITALL)
+        if len(head) == 2:
+            length = int.from_bytes(head, "big")
+            reply = self._make(connection.recv(length, socket.MSG_WAITALL), "tcp")
+            if reply is not None:
+                connection.sendall(struct.pack("!H", len(reply)) + reply)
 
     def stop(self):
         for sock in self._sockets:

@@ -33,6 +33,7 @@ from support import ports
 from support.waiting import eventually
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+START_LIMIT = 20.0
 STOP_LIMIT = 3.0
 _SANITIZER = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|: Assertion ")
 _SERIES = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)$")
@@ -165,6 +166,11 @@ class Proxy:
                 return
         raise AssertionError("cannot start:\n" + self.output())
 
+    def _kill(self):
+        self._executioner.cancel()
+        self.process.kill()
+        self.process.wait()
+
     # Starting and stopping
 
     @staticmethod
@@ -210,7 +216,11 @@ class Proxy:
         """False when a port was taken in between."""
         def settled():
             return self.process.poll() is not None or self.admin("/ready")[0] == 200
-        eventually(settled, timeout=10)
+        try:
+            eventually(settled, timeout=START_LIMIT, explain=self.output)
+        except BaseException:
+            self._kill()
+            raise
         if self.process.poll() is None:
             return True
         self._reader.join(5)

@@ -13,13 +13,14 @@ def describe(condition):
         return repr(condition)
 
 
-def eventually(condition, timeout=5.0, interval=0.01):
-    """Calls `condition` until it gives something true, and returns that; fails after `timeout`."""
+def eventually(condition, timeout=5.0, interval=0.01, explain=str):
+    """Calls `condition` until it gives something true, and returns that; fails after `timeout`, with
+    the text that `explain()` gives."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {timeout} s: {describe(condition)}")
+            raise AssertionError(f"not within {timeout} s: {describe(condition)}\n{explain()}")
         time.sleep(interval)
