@@ -115,13 +115,13 @@ const struct option OPTIONS[] = {
      .help = "Answer clients in this range of addresses; all others are refused. The default is "
              "loopback, private and link-local addresses."},
     {.key = "refused-source-ports", .environment = "DNSPROXY_REFUSED_SOURCE_PORTS",
-     .argument = "PORT", .default_text = "7, 13, 17, 19, 37, 69, 111, 123, 137, 161, 389, 520, "
-                                         "1900, 3702, 5353, 11211",
+     .argument = "PORT", .default_text = "7, 13, 17, 19, 37, 69, 111, 123, 137, 161, 389, 520",
      .set = add_source_port, LIST(refused_source_port_count, CONFIG_PORTS_MAX),
      .may_be_empty = true,
      .quantity = &COUNTS, .minimum = 1, .maximum = 65535,
      .help = "Drop UDP queries from these source ports: they belong to services that answer "
-             "anything, and an exchange with one might never end. none drops none."},
+             "anything, and an exchange with one might never end. The default has none from 1024 "
+             "up, from which clients draw their own ports. none drops none."},
 
     {.flag = "--query-timeout", .key = "timeouts.query", .environment = "DNSPROXY_QUERY_TIMEOUT",
      .default_text = "4s", DURATION(timeouts.query_ns, MILLISECONDS(10), SECONDS(60)),

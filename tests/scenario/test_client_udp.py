@@ -159,15 +159,21 @@ def send_from(source, proxy, name):
     return sock
 
 
-@pytest.mark.parametrize("port", [17, 19, 123, 1900, 11211])
+@pytest.mark.skipif(os.geteuid() != 0, reason="binds ports below 1024")
+@pytest.mark.parametrize("port", [7, 17, 19, 123, 520])
 def test_A3_source_ports_of_other_services_are_dropped(shared_proxy, port):
-    if port < 1024 and os.geteuid() != 0:
-        port = 5353
     dropped = shared_proxy.metric("dnsproxy_dropped_total", reason="source_port")
     with send_from(("127.7.7.7", port), shared_proxy, "service.test") as sock:
         assert shared_proxy.query("behind.test").rcode() == dns.rcode.NOERROR
         assert_nothing_came(sock)
     assert shared_proxy.metric("dnsproxy_dropped_total", reason="source_port") == dropped + 1
+
+
+@pytest.mark.parametrize("port", [1024, 1900, 3702, 5353, 11211])
+def test_A3_every_port_that_a_client_may_draw_is_answered(shared_proxy, port):
+    """dnsmasq draws its source ports from 1024 up."""
+    with send_from(("127.7.7.7", port), shared_proxy, f"drawn{port}.test") as sock:
+        assert dns.message.from_wire(sock.recv(4096)).rcode() == dns.rcode.NOERROR
 
 
 def test_A3_the_list_of_source_ports_is_configurable(start_proxy, upstream):
