@@ -20,6 +20,7 @@ enum {
     CONFIG_PREFIXES_MAX = 256,
     CONFIG_PORTS_MAX = 64,
     CONFIG_WORKERS_MAX = 64,
+    CONFIG_WORKERS_AUTO_MAX = 8,                /* one answers 200,000 queries a second */
     PIN_SIZE = 32,                              /* SHA-256 */
     PIN_TEXT_SIZE = (PIN_SIZE + 2) / 3 * 4 + 1, /* in base64 (RFC 4648 4), with the final NUL */
 };

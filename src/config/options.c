@@ -71,7 +71,7 @@ const struct option OPTIONS[] = {
      .default_text = "auto", FIELD(workers), .set = set_workers,
      .quantity = &WORKER_COUNTS, .minimum = 1, .maximum = CONFIG_WORKERS_MAX,
      .help = "Threads that answer; auto is one for each CPU that this process may use (affinity "
-             "and cgroup quota)."},
+             "and cgroup quota), at most 8: each has connections and tables of its own."},
     {.flag = "--cache-size", .key = "cache.size", .environment = "DNSPROXY_CACHE_SIZE",
      .argument = "SIZE", .default_text = "64MiB", .zero_is_off = true,
      NUMBER(cache.size_bytes, SIZES, UINT64_C(64) << 10, UINT64_C(1024) << 30),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* How many CPUs this process may use.
+/* How many CPUs this process may use, and how many workers that asks for.
  *
  * A container's quota is no CPU set: with a quota of 2 on a machine of 64, sched_getaffinity says
  * 64, and 64 workers would be throttled for most of each period.
@@ -104,14 +104,17 @@ uint32_t processors_quota(const char *membership, const char *mount)
     return smallest;
 }
 
-uint32_t processors_usable(void)
+uint32_t workers_for(uint32_t processors, uint32_t quota)
+{
+    const uint32_t usable = quota < processors ? quota : processors;
+    return usable < CONFIG_WORKERS_AUTO_MAX ? usable : CONFIG_WORKERS_AUTO_MAX;
+}
+
+uint32_t workers_automatic(void)
 {
     cpu_set_t set;
-    long count = CONFIG_WORKERS_MAX; /* a machine of more than 1024 CPUs refuses the small set */
+    uint32_t count = UINT32_MAX; /* a machine of more than 1024 CPUs refuses the small set */
     if (sched_getaffinity(0, sizeof set, &set) == 0)
-        count = CPU_COUNT(&set);
-    const uint32_t quota = processors_quota("/proc/self/cgroup", "/sys/fs/cgroup");
-    if ((long)quota < count)
-        count = quota;
-    return count < CONFIG_WORKERS_MAX ? (uint32_t)count : CONFIG_WORKERS_MAX;
+        count = (uint32_t)CPU_COUNT(&set);
+    return workers_for(count, processors_quota("/proc/self/cgroup", "/sys/fs/cgroup"));
 }

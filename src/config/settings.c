@@ -219,7 +219,7 @@ enum status set_workers(struct settings *settings, const struct option *option, 
 {
     if (strcmp(text, "auto") != 0)
         return set_number(settings, option, text);
-    settings->config->workers = processors_usable();
+    settings->config->workers = workers_automatic();
     return STATUS_OK;
 }
 

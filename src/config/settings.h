@@ -178,9 +178,10 @@ void environment_apply(struct settings *settings, char *const environment[]);
 void yaml_read(struct settings *settings, const char *name, const char *text, size_t length);
 void yaml_read_file(struct settings *settings, const char *name);
 
-/* CPUs that this process may use: affinity, bounded by the cgroup's quota, at most
- * CONFIG_WORKERS_MAX. */
-uint32_t processors_usable(void);
+/* "workers: auto": CPUs that this process may use (affinity, bounded by the cgroup's quota), at
+ * most CONFIG_WORKERS_AUTO_MAX. */
+uint32_t workers_automatic(void);
+uint32_t workers_for(uint32_t processors, uint32_t quota);
 
 /* The quota in whole CPUs, rounded up, of the cgroup told by `membership` (as /proc/self/cgroup)
  * in the hierarchies under `mount` (as /sys/fs/cgroup); UINT32_MAX without one. */

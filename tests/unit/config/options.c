@@ -56,8 +56,7 @@ static void workers_default_to_the_processors_there_are(void **state)
     (void)state;
     struct loaded loaded = CONFIG_LOAD();
     assert_int_equal(loaded.status, STATUS_OK);
-    assert_int_equal(loaded.config->workers, processors_usable());
-    assert_in_range(loaded.config->workers, 1, CONFIG_WORKERS_MAX);
+    assert_int_equal(loaded.config->workers, workers_automatic());
     loaded_free(&loaded);
 }
 

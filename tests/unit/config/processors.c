@@ -107,10 +107,17 @@ static void version_1_has_a_hierarchy_for_its_controllers(void **state)
     assert_int_equal(quota("3:cpuacct,cpu:/gone\n"), 2);
 }
 
-static void usable_is_at_least_one_and_bounded(void **state)
+static void workers_are_one_for_each_usable_processor_and_eight_at_most(void **state)
 {
     (void)state;
-    assert_in_range(processors_usable(), 1, CONFIG_WORKERS_MAX);
+    assert_int_equal(workers_for(1, UINT32_MAX), 1);
+    assert_int_equal(workers_for(8, UINT32_MAX), 8);
+    assert_int_equal(workers_for(9, UINT32_MAX), 8);
+    assert_int_equal(workers_for(64, UINT32_MAX), 8);
+    assert_int_equal(workers_for(UINT32_MAX, UINT32_MAX), 8);
+    assert_int_equal(workers_for(64, 2), 2);
+    assert_int_equal(workers_for(2, 64), 2);
+    assert_in_range(workers_automatic(), 1, 8);
 }
 
 int main(void)
@@ -122,7 +129,7 @@ int main(void)
         TEST(the_smallest_quota_on_the_way_up_counts),
         TEST(a_path_that_is_not_there_falls_back_to_the_mount),
         TEST(version_1_has_a_hierarchy_for_its_controllers),
-        TEST(usable_is_at_least_one_and_bounded),
+        TEST(workers_are_one_for_each_usable_processor_and_eight_at_most),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);
