@@ -24,7 +24,8 @@ static const char VALUES[] =
     "Where a list is taken, its values are separated by commas or spaces; in the configuration "
     "file they may also be a YAML list. A key with a dot stands in a section: `cache.size` is "
     "`size` under `cache`. A duration is a whole number with `ms`, `s`, `m`, `h` or `d`; a size "
-    "one with `KiB`, `MiB` or `GiB`.";
+    "one with `KiB`, `MiB` or `GiB`. `on` may also be written `true` or `yes`, `off` also `false` "
+    "or `no`. An IPv6 address with a port stands in brackets: `[::1]:53`.";
 
 static const char VARIABLES[] =
     "Each option has its variable. One that starts with `DNSPROXY_` and is not known is an error, "

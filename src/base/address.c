@@ -107,6 +107,20 @@ enum status address_parse(const char *text, uint16_t default_port, struct addres
     return parse_v4(copy, port, out);
 }
 
+bool address_has_unclear_port(const char *text, struct address *out)
+{
+    char copy[ADDRESS_TEXT_SIZE];
+    const size_t length = strlen(text);
+    const char *colon = strrchr(text, ':');
+    uint16_t port;
+    if (!colon || length >= sizeof copy || text[0] == '[' ||
+        port_parse(colon + 1, &port) != STATUS_OK)
+        return false;
+    memcpy(copy, text, length + 1);
+    copy[colon - text] = '\0';
+    return parse_v6(copy, port, out) == STATUS_OK;
+}
+
 static void format_zone(uint32_t scope, char text[static IF_NAMESIZE + 1])
 {
     text[0] = '\0';

@@ -27,6 +27,10 @@ enum { ADDRESS_TEXT_SIZE = 72 };
  * anything else, names and port 0 included. */
 enum status address_parse(const char *text, uint16_t default_port, struct address *out);
 
+/* True when `text` is an IPv6 address without brackets and a port behind it, as "::1:53", which may
+ * be an address as well; `out` is the one with the port. */
+bool address_has_unclear_port(const char *text, struct address *out);
+
 /* A whole decimal number from 1 to 65535. STATUS_MALFORMED for anything else. */
 enum status port_parse(const char *text, uint16_t *out);
 

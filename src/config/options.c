@@ -30,7 +30,6 @@
 static const char *const STRATEGIES[] = {"fastest", "ordered", "weighted", "hash", NULL};
 static const char *const LEVELS[] = {"error", "warning", "info", "debug", NULL};
 static const char *const FORMATS[] = {"text", "json", NULL};
-static const char *const TOGGLES[] = {"off", "on", NULL};
 
 const char DEFAULT_CONFIG_FILE[] = "/etc/dnsproxy/dnsproxy.yaml";
 
@@ -46,7 +45,7 @@ const struct option OPTIONS[] = {
      .help = "Answer on this address: ADDRESS:PORT for UDP and TCP, udp://ADDRESS:PORT or "
              "tcp://ADDRESS:PORT for one of them; port 53 unless given."},
     {.key = "listen-freebind", .environment = "DNSPROXY_LISTEN_FREEBIND", .argument = "on|off",
-     .default_text = "off", .set = set_choice, .choices = TOGGLES, FIELD(listen_freebind),
+     .default_text = "off", .set = set_toggle, FIELD(listen_freebind),
      .help = "Bind addresses, also that of admin, that the machine does not have yet, and answer "
              "there as soon as it has them (IP_FREEBIND)."},
     {.flag = "--upstream", .letter = 'u', .key = "upstreams", .environment = "DNSPROXY_UPSTREAM",
@@ -94,7 +93,7 @@ const struct option OPTIONS[] = {
      .help = "Give an answer for so long past its time when no upstream gives a fresh one (RFC "
              "8767); 0 never does."},
     {.key = "cache.refresh", .environment = "DNSPROXY_CACHE_REFRESH", .argument = "on|off",
-     .default_text = "on", .set = set_choice, .choices = TOGGLES, FIELD(cache.refresh),
+     .default_text = "on", .set = set_toggle, FIELD(cache.refresh),
      .help = "Ask for popular answers anew before their time is over, so that nobody waits for "
              "them."},
     {.flag = "--admin", .key = "admin", .environment = "DNSPROXY_ADMIN", .argument = "ADDR|off",

@@ -39,6 +39,24 @@ static bool has_scheme(const char *text, const char *scheme, const char **rest)
     return true;
 }
 
+/* What a URL with another scheme asks for; NULL for none that is known. */
+static const char *encrypted_protocol(const char *text)
+{
+    static const struct {
+        const char *scheme;
+        const char *name;
+    } protocols[] = {{"https", "DNS over HTTPS (DoH)"},
+                     {"h3", "DNS over HTTP/3 (DoH)"},
+                     {"quic", "DNS over QUIC (DoQ)"},
+                     {"doq", "DNS over QUIC (DoQ)"},
+                     {"sdns", "a DNS stamp"}};
+    const char *rest;
+    for (size_t i = 0; i < sizeof protocols / sizeof protocols[0]; i++)
+        if (has_scheme(text, protocols[i].scheme, &rest))
+            return protocols[i].name;
+    return NULL;
+}
+
 /* --- listeners --- */
 
 static enum status parse_listener(struct settings *settings, const char *text,
@@ -46,7 +64,7 @@ static enum status parse_listener(struct settings *settings, const char *text,
 {
     const char *rest;
     struct listener_config listener = {.udp = true, .tcp = true};
-    if (has_scheme(text, "tls", &rest) || has_scheme(text, "https", &rest))
+    if (has_scheme(text, "tls", &rest) || encrypted_protocol(text))
         return settings_reject(settings, text,
                                "encrypted listeners are not supported by this version");
     if (has_scheme(text, "udp", &rest))
@@ -55,11 +73,9 @@ static enum status parse_listener(struct settings *settings, const char *text,
         listener.udp = false;
     else
         rest = text;
-    if (address_parse(rest, DNS_PORT, &listener.address) != STATUS_OK)
-        return settings_reject(settings, text,
-                               "is not an address to listen on; allowed: ADDRESS:PORT, "
-                               "udp://ADDRESS:PORT or tcp://ADDRESS:PORT, where ADDRESS is IPv4 or "
-                               "[IPv6] and PORT 1 to 65535");
+    TRY(read_address(settings, text, rest, DNS_PORT, &listener.address,
+                     "is not an address to listen on; allowed: ADDRESS:PORT, udp://ADDRESS:PORT or "
+                     "tcp://ADDRESS:PORT, where ADDRESS is IPv4 or [IPv6] and PORT 1 to 65535"));
     *out = listener;
     return STATUS_OK;
 }
@@ -162,16 +178,22 @@ static bool is_authentication_name(const char *name)
 
 static enum status reject_scheme(struct settings *settings, const char *text)
 {
-    static const char *const CLEAR[] = {"udp", "tcp", "dns"};
+    static const char *const CLEAR[] = {"udp", "tcp", "dns", "http"};
     const char *rest;
     struct address address;
-    bool is_clear = address_parse(text, TLS_PORT, &address) == STATUS_OK;
+    bool is_clear = address_parse(text, TLS_PORT, &address) == STATUS_OK ||
+                    address_has_unclear_port(text, &address);
     for (size_t i = 0; i < sizeof CLEAR / sizeof CLEAR[0]; i++)
         is_clear = is_clear || has_scheme(text, CLEAR[i], &rest);
     if (is_clear)
         return settings_reject(
             settings, text,
             "would send queries in clear text, which is refused; allowed: " ALLOWED_UPSTREAMS);
+    const char *protocol = encrypted_protocol(text);
+    if (protocol)
+        return settings_reject(settings, text,
+                               "is %s, which is not supported yet; allowed: " ALLOWED_UPSTREAMS,
+                               protocol);
     return settings_reject(settings, text,
                            "is neither a preset nor a tls:// URL; allowed: " ALLOWED_UPSTREAMS);
 }
@@ -184,35 +206,39 @@ struct target {
     const char *name;                             /* NULL: none is given */
 };
 
-/* "HOST" or "HOST:PORT" in target->host, which loses its port. */
+/* "HOST" or "HOST:PORT" in target->host, which loses its port, unless it is none. */
 static bool parse_host(struct target *target)
 {
-    target->port = TLS_PORT;
+    uint16_t port = TLS_PORT;
     char *colon = strchr(target->host, ':');
-    if (colon) {
-        if (port_parse(colon + 1, &target->port) != STATUS_OK)
-            return false;
+    if (colon && port_parse(colon + 1, &port) != STATUS_OK)
+        return false;
+    if (colon)
         *colon = '\0';
+    if (is_dns_name(target->host)) {
+        target->port = port;
+        return true;
     }
-    return is_dns_name(target->host);
+    if (colon)
+        *colon = ':';
+    return false;
 }
 
-/* An address, else a host name, which is then also what the certificate is for. */
+/* A host name, which is also what the certificate is for unless another is given, or an address. */
 static enum status parse_place(struct settings *settings, const char *text, struct target *target)
 {
-    if (address_parse(target->host, TLS_PORT, &target->address) == STATUS_OK) {
-        target->host[0] = '\0';
-        if (address_is_any(&target->address))
-            return settings_reject(settings, text, "is the address of no server");
+    if (parse_host(target)) {
+        if (!target->name)
+            target->name = target->host;
         return STATUS_OK;
     }
-    if (!parse_host(target))
-        return settings_reject(settings, text,
-                               "has no usable address or host name; allowed: "
-                               "tls://ADDRESS[:PORT]#NAME or tls://HOST[:PORT], where ADDRESS is "
-                               "IPv4 or [IPv6], HOST a DNS name and PORT 1 to 65535");
-    if (!target->name)
-        target->name = target->host;
+    TRY(read_address(settings, text, target->host, TLS_PORT, &target->address,
+                     "has no usable address or host name; allowed: tls://ADDRESS[:PORT]#NAME or "
+                     "tls://HOST[:PORT], where ADDRESS is IPv4 or [IPv6], HOST a DNS name and PORT "
+                     "1 to 65535"));
+    target->host[0] = '\0';
+    if (address_is_any(&target->address))
+        return settings_reject(settings, text, "is the address of no server");
     return STATUS_OK;
 }
 
@@ -369,10 +395,11 @@ enum status add_bootstrap(struct settings *settings, const struct option *option
     (void)option;
     struct config *config = settings->config;
     struct address address;
-    if (address_parse(text, DNS_PORT, &address) != STATUS_OK || address_is_any(&address))
-        return settings_reject(settings, text,
-                               "is not the address of a DNS server; allowed: ADDRESS[:PORT], where "
-                               "ADDRESS is IPv4 or [IPv6] and PORT 1 to 65535");
+    static const char problem[] = "is not the address of a DNS server; allowed: ADDRESS[:PORT], "
+                                  "where ADDRESS is IPv4 or [IPv6] and PORT 1 to 65535";
+    TRY(read_address(settings, text, text, DNS_PORT, &address, problem));
+    if (address_is_any(&address))
+        return settings_reject(settings, text, "%s", problem);
     for (size_t i = 0; i < config->bootstrap_count; i++)
         if (address_equal(&config->bootstraps[i], &address))
             return settings_reject(settings, text, "is given twice");

@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,7 +22,7 @@
 enum { ADMIN_PORT = 9153, QUOTED_LENGTH_MAX = 80, UNITS_MAX = 5 };
 
 struct quantity {
-    const char *name; /* for errors: "is not NAME; allowed: BESIDES1 to 2FORM" */
+    const char *problem; /* for errors: "PROBLEM; allowed: BESIDES1 to 2FORM" */
     const char *besides;
     const char *form;
     struct unit {
@@ -31,7 +32,7 @@ struct quantity {
 };
 
 const struct quantity DURATIONS = {
-    "a duration",
+    "is not a duration",
     "",
     ", as a whole number with ms, s, m, h or d",
     {{"d", 86400 * NANOSECONDS_PER_SECOND},
@@ -41,14 +42,14 @@ const struct quantity DURATIONS = {
      {"ms", NANOSECONDS_PER_MILLISECOND}},
 };
 const struct quantity SIZES = {
-    "a size",
+    "is not a size",
     "",
     ", as a whole number with KiB, MiB or GiB",
     {{"GiB", UINT64_C(1) << 30}, {"MiB", UINT64_C(1) << 20}, {"KiB", UINT64_C(1) << 10}},
 };
-const struct quantity COUNTS = {.name = "a number in range", .besides = "", .form = ""};
+const struct quantity COUNTS = {.problem = "is not a number in range", .besides = "", .form = ""};
 const struct quantity WORKER_COUNTS = {
-    .name = "a number of workers", .besides = "auto, or ", .form = ""};
+    .problem = "is not a number of workers", .besides = "auto, or ", .form = ""};
 
 /* Control bytes would reach the terminal of whoever reads the error. */
 static void print_masked(FILE *out, const char *text)
@@ -145,6 +146,13 @@ const char *number_format(const struct quantity *quantity, uint64_t value,
     return text;
 }
 
+static bool lacks_unit(const struct quantity *quantity, const char *text)
+{
+    const size_t digits = strspn(text, "0123456789");
+    const bool is_zero = strspn(text, "0") == digits; /* of any unit */
+    return quantity->units[0].name && text[digits] == '\0' && !is_zero;
+}
+
 static bool is_in_range(const struct option *option, uint64_t value)
 {
     if (value == 0 && option->zero_is_off)
@@ -163,7 +171,8 @@ static enum status read_number(struct settings *settings, const struct option *o
     }
     char minimum[NUMBER_TEXT_SIZE];
     char maximum[NUMBER_TEXT_SIZE];
-    return settings_reject(settings, text, "is not %s; allowed: %s%s%s to %s%s", quantity->name,
+    return settings_reject(settings, text, "%s; allowed: %s%s%s to %s%s",
+                           lacks_unit(quantity, text) ? "has no unit" : quantity->problem,
                            option->zero_is_off ? "0, or " : "", quantity->besides,
                            number_format(quantity, option->minimum, minimum),
                            number_format(quantity, option->maximum, maximum), quantity->form);
@@ -215,6 +224,30 @@ enum status set_choice(struct settings *settings, const struct option *option, c
     return settings_reject(settings, text, "is not known; allowed: %s", allowed);
 }
 
+/* YAML 1.1 10.2, type bool: whoever comes from another program writes true or no. */
+static bool parse_toggle(const char *text, enum toggle *out)
+{
+    static const struct {
+        const char *word;
+        enum toggle toggle;
+    } words[] = {{"on", TOGGLE_ON},   {"yes", TOGGLE_ON}, {"true", TOGGLE_ON},
+                 {"off", TOGGLE_OFF}, {"no", TOGGLE_OFF}, {"false", TOGGLE_OFF}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (strcasecmp(text, words[i].word) == 0) {
+            *out = words[i].toggle;
+            return true;
+        }
+    }
+    return false;
+}
+
+enum status set_toggle(struct settings *settings, const struct option *option, const char *text)
+{
+    if (parse_toggle(text, field_of(settings, option)))
+        return STATUS_OK;
+    return settings_reject(settings, text, "is not known; allowed: on, off, true, false, yes, no");
+}
+
 enum status set_workers(struct settings *settings, const struct option *option, const char *text)
 {
     if (strcmp(text, "auto") != 0)
@@ -227,16 +260,30 @@ enum status set_admin(struct settings *settings, const struct option *option, co
 {
     (void)option;
     struct address address;
-    if (strcmp(text, "off") == 0) {
+    enum toggle toggle;
+    if (parse_toggle(text, &toggle) && toggle == TOGGLE_OFF) {
         settings->config->admin.enabled = false;
         return STATUS_OK;
     }
-    if (address_parse(text, ADMIN_PORT, &address) != STATUS_OK)
-        return settings_reject(settings, text,
-                               "is not an address; allowed: off, or an IPv4 or [IPv6] address with "
-                               "a port from 1 to 65535");
+    TRY(read_address(settings, text, text, ADMIN_PORT, &address,
+                     "is not an address; allowed: off, or an IPv4 or [IPv6] address with a port "
+                     "from 1 to 65535"));
     settings->config->admin.enabled = true;
     settings->config->admin.address = address;
+    return STATUS_OK;
+}
+
+enum status read_address(struct settings *settings, const char *text, const char *place,
+                         uint16_t default_port, struct address *out, const char *problem)
+{
+    struct address address;
+    char bracketed[ADDRESS_TEXT_SIZE];
+    if (address_has_unclear_port(place, &address))
+        return settings_reject(settings, text,
+                               "needs brackets that tell the address from the port, as in %s",
+                               address_format(&address, bracketed));
+    if (address_parse(place, default_port, out) != STATUS_OK)
+        return settings_reject(settings, text, "%s", problem);
     return STATUS_OK;
 }
 

@@ -124,8 +124,13 @@ const char *number_format(const struct quantity *quantity, uint64_t value,
                           char text[static NUMBER_TEXT_SIZE]);
 
 /* The set functions of the table. */
-option_setter set_number, set_choice, set_workers, set_admin, set_tls_ca, set_command,
+option_setter set_number, set_choice, set_toggle, set_workers, set_admin, set_tls_ca, set_command,
     set_config_file, add_prefix, add_source_port, add_listener, add_upstream, add_bootstrap;
+
+/* Reads the address in `text` that stands at `place`. STATUS_INVALID and reported when it is
+ * unclear whether it has a port; as `problem` when it is none. */
+enum status read_address(struct settings *settings, const char *text, const char *place,
+                         uint16_t default_port, struct address *out, const char *problem);
 
 /* STATUS_INVALID and reported unless `path` is a file that can be opened and is not empty. */
 enum status check_readable(struct settings *settings, const char *path);

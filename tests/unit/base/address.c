@@ -96,6 +96,33 @@ static void what_is_no_address_is_malformed_and_touches_nothing(void **state)
     }
 }
 
+static void a_port_behind_an_address_without_brackets_is_unclear(void **state)
+{
+    (void)state;
+    static const char *const unclear[][2] = {
+        {"::1:53", "[::1]:53"},
+        {"2001:db8::1:8853", "[2001:db8::1]:8853"},
+        {":::53", "[::]:53"},
+        {"2001:db8:1:2:3:4:5:6:53", "[2001:db8:1:2:3:4:5:6]:53"},
+        {"::ffff:192.0.2.1:53", "[::ffff:192.0.2.1]:53"},
+        {"fe80::1%lo:53", "[fe80::1%lo]:53"},
+    };
+    struct address address;
+    char text[ADDRESS_TEXT_SIZE];
+    for (size_t i = 0; i < sizeof unclear / sizeof unclear[0]; i++) {
+        assert_true(address_has_unclear_port(unclear[i][0], &address));
+        assert_string_equal(address_format(&address, text), unclear[i][1]);
+    }
+    static const char *const clear[] = {
+        "",          "::",           "::1",          "::53",           "2001:db8::53",
+        "[::1]:53",  "[::1:53]",     "fe80::1%lo",   "2001:db8::1:ab", "2001:db8:0:0:0:0:0:53",
+        "127.0.0.1", "127.0.0.1:53", "dns.test:853", "::1:0",          "::1:65536",
+        "x::1:53",
+    };
+    for (size_t i = 0; i < sizeof clear / sizeof clear[0]; i++)
+        assert_false(address_has_unclear_port(clear[i], &address));
+}
+
 static void equal_needs_family_address_port_and_zone(void **state)
 {
     (void)state;
@@ -253,6 +280,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses_print_as_they_were_meant),
         cmocka_unit_test(what_is_no_address_is_malformed_and_touches_nothing),
+        cmocka_unit_test(a_port_behind_an_address_without_brackets_is_unclear),
         cmocka_unit_test(equal_needs_family_address_port_and_zone),
         cmocka_unit_test(kinds_of_addresses),
         cmocka_unit_test(what_is_no_prefix_is_malformed_and_touches_nothing),

@@ -75,6 +75,8 @@ static const char *sample(const struct option *option)
         return option->minimum <= 9 ? "9" : "600";
     if (option->set == set_choice) /* one that is not the default */
         return option->choices[strcmp(option->default_text, option->choices[1]) == 0 ? 0 : 1];
+    if (option->set == set_toggle)
+        return strcmp(option->default_text, "on") == 0 ? "off" : "on";
     if (option->set == set_workers)
         return "7";
     if (option->set == set_admin)
@@ -275,8 +277,8 @@ static void units_count(void **state)
 static void bad_values_are_refused_with_what_is_allowed(void **state)
 {
     (void)state;
-    static const char *const durations[] = {"",     "4",   "4 s",     "-4s", "4S", "s",
-                                            "1.5s", "9ms", "60001ms", "2m",  "0",  "4sec"};
+    static const char *const durations[] = {"",    "4 s",     "-4s", "4S", "s",   "1.5s",
+                                            "9ms", "60001ms", "2m",  "0",  "4sec"};
     for (size_t i = 0; i < sizeof durations / sizeof durations[0]; i++) {
         char expected[256];
         snprintf(expected, sizeof expected,
@@ -286,7 +288,6 @@ static void bad_values_are_refused_with_what_is_allowed(void **state)
         assert_errors(CONFIG_LOAD("--query-timeout", durations[i]), expected);
     }
     static const char *const sizes[] = {"",
-                                        "64",
                                         "64MB",
                                         "64mib",
                                         "1KiB",
@@ -321,6 +322,66 @@ static void bad_values_are_refused_with_what_is_allowed(void **state)
     setenv("DNSPROXY_CACHE_TTL_MAX", "10s", 1);
     setenv("DNSPROXY_CACHE_TTL_MIN", "11s", 1);
     assert_errors(CONFIG_LOAD(), "cache.ttl-min: is longer than cache.ttl-max\n");
+}
+
+static void a_number_without_a_unit_is_told_so(void **state)
+{
+    (void)state;
+    assert_errors(CONFIG_LOAD("--query-timeout", "4"),
+                  "--query-timeout: \"4\" has no unit; allowed: 10ms to 1m, as a whole number with "
+                  "ms, s, m, h or d\n");
+    assert_errors(CONFIG_LOAD("--cache-size", "64"),
+                  "--cache-size: \"64\" has no unit; allowed: 0, or 64KiB to 1024GiB, as a whole "
+                  "number with KiB, MiB or GiB\n");
+    setenv("DNSPROXY_CACHE_TTL_MAX", "3600", 1);
+    assert_errors(CONFIG_LOAD(), "DNSPROXY_CACHE_TTL_MAX: \"3600\" has no unit; allowed: 1s to 7d, "
+                                 "as a whole number with ms, s, m, h or d\n");
+}
+
+static void a_toggle_takes_all_words_of_yaml(void **state)
+{
+    (void)state;
+    static const char *const on[] = {"on", "On", "ON", "true", "True", "TRUE", "yes", "Yes", "YES"};
+    static const char *const off[] = {"off",   "Off", "OFF", "false", "False",
+                                      "FALSE", "no",  "No",  "NO"};
+    for (size_t i = 0; i < sizeof on / sizeof on[0]; i++) {
+        setenv("DNSPROXY_CACHE_REFRESH", on[i], 1);
+        struct loaded loaded = CONFIG_LOAD();
+        assert_value(loaded.config, "cache.refresh", "1");
+        loaded_free(&loaded);
+    }
+    for (size_t i = 0; i < sizeof off / sizeof off[0]; i++) {
+        setenv("DNSPROXY_CACHE_REFRESH", off[i], 1);
+        struct loaded loaded = CONFIG_LOAD("--admin", off[i]);
+        assert_value(loaded.config, "cache.refresh", "0");
+        assert_value(loaded.config, "admin", "off");
+        loaded_free(&loaded);
+    }
+    setenv("DNSPROXY_CACHE_REFRESH", "1", 1);
+    assert_errors(CONFIG_LOAD("--admin", "yes"),
+                  "DNSPROXY_CACHE_REFRESH: \"1\" is not known; allowed: on, off, true, false, yes, "
+                  "no\n"
+                  "--admin: \"yes\" is not an address; allowed: off, or an IPv4 or [IPv6] address "
+                  "with a port from 1 to 65535\n");
+}
+
+static void an_address_whose_port_is_unclear_is_refused_with_brackets(void **state)
+{
+    (void)state;
+#define BRACKETS "needs brackets that tell the address from the port, as in "
+    assert_errors(CONFIG_LOAD("-l", "::1:53"), "--listen: \"::1:53\" " BRACKETS "[::1]:53\n");
+    assert_errors(CONFIG_LOAD("-l", "udp://:::5300"),
+                  "--listen: \"udp://:::5300\" " BRACKETS "[::]:5300\n");
+    assert_errors(CONFIG_LOAD("--admin", "::1:9153"),
+                  "--admin: \"::1:9153\" " BRACKETS "[::1]:9153\n");
+    assert_errors(CONFIG_LOAD("--bootstrap", "2620:fe::9:53"),
+                  "--bootstrap: \"2620:fe::9:53\" " BRACKETS "[2620:fe::9]:53\n");
+    assert_errors(CONFIG_LOAD("-u", "tls://2001:db8::1:853#a.example"),
+                  "--upstream: \"tls://2001:db8::1:853#a.example\" " BRACKETS
+                  "[2001:db8::1]:853\n");
+    struct loaded loaded = CONFIG_LOAD("-l", "2001:db8::53", "-l", "[::1:2:53]");
+    assert_value(loaded.config, "listen", "[2001:db8::53]:53/udp/tcp [::1:2:53]:53/udp/tcp");
+    loaded_free(&loaded);
 }
 
 static void files_of_certificates_are_read_before_anything_starts(void **state)
@@ -632,6 +693,9 @@ int main(void)
         TEST(every_range_takes_its_ends_and_nothing_beyond),
         TEST(units_count),
         TEST(bad_values_are_refused_with_what_is_allowed),
+        TEST(a_number_without_a_unit_is_told_so),
+        TEST(a_toggle_takes_all_words_of_yaml),
+        TEST(an_address_whose_port_is_unclear_is_refused_with_brackets),
         TEST(files_of_certificates_are_read_before_anything_starts),
         TEST(off_and_none_empty_what_has_a_default),
         TEST(lists_have_an_end),

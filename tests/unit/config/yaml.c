@@ -212,6 +212,9 @@ static void listeners_that_are_wrong(void **state)
         {"listen: https://127.0.0.1\n",
          "1:9: listen: \"https://127.0.0.1\" encrypted listeners are not supported by this "
          "version\n"},
+        {"listen: quic://127.0.0.1\n",
+         "1:9: listen: \"quic://127.0.0.1\" encrypted listeners are not supported by this "
+         "version\n"},
     };
     ASSERT_MISTAKES(mistakes);
 }
@@ -233,11 +236,32 @@ static void E2_upstreams_without_authentication_or_in_clear_text(void **state)
         {"upstreams: tcp://192.0.2.1#a.example\n",
          "1:12: upstreams: \"tcp://192.0.2.1#a.example\" " CLEAR},
         {"upstreams: dns://192.0.2.1\n", "1:12: upstreams: \"dns://192.0.2.1\" " CLEAR},
-        {"upstreams: https://192.0.2.1/dns-query\n",
-         "1:12: upstreams: \"https://192.0.2.1/dns-query\" is neither a preset nor a tls:// "
-         "URL; " ALLOWED},
+        {"upstreams: http://192.0.2.1/dns-query\n",
+         "1:12: upstreams: \"http://192.0.2.1/dns-query\" " CLEAR},
+        {"upstreams: 2001:db8::1:53\n", "1:12: upstreams: \"2001:db8::1:53\" " CLEAR},
         {"upstreams: cloudflair\n",
          "1:12: upstreams: \"cloudflair\" is neither a preset nor a tls:// URL; " ALLOWED},
+    };
+    ASSERT_MISTAKES(mistakes);
+}
+
+static void upstreams_of_protocols_that_are_not_supported_yet(void **state)
+{
+    (void)state;
+#define NOT_YET ", which is not supported yet; " ALLOWED
+    static const struct mistake mistakes[] = {
+        {"upstreams: https://192.0.2.1/dns-query\n",
+         "1:12: upstreams: \"https://192.0.2.1/dns-query\" is DNS over HTTPS (DoH)" NOT_YET},
+        {"upstreams: [google, HTTPS://dns.google/dns-query]\n",
+         "1:21: upstreams: \"HTTPS://dns.google/dns-query\" is DNS over HTTPS (DoH)" NOT_YET},
+        {"upstreams:\n  - url: h3://dns.example\n",
+         "2:10: upstreams: \"h3://dns.example\" is DNS over HTTP/3 (DoH)" NOT_YET},
+        {"upstreams: quic://dns.example\n",
+         "1:12: upstreams: \"quic://dns.example\" is DNS over QUIC (DoQ)" NOT_YET},
+        {"upstreams: sdns://AgcAAAAAAAAA\n",
+         "1:12: upstreams: \"sdns://AgcAAAAAAAAA\" is a DNS stamp" NOT_YET},
+        {"upstreams: gopher://dns.example\n", "1:12: upstreams: \"gopher://dns.example\" is "
+                                              "neither a preset nor a tls:// URL; " ALLOWED},
     };
     ASSERT_MISTAKES(mistakes);
 }
@@ -545,6 +569,7 @@ int main(void)
         TEST(values_that_are_wrong),
         TEST(listeners_that_are_wrong),
         TEST(E2_upstreams_without_authentication_or_in_clear_text),
+        TEST(upstreams_of_protocols_that_are_not_supported_yet),
         TEST(upstream_urls_that_are_wrong),
         TEST(host_names_in_place_of_addresses),
         TEST(names_that_nobody_could_look_up),
