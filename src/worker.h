@@ -36,7 +36,7 @@ enum status worker_open(const struct worker_settings *settings, struct worker **
 /* The thread starts serving. STATUS_SYSTEM when there is no thread to be had. */
 enum status worker_start(struct worker *worker);
 
-/* Asks it to take no new queries, answer those in flight and end, at the latest after
+/* Asks it to answer what has arrived (FAULTS J14), take no more and end, at the latest after
  * timeouts.drain. Any thread. */
 void worker_drain(struct worker *worker);
 

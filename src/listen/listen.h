@@ -19,18 +19,18 @@ struct tcp_clients;
 
 enum status udp_open(struct resolver *resolver, int fd, const struct address *address,
                      struct udp_listener **out);
-void udp_stop(struct udp_listener *listener);  /* takes what already waits, then reads no more */
+void udp_stop(struct udp_listener *listener);  /* takes all that already waits, and no more */
 void udp_close(struct udp_listener *listener); /* safe on NULL */
 
 enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out);
 void tcp_clients_close(struct tcp_clients *clients); /* stops its listeners; safe on NULL */
 
 enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **out);
-void tcp_stop(struct tcp_listener *listener);  /* accepts no more */
+void tcp_stop(struct tcp_listener *listener);  /* accepts those who already wait, and no more */
 void tcp_close(struct tcp_listener *listener); /* safe on NULL */
 
-/* Reads no new messages from any client; those without queries close at once, the others after
- * their replies. */
+/* Takes what each client has sent so far, and no more: those without queries close at once, the
+ * others after their replies. */
 void tcp_clients_drain(struct tcp_clients *clients);
 
 #endif

@@ -19,7 +19,10 @@
 #include "net/socket.h"
 #include "observe/log.h"
 
-enum { ACCEPTS_PER_TURN = 32 };
+enum {
+    ACCEPTS_PER_TURN = 32,
+    ACCEPTS_AT_STOP = 4096, /* the longest queue of the kernel (net/socket.c) */
+};
 #define ACCEPT_PAUSE_NS (500 * NANOSECONDS_PER_MILLISECOND)
 #define ACCEPT_LOG_NS (10 * NANOSECONDS_PER_SECOND)
 
@@ -136,7 +139,7 @@ enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **
 }
 
 /* Closes the socket, so that new clients are refused by the kernel instead of waiting in vain. */
-void tcp_stop(struct tcp_listener *listener)
+static void shut(struct tcp_listener *listener)
 {
     if (listener->fd < 0)
         return;
@@ -147,11 +150,20 @@ void tcp_stop(struct tcp_listener *listener)
     listener->fd = -1;
 }
 
+/* Those whom the kernel has let in already may have asked: closing would reset them (FAULTS J14).
+ */
+void tcp_stop(struct tcp_listener *listener)
+{
+    for (size_t accepted = 0; accepted < ACCEPTS_AT_STOP && accept_one(listener); accepted++)
+        continue;
+    shut(listener);
+}
+
 void tcp_close(struct tcp_listener *listener)
 {
     if (!listener)
         return;
-    tcp_stop(listener);
+    shut(listener);
     free(listener);
 }
 
@@ -209,7 +221,7 @@ void tcp_clients_close(struct tcp_clients *clients)
     if (!clients)
         return;
     while (!list_is_empty(&clients->listeners))
-        tcp_stop(CONTAINER_OF(clients->listeners.next, struct tcp_listener, link));
+        shut(CONTAINER_OF(clients->listeners.next, struct tcp_listener, link));
     while (!list_is_empty(&clients->open))
         tcp_client_free(CONTAINER_OF(clients->open.next, struct tcp_client, link));
     assert(list_is_empty(&clients->starved));
@@ -224,5 +236,5 @@ void tcp_clients_drain(struct tcp_clients *clients)
 {
     clients->draining = true;
     LIST_EACH (struct tcp_client, client, &clients->open, link)
-        tcp_client_end(client); /* leaves the list at the end of the turn at the earliest */
+        tcp_client_drain(client); /* leaves the list at the end of the turn at the earliest */
 }

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "dns/dns.h"
+#include "net/socket.h"
 
 enum {
     MESSAGES_PER_TURN = 64,
@@ -193,6 +194,8 @@ static void settle(struct tcp_client *client)
     struct stream *stream = &client->stream;
     if (stream->state == STREAM_CLOSED)
         return; /* on_closed comes */
+    if (stream->bytes_received >= client->last_byte && !client->has_buffered)
+        client->is_ending = true;
     if (client->has_buffered && may_take(client))
         loop_defer(stream->loop, &client->take, LOOP_NEXT_TURN);
     const bool reads = !client->has_buffered && may_take(client);
@@ -292,7 +295,8 @@ enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct ad
     struct tcp_client *client = pool_take(&clients->pool);
     if (!client)
         return STATUS_FULL;
-    *client = (struct tcp_client){.clients = clients, .place = place, .address = *address};
+    *client = (struct tcp_client){
+        .clients = clients, .place = place, .address = *address, .last_byte = UINT64_MAX};
     struct loop *loop = clients->resolver->loop;
     const enum status status = stream_accept(&client->stream, loop, &stream_handler, fd, OUT_LIMIT);
     if (status != STATUS_OK) {
@@ -316,6 +320,12 @@ enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct ad
 void tcp_client_end(struct tcp_client *client)
 {
     client->is_ending = true;
+    settle(client);
+}
+
+void tcp_client_drain(struct tcp_client *client)
+{
+    client->last_byte = client->stream.bytes_received + socket_unread(client->stream.fd);
     settle(client);
 }
 

@@ -57,6 +57,7 @@ struct tcp_client {
     struct deadline send;
     struct deadline lifetime;
     struct loop_task take; /* goes on taking messages in the next turn */
+    uint64_t last_byte;    /* of the stream: when it is read nothing more is; UINT64_MAX: none is */
     uint32_t in_flight;
     uint32_t asked; /* ever */
     uint32_t reads; /* since the last whole message */
@@ -73,6 +74,9 @@ enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct ad
 
 /* Takes no more messages; closes after the last reply. */
 void tcp_client_end(struct tcp_client *client);
+
+/* The same, but takes what it has sent so far. */
+void tcp_client_drain(struct tcp_client *client);
 
 /* Drops its queries and frees everything, at once. */
 void tcp_client_free(struct tcp_client *client);

@@ -28,8 +28,9 @@
 
 enum {
     BATCH = 64,
-    BATCHES_PER_TURN = 4, /* then the other descriptors have theirs */
-    TURNS_PER_COUNT = 64, /* of what the kernel had no room for */
+    BATCHES_PER_TURN = 4,  /* then the other descriptors have theirs */
+    BATCHES_AT_STOP = 256, /* more than the longest receive queue holds */
+    TURNS_PER_COUNT = 64,  /* of what the kernel had no room for */
     DATAGRAM_MAX = 4096, /* a longer one is cut, and its query rejected or read as far as it goes */
     /* Not a multiple of 4096: else all datagrams of a batch compete for the same cache lines. */
     DATAGRAM_STRIDE = DATAGRAM_MAX + 64,
@@ -402,7 +403,10 @@ fail:
 
 void udp_stop(struct udp_listener *listener)
 {
-    (void)receive_for_this_turn(listener); /* what the kernel has taken is not lost (FAULTS J2) */
+    /* What the kernel has taken is not lost, and who comes later learns of it (FAULTS J14). */
+    socket_close_door(listener->fd);
+    for (size_t batches = 0; batches < BATCHES_AT_STOP && receive_batch(listener) > 0; batches++)
+        continue;
     loop_cancel_task(&listener->busy);
     loop_remove(listener->resolver->loop, &listener->source);
 }

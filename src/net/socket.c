@@ -96,6 +96,14 @@ enum status socket_bind_udp(const struct address *address, bool freebind, int *o
     return open_with(address, SOCK_DGRAM, freebind, set_up_udp, out);
 }
 
+void socket_close_door(int fd)
+{
+    struct address self = {0};
+    socklen_t length = sizeof self;
+    if (getsockname(fd, &self.any, &length) == 0)
+        (void)connect(fd, &self.any, length);
+}
+
 uint32_t socket_overflow(int fd, uint32_t before)
 {
     uint32_t memory[SK_MEMINFO_VARS] = {[SK_MEMINFO_DROPS] = before};
@@ -163,6 +171,12 @@ enum status socket_connect(const struct address *address, uint64_t user_timeout_
     }
     *out = fd;
     return STATUS_OK;
+}
+
+size_t socket_unread(int fd)
+{
+    int bytes = 0;
+    return ioctl(fd, SIOCINQ, &bytes) == 0 && bytes > 0 ? (size_t)bytes : 0;
 }
 
 bool socket_has_unacknowledged(int fd)

@@ -6,6 +6,7 @@
 #define NET_SOCKET_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/address.h"
@@ -17,6 +18,11 @@
  * only. Path MTU discovery is off: no fragment-needed message can shrink our replies (RFC 9715).
  * `freebind`, here and below: also an address that this machine does not have yet (FAULTS J4). */
 enum status socket_bind_udp(const struct address *address, bool freebind, int *out);
+
+/* From now on the kernel puts nothing into this UDP socket, and tells those who send here at once
+ * that nobody listens: it is connected to itself. What it holds can still be read, and anybody be
+ * replied to. Without effect while the machine does not have the address. */
+void socket_close_door(int fd);
 
 /* Listening TCP with SO_REUSEPORT and SO_REUSEADDR. */
 enum status socket_listen_tcp(const struct address *address, bool freebind, int *out);
@@ -41,6 +47,9 @@ enum status socket_source(const struct address *address, struct address *source)
 
 /* A UDP socket that talks to this address alone, from a port that the kernel chooses by chance. */
 enum status socket_connect_udp(const struct address *address, int *out);
+
+/* Bytes of a TCP connection that have come and not been read. */
+size_t socket_unread(int fd);
 
 /* True when bytes that we wrote have not reached the peer's kernel, as far as ours knows. */
 bool socket_has_unacknowledged(int fd);

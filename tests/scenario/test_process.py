@@ -103,6 +103,55 @@ def test_J2_second_signal_ends_now(start_proxy, upstream):
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_J14_what_the_queues_hold_is_answered(start_proxy, upstream, workers, tcp):
+    """The daemon sleeps while queries (every other one a miss) and the SIGTERM come. Those over UDP are more than a
+    turn of its loop takes."""
+    count = 40 if tcp else 300
+    proxy = start_proxy(upstream, config={"workers": workers, "timeouts": {"drain": "5s"}})
+    for number in range(0, count, 2):
+        proxy.query(f"queue{number}.test")
+    with proxy.tcp() as known:
+        known.send(make_query("known.test"))
+        assert known.receive().rcode() == dns.rcode.NOERROR
+        stop_and_wait(proxy)
+        waiting = [proxy.ask_later(f"queue{number}.test", tcp=tcp) for number in range(count)]
+        known.send(*[make_query(f"known{number}.test") for number in range(40)])
+        proxy.process.send_signal(signal.SIGTERM)
+        proxy.process.send_signal(signal.SIGCONT)
+        for reply in waiting:
+            assert reply().rcode() == dns.rcode.NOERROR
+        for _ in range(40):
+            assert known.receive().rcode() == dns.rcode.NOERROR
+        assert known.receive_raw() is None
+    assert proxy.process.wait(3) == 0
+
+
+def stop_and_wait(proxy):
+    proxy.process.send_signal(signal.SIGSTOP)
+    def has_stopped():
+        with open(f"/proc/{proxy.process.pid}/stat", encoding="ascii") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] == "T"
+    eventually(has_stopped)
+
+
+def test_J14_who_asks_while_it_drains_over_UDP_learns_that_nobody_listens(start_proxy, upstream):
+    """So that a client goes to its next server now, and not after 5 s."""
+    upstream.on_query = never
+    proxy = start_proxy(upstream, config={"timeouts": {"drain": "10s"}})
+    proxy.ask_later("silent.test")
+    upstream.wait_for(lambda: upstream.queries)
+    proxy.process.send_signal(signal.SIGTERM)
+    eventually(lambda: is_refused(proxy.port))
+    with proxy.udp() as late:
+        late.send(make_query("late.test").to_wire())
+        with pytest.raises(ConnectionRefusedError):
+            late.recv(512)
+    proxy.process.send_signal(signal.SIGTERM)
+    assert proxy.process.wait(3) == 0
+
+
 def test_J14_lame_duck_answers_while_it_is_not_ready(start_proxy, upstream):
     proxy = start_proxy(upstream, config={"timeouts": {"lame-duck": "3s"}})
     started = time.monotonic()

@@ -850,6 +850,77 @@ static void J2_drain_ends_idle_clients_and_answers_the_others(void **state)
     TURN_UNTIL(METRIC(tcp_clients) == 0);
 }
 
+static void J14_drain_answers_what_has_come(void **state)
+{
+    (void)state;
+    serve();
+    const int known = connect_client();
+    assert_true(is_served(known));
+    ask_many(known, 200, 'a'); /* several turns' worth, and none is read yet */
+    tcp_clients_drain(clients);
+    for (uint16_t id = 0; id < 200; id++)
+        await_reply(known, id);
+    await_clean_end(known);
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+}
+
+static void J14_clients_in_the_queue_are_accepted_and_answered(void **state)
+{
+    (void)state;
+    int waiting[14];
+    fake.config.limits.tcp_clients = fake.config.limits.tcp_clients_per_address = CLIENTS_MAX;
+    serve();
+    for (size_t i = 0; i < 14; i++) {
+        waiting[i] = connect_client();
+        ask(waiting[i], 1, i % 2 == 0 ? 'a' : 'w');
+    }
+    const int silent = connect_client();
+    tcp_stop(listener);
+    tcp_clients_drain(clients);
+    await_clean_end(silent);
+    TURN_UNTIL(fake_waiting_count() == 7);
+    while (fake_waiting_count() > 0)
+        fake_answer(fake_waiting(0));
+    for (size_t i = 0; i < 14; i++) {
+        await_reply(waiting[i], 1);
+        await_clean_end(waiting[i]);
+    }
+    assert_int_equal(fake.begun, 14);
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+}
+
+static void J14_a_client_at_its_limit_has_what_it_sent_before_the_drain(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_queries = 8;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 40, 'w');
+    TURN_UNTIL(fake_waiting_count() == 8);
+    tcp_stop(listener);
+    tcp_clients_drain(clients);
+    for (uint16_t id = 0; id < 40; id++) {
+        TURN_UNTIL(fake_waiting_count() > 0);
+        fake_answer(fake_waiting(0));
+        await_reply(fd, id);
+    }
+    await_clean_end(fd);
+    assert_int_equal(fake.begun, 40);
+}
+
+static void J14_half_a_query_does_not_keep_the_drain_waiting(void **state)
+{
+    (void)state;
+    serve();
+    const int fd = connect_client();
+    uint8_t bytes[FRAME_SIZE];
+    assert_true(is_served(fd));
+    send_bytes(fd, bytes, frame(bytes, 1, 'a') - 1);
+    tcp_clients_drain(clients);
+    await_end(fd);
+    TURN_UNTIL(METRIC(tcp_clients) == 0);
+}
+
 static void J2_stopped_listener_refuses(void **state)
 {
     (void)state;
@@ -958,6 +1029,10 @@ int main(void)
         TEST(I6_idle_client_takes_less_than_one_KiB),
         TEST(turn_takes_a_share_of_each_client),
         TEST(J2_drain_ends_idle_clients_and_answers_the_others),
+        TEST(J14_drain_answers_what_has_come),
+        TEST(J14_clients_in_the_queue_are_accepted_and_answered),
+        TEST(J14_a_client_at_its_limit_has_what_it_sent_before_the_drain),
+        TEST(J14_half_a_query_does_not_keep_the_drain_waiting),
         TEST(J2_stopped_listener_refuses),
         TEST(J2_client_that_comes_while_draining_is_refused),
         TEST(close_gives_everything_back),

@@ -559,6 +559,22 @@ static void J2_stop_takes_what_the_kernel_already_holds(void **state)
     await_reply(2);
 }
 
+/* More than a turn takes, less than the smallest receive queue holds. */
+static void J14_stop_takes_all_that_the_kernel_holds(void **state)
+{
+    (void)state;
+    serve();
+    for (uint16_t id = 0; id < 400; id++)
+        ask(id, 'w');
+    udp_stop(listener);
+    assert_int_equal(fake.begun, 400);
+    while (fake_waiting_count() > 0) {
+        uint8_t reply[QUERY_SIZE];
+        fake_answer(fake_waiting(0));
+        TURN_UNTIL(recv(client, reply, sizeof(reply), 0) == QUERY_SIZE);
+    }
+}
+
 static void J2_close_sends_what_is_gathered(void **state)
 {
     (void)state;
@@ -615,6 +631,7 @@ int main(void)
         TEST(A17_reply_without_records_is_left_alone),
         TEST(J2_stopped_listener_still_replies),
         TEST(J2_stop_takes_what_the_kernel_already_holds),
+        TEST(J14_stop_takes_all_that_the_kernel_holds),
         TEST(J2_close_sends_what_is_gathered),
         TEST(open_fails_on_what_the_loop_cannot_watch),
     };

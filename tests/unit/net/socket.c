@@ -98,6 +98,44 @@ static void receive_info(int fd, const struct address *to, int level, int type, 
     close(sender);
 }
 
+static void send_to(const struct address *to, int *fd)
+{
+    *fd = socket(to->any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(*fd, &to->any, address_length(to)), 0);
+    assert_int_equal(send(*fd, "x", 1, 0), 1);
+}
+
+/* Of the two that send, the first before the door is closed and the second behind it, the first has
+ * its reply and the second learns at once that there will be none. */
+static void J14_udp_socket_whose_door_is_closed_keeps_what_it_has_and_takes_no_more(void **state)
+{
+    (void)state;
+    const char *const texts[] = {"127.0.0.1", "0.0.0.0", "::1", "::"};
+    for (size_t i = 0; i < (has_ipv6() ? 4 : 2); i++) {
+        const int fd = udp_on(texts[i]);
+        struct address to = any_port(i < 2 ? "127.0.0.1" : "::1"), from = {0};
+        socklen_t length = sizeof from;
+        int first, second;
+        char byte;
+        to.v4.sin_port = bound_address(fd).v4.sin_port; /* at the same place in both families */
+        send_to(&to, &first);
+        socket_close_door(fd);
+        send_to(&to, &second);
+        wait_for(second, POLLIN);
+        assert_int_equal(recv(second, &byte, 1, MSG_DONTWAIT), -1);
+        assert_int_equal(errno, ECONNREFUSED);
+        assert_int_equal(recvfrom(fd, &byte, 1, MSG_DONTWAIT, &from.any, &length), 1);
+        assert_int_equal(recvfrom(fd, &byte, 1, MSG_DONTWAIT, NULL, NULL), -1);
+        assert_int_equal(errno, EAGAIN);
+        assert_int_equal(sendto(fd, "y", 1, 0, &from.any, length), 1);
+        wait_for(first, POLLIN);
+        assert_int_equal(recv(first, &byte, 1, MSG_DONTWAIT), 1);
+        close(first);
+        close(second);
+        close(fd);
+    }
+}
+
 static void A15_wildcard_socket_tells_the_address_that_was_asked(void **state)
 {
     (void)state;
@@ -217,6 +255,30 @@ static void J4_an_address_that_comes_later_is_bound_when_that_is_asked_for(void 
         close(udp);
         close(tcp);
     }
+}
+
+static void J14_unread_bytes_of_a_connection_are_counted(void **state)
+{
+    (void)state;
+    const int listener = tcp_on("127.0.0.1");
+    const struct address address = bound_address(listener);
+    struct address peer;
+    int client, server;
+    char bytes[3];
+    assert_int_equal(socket_connect(&address, NANOSECONDS_PER_SECOND, &client), STATUS_OK);
+    wait_for(listener, POLLIN);
+    assert_int_equal(socket_accept(listener, &server, &peer), STATUS_OK);
+    assert_int_equal(socket_unread(server), 0);
+    wait_for(client, POLLOUT);
+    assert_int_equal(send(client, "abcde", 5, 0), 5);
+    wait_for(server, POLLIN);
+    assert_int_equal(socket_unread(server), 5);
+    assert_int_equal(recv(server, bytes, 3, 0), 3);
+    assert_int_equal(socket_unread(server), 2);
+    assert_int_equal(socket_unread(-1), 0);
+    close(client);
+    close(server);
+    close(listener);
 }
 
 static void a_client_is_accepted_with_its_address(void **state)
@@ -367,6 +429,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(udp_socket_has_its_options),
+        cmocka_unit_test(J14_udp_socket_whose_door_is_closed_keeps_what_it_has_and_takes_no_more),
         cmocka_unit_test(A15_wildcard_socket_tells_the_address_that_was_asked),
         cmocka_unit_test(A15_ipv6_wildcard_socket_tells_the_address_that_was_asked),
         cmocka_unit_test(ipv6_sockets_take_ipv6_only),
@@ -374,6 +437,7 @@ int main(void)
         cmocka_unit_test(J4_connections_in_time_wait_do_not_count),
         cmocka_unit_test(J4_a_missing_address_fails_and_leaks_nothing),
         cmocka_unit_test(J4_an_address_that_comes_later_is_bound_when_that_is_asked_for),
+        cmocka_unit_test(J14_unread_bytes_of_a_connection_are_counted),
         cmocka_unit_test(a_client_is_accepted_with_its_address),
         cmocka_unit_test(I1_accept_without_descriptors_is_full_and_the_client_waits),
         cmocka_unit_test(accept_on_something_else_is_a_system_failure),
