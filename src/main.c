@@ -48,6 +48,8 @@ static struct server {
     size_t started; /* workers whose thread runs */
     struct admin *admin;
     int signal_fd;
+    struct log_limit hangup_limit;
+    struct log_limit signal_limit;
     int stopped_fd;              /* eventfd: a worker has ended */
     struct siphash_key loop_key; /* by which this process recognizes its own questions */
     time_t start_time;
@@ -127,14 +129,23 @@ static void raise_descriptor_limit(void)
     }
 }
 
+/* What ends a process by default and is no fault of its own: whoever sends it, here it is read from
+ * a descriptor (FAULTS J13). Those of the terminal's job control do as always. */
+static sigset_t held_signals(void)
+{
+    static const int others[] = {SIGSEGV,  SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP,
+                                 SIGABRT,  SIGSYS,  SIGCHLD, SIGURG,  SIGCONT,
+                                 SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE};
+    sigset_t signals;
+    sigfillset(&signals);
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        sigdelset(&signals, others[i]);
+    return signals;
+}
+
 static enum status open_signals(void)
 {
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    if (pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0)
-        return STATUS_SYSTEM;
+    const sigset_t signals = held_signals();
     server.signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
     server.stopped_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     return server.signal_fd < 0 || server.stopped_fd < 0 ? STATUS_SYSTEM : STATUS_OK;
@@ -283,11 +294,29 @@ static void on_stop_signal(const char *name)
         begin_drain(name);
 }
 
+static void on_other_signal(int number)
+{
+    if (number == SIGHUP)
+        log_event_limited(&server.hangup_limit, loop_clock(), LOG_LEVEL_WARNING, "not_reloaded",
+                          "cause",
+                          "reloading is not supported yet; a restart takes a new "
+                          "configuration",
+                          NULL);
+    else
+        log_event_limited(&server.signal_limit, loop_clock(), LOG_LEVEL_WARNING, "signal_ignored",
+                          "signal", strsignal(number), NULL);
+}
+
 static void on_signal(void)
 {
     struct signalfd_siginfo info;
-    while (read(server.signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
-        on_stop_signal(strsignal((int)info.ssi_signo));
+    while (read(server.signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        const int number = (int)info.ssi_signo;
+        if (number == SIGTERM || number == SIGINT)
+            on_stop_signal(strsignal(number));
+        else
+            on_other_signal(number);
+    }
 }
 
 static void on_worker_ended(int *exit_status)
@@ -360,8 +389,6 @@ static int serve(const struct config *config)
     server.config = config;
     server.start_time = time(NULL);
     server.loop_key = siphash_random_key();
-    /* First: as process 1 of a container it has no default action, and an early signal would be
-     * lost. */
     if (open_signals() != STATUS_OK) {
         start_failed("signals");
         return EXIT_START;
@@ -412,11 +439,18 @@ int main(int argc, char *argv[])
 {
     enum command command = COMMAND_SERVE;
     struct config *config = NULL;
+    const sigset_t held = held_signals();
+    sigset_t inherited;
     /* Writing to a client that has gone is an ordinary event, not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
+    /* First: until it is read, a signal to the daemon waits, also as process 1 of a container,
+     * where it would be lost, and when the parent had it ignored. */
+    pthread_sigmask(SIG_BLOCK, &held, &inherited);
     reserve_standard_descriptors();
     if (options_load(argc, argv, stderr, &command, &config) != STATUS_OK)
         return EXIT_CONFIGURATION;
+    if (command != COMMAND_SERVE)
+        pthread_sigmask(SIG_SETMASK, &inherited, NULL);
     const int exit_status = run(command, config);
     config_free(config);
     return exit_status;

@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 
@@ -172,6 +173,8 @@ def test_J14_second_signal_ends_the_lame_duck_now(start_proxy, upstream):
     proxy = start_proxy(upstream, config={"timeouts": {"lame-duck": "20s", "drain": "20s"}})
     proxy.process.send_signal(signal.SIGTERM)
     proxy.wait_for_log("lame_duck")
+    proxy.process.send_signal(signal.SIGHUP)  # is none of these
+    proxy.wait_for_log("not_reloaded")
     assert proxy.query("still.test").rcode() == dns.rcode.NOERROR
     proxy.process.send_signal(signal.SIGTERM)
     assert proxy.process.wait(3) == 0
@@ -194,6 +197,94 @@ def test_J2_under_load_nothing_is_lost(start_proxy, upstream):
                 assert client.receive().rcode() == dns.rcode.NOERROR
             assert client.receive_raw() is None
     assert proxy.process.wait(3) == 0
+
+
+# J13: other signals
+
+OTHER_SIGNALS = [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT, signal.SIGPIPE,
+                 signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT, signal.SIGXCPU,
+                 signal.SIGXFSZ, signal.SIGRTMIN, signal.SIGRTMIN + 7, signal.SIGRTMAX]
+BLOCKING = ("import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals());"
+            "os.execv(sys.argv[1], sys.argv[1:])")
+STARTED = {
+    "plain": [],
+    "as-process-1": ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"],
+    "ignored-by-its-parent": ["/bin/sh", "-c", 'trap "" HUP INT TERM USR1; exec "$@"', "sh"],
+    "blocked-by-its-parent": [sys.executable, "-c", BLOCKING],
+}
+
+
+@pytest.fixture(params=STARTED)
+def started(request):
+    """A wrapper, and a function from its process to that of the daemon."""
+    wrapper = STARTED[request.param]
+    if request.param != "as-process-1":
+        return wrapper, lambda process: process.pid
+    if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no process namespaces here")
+    def child(process):
+        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
+            return int(file.read())
+    return wrapper, child
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+def test_J13_only_TERM_and_INT_end_it(start_proxy, upstream, started, end):
+    wrapper, pid_of = started
+    proxy = start_proxy(upstream, wrapper=wrapper)
+    pid = pid_of(proxy.process)
+    for number in OTHER_SIGNALS:
+        os.kill(pid, number)
+        assert proxy.query(f"signal{int(number)}.test").rcode() == dns.rcode.NOERROR
+    assert "restart" in proxy.wait_for_log("not_reloaded")["cause"]
+    assert proxy.wait_for_log("signal_ignored")["signal"] == signal.strsignal(signal.SIGUSR1)
+    os.kill(pid, end)
+    assert proxy.process.wait(3) == 0
+    assert proxy.logs("stopped")
+
+
+def test_J13_many_signals_are_few_lines(proxy):
+    started = time.monotonic()
+    def has_suppressed():
+        proxy.process.send_signal(signal.SIGHUP)
+        proxy.process.send_signal(signal.SIGUSR2)
+        return all(any("suppressed" in line for line in proxy.logs(event))
+                   for event in ("not_reloaded", "signal_ignored"))
+    eventually(has_suppressed)
+    for event in ("not_reloaded", "signal_ignored"):
+        assert len(proxy.logs(event)) <= time.monotonic() - started + 1
+
+
+def test_J13_signals_that_come_during_the_start(tmp_path, upstream, pki):
+    """It hangs in reading its configuration, from a pipe."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    process = subprocess.Popen([binary(), "-c", path], stderr=subprocess.PIPE, text=True)
+    def pipe_with_a_reader():
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    with process, os.fdopen(eventually(pipe_with_a_reader), "w") as pipe:
+        for number in OTHER_SIGNALS + [signal.SIGTERM]:
+            process.send_signal(number)
+        json.dump({"listen": [f"127.0.0.1:{ports.free_port()}"], "upstreams": [upstream.url()], "admin": "off",
+                   "tls": {"ca": pki.ca}}, pipe)
+        pipe.close()
+        text = process.communicate(timeout=10)[1]
+    assert process.returncode == 0, text
+    for part in (" started ", " not_reloaded ", " signal_ignored ", " draining cause=Terminated"):
+        assert part in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1], ids=["hup", "term", "usr1"])
+@pytest.mark.parametrize("command", ["probe", "health"])
+def test_J13_a_command_ends_by_any_signal(command, number):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with subprocess.Popen([binary(), command, "-u", f"tls://{address}#silent.test", f"--admin={address}"],
+                              stdout=subprocess.DEVNULL) as process:
+            with silent.accept()[0]:
+                process.send_signal(number)
+                assert process.wait(5) == -number
 
 
 # J4: what cannot be bound
