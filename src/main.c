@@ -204,26 +204,7 @@ static bool open_parts(const struct config *config, const struct sockets *socket
     return true;
 }
 
-/* Opens everything and starts the workers. Says on stderr what failed. */
-static bool start(const struct config *config)
-{
-    struct sockets *sockets = NULL;
-    raise_descriptor_limit();
-    if (sockets_open(config, &sockets) != STATUS_OK)
-        return false;
-    const bool is_open = open_parts(config, sockets);
-    sockets_release(sockets);
-    if (!is_open)
-        return false;
-    if (log_open(config->log.level, config->log.format) != STATUS_OK)
-        return start_failed("log");
-    for (; server.started < config->workers; server.started++)
-        if (worker_start(server.workers[server.started]) != STATUS_OK)
-            return start_failed("thread");
-    return true;
-}
-
-static void log_start(const struct config *config)
+static void log_start(const struct config *config, const struct sockets *sockets)
 {
     char workers[16];
     char ceiling[32];
@@ -232,6 +213,8 @@ static void log_start(const struct config *config)
              config->cache.size_bytes + config->workers * worker_memory_ceiling(server.workers[0]));
     for (size_t i = 0; i < config->listener_count; i++) {
         const struct listener_config *listener = &config->listeners[i];
+        if (!sockets_is_bound(sockets, i))
+            continue;
         char address[ADDRESS_TEXT_SIZE];
         log_event(LOG_LEVEL_INFO, "listening", "address",
                   address_format(&listener->address, address), "transports",
@@ -241,6 +224,30 @@ static void log_start(const struct config *config)
         log_event(LOG_LEVEL_INFO, "upstream", "upstream", config->upstreams[i].label, NULL);
     log_event(LOG_LEVEL_INFO, "started", "version", DNSPROXY_VERSION, "workers", workers,
               "strategy", strategy_name(config->strategy), "memory_ceiling_bytes", ceiling, NULL);
+}
+
+static bool start_workers(const struct config *config)
+{
+    if (log_open(config->log.level, config->log.format) != STATUS_OK)
+        return start_failed("log");
+    for (; server.started < config->workers; server.started++)
+        if (worker_start(server.workers[server.started]) != STATUS_OK)
+            return start_failed("thread");
+    return true;
+}
+
+/* Opens everything and starts the workers. Says on stderr what failed. */
+static bool start(const struct config *config)
+{
+    struct sockets *sockets = NULL;
+    raise_descriptor_limit();
+    if (sockets_open(config, &sockets) != STATUS_OK)
+        return false;
+    const bool is_started = open_parts(config, sockets) && start_workers(config);
+    if (is_started)
+        log_start(config, sockets);
+    sockets_release(sockets);
+    return is_started;
 }
 
 /* --- Wait and drain --- */
@@ -395,10 +402,8 @@ static int serve(const struct config *config)
     }
     if (trusts_open(config, stderr, &server.trusts) != STATUS_OK)
         return EXIT_CONFIGURATION;
-    if (start(config)) {
-        log_start(config);
+    if (start(config))
         exit_status = wait_for_end();
-    }
     stop();
     return exit_status;
 }

@@ -117,6 +117,11 @@ const int *sockets_tcp(const struct sockets *sockets, size_t worker)
     return sockets_udp(sockets, sockets->worker_count + worker);
 }
 
+bool sockets_is_bound(const struct sockets *sockets, size_t listener)
+{
+    return sockets_udp(sockets, 0)[listener] >= 0 || sockets_tcp(sockets, 0)[listener] >= 0;
+}
+
 void sockets_release(struct sockets *sockets)
 {
     free(sockets);

@@ -6,6 +6,9 @@
 #ifndef CONTROL_SOCKETS_H
 #define CONTROL_SOCKETS_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "base/status.h"
 #include "config/config.h"
 
@@ -19,6 +22,9 @@ enum status sockets_open(const struct config *config, struct sockets **out);
 /* The descriptors of one worker, by listener; -1: none. */
 const int *sockets_udp(const struct sockets *sockets, size_t worker);
 const int *sockets_tcp(const struct sockets *sockets, size_t worker);
+
+/* False for a default address that was skipped. */
+bool sockets_is_bound(const struct sockets *sockets, size_t listener);
 
 /* Forgets the descriptors without closing them. */
 void sockets_release(struct sockets *sockets);

@@ -356,6 +356,24 @@ def test_J4_privileged_port_without_privileges():
     assert_refused(done, 2, "127.0.0.1:53", "Permission denied", "NET_BIND_SERVICE")
 
 
+def test_J4_default_address_that_the_machine_lacks_is_not_told_as_listening(network, start_upstream, pki):
+    try:
+        with open("/proc/sys/net/ipv6/conf/all/disable_ipv6", "w", encoding="ascii") as file:
+            file.write("1")
+    except OSError as error:
+        pytest.skip(f"IPv6 cannot be turned off here: {error}")
+    with subprocess.Popen([binary(), "-u", start_upstream().url(), f"--tls-ca={pki.ca}", "--admin=off"],
+                          stderr=subprocess.PIPE, text=True) as process:
+        lines = []
+        while not lines or (lines[-1] and " started " not in lines[-1]):
+            lines.append(process.stderr.readline())
+        process.terminate()
+        lines += process.stderr.readlines()
+    listening = [line.split()[3] for line in lines if " listening " in line]
+    assert listening == ["address=127.0.0.1:53"], lines
+    assert any(" listener_skipped " in line and "[::1]:53" in line for line in lines)
+
+
 def test_J4_one_address_of_several(tmp_path):
     """Nothing is half started."""
     free = ports.free_port()
