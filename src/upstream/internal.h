@@ -92,6 +92,7 @@ struct upstream {
     uint32_t in_flight;
     /* Health; the head of upstream.c tells the rules. */
     bool down;
+    bool is_missed; /* it went down and has not answered since */
     bool has_route;
     uint32_t failures;     /* in a row, since the last answer */
     uint64_t retry_ns;     /* while down: not before */
@@ -105,7 +106,8 @@ struct upstream {
     uint64_t closed_after;  /* how many it had answered when it last closed a busy connection */
     struct address routed;  /* its address that has_route and source are about */
     struct address source;  /* ours, with a route */
-    struct log_limit log_limit;
+    struct log_limit log_limit; /* of its failures */
+    struct log_limit recovered_limit;
 };
 
 struct group {
@@ -211,7 +213,8 @@ uint64_t upstream_dead_ns(const struct upstream *upstream);
 /* Reports from connections. `detail` is in words, "" for none. */
 void upstream_failed(struct upstream *upstream, enum failure failure, const char *detail);
 void upstream_opened(struct upstream *upstream);
-void upstream_connected(struct upstream *upstream);
+void upstream_connected(struct upstream *upstream); /* it may be asked again */
+void upstream_is_back(struct upstream *upstream);   /* it has answered something */
 void upstream_answered(struct upstream *upstream, uint64_t rtt_ns);
 
 /* The upstream has told how long it keeps idle connections (RFC 7828). */

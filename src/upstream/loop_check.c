@@ -42,7 +42,7 @@ static void on_done(struct request *request, const struct answer *answer, enum f
         return;
     }
     check->is_done = true;
-    upstream_connected(upstream);
+    upstream_is_back(upstream);
 }
 
 static void on_late(struct request *request)

@@ -88,6 +88,7 @@ void upstream_failed(struct upstream *upstream, enum failure failure, const char
     if (upstream->down || costs_time(failure) || failure == FAILURE_LOOP ||
         upstream->failures > 1) {
         set_down(upstream, true);
+        upstream->is_missed = true;
         upstream->retry_ns = upstream->group->loop->now + backoff_ns(upstream);
     }
     log_failure(upstream, failure, detail);
@@ -104,8 +105,19 @@ void upstream_connected(struct upstream *upstream)
     if (!upstream->down)
         return;
     set_down(upstream, false);
-    log_event(LOG_LEVEL_INFO, "upstream_recovered", "upstream", upstream->config->label, NULL);
     group_recovered(upstream->group);
+}
+
+/* One that shakes hands and then says nothing takes turns in being up and down; it has not come
+ * back. */
+void upstream_is_back(struct upstream *upstream)
+{
+    upstream_connected(upstream);
+    if (!upstream->is_missed)
+        return;
+    upstream->is_missed = false;
+    log_event_limited(&upstream->recovered_limit, upstream->group->loop->now, LOG_LEVEL_INFO,
+                      "upstream_recovered", "upstream", upstream->config->label, NULL);
 }
 
 /* 19 steps down are one step up: at rest when 19 of 20 answers come within p95. */
@@ -146,7 +158,7 @@ void upstream_answered(struct upstream *upstream, uint64_t rtt_ns)
 {
     const uint64_t now = upstream->group->loop->now;
     upstream->failures = 0;
-    upstream_connected(upstream);
+    upstream_is_back(upstream);
     if (upstream->measured_ns == now)
         return;
     upstream->measured_ns = now;

@@ -759,6 +759,48 @@ def test_F18_all_down_fails_fast_with_the_cause_and_recovers_within_a_second(ups
     assert proxy.wait_for_log("upstream_recovered")["upstream"] == upstream.label
 
 
+def test_F18_upstream_that_only_shakes_hands_has_not_recovered(upstream, start_proxy):
+    upstream.on_query = upstream.on_probe = never
+    proxy = start_proxy(upstream, config={"timeouts": {"request": "50ms", "query": "200ms"}})
+    numbers = itertools.count()
+    def has_shaken_hands_again_and_again():
+        assert proxy.query(f"silent{next(numbers)}.test").rcode() == dns.rcode.SERVFAIL
+        return proxy.metric("dnsproxy_upstream_handshakes_total") >= 4
+    eventually(has_shaken_hands_again_and_again, timeout=15)
+    assert proxy.logs("upstream_failed", state="down")
+    assert not proxy.logs("upstream_recovered")
+    upstream.on_query = Query.answer
+    eventually(lambda: proxy.query(f"back{next(numbers)}.test").rcode() == dns.rcode.NOERROR, timeout=15)
+    proxy.wait_for_log("upstream_recovered", upstream=upstream.label)
+
+
+def test_F18_standby_that_nobody_asks_has_recovered_when_it_answers_a_question_of_ours(start_upstream, start_proxy):
+    first, standby = start_upstream(), start_upstream()
+    standby.go_down()
+    proxy = start_proxy(first, standby, config={"strategy": "ordered"})
+    numbers = itertools.count()
+    def is_told(event, **fields):
+        assert_right(proxy.query(name := f"first{next(numbers)}.test"), name)
+        return proxy.logs(event, upstream=standby.label, **fields)
+    eventually(lambda: is_told("upstream_failed", state="down"))
+    standby.listen()
+    eventually(lambda: is_told("upstream_recovered"), timeout=15)
+    assert not standby.queries
+
+
+def test_F18_upstream_that_comes_and_goes_is_told_once_a_second(upstream, start_proxy):
+    proxy = start_proxy(upstream, config={"timeouts": {"request": "50ms", "query": "200ms"}})
+    started = time.monotonic()
+    numbers = itertools.count()
+    def has_suppressed():
+        for on_query, rcode in ((never, dns.rcode.SERVFAIL), (Query.answer, dns.rcode.NOERROR)):
+            upstream.on_query = on_query
+            eventually(lambda: proxy.query(f"now{next(numbers)}.test").rcode() == rcode)
+        return any("suppressed" in line for line in proxy.logs("upstream_recovered"))
+    eventually(has_suppressed, timeout=20)
+    assert len(proxy.logs("upstream_recovered")) <= time.monotonic() - started + 1
+
+
 def test_F18_upstream_that_dies_leaves_no_trace_while_another_is_up(start_upstream, start_proxy):
     one, two = start_upstream(), start_upstream()
     proxy = start_proxy(one, two)
