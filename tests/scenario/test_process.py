@@ -51,11 +51,11 @@ def assert_refused(done, status, *parts):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
 def test_J2_what_is_in_flight_is_answered_and_nothing_new(start_proxy, upstream, number):
-    proxy = start_proxy(upstream, config={"timeouts": {"drain": "2s"}})
-    proxy.query("warm.test")
+    proxy = start_proxy(upstream, config={"timeouts": {"drain": "10s"}})
+    proxy.query("slow-500ms.warm.test")  # so that none of these counts as late and is asked twice
     waiting = [proxy.ask_later(f"slow-500ms.drain{count}.test", tcp=count % 2 == 1)
                for count in range(60)]
-    upstream.wait_for(lambda: len(upstream.queries) == 61)
+    upstream.wait_for(lambda: len(set(upstream.names())) == 61)
     with proxy.tcp() as idle:
         started = time.monotonic()
         proxy.process.send_signal(number)
@@ -64,8 +64,8 @@ def test_J2_what_is_in_flight_is_answered_and_nothing_new(start_proxy, upstream,
         eventually(lambda: is_refused(proxy.port))
         for reply in waiting:
             assert reply().rcode() == dns.rcode.NOERROR
-    assert proxy.process.wait(3) == 0
-    assert time.monotonic() - started < 2, "it waited although nothing was left"
+    assert proxy.process.wait(10) == 0
+    assert time.monotonic() - started < 8, "it waited although nothing was left"
     assert proxy.logs("stopped")
     eventually(lambda: not upstream.open_connections())
     assert upstream.connections[0].end == "close_notify"
@@ -82,7 +82,7 @@ def test_J2_drain_has_an_end(start_proxy, upstream):
     with proxy.tcp() as client, proxy.udp() as sock:
         client.send(make_query("silent1.test"))
         sock.send(make_query("silent2.test").to_wire())
-        upstream.wait_for(lambda: len(upstream.queries) == 2)
+        upstream.wait_for(lambda: len(set(upstream.names())) == 2)
         started = time.monotonic()
         proxy.process.send_signal(signal.SIGTERM)
         assert proxy.process.wait(3) == 0
