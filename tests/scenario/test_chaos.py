@@ -20,7 +20,7 @@ from chaos import SCENARIOS  # noqa: E402  (the path comes first)
 def test_chaos(name, tmp_path):
     tools = os.path.join(os.path.dirname(binary()), "bench")
     command = [sys.executable, os.path.join(ROOT, "bench", "chaos.py"), binary(), tools, tmp_path, "--short", name]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     result = tmp_path / "chaos.json"
     assert result.exists(), done.stdout + done.stderr
     figures = json.loads(result.read_text())

@@ -29,7 +29,7 @@ from support.waiting import eventually
 LISTEN = "127.0.0.1:5300"  # for commands that bind nothing
 
 
-def run(*arguments, environment=None, timeout=10, **how):
+def run(*arguments, environment=None, timeout=30, **how):
     """A finished process with its output as text."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("DNSPROXY")}
     return subprocess.run([how.pop("program", binary()), *arguments], capture_output=True,
@@ -85,7 +85,7 @@ def test_J2_drain_has_an_end(start_proxy, upstream):
         upstream.wait_for(lambda: len(set(upstream.names())) == 2)
         started = time.monotonic()
         proxy.process.send_signal(signal.SIGTERM)
-        assert proxy.process.wait(3) == 0
+        assert proxy.process.wait(10) == 0
         assert 0.25 < time.monotonic() - started < 2
         assert client.receive_raw() is None
 
@@ -100,8 +100,8 @@ def test_J2_second_signal_ends_now(start_proxy, upstream):
     assert proxy.process.poll() is None
     started = time.monotonic()
     proxy.process.send_signal(signal.SIGTERM)
-    assert proxy.process.wait(3) == 0
-    assert time.monotonic() - started < 1
+    assert proxy.process.wait(10) == 0
+    assert time.monotonic() - started < 5  # not the drain's 20 s
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
@@ -164,7 +164,7 @@ def test_J14_lame_duck_answers_while_it_is_not_ready(start_proxy, upstream):
         reply = proxy.query(f"lame{number}.test", tcp=number % 2 == 1)
         assert reply.rcode() == dns.rcode.NOERROR
     assert not proxy.logs("draining")
-    assert proxy.process.wait(5) == 0
+    assert proxy.process.wait(10) == 0
     assert time.monotonic() - started >= 3
     assert proxy.logs("draining")
 
@@ -177,7 +177,7 @@ def test_J14_second_signal_ends_the_lame_duck_now(start_proxy, upstream):
     proxy.wait_for_log("not_reloaded")
     assert proxy.query("still.test").rcode() == dns.rcode.NOERROR
     proxy.process.send_signal(signal.SIGTERM)
-    assert proxy.process.wait(3) == 0
+    assert proxy.process.wait(10) == 0
     assert proxy.logs("stopped", cause="second signal")
 
 
@@ -196,7 +196,7 @@ def test_J2_under_load_nothing_is_lost(start_proxy, upstream):
             for _ in range(49):
                 assert client.receive().rcode() == dns.rcode.NOERROR
             assert client.receive_raw() is None
-    assert proxy.process.wait(3) == 0
+    assert proxy.process.wait(10) == 0
 
 
 # J13: other signals
@@ -570,20 +570,20 @@ def test_options_alone_are_enough(start_upstream, pki):
         line = ""
         while " started " not in line:
             line = process.stderr.readline()
-            assert line, f"ended with {process.wait(5)}"
+            assert line, f"ended with {process.wait(10)}"
         assert "workers=" in line and "strategy=fastest" in line
         query = make_query("flags.test")
         for ask in (dns.query.udp, dns.query.tcp):
             assert ask(query, "127.0.0.1", port=port, timeout=5).answer
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(10) == 0
         process.stderr.close()
 
 
 def test_health(start_proxy, upstream):
     upstream.on_query = never
-    proxy = start_proxy(upstream, config={"timeouts": {"drain": "5s"}})
+    proxy = start_proxy(upstream, config={"timeouts": {"query": "20s", "drain": "20s"}})
     address = f"127.0.0.1:{proxy.admin_port}"
     done = run("health", "--admin", address)
     assert (done.returncode, done.stdout) == (0, "ready\n")
@@ -596,7 +596,7 @@ def test_health(start_proxy, upstream):
     assert proxy.admin("/ready")[0] == 503
     assert proxy.admin("/health")[0] == 200
     proxy.process.send_signal(signal.SIGTERM)
-    assert proxy.process.wait(3) == 0
+    assert proxy.process.wait(10) == 0
     assert_refused(run("health", "--admin", address), 1, "no dnsproxy answers", address)
 
 

@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 class Exchange:

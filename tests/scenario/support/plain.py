@@ -68,7 +68,7 @@ class PlainServer:
     def names(self):
         return {name for name, _, _ in self.asked}
 
-    def wait_for_queries(self, count, timeout=5.0):
+    def wait_for_queries(self, count, timeout=20.0):
         eventually(lambda: len(self.asked) >= count, timeout)
 
     def _make(self, raw, transport):

@@ -33,8 +33,9 @@ from support import ports
 from support.waiting import eventually
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+# On a busy machine all takes longer; what a test says of time it says itself.
 START_LIMIT = 20.0
-STOP_LIMIT = 3.0
+STOP_LIMIT = 10.0
 _SANITIZER = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|: Assertion ")
 _SERIES = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -83,7 +84,7 @@ class Metrics(dict):
 class TcpClient:
     """A client's TCP connection, message by message or byte by byte (`socket`)."""
 
-    def __init__(self, address, timeout=5.0, source=None):
+    def __init__(self, address, timeout=20.0, source=None):
         source_address = (source, 0) if source else None
         self.socket = socket.create_connection(address, timeout, source_address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -102,7 +103,7 @@ class TcpClient:
         raw = self.receive_raw()
         return None if raw is None else dns.message.from_wire(raw)
 
-    def is_closed_by_peer(self, timeout=5.0):
+    def is_closed_by_peer(self, timeout=20.0):
         """Reads until the end of the stream; False when it does not come in time."""
         self.socket.settimeout(timeout)
         try:
@@ -148,7 +149,7 @@ class Proxy:
     so that no test goes on for ever. `wrapper` is a command that runs the command behind it."""
 
     def __init__(self, upstreams, *, ca=None, config=None, arguments=(), environment=None,
-                 address="127.0.0.1", directory="/tmp", wait=True, lifetime=30.0, wrapper=()):
+                 address="127.0.0.1", directory="/tmp", wait=True, lifetime=90.0, wrapper=()):
         self.address = address
         self._upstreams = [self._upstream_entry(upstream) for upstream in upstreams]
         self._extra = config or {}
@@ -230,7 +231,7 @@ class Proxy:
         raise AssertionError(f"ended with {self.process.returncode}:\n{self.output()}")
 
     def stop(self, expected_status=0):
-        """SIGTERM; fails unless it ends within 3 s with `expected_status` and a clean stderr."""
+        """SIGTERM; fails unless it ends within STOP_LIMIT with `expected_status` and a clean stderr."""
         if self._stopped:
             return
         self._stopped = True
@@ -270,14 +271,14 @@ class Proxy:
                     found.append(entry)
         return found
 
-    def wait_for_log(self, event, timeout=5.0, **fields):
+    def wait_for_log(self, event, timeout=20.0, **fields):
         return eventually(lambda: self.logs(event, **fields), timeout)[0]
 
     def admin(self, path):
         """(status, text) of the admin server; (0, "") when it does not answer."""
         url = f"http://127.0.0.1:{self.admin_port}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as response:
+            with urllib.request.urlopen(url, timeout=15) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -293,7 +294,7 @@ class Proxy:
         """proxy.metric("dnsproxy_upstream_failures_total", cause="tls")"""
         return self.metrics().total(name, **labels)
 
-    def wait_for_metric(self, name, at_least=1, timeout=5.0, **labels):
+    def wait_for_metric(self, name, at_least=1, timeout=20.0, **labels):
         return eventually(lambda: (value := self.metric(name, **labels)) >= at_least and value,
                           timeout, interval=0.02)
 
@@ -310,15 +311,15 @@ class Proxy:
 
     # Clients
 
-    def query(self, name, rdtype="A", *, tcp=False, timeout=6.0, **how):
+    def query(self, name, rdtype="A", *, tcp=False, timeout=15.0, **how):
         """Asks once and gives the reply; `how` as for make_query."""
         return self.ask(make_query(name, rdtype, **how), tcp=tcp, timeout=timeout)
 
-    def ask(self, message, *, tcp=False, timeout=6.0):
+    def ask(self, message, *, tcp=False, timeout=15.0):
         exchange = dns.query.tcp if tcp else dns.query.udp
         return exchange(message, self.address, port=self.port, timeout=timeout)
 
-    def udp(self, timeout=6.0):
+    def udp(self, timeout=15.0):
         """A UDP socket connected to the proxy, for raw messages; a context manager."""
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -326,11 +327,11 @@ class Proxy:
         sock.connect((self.address, self.port))
         return sock
 
-    def tcp(self, timeout=6.0, source=None):
+    def tcp(self, timeout=15.0, source=None):
         """A TcpClient, from the address `source`; a context manager."""
         return TcpClient((self.address, self.port), timeout, source)
 
-    def ask_all(self, messages, *, connections=1, timeout=10.0):
+    def ask_all(self, messages, *, connections=1, timeout=60.0):
         """Asks all messages at once over TCP, spread over `connections`, and gives the replies in
         the order of the messages; None where the connection ended without one."""
         replies = [None] * len(messages)
@@ -355,7 +356,7 @@ class Proxy:
             thread.join()
         return replies
 
-    def ask_later(self, name, rdtype="A", *, tcp=False, timeout=6.0, **how):
+    def ask_later(self, name, rdtype="A", *, tcp=False, timeout=15.0, **how):
         """Asks now; the returned function gives the reply when called, waiting for it."""
         message = make_query(name, rdtype, **how)
         if tcp:

@@ -552,7 +552,7 @@ class Upstream:
         """How many bytes came through TLS, on all connections."""
         return sum(len(connection.application) for connection in self.connections)
 
-    def wait_for(self, condition, timeout=5.0):
+    def wait_for(self, condition, timeout=20.0):
         """Waits until `condition()` gives something true, and returns that."""
         with self._condition:
             value = self._condition.wait_for(condition, timeout)

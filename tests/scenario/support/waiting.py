@@ -13,7 +13,7 @@ def describe(condition):
         return repr(condition)
 
 
-def eventually(condition, timeout=5.0, interval=0.01, explain=str):
+def eventually(condition, timeout=20.0, interval=0.01, explain=str):
     """Calls `condition` until it gives something true, and returns that; fails after `timeout`, with
     the text that `explain()` gives."""
     deadline = time.monotonic() + timeout
