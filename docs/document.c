@@ -42,7 +42,8 @@ static const char EXAMPLE[] = "listen: [127.0.0.1:53, 'udp://[::1]:53']\n"
                               "  size: 128MiB\n";
 
 static const char MANUAL_HEAD[] =
-    ".TH DNSPROXY 8 \"\" \"dnsproxy " DNSPROXY_VERSION "\" \"System Administration\"\n"
+    ".TH DNSPROXY 8 \"" DNSPROXY_DATE "\" \"dnsproxy " DNSPROXY_VERSION
+    "\" \"System Administration\"\n"
     ".SH NAME\n"
     "dnsproxy \\- answer DNS queries over authenticated DNS over TLS\n"
     ".SH SYNOPSIS\n"

@@ -652,10 +652,15 @@ static void reference_has_every_key_variable_flag_and_default(void **state)
     free(text);
 }
 
-static void manual_has_its_sections_and_every_option(void **state)
+static void manual_has_its_date_sections_and_every_option(void **state)
 {
     (void)state;
     char *text = print(print_manual);
+    int year = 0, month = 0, day = 0;
+    assert_int_equal(sscanf(text, ".TH DNSPROXY 8 \"%4d-%2d-%2d\" ", &year, &month, &day), 3);
+    assert_in_range(year, 2026, 2099);
+    assert_in_range(month, 1, 12);
+    assert_in_range(day, 1, 31);
     static const char *const sections[] = {"NAME",        "SYNOPSIS",    "DESCRIPTION", "OPTIONS",
                                            "ENVIRONMENT", "EXIT STATUS", "FILES"};
     const char *last = text;
@@ -711,7 +716,7 @@ int main(void)
         TEST(no_program_name_is_no_crash),
         TEST(help_has_every_flag_and_fits_a_terminal),
         TEST(reference_has_every_key_variable_flag_and_default),
-        TEST(manual_has_its_sections_and_every_option),
+        TEST(manual_has_its_date_sections_and_every_option),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);
