@@ -8,19 +8,23 @@
  * message fits into any small ring of a cache of 1 MiB or more, and a lock for each shard, held for
  * one find or one store.
  *
- * Times are exact: an entry is gone when its age reaches its time to live, to the nanosecond, and a
- * TTL that a hit shows is the time left, rounded down. It follows that a hit in the last second
- * shows 0, and that however many caches pass an answer on, none keeps it for longer than its owner
- * said.
+ * Times are exact: an entry is gone when its age reaches its time to live, to the nanosecond. A TTL
+ * that a hit shows is the time left of that record, rounded up: while there is some left it is
+ * never 0, which would tell another cache to ask again at once. So each cache on the way may keep
+ * an answer for up to a second longer than its owner said.
+ *
+ * How long an entry lives is up to the records that a client must get. One of the others may end
+ * sooner; it is cut from the hits that follow, with all behind it.
  *
  * Past its time an answer stays for max-stale (RFC 8767), unseen: a find misses it, so that the
  * question is asked. Only when asking has failed, which a store of the failure tells, do finds give
  * it, for the recheck time; then the next find misses it again. In the last tenth of its time one
- * hit of a popular answer is told to ask anew. Neither costs an ordinary hit anything: one
+ * hit of a popular answer is told to ask anew. None of this costs an ordinary hit anything: one
  * comparison tells that an entry is calm, and all else is decided elsewhere.
  *
  * Thread: any; the shard's lock.   Owner: main, which closes it after the last worker has ended.
- * RFC:    2181 8 (TTLs), 2308 5 (negative answers), 8767 (stale ones), 9520 3.2 (failures). */
+ * RFC:    1035 4.1.1 (AA), 2181 8 (TTLs), 2308 5 (negative answers), 8767 (stale ones), 9520 3.2
+ * (failures). */
 #include "cache/cache.h"
 
 #include <assert.h>
@@ -30,6 +34,7 @@
 
 #include "base/bytes.h"
 #include "cache/shard.h"
+#include "dns/cut.h"
 
 enum {
     SHARD_SIZE_MIN = 2 << 20,
@@ -38,9 +43,9 @@ enum {
     KEY_FLAG_DO = 1,
     KEY_FLAG_CD = 2,
     VISITS_TO_REFRESH = 2, /* asked for more than once, the hit in hand included */
+    AGEING_DIVISOR = 10,   /* an entry ages in its last tenth */
+    TYPE_BEFORE_TTL = 4,   /* octets */
 };
-
-#define CALM_NS_PER_SECOND (NANOSECONDS_PER_SECOND / 10 * 9) /* an entry ages in its last tenth */
 
 struct cache {
     struct cache_config limits;
@@ -195,15 +200,14 @@ void cache_prefetch_store(struct cache *cache, uint64_t hash)
 
 static uint32_t age_in_seconds(const struct entry *entry, uint64_t now)
 {
-    const uint64_t age_ns = entry_age_ns(entry, now);
-    return (uint32_t)((age_ns + NANOSECONDS_PER_SECOND - 1) / NANOSECONDS_PER_SECOND);
+    return (uint32_t)(entry_age_ns(entry, now) / NANOSECONDS_PER_SECOND);
 }
 
 [[gnu::always_inline]] static inline void copy_out(const struct entry *entry, uint32_t age_s,
                                                    uint8_t *body, struct answer *out)
 {
     const uint8_t *kept = entry->bytes + entry->key_length + (size_t)entry->ttl_count * 2;
-    assert(age_s <= entry->lifetime_s);
+    assert(age_s < entry->lifetime_s);
     assert(entry->body_length + entry->extended_errors_length <= DNS_MESSAGE_MAX);
     memcpy(body, kept, (size_t)entry->body_length + entry->extended_errors_length);
     age_ttls(entry, age_s, body);
@@ -217,6 +221,7 @@ static uint32_t age_in_seconds(const struct entry *entry, uint64_t now)
         .ttl_s = entry->lifetime_s - age_s,
         .body = body,
         .body_length = entry->body_length,
+        .needed_length = entry->needed_length,
         .extended_errors = body + entry->body_length,
         .extended_errors_length = entry->extended_errors_length,
     };
@@ -229,18 +234,18 @@ static void count_visit(struct entry *entry)
         entry->visits++;
 }
 
-static bool entry_is_calm(const struct entry *entry, uint64_t now)
+static bool is_ageing(const struct entry *entry, uint64_t now)
 {
-    return !entry->is_rechecked &&
-           entry_age_ns(entry, now) < entry->lifetime_s * CALM_NS_PER_SECOND;
+    const uint64_t lifetime_ns = entry->lifetime_s * NANOSECONDS_PER_SECOND;
+    return entry_age_ns(entry, now) >= lifetime_ns - lifetime_ns / AGEING_DIVISOR;
 }
 
 /* True once for each entry that is worth to be had anew. A question without RD would bring nothing
  * that can be kept. */
 static bool claim_refresh(const struct cache *cache, struct entry *entry,
-                          const struct question *question)
+                          const struct question *question, uint64_t now)
 {
-    if (cache->limits.refresh == TOGGLE_OFF || entry->is_claimed ||
+    if (cache->limits.refresh == TOGGLE_OFF || entry->is_claimed || !is_ageing(entry, now) ||
         entry->visits < VISITS_TO_REFRESH || entry->lifetime_s < REFRESH_TTL_MIN_S ||
         answer_is_failure(entry->kind) || !question->recursion_desired)
         return false;
@@ -249,13 +254,12 @@ static bool claim_refresh(const struct cache *cache, struct entry *entry,
 }
 
 /* RFC 8767 4: the TTLs of an answer past its time are 30 s, less when it may not be used for so
- * long, and never 0. */
+ * long. */
 static void copy_out_stale(const struct entry *entry, uint64_t now, uint8_t *body,
                            struct answer *out)
 {
     const uint32_t left_s = entry->lifetime_s - age_in_seconds(entry, now);
-    uint32_t ttl_s = left_s < STALE_TTL_S ? left_s : STALE_TTL_S;
-    ttl_s = ttl_s > 0 ? ttl_s : 1;
+    const uint32_t ttl_s = left_s < STALE_TTL_S ? left_s : STALE_TTL_S;
     copy_out(entry, 0, body, out);
     const uint8_t *offsets = entry->bytes + entry->key_length;
     for (uint32_t i = 0; i < entry->ttl_count; i++)
@@ -264,7 +268,8 @@ static void copy_out_stale(const struct entry *entry, uint64_t now, uint8_t *bod
     out->age = ANSWER_STALE;
 }
 
-/* An entry that may be in its last tenth, or past its time: seldom a plain hit. */
+/* An entry that may be in its last tenth, or past its time, or some of it is: seldom a plain hit.
+ */
 [[gnu::noinline]] static enum status find_aged(const struct cache *cache, struct entry *entry,
                                                const struct question *question, uint64_t now,
                                                uint8_t *body, struct answer *out)
@@ -272,7 +277,7 @@ static void copy_out_stale(const struct entry *entry, uint64_t now, uint8_t *bod
     if (!entry_is_expired(entry, now)) {
         count_visit(entry);
         copy_out(entry, age_in_seconds(entry, now), body, out);
-        out->age = claim_refresh(cache, entry, question) ? ANSWER_AGEING : ANSWER_FRESH;
+        out->age = claim_refresh(cache, entry, question, now) ? ANSWER_AGEING : ANSWER_FRESH;
         return STATUS_OK;
     }
     const uint64_t age_ns = entry_age_ns(entry, now);
@@ -284,6 +289,14 @@ static void copy_out_stale(const struct entry *entry, uint64_t now, uint8_t *bod
     return STATUS_OK;
 }
 
+/* What is past its time is given for want of anything better, and only as much as is needed. In a
+ * fresh answer optional records may have ended: their TTLs have come down to 0. */
+[[gnu::noinline]] static void cut_aged(const struct question *question, struct answer *answer)
+{
+    const bool is_stale = answer->age == ANSWER_STALE;
+    answer_cut(answer, question, is_stale ? answer->needed_length : answer_living_length(answer));
+}
+
 enum status cache_find(struct cache *cache, const struct question *question, uint64_t hash,
                        uint64_t now, uint8_t body[static DNS_MESSAGE_MAX], struct answer *out)
 {
@@ -292,14 +305,18 @@ enum status cache_find(struct cache *cache, const struct question *question, uin
     enum status status = STATUS_NOT_FOUND;
     pthread_mutex_lock(&shard->lock);
     struct entry *entry = shard_find(shard, &key);
-    if (entry && entry_is_calm(entry, now)) {
+    const uint32_t age_s = entry ? age_in_seconds(entry, now) : 0;
+    const bool is_calm = entry && age_s < entry->calm_s;
+    if (is_calm) {
         count_visit(entry);
-        copy_out(entry, age_in_seconds(entry, now), body, out);
+        copy_out(entry, age_s, body, out);
         status = STATUS_OK;
     } else if (entry) {
         status = find_aged(cache, entry, question, now, body, out);
     }
     pthread_mutex_unlock(&shard->lock);
+    if (status == STATUS_OK && !is_calm)
+        cut_aged(question, out);
     return status;
 }
 
@@ -348,16 +365,32 @@ static uint32_t lifetime_for(const struct cache *cache, const struct answer *ans
     return smaller(ttl_s, cache->limits.ttl_max_s);
 }
 
-/* No TTL may outlast the entry, so each is brought within its lifetime. They are read where the
- * answer came from: the copy is on its way to memory that is not at hand. */
-static void bound_ttls(const struct cache *cache, const struct answer *answer, uint32_t lifetime_s,
-                       uint8_t *body)
+/* Each record has its own TTL within the bounds, but an SOA that says no has that of its answer
+ * (RFC 2308 5). Read where the answer came from: the copy is on its way to memory that is not at
+ * hand. */
+static uint32_t ttl_for(const struct cache *cache, const struct answer *answer, uint32_t lifetime_s,
+                        uint32_t offset)
 {
+    const uint32_t told_s = ttl_meant(load_u32(answer->body + offset));
+    const bool says_no = answer->kind == ANSWER_NEGATIVE &&
+                         load_u16(answer->body + offset - TYPE_BEFORE_TTL) == TYPE_SOA;
+    return smaller(raised_ttl(cache, answer, told_s),
+                   says_no ? lifetime_s : cache->limits.ttl_max_s);
+}
+
+/* Writes the TTLs to the copy, and gives the least of those records that are not needed. */
+static uint32_t fill_ttls(const struct cache *cache, const struct answer *answer,
+                          uint32_t lifetime_s, uint8_t *body)
+{
+    uint32_t least_s = UINT32_MAX;
     for (uint32_t i = 0; i < answer->ttl_count; i++) {
         const uint32_t offset = answer->ttl_offsets[i];
-        const uint32_t told_s = ttl_meant(load_u32(answer->body + offset));
-        store_u32(body + offset, smaller(raised_ttl(cache, answer, told_s), lifetime_s));
+        const uint32_t ttl_s = ttl_for(cache, answer, lifetime_s, offset);
+        store_u32(body + offset, ttl_s);
+        if (offset >= answer->needed_length)
+            least_s = smaller(least_s, ttl_s);
     }
+    return least_s;
 }
 
 static void entry_fill(const struct cache *cache, struct entry *entry, const struct answer *answer,
@@ -367,12 +400,13 @@ static void entry_fill(const struct cache *cache, struct entry *entry, const str
     entry->kind = answer->kind & 3;
     entry->is_claimed = false;
     entry->is_rechecked = false;
-    entry->flags = answer->flags;
+    entry->flags = answer->flags & (uint16_t)~DNS_FLAG_AA; /* RFC 1035 4.1.1: it is no authority */
     entry->rcode = answer->rcode;
     entry->answer_count = answer->answer_count;
     entry->authority_count = answer->authority_count;
     entry->additional_count = answer->additional_count;
     entry->body_length = answer->body_length;
+    entry->needed_length = answer->needed_length;
     entry->extended_errors_length = extended_errors_length;
     entry->ttl_count = answer->ttl_count;
     const size_t room =
@@ -386,7 +420,9 @@ static void entry_fill(const struct cache *cache, struct entry *entry, const str
     write_bytes(&writer, answer->body, answer->body_length);
     write_bytes(&writer, answer->extended_errors, extended_errors_length);
     assert(!writer.failed && writer_left(&writer) == 0);
-    bound_ttls(cache, answer, lifetime_s, body);
+    const uint32_t optional_s = fill_ttls(cache, answer, lifetime_s, body);
+    entry->calm_s =
+        smaller(lifetime_s - (lifetime_s + AGEING_DIVISOR - 1) / AGEING_DIVISOR, optional_s);
 }
 
 static bool is_usable(const struct shard *shard, const struct entry *entry, uint64_t now)
@@ -403,6 +439,7 @@ static void recheck(const struct shard *shard, struct entry *entry, uint64_t now
     if (left_ns < NANOSECONDS_PER_SECOND)
         return;
     entry->lifetime_s = (uint32_t)(left_ns / NANOSECONDS_PER_SECOND);
+    entry->calm_s = 0;
     entry->stored_ns = now;
     entry->is_rechecked = true;
 }
@@ -428,7 +465,7 @@ static void store_locked(struct cache *cache, struct shard *shard, const struct 
     uint16_t extended_errors_length = answer->extended_errors_length;
     if ((uint32_t)answer->body_length + extended_errors_length > DNS_MESSAGE_MAX)
         extended_errors_length = 0;
-    const size_t size = sizeof(struct entry) + key->length + 2U * answer->ttl_count +
+    const size_t size = ENTRY_FIXED + (size_t)key->length + 2U * answer->ttl_count +
                         answer->body_length + extended_errors_length;
     struct entry *entry = shard_insert(shard, key, old, (uint32_t)size, now);
     if (!entry)

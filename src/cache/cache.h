@@ -2,8 +2,9 @@
 /* Answers kept for their time to live, shared by all workers.
  *
  * Key: lower-cased name, type, class, DO and CD, compared in full, never by hash alone (FAULTS H1).
- * Copy-out: a hit is copied into the caller's buffer with its TTLs already aged; no pointer leaves
- * a shard. Bounded: the memory given at cache_open is never exceeded, whatever is stored (H12). */
+ * Copy-out: a hit is copied into the caller's buffer with its TTLs already aged, and without the
+ * optional records whose time is over; no pointer leaves a shard. Bounded: the memory given at
+ * cache_open is never exceeded, whatever is stored (H12). */
 #ifndef CACHE_CACHE_H
 #define CACHE_CACHE_H
 

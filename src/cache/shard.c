@@ -82,8 +82,8 @@ static uint32_t align_up(size_t size)
 
 static uint32_t entry_size(const struct entry *entry)
 {
-    return align_up(sizeof(*entry) + entry->key_length + 2U * entry->ttl_count +
-                    entry->body_length + entry->extended_errors_length);
+    return align_up(ENTRY_FIXED + entry->key_length + 2U * entry->ttl_count + entry->body_length +
+                    entry->extended_errors_length);
 }
 
 static bool entry_is_dead(const struct entry *entry)
@@ -491,7 +491,7 @@ void shard_sweep(struct shard *shard, uint64_t now)
 struct entry *shard_insert(struct shard *shard, const struct key *key, struct entry *old,
                            uint32_t size, uint64_t now)
 {
-    assert(size >= sizeof(struct entry) + key->length && (!old || !entry_is_dead(old)));
+    assert(size >= ENTRY_FIXED + (uint32_t)key->length && (!old || !entry_is_dead(old)));
     size = align_up(size);
     if (old && entry_size(old) == size) {
         stale_uncount(shard, old);

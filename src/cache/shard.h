@@ -38,7 +38,9 @@ struct entry {
     uint32_t next; /* link to the next entry of the bucket; 0: none */
     uint32_t hash;
     uint32_t lifetime_s;
+    uint32_t calm_s; /* below this age a hit is all of it, and nothing but a hit */
     uint16_t body_length;
+    uint16_t needed_length;
     uint16_t extended_errors_length;
     uint16_t ttl_count;
     uint16_t key_length;
@@ -56,6 +58,7 @@ struct entry {
 };
 
 enum {
+    ENTRY_FIXED = offsetof(struct entry, bytes), /* less than its size, which is padded */
     ENTRY_VISITS_MAX = 3,
     ENTRY_ALIGNMENT = 8,
     SERVFAIL_LIFETIME_MAX_S = 300, /* RFC 9520 3.2 */

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* An upstream's answer checked: every record within bounds, every name valid, and how long all of
- * it may be kept. Nothing is decompressed; the records stay as they came.
+/* An upstream's answer checked: every record within bounds, every name valid, which of them a
+ * client cannot do without, and how long these may be kept. Nothing is decompressed; the records
+ * stay as they came.
  *
  * Thread: any.   Owner: nothing; the answer borrows the message and the scratch.
  * RFC:    1035 4.1, 2181 8 (TTL), 2308 2 and 5 (negative answers), 3597 (unknown types are opaque),
- *         6891, 7828 3.2.2, 8914, 9267, 9520. */
+ *         4035 3.1.3, 6891, 7828 3.2.2, 8914, 9267, 9520. */
 #include <assert.h>
 
 #include "base/bytes.h"
@@ -29,16 +30,25 @@ struct record {
     uint16_t class;
 };
 
+/* What a client must get of the records: octets up to the last of them, and their least TTL. */
+struct part {
+    size_t end; /* offset in the message */
+    uint32_t ttl_s;
+};
+
 /* The walk over one message. */
 struct check {
     struct name_map names;
     size_t position;
-    size_t body;     /* offset of the first record */
-    size_t body_end; /* behind the last record that is kept */
-    uint32_t ttl_s;
+    size_t body;        /* offset of the first record */
+    size_t body_end;    /* behind the last record that is kept */
+    struct part needed; /* whatever the answer says */
+    struct part soa;    /* when it says no: the SOA and its signatures */
     uint32_t soa_minimum_s;
+    bool dnssec_ok;
     bool has_soa;
     bool has_opt;
+    bool is_over; /* nothing that follows is kept */
     struct answer_scratch *scratch;
     struct answer answer;
 };
@@ -162,6 +172,7 @@ static enum status take_opt(struct check *check, const struct record *record)
     if (check->has_opt || !has_root_owner) /* RFC 6891 6.1.1 and 6.1.2 */
         return STATUS_MALFORMED;
     check->has_opt = true;
+    check->is_over = true;
     const uint16_t rcode_upper = (uint16_t)(record->ttl >> 24);
     check->answer.rcode = (uint16_t)(check->answer.rcode | rcode_upper << 4);
 
@@ -178,19 +189,49 @@ static enum status take_opt(struct check *check, const struct record *record)
     return STATUS_OK;
 }
 
-/* Counts the record among those that are kept: all before an OPT. */
+/* The part that the record belongs to, NULL when it is optional: additional data is, and of
+ * authority all but the SOA that says no and, with DO, the proofs (RFC 4035 3.1.3). */
+static struct part *part_of(struct check *check, const struct record *record, enum section section)
+{
+    if (section == SECTION_ANSWER)
+        return &check->needed;
+    if (section == SECTION_ADDITIONAL)
+        return NULL;
+    uint16_t type = record->type;
+    if (type == TYPE_RRSIG && check->dnssec_ok)
+        type = load_u16(check->names.bytes + record->data); /* the type that it covers */
+    switch (type) {
+    case TYPE_SOA:
+        return &check->soa;
+    case TYPE_NSEC:
+    case TYPE_NSEC3:
+        return check->dnssec_ok ? &check->needed : NULL;
+    default:
+        return NULL;
+    }
+}
+
+static void part_add(struct part *part, size_t end, uint32_t ttl_s)
+{
+    if (end > part->end)
+        part->end = end;
+    if (ttl_s < part->ttl_s)
+        part->ttl_s = ttl_s;
+}
+
+/* Counts the record among those that are kept. */
 static void keep_record(struct check *check, const struct record *record, enum section section)
 {
-    if (check->has_opt)
+    if (check->is_over)
         return;
     struct answer *answer = &check->answer;
     assert(answer->ttl_count < ANSWER_TTLS_MAX);
     const size_t ttl_offset = record->data - DNS_RECORD_FIXED + 4 - check->body;
     check->scratch->ttl_offsets[answer->ttl_count++] = (uint16_t)ttl_offset;
     check->body_end = record->end;
-    const uint32_t ttl = ttl_meant(record->ttl);
-    if (ttl < check->ttl_s)
-        check->ttl_s = ttl;
+    struct part *part = part_of(check, record, section);
+    if (part)
+        part_add(part, record->end, ttl_meant(record->ttl));
     if (section == SECTION_ADDITIONAL)
         answer->additional_count++;
     if (section != SECTION_AUTHORITY || record->type != TYPE_SOA)
@@ -299,18 +340,29 @@ static enum answer_kind kind_of(struct check *check, const struct question *ques
     }
 }
 
-static uint32_t ttl_of(const struct check *check)
+/* A referral has no SOA, and all of it is what it says. */
+static struct part needed_of(const struct check *check)
+{
+    struct part needed = check->needed;
+    if (check->answer.kind == ANSWER_NEGATIVE && check->has_soa)
+        part_add(&needed, check->soa.end, check->soa.ttl_s);
+    else if (check->answer.kind == ANSWER_NEGATIVE)
+        needed.end = check->body_end;
+    return needed;
+}
+
+static uint32_t ttl_of(const struct check *check, uint32_t needed_ttl_s)
 {
     const struct answer *answer = &check->answer;
     if (answer->flags & DNS_FLAG_TC) /* RFC 2181 9 */
         return 0;
     switch (answer->kind) {
     case ANSWER_POSITIVE:
-        return check->ttl_s;
+        return needed_ttl_s;
     case ANSWER_NEGATIVE:
         if (!check->has_soa)
             return 0;
-        return check->ttl_s < check->soa_minimum_s ? check->ttl_s : check->soa_minimum_s;
+        return needed_ttl_s < check->soa_minimum_s ? needed_ttl_s : check->soa_minimum_s;
     case ANSWER_FAILURE:
     case ANSWER_TIMEOUT:
     default:
@@ -332,7 +384,9 @@ static void finish(struct check *check, const struct question *question)
      * of the query, and AD is set in ours. */
     if (answer->kind == ANSWER_FAILURE)
         answer->flags &= (uint16_t)~DNS_FLAG_AD;
-    answer->ttl_s = ttl_of(check);
+    const struct part needed = needed_of(check);
+    answer->needed_length = (uint16_t)(needed.end - check->body);
+    answer->ttl_s = ttl_of(check, needed.ttl_s);
 }
 
 static enum status check_records(struct check *check, const uint8_t *bytes)
@@ -367,7 +421,9 @@ enum status message_check_answer(const uint8_t *bytes, size_t length,
     struct check check = {
         .body = body,
         .body_end = body,
-        .ttl_s = DNS_TTL_MAX,
+        .needed = {.end = body, .ttl_s = DNS_TTL_MAX},
+        .soa = {.end = body, .ttl_s = DNS_TTL_MAX},
+        .dnssec_ok = question->dnssec_ok,
         .scratch = scratch,
         .answer = {.flags = flags & (DNS_FLAG_AA | DNS_FLAG_TC | DNS_FLAG_RA | DNS_FLAG_AD),
                    .rcode = flags & DNS_RCODE_MASK},

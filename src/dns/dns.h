@@ -9,6 +9,10 @@ enum {
     DNS_TTL_MAX = 0x7fffffff,
     DNS_NAME_MAX = 255, /* octets on the wire, root label included (RFC 1035 3.1) */
     DNS_LABEL_MAX = 63,
+    DNS_POINTER_MARK =
+        0xc0, /* the octet with which a compression pointer begins, or a larger one */
+    DNS_POINTER_MASK = 0x3fff,
+    DNS_POINTER_SIZE = 2,
     DNS_QUESTION_TAIL = 4,     /* QTYPE and QCLASS */
     DNS_UDP_DEFAULT = 512,     /* RFC 1035 4.2.1 */
     DNS_UDP_ADVERTISED = 1232, /* RFC 9715 */
@@ -79,6 +83,8 @@ enum dns_type {
     TYPE_DNAME = 39,
     TYPE_OPT = 41,
     TYPE_RRSIG = 46,
+    TYPE_NSEC = 47,
+    TYPE_NSEC3 = 50,
     TYPE_TKEY = 249,
     TYPE_TSIG = 250,
     TYPE_IXFR = 251,

@@ -10,11 +10,6 @@
 #include "base/bytes.h"
 #include "dns/name.h"
 
-enum {
-    POINTER_MARK = 0xc0,
-    POINTER_SIZE = 2,
-};
-
 void host_question(const char *host, enum dns_type type, struct question *out)
 {
     uint8_t name[DNS_NAME_MAX];
@@ -81,8 +76,8 @@ static void skip_name(struct reader *reader)
         const uint8_t *octet = read_bytes(reader, 1);
         if (!octet)
             return;
-        if (*octet >= POINTER_MARK) {
-            read_bytes(reader, POINTER_SIZE - 1);
+        if (*octet >= DNS_POINTER_MARK) {
+            read_bytes(reader, DNS_POINTER_SIZE - 1);
             return;
         }
         if (*octet == 0)

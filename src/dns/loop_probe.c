@@ -84,6 +84,7 @@ void loop_probe_make_answer(const struct siphash_key *key, const struct question
         .answer_count = 1,
         .body = out->body,
         .body_length = BODY,
+        .needed_length = BODY,
         .ttl_count = 1,
         .ttl_offsets = &out->ttl_offset,
     };

@@ -112,7 +112,8 @@ struct answer {
     uint32_t ttl_s;      /* how long it may be kept, before the configured bounds; 0: not at all */
     const uint8_t *body; /* from the end of the question to the end of the last record */
     uint16_t body_length;
-    uint16_t ttl_count;             /* records whose TTL ages */
+    uint16_t needed_length; /* of body: up to the last record that a client cannot do without */
+    uint16_t ttl_count;     /* records whose TTL ages */
     const uint16_t *ttl_offsets;    /* of the 32-bit TTL fields, in body */
     const uint8_t *extended_errors; /* EDE options in wire form: code, length, data; repeated */
     uint16_t extended_errors_length;
@@ -138,10 +139,12 @@ struct answer_scratch {
  * OPT that is not the last are left out: they are optional, and moving them would break compression
  * pointers. Bytes after the last record are ignored and not in the body.
  *
- * ttl_s is the least TTL of all records, those of authority and additional too: all of them are
- * passed on, and none may be shown past its time. For a negative answer also at most the SOA's
- * MINIMUM, and 0 without an SOA (RFC 2308 5). For a failure 1 (RFC 9520 3.2: the shortest; the
- * cache backs off from there), 0 for BADVERS and BADCOOKIE, which concern one hop only. */
+ * Needed are the records of the answer section, the SOA of a negative answer, and for a question
+ * with DO the NSEC and NSEC3 of authority and the signatures of all these. ttl_s is their least
+ * TTL; the others are cut when there is no room for them (RFC 2181 9), or their own time is over.
+ * For a negative answer also at most the SOA's MINIMUM, and 0 without an SOA (RFC 2308 5). For a
+ * failure 1 (RFC 9520 3.2: the shortest; the cache backs off from there), 0 for BADVERS and
+ * BADCOOKIE, which concern one hop only. */
 enum status message_check_answer(const uint8_t *bytes, size_t length,
                                  const struct question *question, struct answer_scratch *scratch,
                                  struct answer *out);

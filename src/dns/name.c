@@ -11,9 +11,6 @@
 #include "dns/message.h"
 
 enum {
-    POINTER_MARK = 0xc0,
-    POINTER_MASK = 0x3fff,
-    POINTER_SIZE = 2,
     POINTERS_MAX = 127, /* of one name: as many as it can have labels before the root */
     LENGTH_UNKNOWN = 0,
     LENGTH_FORBIDDEN = 1, /* free to mean this: the root, of length 1, is not worth remembering */
@@ -45,7 +42,7 @@ void name_map_init(struct name_map *map, const uint8_t *bytes, size_t length, ui
 
 static size_t pointer_target(const struct name_map *map, size_t offset)
 {
-    return load_u16(map->bytes + offset) & POINTER_MASK;
+    return load_u16(map->bytes + offset) & DNS_POINTER_MASK;
 }
 
 static uint8_t known_length(const struct name_map *map, size_t offset)
@@ -65,7 +62,7 @@ struct name_walk {
 
 static enum status walk_pointer(const struct name_map *map, struct name_walk *walk)
 {
-    if (walk->position + POINTER_SIZE > walk->end || ++walk->pointers > POINTERS_MAX)
+    if (walk->position + DNS_POINTER_SIZE > walk->end || ++walk->pointers > POINTERS_MAX)
         return STATUS_MALFORMED;
     const size_t target = pointer_target(map, walk->position);
     if (target < DNS_HEADER_SIZE || target >= walk->run)
@@ -90,7 +87,7 @@ static enum status walk_step(const struct name_map *map, struct name_walk *walk)
         return walk->length > DNS_NAME_MAX ? STATUS_MALFORMED : STATUS_OK;
     }
     const uint8_t octet = map->bytes[walk->position];
-    if (octet >= POINTER_MARK)
+    if (octet >= DNS_POINTER_MARK)
         return walk_pointer(map, walk);
     walk->position += 1 + (size_t)octet;
     walk->length += 1 + (size_t)octet;
@@ -105,7 +102,7 @@ void name_map_learn(struct name_map *map, size_t offset, size_t length)
         if (offset < ANSWER_POINTER_REACH)
             map->lengths[offset] = (uint8_t)length;
         const uint8_t octet = map->bytes[offset];
-        if (octet >= POINTER_MARK) {
+        if (octet >= DNS_POINTER_MARK) {
             offset = pointer_target(map, offset);
         } else {
             offset += 1 + (size_t)octet;
@@ -117,7 +114,7 @@ void name_map_learn(struct name_map *map, size_t offset, size_t length)
 /* A pointer to a name that is known, as most names are. */
 static bool is_known_pointer(const struct name_map *map, size_t offset, size_t end)
 {
-    if (offset + POINTER_SIZE > end || map->bytes[offset] < POINTER_MARK ||
+    if (offset + DNS_POINTER_SIZE > end || map->bytes[offset] < DNS_POINTER_MARK ||
         known_length(map, offset) == LENGTH_FORBIDDEN)
         return false;
     const size_t target = pointer_target(map, offset);
@@ -128,7 +125,7 @@ enum status name_check(struct name_map *map, size_t *offset, size_t end)
 {
     assert(end <= map->length);
     if (is_known_pointer(map, *offset, end)) {
-        *offset += POINTER_SIZE;
+        *offset += DNS_POINTER_SIZE;
         return STATUS_OK;
     }
     struct name_walk walk = {.position = *offset, .run = *offset, .end = end};
@@ -152,8 +149,8 @@ size_t name_skip(const struct name_map *map, size_t offset)
     for (;;) {
         assert(offset < map->length);
         const uint8_t octet = map->bytes[offset];
-        if (octet >= POINTER_MARK)
-            return offset + POINTER_SIZE;
+        if (octet >= DNS_POINTER_MARK)
+            return offset + DNS_POINTER_SIZE;
         offset += 1 + (size_t)octet;
         if (octet == 0)
             return offset;
@@ -162,7 +159,7 @@ size_t name_skip(const struct name_map *map, size_t offset)
 
 static size_t follow_pointers(const struct name_map *map, size_t offset)
 {
-    while (map->bytes[offset] >= POINTER_MARK)
+    while (map->bytes[offset] >= DNS_POINTER_MARK)
         offset = pointer_target(map, offset);
     return offset;
 }

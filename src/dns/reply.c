@@ -2,7 +2,8 @@
 /* Replies composed: the client's header, spelling and EDNS around the records of an answer.
  *
  * What has to be in the reply is written first; if that is too much it becomes TC=1 with nothing
- * but question and OPT. Options fill what room is left, the least important last.
+ * but question and OPT. Records that a client can do without are cut to the room there is. Options
+ * fill what room is left, the least important last.
  * Thread: any; no state.   Owner: the caller's buffer.
  * RFC:    1035 4.1.1, 2181 9 (TC), 6840 5.8 (AD), 6891, 7828 3.3.2, 8482 4.2, 8914, 9715. */
 #include "dns/reply.h"
@@ -10,6 +11,7 @@
 #include <assert.h>
 
 #include "base/bytes.h"
+#include "dns/cut.h"
 
 enum {
     KEEPALIVE_LENGTH = 2,
@@ -137,6 +139,15 @@ static void write_header(struct writer *writer, const struct query_message *quer
     store_u16(header + 10, (uint16_t)((answer ? answer->additional_count : 0) + query->has_edns));
 }
 
+/* RFC 2181 9: without TC, since nothing is missing that must be there. */
+static const struct answer *cut_answer(const struct query_message *query,
+                                       const struct answer *answer, size_t room, struct answer *cut)
+{
+    *cut = *answer;
+    answer_cut(cut, &query->question, room);
+    return cut;
+}
+
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
                    bool *truncated)
 {
@@ -145,12 +156,14 @@ size_t reply_write(const struct query_message *query, const struct reply *reply,
     size_t limit = reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
     limit = limit > DNS_MESSAGE_MAX ? DNS_MESSAGE_MAX : limit;
     const struct answer *answer = reply->answer;
-    const size_t needed = DNS_HEADER_SIZE + question_length(query) +
-                          (answer ? answer->body_length : 0) +
-                          (query->has_edns ? DNS_OPT_FIXED : 0);
-    *truncated = needed > limit;
-    if (*truncated)
-        answer = NULL;
+    const size_t room =
+        limit - DNS_HEADER_SIZE - question_length(query) - (query->has_edns ? DNS_OPT_FIXED : 0);
+    struct answer cut;
+    *truncated = false;
+    if (answer && answer->body_length > room) {
+        *truncated = answer->needed_length > room;
+        answer = *truncated ? NULL : cut_answer(query, answer, room, &cut);
+    }
 
     struct writer writer = writer_over(out, limit);
     const uint16_t flags = reply_flags(query, reply) | (*truncated ? DNS_FLAG_TC : 0) |
@@ -177,6 +190,7 @@ const struct answer *reply_minimal_any(void)
         .ttl_s = 3600,
         .body = body,
         .body_length = sizeof body,
+        .needed_length = sizeof body,
         .ttl_count = 1,
         .ttl_offsets = ttl_offsets,
     };

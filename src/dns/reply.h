@@ -22,15 +22,15 @@ struct reply {
     enum rcode rcode;            /* used when there is no answer */
     /* NULL: none of our own. Those of the answer are passed on. */
     const struct extended_error *error;
-    size_t limit;       /* octets: the message is cut to TC=1 above it; at most DNS_MESSAGE_MAX */
+    size_t limit;       /* octets: the message is cut above it; at most DNS_MESSAGE_MAX */
     bool has_keepalive; /* tell the client how long we keep the stream (if it asked) */
     uint16_t keepalive_100ms;
 };
 
 /* Writes the reply into `out` (room for `reply->limit` octets at least, and not less than 512) and
  * returns its length. Optional parts go first when it does not fit (FAULTS G3): keepalive and
- * extended errors, then the records (TC=1, question and OPT only). `*truncated` tells whether TC=1
- * was set for want of room. */
+ * extended errors, then the records that are not needed (A19), then all (TC=1, question and OPT
+ * only: A14). `*truncated` tells whether TC=1 was set for want of room. */
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
                    bool *truncated);
 

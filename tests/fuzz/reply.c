@@ -4,7 +4,8 @@
  *
  * Both messages are made from the input: header bits, spelling, EDNS of the query; sections and
  * records of the answer. What the reply must be like is worked out here once more: what is needed
- * comes whole or not at all (TC=1, question and OPT alone: RFC 2181 9, 9715), OPT only when asked
+ * comes whole or not at all (TC=1, question and OPT alone: RFC 2181 9, 9715), behind it as many
+ * whole RRsets as fit, OPT only when asked
  * (RFC 6891 7), AD only when asked (RFC 6840 5.8), keepalive and extended errors when they fit. */
 #include <assert.h>
 #include <ldns/ldns.h>
@@ -148,13 +149,24 @@ struct parts {
     const struct reply *reply;
     size_t length;
     bool truncated;
+    struct answer again; /* what we read in the reply */
 };
+
+/* Octets of a reply with so many of records, and no options. */
+static size_t length_with(const struct parts *parts, size_t body_length)
+{
+    return DNS_HEADER_SIZE + parts->query->question.name_length + DNS_QUESTION_TAIL + body_length +
+           (parts->query->has_edns ? DNS_OPT_FIXED : 0u);
+}
+
+static size_t limit_of(const struct reply *reply)
+{
+    return reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
+}
 
 static size_t needed(const struct parts *parts)
 {
-    const struct answer *answer = parts->reply->answer;
-    return DNS_HEADER_SIZE + parts->query->question.name_length + DNS_QUESTION_TAIL +
-           (answer ? answer->body_length : 0u) + (parts->query->has_edns ? DNS_OPT_FIXED : 0u);
+    return length_with(parts, parts->reply->answer ? parts->reply->answer->needed_length : 0u);
 }
 
 static void check_header(const struct parts *parts)
@@ -169,21 +181,22 @@ static void check_header(const struct parts *parts)
     assert(!(flags & DNS_FLAG_AD) == !(answer && answer->flags & DNS_FLAG_AD && wants_ad));
     assert(!(flags & DNS_FLAG_TC) == !parts->truncated); /* our answers are whole */
     assert(load_u16(out + 4) == 1);
+    const struct answer *again = &parts->again;
     const bool has_records = answer && !parts->truncated;
     assert(load_u16(out + 6) == (has_records ? answer->answer_count : 0));
-    assert(load_u16(out + 8) == (has_records ? answer->authority_count : 0));
-    assert(load_u16(out + 10) ==
-           (has_records ? answer->additional_count : 0) + (query->has_edns ? 1 : 0));
+    assert(load_u16(out + 8) == again->authority_count);
+    assert(load_u16(out + 10) == again->additional_count + (query->has_edns ? 1 : 0));
     const size_t name_length = query->question.name_length;
     assert(memcmp(out + DNS_HEADER_SIZE, query->spelling, name_length) == 0);
 }
 
 /* Options are those that fit, in this order: keepalive, our own error, the answer's errors. */
-static void check_options(const struct parts *parts, const struct answer *again)
+static void check_options(const struct parts *parts)
 {
     const struct reply *reply = parts->reply;
-    const size_t limit = reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
-    size_t room = parts->truncated ? 0 : limit - needed(parts);
+    const struct answer *again = &parts->again;
+    const size_t fixed = length_with(parts, again->body_length);
+    size_t room = parts->truncated ? 0 : limit_of(reply) - fixed;
     const bool has_options = parts->query->has_edns && !parts->truncated;
     const bool has_keepalive =
         has_options && reply->has_keepalive && parts->query->has_keepalive && room >= 6;
@@ -203,33 +216,47 @@ static void check_options(const struct parts *parts, const struct answer *again)
         errors += length <= room - errors ? length : 0;
         i += length;
     }
-    const size_t fixed = parts->truncated ? parts->length : needed(parts);
     assert(parts->length == fixed + (has_keepalive ? 6 : 0) + errors);
 }
 
 /* Our own check of the reply. Its question is the client's, of any spelling. */
-static void check_again(const struct parts *parts)
+static void check_again(struct parts *parts)
 {
-    struct answer again;
+    const struct answer *again = &parts->again;
     const struct answer *answer = parts->reply->answer;
     uint8_t *bytes = exact_copy(out, parts->length);
-    const enum status status =
-        message_check_answer(bytes, parts->length, &parts->query->question, &scratch_again, &again);
+    const enum status status = message_check_answer(bytes, parts->length, &parts->query->question,
+                                                    &scratch_again, &parts->again);
     assert(status == STATUS_OK);
     if (answer && !parts->truncated) {
-        assert(again.rcode == answer->rcode && again.kind == answer->kind);
-        assert(again.body_length == answer->body_length);
+        assert(again->rcode == answer->rcode && again->kind == answer->kind);
+        assert(again->needed_length == answer->needed_length);
+        assert(again->body_length == answer->body_length ||
+               length_with(parts, answer->body_length) > limit_of(parts->reply));
     } else {
-        assert(again.body_length == 0);
+        assert(again->body_length == 0);
     }
-    check_options(parts, &again);
+    check_options(parts);
     free(bytes);
 }
 
-static void check_records(const ldns_rr_list *expected, const ldns_rr_list *actual)
+static bool is_same_rrset(const ldns_rr *a, const ldns_rr *b)
 {
-    assert(ldns_rr_list_rr_count(expected) == ldns_rr_list_rr_count(actual));
-    for (size_t i = 0; i < ldns_rr_list_rr_count(expected); i++) {
+    return ldns_rr_get_type(a) == ldns_rr_get_type(b) &&
+           ldns_dname_compare(ldns_rr_owner(a), ldns_rr_owner(b)) == 0;
+}
+
+/* The first ones of those expected, and whole RRsets if it is up to us. */
+static void check_records(const struct parts *parts, const ldns_rr_list *expected,
+                          const ldns_rr_list *actual)
+{
+    const size_t count = ldns_rr_list_rr_count(actual);
+    const bool is_least = parts->again.body_length == parts->reply->answer->needed_length;
+    assert(ldns_rr_list_rr_count(expected) >= count);
+    for (size_t i = count; i < ldns_rr_list_rr_count(expected) && !is_least; i++)
+        for (size_t kept = 0; kept < count; kept++)
+            assert(!is_same_rrset(ldns_rr_list_rr(expected, i), ldns_rr_list_rr(expected, kept)));
+    for (size_t i = 0; i < count; i++) {
         /* In canonical form: a name that points at the question has the client's spelling. */
         ldns_rr *a = ldns_rr_clone(ldns_rr_list_rr(expected, i));
         ldns_rr *b = ldns_rr_clone(ldns_rr_list_rr(actual, i));
@@ -252,9 +279,9 @@ static void ask_ldns(const struct parts *parts)
     if (parts->reply->answer && !parts->truncated) {
         const ldns_status read = ldns_wire2pkt(&original, packet.bytes, packet.length);
         assert(read == LDNS_STATUS_OK);
-        check_records(ldns_pkt_answer(original), ldns_pkt_answer(reply));
-        check_records(ldns_pkt_authority(original), ldns_pkt_authority(reply));
-        check_records(ldns_pkt_additional(original), ldns_pkt_additional(reply));
+        check_records(parts, ldns_pkt_answer(original), ldns_pkt_answer(reply));
+        check_records(parts, ldns_pkt_authority(original), ldns_pkt_authority(reply));
+        check_records(parts, ldns_pkt_additional(original), ldns_pkt_additional(reply));
         ldns_pkt_free(original);
     }
     ldns_pkt_free(reply);
@@ -285,10 +312,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     };
     struct parts parts = {.query = &query, .reply = &reply};
     parts.length = reply_write(&query, &reply, out, &parts.truncated);
-    const size_t limit = reply.limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply.limit;
+    const size_t limit = limit_of(&reply);
     assert(parts.length <= limit && parts.truncated == (needed(&parts) > limit));
-    check_header(&parts);
     check_again(&parts);
+    check_header(&parts);
     ask_ldns(&parts);
     return 0;
 }

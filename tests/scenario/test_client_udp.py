@@ -14,6 +14,8 @@ import dns.message
 import dns.name
 import dns.query
 import dns.rcode
+import dns.rdatatype
+import dns.rrset
 import pytest
 
 from support import ports, zone
@@ -359,6 +361,71 @@ def test_A14_reply_is_no_larger_than_the_client_takes_and_we_allow(shared_proxy,
     whole = shared_proxy.ask(query, tcp=True)
     assert not whole.flags & dns.flags.TC
     assert len(whole.answer[0]) == (1 if limit == 1232 else 4)
+
+
+def answer_with_servers(addresses):
+    """A hook: an A record, eight name servers of about 40 octets, and so many addresses for each."""
+    servers = [f"ns{number}-{'x' * 24}.servers.test." for number in range(8)]
+
+    def hook(query):
+        answer = query.make_answer()
+        name = query.message.question[0].name
+        answer.authority = [dns.rrset.from_text(name, 300, "IN", "NS", *servers)]
+        answer.additional = [dns.rrset.from_text(
+            server, 300, "IN", "AAAA", *[f"2001:db8::{number}:{last + 1}" for last in range(addresses)])
+                             for number, server in enumerate(servers)]
+        answer.use_edns(False)
+        query.reply(answer)
+    return hook
+
+
+@pytest.mark.parametrize("payload, limit, addresses", [
+    (None, 512, 1), (512, 512, 1), (600, 600, 2), (1232, 1232, 6), (4096, 1232, 6)])
+def test_A19_RFC2181_what_is_optional_is_cut_without_tc(upstream, proxy, payload, limit, addresses):
+    upstream.on_query = answer_with_servers(addresses)
+    query = make_query("case.test", edns=payload is not None, payload=payload)
+    with proxy.udp() as sock:
+        for _ in range(2):  # from the upstream, then from the cache
+            sock.send(query.to_wire())
+            raw = sock.recv(65535)
+            reply = dns.message.from_wire(raw)
+            assert not reply.flags & dns.flags.TC
+            assert limit - 40 - 28 * addresses < len(raw) <= limit, "as much as fits"
+            assert [rrset.to_text() for rrset in reply.answer] == [
+                f"case.test. {reply.answer[0].ttl} IN A {zone.address('case.test')}"]
+            assert len(reply.authority[0]) == 8 and reply.authority[0].ttl in (299, 300)
+            assert all(len(rrset) == addresses for rrset in reply.additional), "whole RRsets"
+            assert reply.edns == (-1 if payload is None else 0)
+    assert len(upstream.queries) == 1
+    whole = proxy.ask(query, tcp=True)
+    assert len(whole.additional) == 8 > len(reply.additional)
+    assert proxy.metric("dnsproxy_replies_truncated_total") == 0
+
+
+@pytest.mark.parametrize("want_dnssec", [False, True], ids=["plain", "do"])
+def test_A19_A14_what_a_client_needs_is_never_cut(upstream, proxy, want_dnssec):
+    def hook(query):
+        answer = query.make_answer()
+        answer.set_rcode(dns.rcode.NXDOMAIN)
+        answer.answer = []
+        proofs = [dns.rrset.from_text(f"n{number}.test.", 300, "IN", "NSEC",
+                                      f"{'x' * 60}.{'y' * 60}.test. A RRSIG NSEC")
+                  for number in range(9)]
+        soa = dns.rrset.from_text("test.", 300, "IN", "SOA", "ns.test. root.test. 1 2 3 4 300")
+        answer.authority = [soa, *proofs]
+        query.reply(answer)
+    upstream.on_query = hook
+    for _ in range(2):
+        reply = proxy.query("gone.test", want_dnssec=want_dnssec)
+        assert bool(reply.flags & dns.flags.TC) == want_dnssec
+        assert reply.rcode() == dns.rcode.NXDOMAIN
+        if want_dnssec:
+            assert (reply.answer, reply.authority, reply.additional) == ([], [], [])
+        else:
+            assert reply.authority[0].rdtype == dns.rdatatype.SOA
+            assert 1 < len(reply.authority) < 10
+    assert len(upstream.queries) == 1
+    assert len(proxy.query("gone.test", want_dnssec=want_dnssec, tcp=True).authority) == 10
 
 
 def test_A14_the_size_is_configurable(start_proxy, upstream):

@@ -103,10 +103,12 @@ struct reply_view {
     unsigned answers;
     unsigned authorities;
     bool has_opt;
-    bool is_explained;  /* by an extended error (RFC 8914) */
-    uint16_t error;     /* its code */
-    uint32_t values[3]; /* hash, TTL at the upstream, time there */
-    uint32_t ttl_s;     /* the largest */
+    bool is_explained;       /* by an extended error (RFC 8914) */
+    uint16_t error;          /* its code */
+    uint32_t values[3];      /* hash, TTL at the upstream, time there */
+    uint32_t ttl_s;          /* the largest */
+    unsigned optionals;      /* records in additional */
+    uint32_t optional_ttl_s; /* of them all; the last one's */
 };
 
 /* The first extended error. */
@@ -122,9 +124,11 @@ static void read_options(struct reply_view *view, const uint8_t *options, size_t
     }
 }
 
+enum section { SECTION_ANSWER, SECTION_AUTHORITY, SECTION_ADDITIONAL };
+
 /* Takes one record; the owner is a pointer to the question, or the root. */
 static void read_record(struct reader *reader, struct reply_view *view, unsigned index,
-                        bool is_authority)
+                        enum section section)
 {
     const uint8_t *owner = read_bytes(reader, 1);
     if (owner && *owner != 0)
@@ -142,12 +146,17 @@ static void read_record(struct reader *reader, struct reply_view *view, unsigned
         read_options(view, data, length);
         return;
     }
+    if (section == SECTION_ADDITIONAL) {
+        view->optionals++;
+        view->optional_ttl_s = ttl_s;
+        return;
+    }
     if (ttl_s > view->ttl_s)
         view->ttl_s = ttl_s;
-    if (is_authority && type == TYPE_SOA && length == 24)
+    if (section == SECTION_AUTHORITY && type == TYPE_SOA && length == 24)
         for (unsigned i = 0; i < 3; i++)
             view->values[i] = load_u32(data + 4 + (size_t)i * 4);
-    if (!is_authority && index < 3 && length == 4)
+    if (section == SECTION_ANSWER && index < 3 && length == 4)
         view->values[index] = load_u32(data);
 }
 
@@ -163,11 +172,11 @@ static struct reply_view view_reply(const struct ask *ask, const uint8_t *reply,
     const unsigned additionals = read_u16(&reader);
     (void)read_bytes(&reader, ask->question_length);
     for (unsigned i = 0; i < view.answers; i++)
-        read_record(&reader, &view, i, false);
+        read_record(&reader, &view, i, SECTION_ANSWER);
     for (unsigned i = 0; i < view.authorities; i++)
-        read_record(&reader, &view, i, true);
+        read_record(&reader, &view, i, SECTION_AUTHORITY);
     for (unsigned i = 0; i < additionals; i++)
-        read_record(&reader, &view, 3, false);
+        read_record(&reader, &view, i, SECTION_ADDITIONAL);
     if (reader.failed || reader_left(&reader) > 0)
         sim_fail("a reply of %zu octets is malformed", length);
     view.rcode = view.flags & DNS_RCODE_MASK;
@@ -207,11 +216,39 @@ static void check_age(const struct reply_view *view, const struct truth *truth)
 {
     if (view->values[1] != truth->ttl_s || view->ttl_s > truth->ttl_s)
         sim_fail("a TTL of %u s, %u s at the upstream", view->ttl_s, truth->ttl_s);
+    if (view->ttl_s == 0 && truth->ttl_s > 0)
+        sim_fail("a fresh answer with a TTL of 0 (H14)");
     if (has_fault(FAULT_CLOCK_JUMP))
         return;
     if (view->ttl_s * 1000 + age_in_ms(view) > truth->ttl_s * 1000 + TRANSIT_MAX_MS)
         sim_fail("an answer of TTL %u s is shown with %u s at the age of %u ms (H3)", truth->ttl_s,
                  view->ttl_s, age_in_ms(view));
+}
+
+static bool is_too_long(const struct ask *ask, const struct truth *truth, unsigned optionals)
+{
+    const size_t body = truth->kind == TRUTH_POSITIVE ? 16 * (3 + (size_t)truth->filler_count) : 36;
+    return DNS_HEADER_SIZE + ask->question_length + body + 16 * (size_t)optionals +
+               (ask->has_edns ? 11 : 0) >
+           reply_limit(ask);
+}
+
+/* Optional records end sooner than the answer, and are cut when they do not fit, without TC. */
+static void check_optional(const struct ask *ask, const struct reply_view *view,
+                           const struct truth *truth)
+{
+    if (view->optionals > truth->optional_count || view->optional_ttl_s > truth->optional_ttl_s)
+        sim_fail("%u optional records, with a TTL of %u s", view->optionals, view->optional_ttl_s);
+    if (view->optionals > 0 && view->optional_ttl_s == 0 && truth->optional_ttl_s > 0)
+        sim_fail("an optional record is shown past its time (H14)");
+    if (has_fault(FAULT_CLOCK_JUMP))
+        return;
+    const uint32_t ttl_ms = truth->optional_ttl_s * 1000;
+    if (view->optionals > 0 && age_in_ms(view) > ttl_ms + TRANSIT_MAX_MS)
+        sim_fail("an optional record is shown at the age of %u ms (H14)", age_in_ms(view));
+    if (view->optionals < truth->optional_count && age_in_ms(view) < ttl_ms &&
+        !is_too_long(ask, truth, truth->optional_count))
+        sim_fail("%u optional records, though all fit (A19)", view->optionals);
 }
 
 /* RFC 8767: a stale answer is past its time, but not for longer than max-stale, and says so. */
@@ -317,18 +354,14 @@ static void check_truth(const struct ask *ask, const struct reply_view *view,
                  view->authorities);
     if (is_stale()) {
         check_stale_age(ask, view, truth);
+        if (view->optionals > 0)
+            sim_fail("optional records in a stale answer");
     } else {
         check_age(view, truth);
+        check_optional(ask, view, truth);
         check_refresh(ask, view, truth);
         note_usable(ask, view, truth);
     }
-}
-
-static bool is_too_long(const struct ask *ask, const struct truth *truth)
-{
-    const size_t body = truth->kind == TRUTH_POSITIVE ? 16 * (3 + (size_t)truth->filler_count) : 36;
-    return DNS_HEADER_SIZE + ask->question_length + body + (ask->has_edns ? 11 : 0) >
-           reply_limit(ask);
 }
 
 /* Whether anything is wrong that may cost this query its answer. */
@@ -390,7 +423,7 @@ static void check_reply(const struct ask *ask, const uint8_t *reply, size_t leng
     if (is_limited()) {
         check_limited(ask, &view);
     } else if (view.flags & DNS_FLAG_TC) {
-        if (!is_too_long(ask, &truth) && !may_fail(ask))
+        if (!is_too_long(ask, &truth, 0) && !may_fail(ask))
             sim_fail("TC=1 for no reason");
     } else if (is_failure) {
         if (!may_fail(ask))

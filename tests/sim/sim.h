@@ -210,7 +210,9 @@ struct truth {
     enum truth_kind kind;
     uint32_t hash; /* of all that makes another answer; in the records */
     uint32_t ttl_s;
-    uint32_t filler_count; /* further records */
+    uint32_t filler_count;   /* further records */
+    uint32_t optional_count; /* in additional, each an RRset */
+    uint32_t optional_ttl_s;
 };
 
 struct truth truth_of(const uint8_t *name, size_t name_length, uint16_t type, bool dnssec_ok,

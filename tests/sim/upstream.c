@@ -16,6 +16,7 @@
 #include "sim.h"
 
 enum {
+    OPTIONAL_TYPE = 65300, /* and those after it */
     GREETING_LENGTH = 3,
     IDS_MAX = 1024,
     MESSAGE_ROOM = 65535 + 2,
@@ -71,6 +72,9 @@ struct truth truth_of(const uint8_t *name, size_t name_length, uint16_t type, bo
         hash = (hash ^ extra[i]) * 0x01000193;
     hash ^= hash >> 15;
     struct truth truth = {.hash = hash, .ttl_s = ttls_s[hash % 6]};
+    truth.optional_ttl_s = (truth.ttl_s + 1) / 2;
+    if (hash / 512 % 4 == 0)
+        truth.optional_count = 70; /* with what is needed more than UDP takes */
     if (hash / 8 % 8 == 0)
         truth.kind = TRUTH_NXDOMAIN;
     else if (hash / 8 % 8 == 1)
@@ -146,14 +150,14 @@ static void write_opt(struct writer *writer, bool has_keepalive, uint16_t keepal
 }
 
 static void write_header(struct writer *writer, uint16_t id, unsigned flags, unsigned answers,
-                         unsigned authorities)
+                         unsigned authorities, unsigned additionals)
 {
     write_u16(writer, id);
     write_u16(writer, (uint16_t)(DNS_FLAG_QR | DNS_FLAG_RD | DNS_FLAG_RA | flags));
     write_u16(writer, 1);
     write_u16(writer, (uint16_t)answers);
     write_u16(writer, (uint16_t)authorities);
-    write_u16(writer, 1);
+    write_u16(writer, (uint16_t)(additionals + 1)); /* and OPT */
 }
 
 /* The records of the truth, with `hash` in them, behind the question. It leaves `after_ns` from
@@ -165,7 +169,7 @@ static void write_truth(struct writer *writer, uint16_t id, const struct query_v
     const uint32_t at_ms = (uint32_t)((net_now() + after_ns) / NANOSECONDS_PER_MILLISECOND);
     const bool is_positive = truth.kind == TRUTH_POSITIVE;
     write_header(writer, id, truth.kind == TRUTH_NXDOMAIN ? RCODE_NXDOMAIN : 0,
-                 is_positive ? 3 + truth.filler_count : 0, !is_positive);
+                 is_positive ? 3 + truth.filler_count : 0, !is_positive, truth.optional_count);
     write_bytes(writer, query->question, query->question_length);
     if (is_positive) {
         write_record(writer, query->type, truth.ttl_s, hash);
@@ -176,6 +180,8 @@ static void write_truth(struct writer *writer, uint16_t id, const struct query_v
     } else {
         write_soa(writer, truth.ttl_s, hash, at_ms);
     }
+    for (uint32_t i = 0; i < truth.optional_count; i++)
+        write_record(writer, (uint16_t)(OPTIONAL_TYPE + i), truth.optional_ttl_s, i);
 }
 
 /* --- Sending --- */
@@ -311,7 +317,7 @@ static void post_empty(struct conversation *conversation, const struct query_vie
                        unsigned flags, bool has_question)
 {
     struct writer writer = begin_frame();
-    write_header(&writer, query->id, flags, 0, 0);
+    write_header(&writer, query->id, flags, 0, 0, 0);
     if (has_question)
         write_bytes(&writer, query->question, query->question_length);
     else
@@ -349,7 +355,7 @@ static void post_loop(struct conversation *conversation, const struct query_view
     if (!loop_probe_is_ours(world_loop_key(), &question))
         sim_fail("a question about loops that nobody recognizes");
     loop_probe_make_answer(world_loop_key(), &question, &loop);
-    write_header(&writer, query->id, 0, loop.answer.answer_count, 0);
+    write_header(&writer, query->id, 0, loop.answer.answer_count, 0, 0);
     write_bytes(&writer, query->question, query->question_length);
     write_bytes(&writer, loop.answer.body, loop.answer.body_length);
     write_opt(&writer, false, 0);

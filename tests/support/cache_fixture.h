@@ -13,7 +13,12 @@
 #include "base/bytes.h"
 #include "dns/message.h"
 
-enum { FIXTURE_TTLS_MAX = 16, FIXTURE_RECORD = 16, FIXTURE_TTL_OFFSET = 6 };
+enum {
+    FIXTURE_TTLS_MAX = 16,
+    FIXTURE_RECORD = 16,
+    FIXTURE_TYPE_OFFSET = 2,
+    FIXTURE_TTL_OFFSET = 6
+};
 
 static const uint64_t fixture_second_ns = UINT64_C(1000000000);
 
@@ -78,6 +83,7 @@ static inline void fixture_fill(struct fixture_answer *fixture, const struct que
         .ttl_s = ttl_s,
         .body = fixture->body,
         .body_length = length,
+        .needed_length = length,
         .ttl_count = ttl_count,
         .ttl_offsets = fixture->ttl_offsets,
     };

@@ -8,6 +8,7 @@
 #include "cache/cache.h"
 #include "cache/shard.h"
 #include "cache_fixture.h"
+#include "packet.h"
 
 enum { TTL_MAX_S = 86400, NEGATIVE_MAX_S = 900 };
 
@@ -46,6 +47,7 @@ static void store_kind(struct cache *cache, const struct question *question, enu
 {
     fixture_fill(&stored, question, 1, FIXTURE_RECORD, 1, ttl_s);
     stored.answer.kind = kind;
+    store_u16(stored.body + FIXTURE_TYPE_OFFSET, TYPE_SOA);
     cache_store(cache, question, cache_hash(cache, question), &stored.answer, now);
 }
 
@@ -161,7 +163,7 @@ static void H7_hit_is_the_answer_that_was_stored(void **state)
         cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit),
         STATUS_OK);
     assert_int_equal(hit.kind, ANSWER_POSITIVE);
-    assert_int_equal(hit.flags, DNS_FLAG_AA | DNS_FLAG_RA | DNS_FLAG_AD);
+    assert_int_equal(hit.flags, DNS_FLAG_RA | DNS_FLAG_AD);
     assert_int_equal(hit.rcode, 0xabc);
     assert_int_equal(hit.answer_count, 2);
     assert_int_equal(hit.authority_count, 3);
@@ -172,6 +174,26 @@ static void H7_hit_is_the_answer_that_was_stored(void **state)
     assert_memory_equal(hit.body, stored.body, 77);
     assert_int_equal(hit.extended_errors_length, sizeof(extended_errors));
     assert_memory_equal(hit.extended_errors, extended_errors, sizeof(extended_errors));
+    cache_close(cache);
+}
+
+static void H14_RFC1035_hit_is_no_authority(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    static const enum answer_kind kinds[] = {ANSWER_POSITIVE, ANSWER_NEGATIVE, ANSWER_FAILURE};
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct question question = fixture_question(i);
+        fixture_fill(&stored, &question, 1, FIXTURE_RECORD, 1, 300);
+        stored.answer.kind = kinds[i];
+        stored.answer.flags = DNS_FLAG_AA | DNS_FLAG_RA;
+        cache_store(cache, &question, cache_hash(cache, &question), &stored.answer, start_ns);
+        struct answer hit;
+        assert_int_equal(
+            cache_find(cache, &question, cache_hash(cache, &question), start_ns, found_body, &hit),
+            STATUS_OK);
+        assert_int_equal(hit.flags, DNS_FLAG_RA);
+    }
     cache_close(cache);
 }
 
@@ -435,7 +457,7 @@ static void H3_each_ttl_ages_and_none_underflows(void **state)
 {
     (void)state;
     static const uint32_t before[] = {100, 300, 7, 0};
-    static const uint32_t after_8_s[] = {92, 92, 0, 0}; /* 300: no longer than the answer */
+    static const uint32_t after_8_s[] = {92, 292, 0, 0};
     struct cache *cache = open_size(CACHE_SIZE_MIN);
     const struct question question = fixture_question(1);
     fixture_fill(&stored, &question, 1, 4 * FIXTURE_RECORD, 4, 100);
@@ -448,22 +470,139 @@ static void H3_each_ttl_ages_and_none_underflows(void **state)
     cache_close(cache);
 }
 
-static void H3_ttl_shown_is_never_above_the_time_left(void **state)
+static void H3_H14_ttl_shown_is_the_time_left_rounded_up(void **state)
 {
     (void)state;
     struct cache *cache = open_size(CACHE_SIZE_MIN);
     const struct question question = fixture_question(1);
     store_at(cache, &question, 10, start_ns);
     assert_int_equal(ttl_at(cache, &question, start_ns), 10);
-    assert_int_equal(ttl_at(cache, &question, start_ns + 1), 9);
+    assert_int_equal(ttl_at(cache, &question, after_s(1) - 1), 10);
     assert_int_equal(ttl_at(cache, &question, after_s(1)), 9);
-    assert_int_equal(ttl_at(cache, &question, after_s(1) + 1), 8);
+    assert_int_equal(ttl_at(cache, &question, after_s(2) - 1), 9);
     assert_int_equal(ttl_at(cache, &question, after_s(9)), 1);
-    /* The last second: still an answer, nobody may keep it. */
-    assert_int_equal(ttl_at(cache, &question, after_s(9) + 1), 0);
-    assert_int_equal(ttl_at(cache, &question, after_s(10) - 1), 0);
+    assert_int_equal(ttl_at(cache, &question, after_s(10) - 1), 1);
     assert_false(is_found(cache, &question, after_s(10)));
     assert_false(is_found(cache, &question, after_s(1000000)));
+    cache_close(cache);
+}
+
+/* ---- H14: each record has its own time ---- */
+
+static struct packet packet;
+static struct answer_scratch scratch;
+
+static void begin_message(const struct question *question, unsigned rcode, unsigned answers,
+                          unsigned authorities, unsigned additionals)
+{
+    put_header(&packet, DNS_FLAG_QR | DNS_FLAG_AA | rcode, 1, answers, authorities, additionals);
+    put_bytes(&packet, question->name, question->name_length);
+    put_u16(&packet, question->type);
+    put_u16(&packet, question->class);
+}
+
+/* A record of the question's name; that of another label when there is one. */
+static void put_owned(const char *label, unsigned type, uint32_t ttl_s)
+{
+    put_labels(&packet, label);
+    put_pointer(&packet, QUESTION_POINTER);
+    const size_t data = packet_begin_record(&packet, type, ttl_s);
+    if (type == TYPE_SOA) {
+        put_zeros(&packet, 2 + 4 * 4);
+        put_u32(&packet, 200);
+    } else if (type == TYPE_CNAME) {
+        put_name(&packet, "elsewhere");
+    } else {
+        put_u32(&packet, 0xc0000201);
+    }
+    packet_end_record(&packet, data);
+}
+
+static void store_message(struct cache *cache, const struct question *question)
+{
+    struct answer answer;
+    assert_int_equal(message_check_answer(packet.bytes, packet.length, question, &scratch, &answer),
+                     STATUS_OK);
+    cache_store(cache, question, cache_hash(cache, question), &answer, start_ns);
+}
+
+/* What a hit shows, checked like an answer; the TTLs in the order of the records. */
+static void assert_ttls(struct cache *cache, const struct question *question, uint64_t now,
+                        const uint32_t *ttls, size_t count)
+{
+    struct answer hit;
+    struct answer checked;
+    assert_int_equal(
+        cache_find(cache, question, cache_hash(cache, question), now, found_body, &hit), STATUS_OK);
+    begin_message(question, hit.rcode, hit.answer_count, hit.authority_count, hit.additional_count);
+    put_bytes(&packet, hit.body, hit.body_length);
+    assert_int_equal(
+        message_check_answer(packet.bytes, packet.length, question, &scratch, &checked), STATUS_OK);
+    assert_int_equal(checked.body_length, hit.body_length);
+    assert_int_equal(checked.ttl_count, count);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(load_u32(checked.body + checked.ttl_offsets[i]), ttls[i]);
+}
+
+static void H14_optional_records_end_for_themselves(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    begin_message(&question, RCODE_NOERROR, 1, 2, 5);
+    put_owned("", TYPE_A, 300);
+    put_owned("a", 65280, 250);
+    put_owned("b", 65280, 100000); /* over the maximum */
+    put_owned("c", TYPE_A, 200);
+    put_owned("d", TYPE_A, 100); /* an RRset of two, */
+    put_owned("d", TYPE_A, 20);  /* of which this one ends first */
+    put_owned("e", TYPE_A, 280);
+    put_owned("f", TYPE_A, 280);
+    store_message(cache, &question);
+    const uint32_t whole[] = {300, 250, TTL_MAX_S, 200, 100, 20, 280, 280};
+    assert_ttls(cache, &question, after_s(1) - 1, whole, 8);
+    const uint32_t after_1[] = {299, 249, TTL_MAX_S - 1, 199, 99, 19, 279, 279};
+    assert_ttls(cache, &question, after_s(1), after_1, 8);
+    const uint32_t last[] = {281, 231, TTL_MAX_S - 19, 181, 81, 1, 261, 261};
+    assert_ttls(cache, &question, after_s(20) - 1, last, 8);
+    const uint32_t cut[] = {280, 230, TTL_MAX_S - 20, 180};
+    assert_ttls(cache, &question, after_s(20), cut, 4);
+    const uint32_t after_249[] = {51, 1, TTL_MAX_S - 249};
+    assert_ttls(cache, &question, after_s(250) - 1, after_249, 3);
+    assert_ttls(cache, &question, after_s(250), (uint32_t[]){50}, 1);
+    assert_ttls(cache, &question, after_s(300) - 1, (uint32_t[]){1}, 1);
+    assert_false(is_found(cache, &question, after_s(300)));
+    cache_close(cache);
+}
+
+static void H14_optional_record_of_ttl_0_is_not_kept(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    begin_message(&question, RCODE_NOERROR, 1, 0, 1);
+    put_owned("", TYPE_A, 300);
+    put_owned("a", TYPE_A, 0);
+    store_message(cache, &question);
+    assert_ttls(cache, &question, start_ns, (uint32_t[]){300}, 1);
+    cache_close(cache);
+}
+
+static void H14_RFC2308_negative_answer_shows_the_time_of_its_soa(void **state)
+{
+    (void)state;
+    struct cache *cache = open_size(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    begin_message(&question, RCODE_NXDOMAIN, 1, 2, 1);
+    put_owned("", TYPE_CNAME, 2000);
+    put_owned("", TYPE_SOA, 3600); /* its MINIMUM is 200 */
+    put_owned("a", 65280, 150);
+    put_owned("b", TYPE_A, 10);
+    store_message(cache, &question);
+    assert_ttls(cache, &question, start_ns, (uint32_t[]){2000, 200, 150, 10}, 4);
+    assert_ttls(cache, &question, after_s(10), (uint32_t[]){1990, 190, 140}, 3);
+    assert_ttls(cache, &question, after_s(150), (uint32_t[]){1850, 50}, 2);
+    assert_false(is_found(cache, &question, after_s(200)));
     cache_close(cache);
 }
 
@@ -936,6 +1075,21 @@ static void H6_RFC8767_stale_answer_is_the_one_stored_with_ttls_of_30_s(void **s
     cache_close(cache);
 }
 
+static void H6_H14_stale_answer_is_no_more_than_what_is_needed(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question question = fixture_question(1);
+    begin_message(&question, RCODE_NOERROR, 1, 1, 1);
+    put_owned("", TYPE_A, 10);
+    put_owned("a", 65280, 5000);
+    put_owned("b", TYPE_A, 5);
+    store_message(cache, &question);
+    fail_at(cache, &question, after_s(11));
+    assert_ttls(cache, &question, after_s(11), (uint32_t[]){STALE_TTL_S}, 1);
+    cache_close(cache);
+}
+
 static void H6_each_variant_of_the_key_is_stale_for_itself(void **state)
 {
     (void)state;
@@ -1305,8 +1459,8 @@ static bool model_is_stale(const struct model *model, const struct model_entry *
 static void model_check_stale(struct model *model, const struct model_entry *entry,
                               const struct answer *hit)
 {
-    const uint64_t left_s = (entry->end_ns - model->now) / fixture_second_ns;
-    const uint32_t ttl_s = left_s > STALE_TTL_S ? STALE_TTL_S : left_s > 0 ? (uint32_t)left_s : 1;
+    const uint64_t left_s = (entry->end_ns - model->now - 1) / fixture_second_ns + 1;
+    const uint32_t ttl_s = left_s > STALE_TTL_S ? STALE_TTL_S : (uint32_t)left_s;
     model->stale_hits++;
     assert_true(model_is_stale(model, entry));
     assert_int_equal(hit->ttl_s, ttl_s);
@@ -1316,8 +1470,7 @@ static void model_check_stale(struct model *model, const struct model_entry *ent
 static void model_check_fresh(const struct model *model, const struct model_entry *entry,
                               const struct answer *hit)
 {
-    const uint64_t age_ns = model->now - entry->stored_ns;
-    const uint64_t age_s = (age_ns + fixture_second_ns - 1) / fixture_second_ns;
+    const uint64_t age_s = (model->now - entry->stored_ns) / fixture_second_ns;
     assert_true(model_is_fresh(model, entry));
     assert_int_equal(hit->ttl_s, entry->ttl_s - age_s);
     assert_int_equal(load_u32(hit->body + FIXTURE_TTL_OFFSET), entry->ttl_s - age_s);
@@ -1477,6 +1630,7 @@ int main(void)
         cmocka_unit_test(every_size_keeps_answers),
         cmocka_unit_test(many_shards_share_the_load),
         cmocka_unit_test(H7_hit_is_the_answer_that_was_stored),
+        cmocka_unit_test(H14_RFC1035_hit_is_no_authority),
         cmocka_unit_test(H9_what_belongs_to_one_hop_is_not_kept),
         cmocka_unit_test(answer_without_records_is_kept),
         cmocka_unit_test(miss_leaves_the_output_alone),
@@ -1492,7 +1646,10 @@ int main(void)
         cmocka_unit_test(H3_minimum_raises_what_the_client_sees),
         cmocka_unit_test(H3_maximum_wins_over_the_minimum),
         cmocka_unit_test(H3_each_ttl_ages_and_none_underflows),
-        cmocka_unit_test(H3_ttl_shown_is_never_above_the_time_left),
+        cmocka_unit_test(H3_H14_ttl_shown_is_the_time_left_rounded_up),
+        cmocka_unit_test(H14_optional_records_end_for_themselves),
+        cmocka_unit_test(H14_optional_record_of_ttl_0_is_not_kept),
+        cmocka_unit_test(H14_RFC2308_negative_answer_shows_the_time_of_its_soa),
         cmocka_unit_test(H3_clock_of_another_worker_may_be_behind),
         cmocka_unit_test(RFC2181_truncated_answer_is_not_kept),
         cmocka_unit_test(answer_to_a_question_without_RD_is_not_kept),
@@ -1517,6 +1674,7 @@ int main(void)
         cmocka_unit_test(second_chance_is_bounded_when_all_is_popular),
         cmocka_unit_test(H6_RFC8767_stale_answer_is_given_only_after_a_failure_and_for_30_s),
         cmocka_unit_test(H6_RFC8767_stale_answer_is_the_one_stored_with_ttls_of_30_s),
+        cmocka_unit_test(H6_H14_stale_answer_is_no_more_than_what_is_needed),
         cmocka_unit_test(H6_each_variant_of_the_key_is_stale_for_itself),
         cmocka_unit_test(H6_no_answer_is_used_beyond_the_maximum),
         cmocka_unit_test(H6_maximum_of_0_keeps_nothing_past_its_time),

@@ -735,19 +735,88 @@ static void H3_RFC2181_ttl_is_the_least_and_0_with_the_top_bit(void **state)
     assert_int_equal(answer.ttl_s, 0x7fffffff);
 }
 
-static void H3_ttls_of_authority_and_additional_count_too(void **state)
+static void put_proof(unsigned type, uint32_t ttl)
+{
+    put_name(&packet, "example");
+    put_record(&packet, type, ttl, 4);
+    put_zeros(&packet, 4);
+}
+
+static void put_signature(unsigned covered, uint32_t ttl)
+{
+    put_name(&packet, "example");
+    put_record(&packet, TYPE_RRSIG, ttl, 19);
+    put_u16(&packet, covered);
+    put_zeros(&packet, 17);
+}
+
+/* Up to `end`, an offset in the packet, the records are needed, and `ttl_s` is what they give. */
+static void assert_needed(size_t end, uint32_t ttl_s)
+{
+    assert_int_equal(check(), STATUS_OK);
+    assert_ptr_equal(answer.body + answer.needed_length, checked + end);
+    assert_int_equal(answer.ttl_s, ttl_s);
+}
+
+static void A19_H14_answer_section_alone_is_needed_and_decides(void **state)
 {
     (void)state;
-    begin(TYPE_A, 1, 1, 0);
-    put_a(300);
-    put_soa(20, 100);
-    assert_int_equal(check(), STATUS_OK);
-    assert_int_equal(answer.ttl_s, 20);
-    begin(TYPE_A, 1, 0, 1);
-    put_a(300);
-    put_a(30);
-    assert_int_equal(check(), STATUS_OK);
-    assert_int_equal(answer.ttl_s, 30);
+    for (unsigned i = 0; i < 2; i++) {
+        begin(TYPE_A, 2, 2, 1);
+        question.dnssec_ok = i == 1;
+        put_a(300);
+        put_a(200);
+        const size_t end = packet.length;
+        put_soa(20, 10);
+        put_signature(TYPE_NS, 20);
+        put_a(0);
+        assert_needed(end, 200);
+    }
+}
+
+static void A19_H14_RFC4035_proofs_are_needed_with_DO(void **state)
+{
+    (void)state;
+    const unsigned types[] = {TYPE_NSEC, TYPE_NSEC3};
+    for (size_t i = 0; i < 4; i++) {
+        begin(TYPE_A, 1, 3, 1);
+        question.dnssec_ok = i % 2;
+        put_a(300);
+        const size_t answer_end = packet.length;
+        put_proof(types[i / 2], 100);
+        put_signature(types[i / 2], 90);
+        const size_t end = packet.length;
+        put_signature(TYPE_NS, 80);
+        put_signature(types[i / 2], 70); /* none is needed in additional */
+        assert_needed(i % 2 ? end : answer_end, i % 2 ? 90 : 300);
+    }
+}
+
+static void A19_H14_RFC2308_soa_of_a_negative_answer_is_needed(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        begin(TYPE_A, 1, 4, 1);
+        question.dnssec_ok = i == 1;
+        put_cname("www.example", "a.example", 400);
+        put_proof(65280, 10); /* goes with the SOA behind it, but does not decide */
+        put_soa(200, 900);
+        const size_t soa_end = packet.length;
+        put_signature(TYPE_SOA, 150);
+        const size_t end = packet.length;
+        put_proof(65280, 10);
+        put_a(10);
+        assert_needed(i ? end : soa_end, i ? 150 : 200);
+    }
+}
+
+static void A19_all_of_a_referral_is_needed(void **state)
+{
+    (void)state;
+    begin(TYPE_A, 0, 1, 1);
+    put_cname("www.example", "a.example", 400);
+    put_a(10);
+    assert_needed(packet.length, 0);
 }
 
 static void H4_RFC2308_negative_ttl(void **state)
@@ -976,7 +1045,10 @@ int main(void)
         cmocka_unit_test(RFC7828_keepalive_is_empty_or_a_timeout),
         cmocka_unit_test(RFC8914_extended_errors_are_kept_whole_as_room_lasts),
         cmocka_unit_test(H3_RFC2181_ttl_is_the_least_and_0_with_the_top_bit),
-        cmocka_unit_test(H3_ttls_of_authority_and_additional_count_too),
+        cmocka_unit_test(A19_H14_answer_section_alone_is_needed_and_decides),
+        cmocka_unit_test(A19_H14_RFC4035_proofs_are_needed_with_DO),
+        cmocka_unit_test(A19_H14_RFC2308_soa_of_a_negative_answer_is_needed),
+        cmocka_unit_test(A19_all_of_a_referral_is_needed),
         cmocka_unit_test(H4_RFC2308_negative_ttl),
         cmocka_unit_test(H4_chain_of_cnames_that_ends_nowhere_is_nodata),
         cmocka_unit_test(H4_chain_is_followed_in_any_order),

@@ -319,6 +319,123 @@ static void A14_RFC9715_too_big_is_tc_with_question_and_opt_only(void **state)
     }
 }
 
+static void put_address(const char *owner)
+{
+    put_name(&upstream, owner);
+    put_record(&upstream, TYPE_AAAA, 60, 16);
+    put_zeros(&upstream, 16);
+}
+
+/* An A in an answer section of `octets`; what follows is the test's. */
+static void put_needed(size_t octets, unsigned authorities, unsigned additionals)
+{
+    const bool has_filler = octets > 16;
+    put_header(&upstream, DNS_FLAG_QR, 1, 1 + has_filler, authorities, additionals);
+    put_question(&upstream, "www.example", TYPE_A);
+    put_pointer(&upstream, QUESTION_POINTER);
+    put_record(&upstream, TYPE_A, 60, 4);
+    put_u32(&upstream, 0);
+    if (has_filler) {
+        put_pointer(&upstream, QUESTION_POINTER);
+        put_record(&upstream, TYPE_TXT, 60, octets - 28);
+        put_zeros(&upstream, octets - 28);
+    }
+}
+
+/* Behind the needed part `count` records, half of them in authority. */
+enum { NEEDED = 16, OPTIONAL = 39 };
+
+static void answer_with_optional(unsigned count)
+{
+    char owner[] = "ns00.server";
+    put_needed(NEEDED, count / 2, count - count / 2);
+    for (unsigned i = 0; i < count; i++) {
+        owner[2] = (char)('0' + i / 10);
+        owner[3] = (char)('0' + i % 10);
+        put_address(owner);
+    }
+    answer_checked();
+    assert_int_equal(answer.body_length, NEEDED + count * OPTIONAL);
+}
+
+/* The reply is one that our own check takes, with so many optional records. */
+static void assert_cut(unsigned authorities, unsigned additionals)
+{
+    struct answer again;
+    const size_t opt = query.has_edns ? DNS_OPT_FIXED : 0;
+    const unsigned count = authorities + additionals;
+    assert_false(truncated);
+    assert_false(flags_of_reply() & DNS_FLAG_TC);
+    assert_int_equal(length, QUESTION_END + NEEDED + count * OPTIONAL + opt);
+    assert_int_equal(load_u16(out + 6), 1);
+    assert_int_equal(load_u16(out + 8), authorities);
+    assert_int_equal(load_u16(out + 10), additionals + query.has_edns);
+    assert_int_equal(message_check_answer(out, length, &query.question, &scratch, &again),
+                     STATUS_OK);
+    assert_memory_equal(out + QUESTION_END, upstream.bytes + QUESTION_END,
+                        NEEDED + count * OPTIONAL);
+}
+
+static void A19_RFC2181_optional_records_are_cut_to_every_limit_without_tc(void **state)
+{
+    (void)state;
+    for (unsigned edns = 0; edns <= 1; edns++) {
+        for (size_t limit = 512; limit <= 2000; limit++) {
+            ask(DNS_FLAG_RD, edns ? 4096 : NO_EDNS, 0, false);
+            answer_with_optional(40);
+            reply_to_query(&(struct reply){.answer = &answer, .limit = limit});
+            const size_t room = limit - QUESTION_END - NEEDED - (edns ? DNS_OPT_FIXED : 0);
+            const unsigned count = room / OPTIONAL < 40 ? (unsigned)(room / OPTIONAL) : 40;
+            assert_cut(count < 20 ? count : 20, count < 20 ? 0 : count - 20);
+            assert_int_equal(answer.additional_count, 20); /* the answer stays what it was */
+        }
+    }
+}
+
+static void A19_A14_needed_records_that_do_not_fit_are_tc(void **state)
+{
+    (void)state;
+    for (unsigned extra = 0; extra <= 1; extra++) {
+        ask(DNS_FLAG_RD, NO_EDNS, 0, false);
+        put_needed(512 - QUESTION_END + extra, 0, 1);
+        put_address("ns.server");
+        answer_checked();
+        reply_to_query(&(struct reply){.answer = &answer, .limit = 512});
+        assert_int_equal(truncated, extra);
+        assert_int_equal((flags_of_reply() & DNS_FLAG_TC) != 0, extra);
+        assert_int_equal(length, extra ? QUESTION_END : 512);
+    }
+}
+
+static void A19_options_have_the_room_that_a_cut_leaves(void **state)
+{
+    (void)state;
+    ask(DNS_FLAG_RD, 1232, 0, true);
+    answer_with_optional(40);
+    reply_to_query(&(struct reply){.answer = &answer, .limit = 1232, .has_keepalive = true});
+    const size_t records =
+        NEEDED + (1232 - QUESTION_END - NEEDED - DNS_OPT_FIXED) / OPTIONAL * OPTIONAL;
+    assert_int_equal(length, QUESTION_END + records + DNS_OPT_FIXED + 6);
+    assert_int_equal(out[QUESTION_END + records + 2], TYPE_OPT);
+}
+
+/* FAULTS G3: the OPT of a client does not fit behind an answer that fills a message. */
+static void A19_G3_optional_records_make_room_for_the_opt(void **state)
+{
+    (void)state;
+    ask(0, 1232, 0, false);
+    put_needed(65000, 0, 1);
+    const size_t needed = upstream.length;
+    put_pointer(&upstream, QUESTION_POINTER);
+    put_record(&upstream, TYPE_TXT, 60, DNS_MESSAGE_MAX - needed - 12);
+    put_zeros(&upstream, DNS_MESSAGE_MAX - needed - 12);
+    answer_checked();
+    reply_to_query(&(struct reply){.answer = &answer, .limit = DNS_MESSAGE_MAX});
+    assert_false(truncated);
+    assert_int_equal(length, needed + DNS_OPT_FIXED);
+    assert_int_equal(load_u16(out + 10), 1);
+}
+
 static void A14_limit_under_512_counts_as_512(void **state)
 {
     (void)state;
@@ -445,6 +562,10 @@ int main(void)
         cmocka_unit_test(RFC8914_own_error_comes_before_those_of_the_answer),
         cmocka_unit_test(RFC8914_text_may_be_missing_and_is_cut_at_200_octets),
         cmocka_unit_test(A14_RFC9715_too_big_is_tc_with_question_and_opt_only),
+        cmocka_unit_test(A19_RFC2181_optional_records_are_cut_to_every_limit_without_tc),
+        cmocka_unit_test(A19_A14_needed_records_that_do_not_fit_are_tc),
+        cmocka_unit_test(A19_options_have_the_room_that_a_cut_leaves),
+        cmocka_unit_test(A19_G3_optional_records_make_room_for_the_opt),
         cmocka_unit_test(A14_limit_under_512_counts_as_512),
         cmocka_unit_test(G3_optional_parts_go_before_records),
         cmocka_unit_test(G3_reply_never_grows_past_65535),

@@ -18,6 +18,7 @@ static void end_good(size_t index, uint32_t ttl_s, enum rcode rcode, uint8_t ver
         .ttl_s = ttl_s,
         .body = body,
         .body_length = sizeof(body),
+        .needed_length = sizeof(body),
         .ttl_count = 1,
         .ttl_offsets = ttl_offsets,
     };
