@@ -5,7 +5,7 @@
  *
  * Thread: any.   Owner: nothing; the answer borrows the message and the scratch.
  * RFC:    1035 4.1, 2181 8 (TTL), 2308 2 and 5 (negative answers), 3597 (unknown types are opaque),
- *         4035 3.1.3, 6891, 7828 3.2.2, 8914, 9267, 9520. */
+ *         4035 3.1.3, 6891, 7828 3.2.2, 8914, 8945 5.1, 9267, 9520. */
 #include <assert.h>
 
 #include "base/bytes.h"
@@ -243,6 +243,14 @@ static void keep_record(struct check *check, const struct record *record, enum s
     check->has_soa = true;
 }
 
+/* Records that speak of the message and not of names: TSIG, TKEY and SIG(0) (RFC 2931 3). We ask
+ * for none of them, and they are of no use to a client who did not send the message. */
+static bool is_of_transaction(const struct check *check, const struct record *record)
+{
+    return record->type == TYPE_TSIG || record->type == TYPE_TKEY ||
+           (record->type == TYPE_SIG && load_u16(check->names.bytes + record->data) == 0);
+}
+
 static enum status check_record(struct check *check, enum section section)
 {
     const size_t length = check->names.length;
@@ -259,6 +267,10 @@ static enum status check_record(struct check *check, enum section section)
     if (record.type == TYPE_OPT)
         return section == SECTION_ADDITIONAL ? take_opt(check, &record) : STATUS_MALFORMED;
     TRY(check_rdata(check, &record));
+    if (is_of_transaction(check, &record)) { /* RFC 8945 5.1: it has one place, as OPT has */
+        check->is_over = true;
+        return section == SECTION_ADDITIONAL ? STATUS_OK : STATUS_MALFORMED;
+    }
     keep_record(check, &record, section);
     return STATUS_OK;
 }

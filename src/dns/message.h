@@ -137,7 +137,8 @@ struct answer_scratch {
  *
  * A truncated answer (TC=1) is STATUS_OK with DNS_FLAG_TC in flags and ttl_s 0. Records after an
  * OPT that is not the last are left out: they are optional, and moving them would break compression
- * pointers. Bytes after the last record are ignored and not in the body.
+ * pointers. So are those from a TSIG on, and its like, but for the OPT. Bytes after the last record
+ * are ignored and not in the body.
  *
  * Needed are the records of the answer section, the SOA of a negative answer, and for a question
  * with DO the NSEC and NSEC3 of authority and the signatures of all these. ttl_s is their least

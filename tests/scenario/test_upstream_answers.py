@@ -218,6 +218,35 @@ def test_G3_optional_parts_go_before_records(shared_upstream, shared_proxy):
     assert len(reply.answer) == 1 and not reply.flags & dns.flags.TC
 
 
+# G7: records of the message that nobody asked for
+
+TSIG = bytes.fromhex("0000fa00ff00000000" "0011" "00" "000000000000" "0102" "0000" "0000" "0000" "0000")
+SIG_0 = b"\0" + struct.pack("!HHIH", 24, 255, 0, 19) + bytes(19)
+
+
+@pytest.mark.parametrize("left_out", [TSIG, SIG_0], ids=["tsig", "sig0"])
+@pytest.mark.parametrize("edns", [False, True])
+def test_G7_RFC8945_tsig_that_nobody_asked_for_is_left_out(upstream, proxy, left_out, edns):
+    option = struct.pack("!HHH", 15, 6, 22) + b"late"
+    opt = b"\0\0\x29\x04\xd0\0\0\0\0" + struct.pack("!H", len(option)) + option
+    upstream.on_query = lambda query: query.reply(
+        message(query, ADDRESS, left_out, opt, counts=(1, 0, 2)))
+    for _ in range(2):
+        reply = proxy.query("signed.test", edns=edns)
+        assert reply.answer[0][0].address == "6.6.6.6"
+        assert reply.additional == [] and not reply.had_tsig
+        assert extended_errors(reply) == ([(22, "late")] if edns else [])
+    assert len(upstream.queries) == 1
+
+
+def test_G7_RFC8945_tsig_in_another_section_is_malformed(shared_upstream, shared_proxy):
+    shared_upstream.on_query = lambda query: query.reply(message(query, ADDRESS, TSIG))
+    try:
+        assert shared_proxy.query("tsig-in-answer.test").rcode() == dns.rcode.SERVFAIL
+    finally:
+        shared_upstream.on_query = Query.answer
+
+
 # G4: answers without a question
 
 RCODES = [dns.rcode.NOERROR, dns.rcode.FORMERR, dns.rcode.NXDOMAIN, dns.rcode.REFUSED]

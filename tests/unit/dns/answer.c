@@ -819,6 +819,40 @@ static void A19_all_of_a_referral_is_needed(void **state)
     assert_needed(packet.length, 0);
 }
 
+static void RFC8945_records_of_the_transaction_are_left_out(void **state)
+{
+    (void)state;
+    static const uint8_t data[19]; /* in a SIG: type covered 0, signer the root (RFC 2931) */
+    const unsigned types[] = {TYPE_TSIG, TYPE_TKEY, TYPE_SIG};
+    for (size_t i = 0; i < 3; i++) {
+        begin_flags(ANSWER_FLAGS, TYPE_A, 1, 0, 4);
+        put_a(60);
+        put_a(50);
+        const size_t end = packet.length;
+        put_u8(&packet, 0);
+        put_record(&packet, types[i], 0, sizeof data);
+        put_bytes(&packet, data, sizeof data);
+        put_a(40);
+        put_opt(&packet, 1232, 0x01000000, 6); /* what it says still counts */
+        put_option(&packet, OPTION_EXTENDED_ERROR, "\0\3", 2);
+        assert_int_equal(check(), STATUS_OK);
+        assert_ptr_equal(answer.body + answer.body_length, checked + end);
+        assert_int_equal(answer.additional_count, 1);
+        assert_int_equal(answer.ttl_count, 2);
+        assert_int_equal(answer.rcode, 16);
+        assert_int_equal(answer.extended_errors_length, 6);
+        packet.length--;
+        assert_int_equal(check(), STATUS_MALFORMED);
+        for (unsigned section = 0; section < 2; section++) {
+            begin(TYPE_A, section == 0, section == 1, 0);
+            put_u8(&packet, 0);
+            put_record(&packet, types[i], 0, sizeof data);
+            put_bytes(&packet, data, sizeof data);
+            assert_int_equal(check(), STATUS_MALFORMED);
+        }
+    }
+}
+
 static void H4_RFC2308_negative_ttl(void **state)
 {
     (void)state;
@@ -1049,6 +1083,7 @@ int main(void)
         cmocka_unit_test(A19_H14_RFC4035_proofs_are_needed_with_DO),
         cmocka_unit_test(A19_H14_RFC2308_soa_of_a_negative_answer_is_needed),
         cmocka_unit_test(A19_all_of_a_referral_is_needed),
+        cmocka_unit_test(RFC8945_records_of_the_transaction_are_left_out),
         cmocka_unit_test(H4_RFC2308_negative_ttl),
         cmocka_unit_test(H4_chain_of_cnames_that_ends_nowhere_is_nodata),
         cmocka_unit_test(H4_chain_is_followed_in_any_order),
