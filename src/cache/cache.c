@@ -347,8 +347,7 @@ static uint32_t failure_lifetime(const struct answer *answer, const struct entry
     uint32_t ttl_s = answer->ttl_s;
     if (old && old->kind == ANSWER_FAILURE && answer->kind == ANSWER_FAILURE)
         ttl_s = entry_is_expired(old, now) ? old->lifetime_s * 2 : old->lifetime_s;
-    return smaller(ttl_s, answer->rcode == RCODE_SERVFAIL ? SERVFAIL_LIFETIME_MAX_S
-                                                          : FAILURE_LIFETIME_MAX_S);
+    return smaller(ttl_s, FAILURE_LIFETIME_MAX_S);
 }
 
 /* For how long the answer is kept in place of `old` (NULL: nothing there); 0: not at all. */

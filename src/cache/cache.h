@@ -37,6 +37,9 @@ enum {
     STALE_TTL_S = 30,       /* RFC 8767 4: what a stale answer shows */
     FAILURE_RECHECK_S = 30, /* RFC 8767 5: a key that could not be refreshed is left in peace */
     REFRESH_TTL_MIN_S = 5,  /* the last tenth of less is no time to ask in */
+    /* RFC 9520 3.2 allows 5 minutes, but an upstream that is well again is noticed within 5 s,
+     * which leaves one to ask in (FAULTS K10). */
+    FAILURE_LIFETIME_MAX_S = 4,
 };
 
 /* Looks the question up at `now` (nanoseconds of the workers' clock). STATUS_OK: `out` is filled;
@@ -55,8 +58,8 @@ enum status cache_find(struct cache *cache, const struct question *question, uin
  * A failure, of whatever ttl_s, never replaces a positive or negative answer that is usable, fresh
  * or stale (H5); over a stale one it makes cache_find give that for FAILURE_RECHECK_S. Otherwise an
  * upstream's failure that follows an expired one of the same key is kept twice as long as that one
- * was, up to 5 minutes for SERVFAIL and 30 s for the others (RFC 9520 3.2); one that follows a
- * fresh one, from another worker, is kept as long. */
+ * was, up to FAILURE_LIFETIME_MAX_S (RFC 9520 3.2); one that follows a fresh one, from another
+ * worker, is kept as long. */
 void cache_store(struct cache *cache, const struct question *question, uint64_t hash,
                  const struct answer *answer, uint64_t now);
 

@@ -97,9 +97,7 @@ static uint32_t grace_s(const struct shard *shard, const struct entry *entry)
 {
     if (!answer_is_failure(entry->kind))
         return entry->is_rechecked ? 0 : shard->stale_max_s;
-    if (entry->kind != ANSWER_FAILURE)
-        return 0;
-    return entry->lifetime_s > FAILURE_MEMORY_MIN_S ? entry->lifetime_s : FAILURE_MEMORY_MIN_S;
+    return entry->kind == ANSWER_FAILURE ? FAILURE_MEMORY_S : 0;
 }
 
 uint64_t shard_usable_ns(const struct shard *shard, const struct entry *entry)

@@ -61,9 +61,7 @@ enum {
     ENTRY_FIXED = offsetof(struct entry, bytes), /* less than its size, which is padded */
     ENTRY_VISITS_MAX = 3,
     ENTRY_ALIGNMENT = 8,
-    SERVFAIL_LIFETIME_MAX_S = 300, /* RFC 9520 3.2 */
-    FAILURE_LIFETIME_MAX_S = 30,   /* FAULTS H5; of failures that speak less of the name */
-    FAILURE_MEMORY_MIN_S = 30,     /* past its time a failure still counts for the next one */
+    FAILURE_MEMORY_S = 30, /* past its time a failure still counts for the next one */
 };
 
 /* Entries of any size one behind the other. Offsets count from the start of the shard. */

@@ -253,6 +253,20 @@ def test_H5_RFC9520_servfail_of_an_upstream_is_kept_for_a_while(upstream, proxy)
                timeout=8, interval=0.1)
 
 
+@pytest.mark.parametrize("label", ["servfail", "refused"])
+def test_K10_upstream_that_fails_for_long_and_is_well_again_is_noticed_within_5_s(
+        start_proxy, upstream, label):
+    proxy = start_proxy(upstream)
+    name = f"{label}.for-long.test"
+    proxy.query(name)
+    once = asked(upstream, name)
+    # Each time it is asked the failure is kept longer: 1 s, 2 s, and then for as long as it may be.
+    eventually(lambda: proxy.query(name) and asked(upstream, name) >= 4 * once, timeout=20,
+               interval=0.1)
+    upstream.on_query = answer_with(f"{name}. 300 IN A 192.0.2.1")
+    eventually(lambda: proxy.query(name).rcode() == dns.rcode.NOERROR, timeout=5, interval=0.5)
+
+
 def test_H5_RFC9520_timeouts_are_kept_for_a_second(start_proxy, upstream):
     proxy = start_proxy(upstream, config={"timeouts": {"query": "400ms"}})
     upstream.on_query = never
