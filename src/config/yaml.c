@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <yaml.h>
 
 #include "config/settings.h"
@@ -40,13 +41,32 @@ static yaml_mark_t mark_of_offset(const struct file *file, size_t offset)
     return mark;
 }
 
+static bool is_tab(const struct file *file, yaml_mark_t mark)
+{
+    const char *line = file->text;
+    const char *end = file->text + file->length;
+    for (size_t i = 0; i < mark.line && line; i++) {
+        line = memchr(line, '\n', (size_t)(end - line));
+        line = line ? line + 1 : NULL;
+    }
+    return line && mark.column < (size_t)(end - line) && line[mark.column] == '\t';
+}
+
+static const char *problem_of(const struct file *file, const yaml_parser_t *parser)
+{
+    if (parser->error == YAML_MEMORY_ERROR)
+        return "out of memory";
+    if (parser->error == YAML_SCANNER_ERROR && is_tab(file, parser->problem_mark))
+        return "a tab stands where YAML takes spaces alone, as for indentation";
+    return parser->problem;
+}
+
 static void report_broken(struct file *file, const yaml_parser_t *parser)
 {
     const bool is_reader = parser->error == YAML_READER_ERROR;
     set_origin(file, NULL,
                is_reader ? mark_of_offset(file, parser->problem_offset) : parser->problem_mark);
-    settings_report(file->settings, "not YAML: %s",
-                    parser->error == YAML_MEMORY_ERROR ? "out of memory" : parser->problem);
+    settings_report(file->settings, "not YAML: %s", problem_of(file, parser));
 }
 
 static bool has_anchor_or_tag(const yaml_event_t *event)
@@ -85,7 +105,6 @@ static bool open_parser(const struct file *file, yaml_parser_t *parser)
         return false;
     }
     yaml_parser_set_input_string(parser, (const unsigned char *)file->text, file->length);
-    yaml_parser_set_encoding(parser, YAML_UTF8_ENCODING);
     return true;
 }
 
@@ -113,6 +132,15 @@ static bool check_events(struct file *file)
 static const yaml_node_t *node_at(struct file *file, int index)
 {
     return yaml_document_get_node(&file->tree, index);
+}
+
+/* Nothing at all, or YAML's words for it: whatever it was to hold has its defaults. */
+static bool is_null(const yaml_node_t *node)
+{
+    if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
+        return false;
+    const char *text = (const char *)node->data.scalar.value;
+    return *text == '\0' || strcmp(text, "~") == 0 || strcasecmp(text, "null") == 0;
 }
 
 /* The text of a scalar, about which errors are from here on; NULL and reported when it is none. */
@@ -262,6 +290,8 @@ static void read_subsection(struct file *file, const struct option *first, const
         read_section(file, section, node);
         return;
     }
+    if (is_null(node))
+        return;
     set_origin(file, section, node->start_mark);
     settings_report(file->settings, "is a section of keys, such as %s", first->key);
 }
@@ -315,7 +345,7 @@ static void read_tree(struct file *file)
         const yaml_node_t *root = yaml_document_get_root_node(&file->tree);
         if (root && root->type == YAML_MAPPING_NODE) {
             read_section(file, "", root);
-        } else if (root) { /* a file may be nothing but comments */
+        } else if (root && !is_null(root)) { /* a file may be nothing but comments */
             set_origin(file, NULL, root->start_mark);
             settings_report(file->settings, "a configuration is a mapping of keys to values");
         }
@@ -343,8 +373,6 @@ void yaml_read_file(struct settings *settings, const char *name)
     const size_t length = text ? fread(text, 1, SIZE, stream) : 0;
     if (!text || ferror(stream))
         settings_report(settings, "cannot be read: %s", strerror(errno));
-    else if (length == 0)
-        settings_report(settings, "is empty");
     else if (length == SIZE)
         settings_report(settings, "is longer than 1 MiB");
     else

@@ -552,6 +552,13 @@ def test_check_of_what_is_shipped():
     assert "valid: 2 listeners, 2 upstreams" in done.stdout
 
 
+def test_CASE_10_a_file_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "dnsproxy.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + f"listen: [{LISTEN}]\nworkers: 1\n".encode())
+    done = run("check", "-c", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_check_opens_nothing(proxy):
     done = run("check", "-l", f"127.0.0.1:{proxy.port}")
     assert (done.returncode, done.stderr) == (0, "")

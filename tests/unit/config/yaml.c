@@ -107,6 +107,66 @@ static void nothing_but_comments_is_a_configuration(void **state)
     (void)state;
     assert_errors(config_load_yaml("# workers: 3\n"), "");
     assert_errors(config_load_yaml("{}\n"), "");
+    assert_errors(config_load_yaml(""), "");
+    assert_errors(config_load_yaml("---\n"), "");
+    assert_errors(config_load_yaml("--- # nothing\n...\n"), "");
+    assert_errors(config_load_yaml("~\n"), "");
+}
+
+static void an_empty_section_changes_nothing(void **state)
+{
+    (void)state;
+    struct loaded loaded = config_load_yaml("cache:\n"
+                                            "  # size: 0\n"
+                                            "log: ~\n"
+                                            "timeouts: null\n"
+                                            "limits: {}\n"
+                                            "workers: 3\n");
+    assert_string_equal(loaded.errors, "");
+    assert_value(loaded.config, "cache.size", "67108864");
+    assert_value(loaded.config, "workers", "3");
+    loaded_free(&loaded);
+}
+
+static void CASE_11_toggles_take_the_words_of_yaml(void **state)
+{
+    (void)state;
+    struct loaded loaded =
+        config_load_yaml("cache:\n  refresh: true\nadmin: no\nlisten-freebind: Yes\n");
+    assert_string_equal(loaded.errors, "");
+    assert_value(loaded.config, "listen-freebind", "1");
+    assert_value(loaded.config, "cache.refresh", "1");
+    assert_value(loaded.config, "admin", "off");
+    loaded_free(&loaded);
+    loaded = config_load_yaml("cache: {refresh: False}\nadmin: FALSE\n");
+    assert_value(loaded.config, "cache.refresh", "0");
+    assert_value(loaded.config, "admin", "off");
+    loaded_free(&loaded);
+}
+
+static void CASE_10_a_byte_order_mark_is_no_part_of_the_first_key(void **state)
+{
+    (void)state;
+    struct loaded loaded = config_load_yaml("\xef\xbb\xbf"
+                                            "listen: [127.0.0.1:5300]\n"
+                                            "workers: 3\n");
+    assert_string_equal(loaded.errors, "");
+    assert_value(loaded.config, "listen", "127.0.0.1:5300/udp/tcp");
+    assert_value(loaded.config, "workers", "3");
+    loaded_free(&loaded);
+    assert_errors(
+        config_load_yaml("\xef\xbb\xbf"
+                         "lisen: [127.0.0.1:5300]\n"
+                         "workers: 0\n"),
+        "dnsproxy.yaml:1:1: lisen: is not a known key; the nearest is listen\n"
+        "dnsproxy.yaml:2:10: workers: \"0\" is not a number of workers; allowed: auto, or "
+        "1 to 64\n");
+    assert_errors(config_load_yaml("\xef\xbb\xbf"), "");
+    static const char wide[] = "\xff\xfew\0o\0r\0k\0e\0r\0s\0:\0 \0003\0\n";
+    config_write("dnsproxy.yaml", wide, sizeof wide);
+    loaded = CONFIG_LOAD("-c", "dnsproxy.yaml");
+    assert_value(loaded.config, "workers", "3");
+    loaded_free(&loaded);
 }
 
 struct mistake {
@@ -154,6 +214,7 @@ static void keys_that_are_wrong(void **state)
         {"workers: [3]\n", "1:10: workers: takes one plain value\n"},
         {"listen: {a: b}\n", "1:9: listen: takes a value or a list of values\n"},
         {"listen: [[127.0.0.1]]\n", "1:10: listen: takes plain values\n"},
+        {"cache: ''\n", "1:8: cache: is a section of keys, such as cache.size\n"},
         {"log: 5\n", "1:6: log: is a section of keys, such as log.level\n"},
         {"log: [a, {b: c}]\nworkers: 0\n",
          "1:6: log: is a section of keys, such as log.level\n"
@@ -485,7 +546,7 @@ static void what_yaml_offers_beyond_plain_data_is_refused(void **state)
         {"--- {}\n--- {}\n", "2:1: only one document is allowed in a file\n"},
         {"- listen\n", "1:1: a configuration is a mapping of keys to values\n"},
         {"listen\n", "1:1: a configuration is a mapping of keys to values\n"},
-        {"---\n", "2:1: a configuration is a mapping of keys to values\n"},
+        {"''\n", "1:1: a configuration is a mapping of keys to values\n"},
     };
     ASSERT_MISTAKES(mistakes);
 }
@@ -495,8 +556,6 @@ static void text_that_is_no_yaml(void **state)
     (void)state;
     static const struct mistake mistakes[] = {
         {"listen: [127.0.0.1\n", "2:1: not YAML: did not find expected ',' or ']'\n"},
-        {"workers: 3\n\tcache: 5\n",
-         "2:1: not YAML: found a tab character that violates indentation\n"},
         {"workers: 3\n\n  listen: \"\xff\"\n", "3:1: not YAML: invalid leading UTF-8 octet\n"},
         {"upstreams:\n  - {url: google", "3:1: not YAML: did not find expected ',' or '}'\n"},
         {"upstreams:\n  - {url: google, pins: [" PIN_HEX,
@@ -507,10 +566,25 @@ static void text_that_is_no_yaml(void **state)
     ASSERT_MISTAKES(mistakes);
 }
 
+static void tabs_are_called_tabs(void **state)
+{
+    (void)state;
+#define TAB "not YAML: a tab stands where YAML takes spaces alone, as for indentation\n"
+    static const struct mistake mistakes[] = {
+        {"workers: 3\n\tcache: 5\n", "2:1: " TAB},
+        {"cache:\n\tsize: 0\n", "2:1: " TAB},
+        {"cache:\r\n  size: 0\r\n  \tttl-max: 1h\r\n", "3:3: " TAB},
+        {"listen:\n  -\t127.0.0.1\n", "2:4: " TAB},
+        {"\tworkers: 3\n", "1:1: " TAB},
+        {"listen: @\t\n", "1:9: not YAML: found character that cannot start any token\n"},
+    };
+    ASSERT_MISTAKES(mistakes);
+    assert_errors(config_load_yaml("workers:\t3\nlisten: [\n\t127.0.0.1\n]\n"), "");
+}
+
 static void files_that_cannot_be_read(void **state)
 {
     (void)state;
-    assert_errors(config_load_yaml(""), "dnsproxy.yaml: is empty\n");
     assert_errors(CONFIG_LOAD("-c", "missing.yaml"),
                   "missing.yaml: cannot be read: No such file or directory\n");
     assert_errors(CONFIG_LOAD("-c", "/"), "/: cannot be read: Is a directory\n");
@@ -565,6 +639,9 @@ int main(void)
         TEST(an_upstream_may_be_one_mapping_and_a_preset_have_a_weight),
         TEST(E4_pins_are_read_in_every_form_and_several),
         TEST(nothing_but_comments_is_a_configuration),
+        TEST(an_empty_section_changes_nothing),
+        TEST(CASE_11_toggles_take_the_words_of_yaml),
+        TEST(CASE_10_a_byte_order_mark_is_no_part_of_the_first_key),
         TEST(keys_that_are_wrong),
         TEST(values_that_are_wrong),
         TEST(listeners_that_are_wrong),
@@ -579,6 +656,7 @@ int main(void)
         TEST(too_many_of_anything),
         TEST(what_yaml_offers_beyond_plain_data_is_refused),
         TEST(text_that_is_no_yaml),
+        TEST(tabs_are_called_tabs),
         TEST(files_that_cannot_be_read),
         TEST(deep_nesting_is_passed_over_in_bounded_stack),
         TEST(a_file_cut_anywhere_is_an_error_or_a_configuration),
