@@ -29,8 +29,10 @@ static const char VALUES[] =
 
 static const char VARIABLES[] =
     "Each option has its variable. One that starts with `DNSPROXY_` and is not known is an error, "
-    "except those that Kubernetes and Docker set for a service called dnsproxy "
-    "(`DNSPROXY_SERVICE_*`, `DNSPROXY_PORT*`); an empty one counts as not set.";
+    "except those that Kubernetes and Docker set for a service called dnsproxy or dnsproxy-metrics "
+    "(`DNSPROXY_METRICS_SERVICE_HOST`, `DNSPROXY_PORT_53_UDP` and more); an empty one counts as "
+    "not "
+    "set.";
 
 static const char EXAMPLE[] = "listen: [127.0.0.1:53, 'udp://[::1]:53']\n"
                               "upstreams:\n"

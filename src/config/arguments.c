@@ -4,11 +4,10 @@
  * getopt_long would print its own errors, take abbreviations, and need a second table.
  *
  * Thread: main. */
+#include <regex.h>
 #include <string.h>
 
 #include "config/settings.h"
-
-#define PREFIX "DNSPROXY_"
 
 static const struct option *find_letter(char letter)
 {
@@ -81,8 +80,7 @@ size_t arguments_read(struct settings *settings, int argc, char *const argv[],
         struct argument argument = parse_word(word);
         if (!argument.option) {
             settings->where = (struct origin){.name = word};
-            settings_report(settings, "is not an option; the nearest is %s",
-                            option_nearest(word, OPTION_FLAG));
+            settings_report_unknown(settings, word, OPTION_FLAG, "is not an option");
             /* The next word was meant for it, and would be called a wrong command. */
             if (!argument.value && i + 1 < argc && argv[i + 1][0] != '-')
                 i++;
@@ -104,23 +102,35 @@ void arguments_apply(struct settings *settings, const struct argument *arguments
     }
 }
 
-/* Kubernetes and Docker describe a service called dnsproxy in variables of these names. */
-static bool is_injected(const char *name)
+/* What Kubernetes puts into every pod for each service of its namespace, and Docker for links, when
+ * the service is called dnsproxy or dnsproxy-something. Names alone would take a mistyped option
+ * for one of these: the values must fit, too. */
+static bool is_service_variable(const char *assignment)
 {
-    return strncmp(name, PREFIX "SERVICE_", sizeof PREFIX "SERVICE_" - 1) == 0 ||
-           strncmp(name, PREFIX "PORT", sizeof PREFIX "PORT" - 1) == 0;
+    static const char pattern[] =
+        "^" ENVIRONMENT_PREFIX "([A-Z0-9_]+_)?"
+        "(SERVICE_HOST=[0-9A-Fa-f.:]+"
+        "|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+"
+        "|PORT(_[0-9]+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://.+"
+        "|PORT_[0-9]+_(TCP|UDP|SCTP)_(PROTO=(tcp|udp|sctp)|PORT=[0-9]+|ADDR=[0-9A-Fa-f.:]+))$";
+    regex_t expression;
+    if (regcomp(&expression, pattern, REG_EXTENDED | REG_NOSUB) != 0)
+        return false;
+    const bool matches = regexec(&expression, assignment, 0, NULL, 0) == 0;
+    regfree(&expression);
+    return matches;
 }
 
 /* An empty variable counts as none: that is how compose files pass on what is not set. */
-static void apply_variable(struct settings *settings, const char *name, const char *value)
+static void apply_variable(struct settings *settings, const char *name, const char *assignment)
 {
-    if (is_injected(name) || *value == '\0')
+    const char *value = strchr(assignment, '=') + 1;
+    const struct option *option = option_find(name, OPTION_ENVIRONMENT);
+    if (*value == '\0' || (!option && is_service_variable(assignment)))
         return;
     settings->where = (struct origin){.name = name};
-    const struct option *option = option_find(name, OPTION_ENVIRONMENT);
     if (!option)
-        settings_report(settings, "is not a known variable; the nearest is %s",
-                        option_nearest(name, OPTION_ENVIRONMENT));
+        settings_report_unknown(settings, name, OPTION_ENVIRONMENT, "is not a known variable");
     else if (option->key)
         settings_apply(settings, option, value);
 }
@@ -130,9 +140,10 @@ void environment_apply(struct settings *settings, char *const environment[])
     for (size_t i = 0; environment[i]; i++) {
         char name[KEY_SIZE];
         const char *value = strchr(environment[i], '=');
-        if (!value || strncmp(environment[i], PREFIX, sizeof PREFIX - 1) != 0)
+        if (!value ||
+            strncmp(environment[i], ENVIRONMENT_PREFIX, sizeof ENVIRONMENT_PREFIX - 1) != 0)
             continue;
         snprintf(name, sizeof name, "%.*s", (int)(value - environment[i]), environment[i]);
-        apply_variable(settings, name, value + 1);
+        apply_variable(settings, name, environment[i]);
     }
 }

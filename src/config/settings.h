@@ -104,13 +104,18 @@ void settings_apply(struct settings *settings, const struct option *option, cons
 /* To be called before the first value of an option on a level. */
 void settings_begin_option(struct settings *settings, const struct option *option);
 
+#define ENVIRONMENT_PREFIX "DNSPROXY_"
+
 /* Flags, keys and variables are found by the offset of their pointer in struct option. */
 #define OPTION_FLAG offsetof(struct option, flag)
 #define OPTION_KEY offsetof(struct option, key)
 #define OPTION_ENVIRONMENT offsetof(struct option, environment)
 const char *option_name(const struct option *option, size_t field);
 const struct option *option_find(const char *name, size_t field); /* NULL: none */
-const char *option_nearest(const char *name, size_t field);       /* never NULL */
+
+/* Reports `problem` of a name that is none, and the one that may have been meant, if any. */
+void settings_report_unknown(struct settings *settings, const char *name, size_t field,
+                             const char *problem);
 
 /* An option on the command line. */
 struct argument {

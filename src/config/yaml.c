@@ -310,8 +310,7 @@ static void read_pair(struct file *file, const char *section, const yaml_node_pa
     const struct option *option = option_find(name, OPTION_KEY);
     const struct option *first = option ? NULL : find_section(name);
     if (!option && !first) {
-        settings_report(file->settings, "is not a known key; the nearest is %s",
-                        option_nearest(name, OPTION_KEY));
+        settings_report_unknown(file->settings, name, OPTION_KEY, "is not a known key");
         return;
     }
     bool *seen =

@@ -559,6 +559,19 @@ def test_CASE_10_a_file_with_a_byte_order_mark(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_CASE_12_service_variables_do_not_stop_the_pod():
+    """What a pod gets for a service called dnsproxy-metrics, and a name that nearly is one."""
+    injected = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "9153", "SERVICE_PORT_HTTP": "9153",
+                "PORT": "tcp://10.0.0.1:9153", "PORT_9153_TCP": "tcp://10.0.0.1:9153",
+                "PORT_9153_TCP_PROTO": "tcp", "PORT_9153_TCP_PORT": "9153",
+                "PORT_9153_TCP_ADDR": "10.0.0.1"}
+    environment = {f"DNSPROXY_METRICS_{name}": value for name, value in injected.items()}
+    done = run("check", environment=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_refused(run("check", environment=environment | {"DNSPROXY_ADMIN_PORT": "9153"}), 1,
+                   "DNSPROXY_ADMIN_PORT: is not a known variable")
+
+
 def test_check_opens_nothing(proxy):
     done = run("check", "-l", f"127.0.0.1:{proxy.port}")
     assert (done.returncode, done.stderr) == (0, "")

@@ -204,7 +204,7 @@ static void keys_that_are_wrong(void **state)
          "1:10: limits.udp-reply-sise: is not a known key; the nearest is "
          "limits.udp-reply-size\n"},
         {"unknown: {deep: [1, {er: 2}]}\nworkers: 0\n",
-         "1:1: unknown: is not a known key; the nearest is allow\n"
+         "1:1: unknown: is not a known key\n"
          "2:10: workers: \"0\" is not a number of workers; allowed: auto, or 1 to 64\n"},
         {"workers: 3\nworkers: 3\n", "2:1: workers: is given twice\n"},
         {"cache: {size: 0}\nlog: {level: info}\ncache: {ttl-max: 1h}\n",
@@ -582,6 +582,27 @@ static void tabs_are_called_tabs(void **state)
     assert_errors(config_load_yaml("workers:\t3\nlisten: [\n\t127.0.0.1\n]\n"), "");
 }
 
+static void the_nearest_key_is_of_the_same_section(void **state)
+{
+    (void)state;
+    static const char *const unknown[][2] = {
+        {"cahce: {size: 0}", "cache"},     {"Cache: {size: 0}", "cache"},
+        {"upstream: google", "upstreams"}, {"tsl: {ca: x}", "tls"},
+        {"log-level: debug", "log.level"}, {"loglevel: debug", "log.level"},
+        {"cahce.size: 0", "cache.size"},   {"cache.sise: 0", "cache.size"},
+        {"ttl-max: 1h", "cache.ttl-max"},  {"port: 53", NULL},
+        {"servers: 9.9.9.9", NULL},        {"cache.ca: x", NULL},
+        {"cache.connect: x", NULL},        {"=: 1", NULL},
+    };
+    for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
+        char expected[128];
+        snprintf(expected, sizeof expected, "dnsproxy.yaml:1:1: %.*s: is not a known key%s%s\n",
+                 (int)strcspn(unknown[i][0], ":"), unknown[i][0],
+                 unknown[i][1] ? "; the nearest is " : "", unknown[i][1] ? unknown[i][1] : "");
+        assert_errors(config_load_yaml(unknown[i][0]), expected);
+    }
+}
+
 static void files_that_cannot_be_read(void **state)
 {
     (void)state;
@@ -657,6 +678,7 @@ int main(void)
         TEST(what_yaml_offers_beyond_plain_data_is_refused),
         TEST(text_that_is_no_yaml),
         TEST(tabs_are_called_tabs),
+        TEST(the_nearest_key_is_of_the_same_section),
         TEST(files_that_cannot_be_read),
         TEST(deep_nesting_is_passed_over_in_bounded_stack),
         TEST(a_file_cut_anywhere_is_an_error_or_a_configuration),
