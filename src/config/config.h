@@ -41,8 +41,9 @@ struct upstream_config {
     char *label;   /* as in logs, metrics and EDE: "1.1.1.1:853#cloudflare-dns.com" */
     char *name;    /* authentication name, DNS name or IP address; NULL when only pins are given */
     char *ca_file; /* NULL: tls.ca, and without that the system store */
-    char *host;    /* a name whose addresses are looked up; NULL: `address` is given */
-    uint16_t port; /* of the host */
+    char *ca_origin; /* where ca_file was written, as the start of an error about it */
+    char *host;      /* a name whose addresses are looked up; NULL: `address` is given */
+    uint16_t port;   /* of the host */
     struct address address;
     uint8_t pins[CONFIG_PINS_MAX][PIN_SIZE]; /* SHA-256 of the SubjectPublicKeyInfo */
     size_t pin_count;
@@ -67,8 +68,9 @@ struct config {
     struct address bootstraps[CONFIG_BOOTSTRAPS_MAX]; /* asked for upstreams' host names alone */
     size_t bootstrap_count;
     enum strategy strategy;
-    char *tls_ca_file; /* NULL: the system store */
-    uint32_t workers;  /* 1 to CONFIG_WORKERS_MAX */
+    char *tls_ca_file;   /* NULL: the system store */
+    char *tls_ca_origin; /* where it was written, as the start of an error about it */
+    uint32_t workers;    /* 1 to CONFIG_WORKERS_MAX */
 
     struct cache_config cache;
 

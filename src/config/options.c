@@ -315,5 +315,6 @@ void config_free(struct config *config)
     for (size_t i = 0; i < CONFIG_UPSTREAMS_MAX; i++)
         free_upstream(&config->upstreams[i]);
     free(config->tls_ca_file);
+    free(config->tls_ca_origin);
     free(config);
 }

@@ -317,6 +317,7 @@ void free_upstream(struct upstream_config *upstream)
     free(upstream->label);
     free(upstream->name);
     free(upstream->ca_file);
+    free(upstream->ca_origin);
     free(upstream->host);
     *upstream = (struct upstream_config){};
 }
@@ -334,6 +335,8 @@ static enum status fill_upstream(struct settings *settings, struct upstream_conf
     if (*target->host && !(upstream->host = settings_copy(settings, target->host)))
         return STATUS_INVALID;
     if (entry->ca_file && !(upstream->ca_file = settings_copy(settings, entry->ca_file)))
+        return STATUS_INVALID;
+    if (entry->ca_file && !(upstream->ca_origin = settings_origin(settings, &entry->ca_where)))
         return STATUS_INVALID;
     if (is_duplicate(settings->config, upstream))
         return settings_reject(settings, entry->url, "is given twice");
@@ -434,6 +437,8 @@ static enum status set_url(struct settings *settings, struct upstream_entry *ent
 static enum status set_ca(struct settings *settings, struct upstream_entry *entry, const char *text)
 {
     entry->ca_file = text;
+    entry->ca_where = settings->where;
+    entry->ca_where.name = "upstreams.ca"; /* what is there now does not outlive this key */
     return check_readable(settings, text);
 }
 

@@ -63,16 +63,15 @@ static void print_masked(FILE *out, const char *text)
         fputs("...", out);
 }
 
-static void print_origin(const struct settings *settings)
+static void print_origin(FILE *out, const struct origin *where)
 {
-    const struct origin *where = &settings->where;
     if (where->file && where->line > 0)
-        fprintf(settings->errors, "%s:%zu:%zu: ", where->file, where->line, where->column);
+        fprintf(out, "%s:%zu:%zu: ", where->file, where->line, where->column);
     else if (where->file)
-        fprintf(settings->errors, "%s: ", where->file);
+        fprintf(out, "%s: ", where->file);
     if (where->name) {
-        print_masked(settings->errors, where->name);
-        fputs(": ", settings->errors);
+        print_masked(out, where->name);
+        fputs(": ", out);
     }
 }
 
@@ -87,7 +86,7 @@ static void print_problem(struct settings *settings, const char *format, va_list
 
 void settings_report(struct settings *settings, const char *format, ...)
 {
-    print_origin(settings);
+    print_origin(settings->errors, &settings->where);
     va_list arguments;
     va_start(arguments, format);
     print_problem(settings, format, arguments);
@@ -96,7 +95,7 @@ void settings_report(struct settings *settings, const char *format, ...)
 
 enum status settings_reject(struct settings *settings, const char *text, const char *format, ...)
 {
-    print_origin(settings);
+    print_origin(settings->errors, &settings->where);
     fputc('"', settings->errors);
     print_masked(settings->errors, text);
     fputs("\" ", settings->errors);
@@ -105,6 +104,20 @@ enum status settings_reject(struct settings *settings, const char *text, const c
     print_problem(settings, format, arguments);
     va_end(arguments);
     return STATUS_INVALID;
+}
+
+char *settings_origin(struct settings *settings, const struct origin *where)
+{
+    char *text = NULL;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+    if (out)
+        print_origin(out, where);
+    if (out && fclose(out) == 0)
+        return text;
+    free(text);
+    settings_report(settings, "out of memory");
+    return NULL;
 }
 
 char *settings_copy(struct settings *settings, const char *text)
@@ -304,16 +317,16 @@ enum status check_readable(struct settings *settings, const char *path)
 
 enum status set_tls_ca(struct settings *settings, const struct option *option, const char *text)
 {
-    char *path = NULL;
-    if (strcmp(text, option->default_text) != 0) {
-        TRY(check_readable(settings, text));
-        path = settings_copy(settings, text);
-        if (!path)
-            return STATUS_INVALID;
-    }
-    free(settings->config->tls_ca_file);
-    settings->config->tls_ca_file = path;
-    return STATUS_OK;
+    struct config *config = settings->config;
+    free(config->tls_ca_file);
+    free(config->tls_ca_origin);
+    config->tls_ca_file = config->tls_ca_origin = NULL;
+    if (strcmp(text, option->default_text) == 0)
+        return STATUS_OK;
+    TRY(check_readable(settings, text));
+    config->tls_ca_file = settings_copy(settings, text);
+    config->tls_ca_origin = settings_origin(settings, &settings->where);
+    return config->tls_ca_file && config->tls_ca_origin ? STATUS_OK : STATUS_INVALID;
 }
 
 enum status set_command(struct settings *settings, const struct option *option, const char *text)

@@ -94,6 +94,10 @@ void settings_report(struct settings *settings, const char *format, ...)
 enum status settings_reject(struct settings *settings, const char *text, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* "FILE:LINE:COLUMN: KEY: ", the start of an error there, on the heap; NULL and reported when
+ * memory is short. */
+char *settings_origin(struct settings *settings, const struct origin *where);
+
 /* A copy on the heap; NULL and reported when memory is short. */
 char *settings_copy(struct settings *settings, const char *text);
 
@@ -148,6 +152,7 @@ struct upstream_entry {
     size_t pin_count;
     uint32_t weight;
     struct origin where; /* of the URL */
+    struct origin ca_where;
 };
 
 /* One key of such a mapping. */

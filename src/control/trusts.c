@@ -5,10 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { FILES_MAX = CONFIG_UPSTREAMS_MAX + 1 }; /* one of each upstream, and tls.ca */
+
 struct trusts {
     const struct tls_trust *of_upstream[CONFIG_UPSTREAMS_MAX];
-    struct tls_trust *loaded[CONFIG_UPSTREAMS_MAX];
-    const char *files[CONFIG_UPSTREAMS_MAX]; /* of `loaded`, NULL: the system store */
+    struct tls_trust *loaded[FILES_MAX]; /* NULL: it cannot be used */
+    const char *files[FILES_MAX];        /* of `loaded`, NULL: the system store */
     size_t count;
 };
 
@@ -17,25 +19,41 @@ static bool is_same_file(const char *a, const char *b)
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-static enum status load(struct trusts *trusts, const char *file, FILE *errors,
-                        const struct tls_trust **out)
+/* NULL when the file cannot be used, of which the first one who names it is told. */
+static const struct tls_trust *load(struct trusts *trusts, const char *file, const char *origin,
+                                    FILE *errors)
 {
     for (size_t i = 0; i < trusts->count; i++)
-        if (is_same_file(trusts->files[i], file)) {
-            *out = trusts->loaded[i];
-            return STATUS_OK;
-        }
+        if (is_same_file(trusts->files[i], file))
+            return trusts->loaded[i];
     char error[256];
     struct tls_trust *trust = NULL;
-    const enum status status = tls_trust_open(file, &trust, error, sizeof(error));
-    if (status != STATUS_OK) {
-        fprintf(errors, "dnsproxy: %s\n", error);
-        return STATUS_INVALID;
-    }
+    if (tls_trust_open(file, &trust, error, sizeof(error)) != STATUS_OK)
+        fprintf(errors, "%s%s\n", origin ? origin : "dnsproxy: ", error);
     trusts->files[trusts->count] = file;
     trusts->loaded[trusts->count++] = trust;
-    *out = trust;
-    return STATUS_OK;
+    return trust;
+}
+
+/* Files that are named are read also where pins alone decide: a wrong one is a mistake there, too.
+ */
+static bool load_all(struct trusts *trusts, const struct config *config, FILE *errors)
+{
+    bool is_whole = true;
+    if (config->tls_ca_file)
+        is_whole = load(trusts, config->tls_ca_file, config->tls_ca_origin, errors);
+    for (size_t i = 0; i < config->upstream_count; i++) {
+        const struct upstream_config *upstream = &config->upstreams[i];
+        if (!upstream->name && !upstream->ca_file)
+            continue;
+        const struct tls_trust *trust =
+            upstream->ca_file ? load(trusts, upstream->ca_file, upstream->ca_origin, errors)
+                              : load(trusts, config->tls_ca_file, config->tls_ca_origin, errors);
+        is_whole = is_whole && trust;
+        if (upstream->name)
+            trusts->of_upstream[i] = trust;
+    }
+    return is_whole;
 }
 
 enum status trusts_open(const struct config *config, FILE *errors, struct trusts **out)
@@ -43,19 +61,12 @@ enum status trusts_open(const struct config *config, FILE *errors, struct trusts
     struct trusts *trusts = calloc(1, sizeof(*trusts));
     if (!trusts)
         return STATUS_FULL;
-    for (size_t i = 0; i < config->upstream_count; i++) {
-        const struct upstream_config *upstream = &config->upstreams[i];
-        const char *file = upstream->ca_file ? upstream->ca_file : config->tls_ca_file;
-        if (!upstream->name)
-            continue;
-        if (load(trusts, file, errors, &trusts->of_upstream[i]) != STATUS_OK)
-            goto fail;
+    if (!load_all(trusts, config, errors)) {
+        trusts_close(trusts);
+        return STATUS_INVALID;
     }
     *out = trusts;
     return STATUS_OK;
-fail:
-    trusts_close(trusts);
-    return STATUS_INVALID;
 }
 
 const struct tls_trust *const *trusts_of_upstreams(const struct trusts *trusts)

@@ -552,6 +552,43 @@ def test_check_of_what_is_shipped():
     assert "valid: 2 listeners, 2 upstreams" in done.stdout
 
 
+GARBAGE = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize("command", ["check", "serve", "probe"])
+@pytest.mark.parametrize("pem", ["no certificate\n", GARBAGE], ids=["text", "damaged"])
+def test_files_without_a_certificate_are_told_with_their_key(tmp_path, command, pem):
+    """Each once, also when nobody needs it: the first upstream has its own, the second pins."""
+    bad = [tmp_path / f"bad{number}.pem" for number in range(3)]
+    for file in bad:
+        file.write_text(pem, encoding="utf-8")
+    path = tmp_path / "dnsproxy.yaml"
+    path.write_text(f'listen: ["{LISTEN}"]\n'
+                    f"tls:\n  ca: {bad[0]}\n"                       # 3:7
+                    "upstreams:\n"
+                    "  - url: tls://192.0.2.1#name.test\n"
+                    f"    ca: {bad[1]}\n"                           # 6:9
+                    "  - url: tls://192.0.2.2\n"
+                    f"    pins: {'0' * 64}\n"
+                    f"    ca: {bad[2]}\n"                           # 9:9
+                    "  - tls://192.0.2.3#name.test\n", encoding="utf-8")
+    done = run(command, "-c", str(path))
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3, done.stderr
+    for line, place, file in zip(lines, ["3:7: tls.ca: ", "6:9: upstreams.ca: ",
+                                         "9:9: upstreams.ca: "], bad):
+        assert line.startswith(f"{path}:{place}{file} holds no certificate"), line
+
+
+def test_files_without_a_certificate_are_told_with_their_flag_or_variable(tmp_path):
+    bad = tmp_path / "bad.pem"
+    bad.write_text(GARBAGE, encoding="utf-8")
+    assert_refused(run("check", "--tls-ca", str(bad)), 1, f"--tls-ca: {bad} holds no certificate")
+    assert_refused(run("check", environment={"DNSPROXY_TLS_CA": str(bad)}), 1,
+                   f"DNSPROXY_TLS_CA: {bad} holds no certificate")
+
+
 def test_CASE_10_a_file_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "dnsproxy.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + f"listen: [{LISTEN}]\nworkers: 1\n".encode())
