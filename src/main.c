@@ -433,7 +433,7 @@ static int run(enum command command, const struct config *config)
     case COMMAND_PROBE:
         return probe_run(config, stdout);
     case COMMAND_HEALTH:
-        return admin_health(&config->admin.address);
+        return admin_health(config->admin.enabled ? &config->admin.address : NULL);
     case COMMAND_SERVE:
         return serve(config);
     }

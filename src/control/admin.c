@@ -7,7 +7,7 @@
  * anew with each octet, and a client that sends one now and then would hold its place for ever.
  *
  * Thread: main.   Owner: main.
- * RFC:    9110 (methods, status codes). */
+ * RFC:    9110 (methods, status codes), 9112 3.2 (what is asked for). */
 #include "control/admin.h"
 
 #include <assert.h>
@@ -123,6 +123,17 @@ static enum MHD_Result respond(const struct admin_source *source, struct MHD_Con
     return result;
 }
 
+/* RFC 9112 3.2.2: a server takes "http://host/path" as well, as proxies are asked. We are every
+ * host. */
+static const char *path_of(const char *target)
+{
+    const char *authority = strstr(target, "://");
+    if (target[0] == '/' || !authority)
+        return target;
+    const char *path = strchr(authority + 3, '/');
+    return path ? path : "/";
+}
+
 /* Called at the end of the headers, for each part of a body, and at the end of the request. An
  * answer before that end closes the connection, so only a refusal is given early. */
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
@@ -138,7 +149,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     const bool is_end = *request_context == &headers_seen && *upload_length == 0;
     *request_context = &headers_seen;
     *upload_length = 0; /* a body is thrown away */
-    return is_end ? respond(admin->source, connection, url) : MHD_YES;
+    return is_end ? respond(admin->source, connection, path_of(url)) : MHD_YES;
 }
 
 /* ---- connections ---- */

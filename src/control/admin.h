@@ -38,8 +38,8 @@ uint64_t admin_run(struct admin *admin);
 
 void admin_close(struct admin *admin); /* safe on NULL */
 
-/* `dnsproxy health`: asks /ready at `address`, prints what it got, returns the exit status (0
- * ready, 1 not). At most 2 seconds. */
+/* `dnsproxy health`: asks /ready at `address` (NULL: admin is off), prints what it got, returns the
+ * exit status (0 ready, 1 not). At most 2 seconds. */
 int admin_health(const struct address *address);
 
 #endif

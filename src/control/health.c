@@ -67,7 +67,8 @@ static void explain(const char *target, int cause)
 {
     if (cause == ECONNREFUSED)
         fprintf(stderr,
-                "no dnsproxy answers on %s: is it running, and is --admin set to this address?\n",
+                "no dnsproxy answers on %s: is it running, and is --admin set to this address, and "
+                "not off?\n",
                 target);
     else if (cause == ETIMEDOUT || cause == EINPROGRESS || cause == EAGAIN)
         fprintf(stderr,
@@ -97,6 +98,13 @@ static int judge(const char *target, const char *reply)
 
 int admin_health(const struct address *address)
 {
+    if (!address) {
+        fputs("admin is off, so dnsproxy cannot be asked: give --admin an address, such as "
+              "127.0.0.1:9153, or turn the image's health check off (docker run --no-healthcheck; "
+              "compose: healthcheck: {disable: true})\n",
+              stderr);
+        return 1;
+    }
     const struct address target = reachable(address);
     char text[ADDRESS_TEXT_SIZE];
     address_format(&target, text);

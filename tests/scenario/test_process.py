@@ -657,6 +657,12 @@ def test_health(start_proxy, upstream):
     assert_refused(run("health", "--admin", address), 1, "no dnsproxy answers", address)
 
 
+def test_health_with_admin_off_says_what_to_do():
+    for done in (run("health", "--admin=off"), run("health", environment={"DNSPROXY_ADMIN": "no"})):
+        assert_refused(done, 1, "admin is off", "--admin", "--no-healthcheck",
+                       "healthcheck: {disable: true}")
+
+
 def test_health_of_something_else():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"

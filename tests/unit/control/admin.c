@@ -209,6 +209,20 @@ static void root_and_unknown_paths_name_the_paths(void **state)
     assert_non_null(strstr(reply, "/metrics"));
 }
 
+static void rfc9112_3_2_2_targets_may_name_scheme_and_host(void **state)
+{
+    (void)state;
+    assert_ends(ask(REQUEST("GET", "http://host/ready")), "\r\n\r\nready\n");
+    assert_ends(ask(REQUEST("GET", "HTTP://[::1]:9153/health")), "\r\n\r\nhealthy\n");
+    assert_ends(ask(REQUEST("GET", "https://host/metrics?x=//y")), "\r\n\r\ndnsproxy_test 1\n");
+    assert_ends(ask(REQUEST("GET", "http://host")), "/health\n/ready\n/metrics\n");
+    assert_ends(ask(REQUEST("GET", "http://host?x=/ready")), "/health\n/ready\n/metrics\n");
+    assert_starts(ask(REQUEST("GET", "http://host/")), "HTTP/1.1 200 ");
+    assert_starts(ask(REQUEST("GET", "http://host//ready")), "HTTP/1.1 404 ");
+    assert_starts(ask(REQUEST("GET", "/http://host/ready")), "HTTP/1.1 404 ");
+    assert_starts(ask(REQUEST("POST", "http://host/ready")), "HTTP/1.1 405 ");
+}
+
 static void head_is_get_without_its_body(void **state)
 {
     (void)state;
@@ -452,8 +466,20 @@ static void health_says_what_to_do_when_nobody_answers(void **state)
     const int fd = listen_on_loopback(&address); /* bound, not listening: refused */
     assert_int_equal(health_of(&address, text), 1);
     assert_starts(text, "no dnsproxy answers on 127.0.0.1:");
-    assert_ends(text, ": is it running, and is --admin set to this address?\n");
+    assert_ends(text, ": is it running, and is --admin set to this address, and "
+                      "not off?\n");
     close(fd);
+}
+
+static void health_of_a_daemon_without_admin_says_how_to_do_without(void **state)
+{
+    (void)state;
+    char text[1024];
+    assert_int_equal(health_of(NULL, text), 1);
+    assert_starts(text, "admin is off");
+    assert_non_null(strstr(text, "--admin"));
+    assert_non_null(strstr(text, "--no-healthcheck"));
+    assert_non_null(strstr(text, "healthcheck: {disable: true}"));
 }
 
 static void health_waits_two_seconds_at_most(void **state)
@@ -506,6 +532,7 @@ int main(void)
         with_server(body_of_a_get_is_thrown_away),
         with_server(ready_and_health_follow_their_source),
         with_server(root_and_unknown_paths_name_the_paths),
+        with_server(rfc9112_3_2_2_targets_may_name_scheme_and_host),
         with_server(head_is_get_without_its_body),
         with_server(rfc9110_other_methods_get_405_with_allow),
         with_server(I7_hostile_requests_are_refused_and_it_goes_on),
@@ -518,6 +545,7 @@ int main(void)
         with_server(J4_taken_port_is_an_error_with_its_cause),
         with_server(health_asks_the_running_daemon),
         cmocka_unit_test(health_says_what_to_do_when_nobody_answers),
+        cmocka_unit_test(health_of_a_daemon_without_admin_says_how_to_do_without),
         cmocka_unit_test(health_waits_two_seconds_at_most),
         cmocka_unit_test(health_tells_another_service_from_dnsproxy),
     };
