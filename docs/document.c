@@ -219,6 +219,14 @@ static void print_document(FILE *out, enum form form)
               "An error in the configuration or the arguments; an upstream did not answer (probe), "
               "the daemon is not ready (health).");
     print_row(out, form, "2", "An address cannot be bound, or the daemon cannot start.");
+    print_heading(out, form, "Signals");
+    print_table_head(out, form, "signal", "does");
+    print_row(out, form, "TERM, INT",
+              "The end: after timeouts.lame-duck what has arrived is answered, for at most "
+              "timeouts.drain. A second one ends it at once.");
+    print_row(out, form, "HUP",
+              "Nothing yet but a line in the log: a restart takes a new configuration.");
+    print_row(out, form, "others", "Nothing: they are ignored.");
     print_heading(out, form, "Files");
     print_table_head(out, form, "file", "is");
     print_row(out, form, DEFAULT_CONFIG_FILE,
