@@ -14,7 +14,6 @@ Both answer AA=1 from the zone, and differ in what else they put into an answer.
 with the tools of ldns.
 """
 
-import contextlib
 import os
 import pwd
 import shutil
@@ -140,14 +139,9 @@ class _Server:
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
-            self._kill()
+            self.process.kill()
+            self.process.wait()
             raise AssertionError(f"{self.program} does not end:\n{self._output()}") from None
-
-    def _kill(self):
-        """It and its children."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
     def __enter__(self):
         return self
@@ -175,12 +169,12 @@ class _Server:
             file.write(self._configuration())
         with open(self._log, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen([self._program, "-d", "-c", path],
-                                            stdout=log, stderr=log, start_new_session=True)
+                                            stdout=log, stderr=log)
         try:
             eventually(lambda: self.process.poll() is not None or self._serves_all(),
                        timeout=self.start_limit, explain=self._output)
         except BaseException:
-            self._kill()
+            self.stop()  # by SIGTERM: NSD takes its children along
             raise
         return self.process.poll() is None
 
