@@ -9,14 +9,14 @@
 #include <assert.h>
 
 #include "base/bytes.h"
+#include "dns/extended_error.h"
 #include "dns/message.h"
 #include "dns/name.h"
 
 enum {
-    FAILURE_TTL_S = 1,  /* RFC 9520 3.2 */
-    CHAIN_MAX = 16,     /* CNAMEs that are followed; a longer chain is not kept */
-    SOA_MINIMUM = 4,    /* octets, the last of the RDATA */
-    EDE_LENGTH_MIN = 2, /* RFC 8914 2 */
+    FAILURE_TTL_S = 1, /* RFC 9520 3.2 */
+    CHAIN_MAX = 16,    /* CNAMEs that are followed; a longer chain is not kept */
+    SOA_MINIMUM = 4,   /* octets, the last of the RDATA */
 };
 
 enum section { SECTION_ANSWER, SECTION_AUTHORITY, SECTION_ADDITIONAL };
@@ -127,25 +127,13 @@ static void read_record_fixed(const uint8_t *bytes, size_t fixed, struct record 
     record->end = record->data + load_u16(bytes + fixed + 8);
 }
 
-static void keep_extended_error(struct check *check, const uint8_t *option, size_t length)
-{
-    struct answer *answer = &check->answer;
-    assert(answer->extended_errors_length <= ANSWER_EXTENDED_ERRORS_MAX);
-    if (length < DNS_OPTION_FIXED + EDE_LENGTH_MIN ||
-        length > ANSWER_EXTENDED_ERRORS_MAX - (size_t)answer->extended_errors_length)
-        return;
-    memcpy(check->scratch->extended_errors + answer->extended_errors_length, option, length);
-    answer->extended_errors_length = (uint16_t)(answer->extended_errors_length + length);
-}
-
-static enum status take_option(struct check *check, const uint8_t *option, size_t length)
+static void take_option(struct check *check, const uint8_t *option, size_t length)
 {
     struct answer *answer = &check->answer;
     switch ((enum edns_option)load_u16(option)) {
     case OPTION_KEEPALIVE:
-        /* RFC 7828 3.1: empty, or a timeout; the empty one of a server says nothing. */
-        if (length != DNS_OPTION_FIXED && length != DNS_OPTION_FIXED + 2)
-            return STATUS_MALFORMED;
+        /* RFC 7828 3.1: a timeout; the empty one of a server says nothing, nor does one of any
+         * other length, which costs nobody the answer. */
         if (length == DNS_OPTION_FIXED + 2) {
             answer->has_keepalive = true;
             answer->keepalive_100ms = load_u16(option + DNS_OPTION_FIXED);
@@ -154,16 +142,13 @@ static enum status take_option(struct check *check, const uint8_t *option, size_
     case OPTION_PADDING:
         answer->has_padding = true;
         break;
-    case OPTION_EXTENDED_ERROR:
-        keep_extended_error(check, option, length);
-        break;
+    case OPTION_EXTENDED_ERROR: /* all at once: see take_opt */
     case OPTION_NSID:
     case OPTION_CLIENT_SUBNET:
     case OPTION_COOKIE:
     default:
         break; /* for this hop only (FAULTS H9) */
     }
-    return STATUS_OK;
 }
 
 static enum status take_opt(struct check *check, const struct record *record)
@@ -184,8 +169,12 @@ static enum status take_opt(struct check *check, const struct record *record)
         read_bytes(&reader, read_u16(&reader));
         if (reader.failed)
             return STATUS_MALFORMED;
-        TRY(take_option(check, option, (size_t)(reader.position - option)));
+        take_option(check, option, (size_t)(reader.position - option));
     }
+    struct writer errors =
+        writer_over(check->scratch->extended_errors, sizeof(check->scratch->extended_errors));
+    extended_errors_copy(&errors, bytes + record->data, record->end - record->data);
+    check->answer.extended_errors_length = (uint16_t)writer_length(&errors);
     return STATUS_OK;
 }
 

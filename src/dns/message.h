@@ -135,6 +135,9 @@ struct answer_scratch {
  * STATUS_MALFORMED: breaks the format, or is no answer to anything (QR=0, another opcode).
  * STATUS_NOT_FOUND: for another question or for none (FAULTS F12, G4).
  *
+ * An EDNS option of an illegal length is ignored. Of extended errors all codes are kept as long as
+ * there is room, then the texts, which are cut between characters and are UTF-8.
+ *
  * A truncated answer (TC=1) is STATUS_OK with DNS_FLAG_TC in flags and ttl_s 0. Records after an
  * OPT that is not the last are left out: they are optional, and moving them would break compression
  * pointers. So are those from a TSIG on, and its like, but for the OPT. Bytes after the last record

@@ -12,10 +12,10 @@
 
 #include "base/bytes.h"
 #include "dns/cut.h"
+#include "dns/extended_error.h"
 
 enum {
     KEEPALIVE_LENGTH = 2,
-    EDE_CODE_LENGTH = 2,
     EDE_TEXT_MAX = 200, /* ours are ASCII, so a cut tears no character */
     OPT_RDLENGTH_OFFSET = 9,
 };
@@ -85,26 +85,14 @@ static void write_own_error(struct writer *writer, const struct extended_error *
 {
     if (error == NULL)
         return;
-    const size_t text_size = error->text ? strnlen(error->text, EDE_TEXT_MAX) : 0;
-    if (writer_left(writer) < DNS_OPTION_FIXED + EDE_CODE_LENGTH + text_size)
-        return;
-    write_u16(writer, OPTION_EXTENDED_ERROR);
-    write_u16(writer, (uint16_t)(EDE_CODE_LENGTH + text_size));
-    write_u16(writer, (uint16_t)error->code);
-    write_bytes(writer, error->text, text_size);
+    const size_t text_length = error->text ? strnlen(error->text, EDE_TEXT_MAX) : 0;
+    extended_error_write(writer, (uint16_t)error->code, error->text, text_length, 0);
 }
 
 static void write_errors_of_answer(struct writer *writer, const struct answer *answer)
 {
-    if (answer == NULL)
-        return;
-    size_t length = 0;
-    for (size_t done = 0; done < answer->extended_errors_length; done += length) {
-        const uint8_t *option = answer->extended_errors + done;
-        length = DNS_OPTION_FIXED + (size_t)load_u16(option + 2);
-        if (length <= writer_left(writer))
-            write_bytes(writer, option, length);
-    }
+    if (answer != NULL)
+        extended_errors_copy(writer, answer->extended_errors, answer->extended_errors_length);
 }
 
 static void write_opt(struct writer *writer, const struct query_message *query,

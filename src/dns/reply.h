@@ -34,8 +34,8 @@ struct reply {
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
                    bool *truncated);
 
-/* The reply to ANY over UDP: one HINFO "RFC8482" (RFC 8482 4.2), as an answer with static storage
- * whose name is the question's. */
+/* The reply to ANY over UDP without DO: one HINFO "RFC8482" (RFC 8482 4.2), as an answer with
+ * static storage whose name is the question's. */
 const struct answer *reply_minimal_any(void);
 
 /* The reply that has nothing but TC=1, which sends a client to TCP, as an answer with static

@@ -205,18 +205,22 @@ static void check_options(const struct parts *parts)
         assert(again->keepalive_100ms == reply->keepalive_100ms);
         room -= 6;
     }
-    size_t errors = 0;
+    size_t wanted = 0;
+    size_t codes = 0; /* octets of the extended errors without their texts */
     if (has_options && reply->error) {
         const size_t text = reply->error->text ? strlen(reply->error->text) : 0;
-        const size_t length = 6 + (text > 200 ? 200 : text);
-        errors += length <= room ? length : 0;
+        wanted += 6 + (text > 200 ? 200 : text);
+        codes += 6;
     }
     for (size_t i = 0; has_options && reply->answer && i < reply->answer->extended_errors_length;) {
         const size_t length = 4 + (size_t)load_u16(reply->answer->extended_errors + i + 2);
-        errors += length <= room - errors ? length : 0;
+        wanted += length;
+        codes += 6;
         i += length;
     }
-    assert(parts->length == fixed + (has_keepalive ? 6 : 0) + errors);
+    const size_t errors = parts->length - fixed - (has_keepalive ? 6 : 0);
+    assert(errors <= room && errors <= wanted && (errors == wanted || wanted > room));
+    assert(errors >= codes || reply->error || codes > room);
 }
 
 /* Our own check of the reply. Its question is the client's, of any spelling. */

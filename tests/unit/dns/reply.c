@@ -446,12 +446,14 @@ static void A14_limit_under_512_counts_as_512(void **state)
     assert_false(truncated);
 }
 
-static void G3_optional_parts_go_before_records(void **state)
+static void G3_RFC8914_optional_parts_go_before_records_and_texts_before_codes(void **state)
 {
     (void)state;
     const struct extended_error error = {EDE_OTHER, "12345678901234"};
-    enum { KEEPALIVE = 6, OWN = 20, FIRST = 10, SECOND = 60 };
-    /* What is written with `room` octets left for options: in order, those that fit. */
+    enum { KEEPALIVE = 6, CODE = 6, OWN = 20, FIRST = 10, SECOND = 60 };
+    /* What is written with `room` octets left for options: in order, those that fit, of the
+     * extended errors at least the code and the first one's text as far as the second's code
+     * leaves room. */
     for (size_t room = 0; room <= 100; room++) {
         ask(0, 1232, 0, true);
         answer_of(0, 1232 - QUESTION_END - DNS_OPT_FIXED - room, true);
@@ -459,9 +461,15 @@ static void G3_optional_parts_go_before_records(void **state)
             .answer = &answer, .error = &error, .limit = 1232, .has_keepalive = true});
         assert_false(truncated);
         const size_t sizes[] = {KEEPALIVE, OWN, FIRST, SECOND};
+        const size_t least[] = {KEEPALIVE, CODE, CODE, CODE};
+        const size_t behind[] = {0, 0, CODE, 0};
         size_t expected = 0;
-        for (size_t i = 0; i < 4; i++)
-            expected += expected + sizes[i] <= room ? sizes[i] : 0;
+        for (size_t i = 0; i < 4; i++) {
+            const size_t left = room - expected;
+            const size_t bound = left > behind[i] + least[i] ? left - behind[i] : least[i];
+            if (left >= least[i])
+                expected += sizes[i] < bound ? sizes[i] : bound;
+        }
         assert_int_equal(length, 1232 - room + expected);
         assert_int_equal(load_u16(out + 1232 - room - 2), expected);
         assert_memory_equal(out + QUESTION_END, answer.body, answer.body_length);
@@ -567,7 +575,7 @@ int main(void)
         cmocka_unit_test(A19_options_have_the_room_that_a_cut_leaves),
         cmocka_unit_test(A19_G3_optional_records_make_room_for_the_opt),
         cmocka_unit_test(A14_limit_under_512_counts_as_512),
-        cmocka_unit_test(G3_optional_parts_go_before_records),
+        cmocka_unit_test(G3_RFC8914_optional_parts_go_before_records_and_texts_before_codes),
         cmocka_unit_test(G3_reply_never_grows_past_65535),
         cmocka_unit_test(G9_additional_records_are_counted_with_the_opt),
         cmocka_unit_test(H9_nothing_of_the_hop_to_the_upstream_is_passed_on),
