@@ -22,12 +22,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dns/extended_error.h"
+
 enum {
     REQUESTS_PER_LOOKUP = 2,
     ATTEMPTS_MAX = 8,      /* most failures cost no time and did not reach anybody */
     REQUESTS_MAX = 64,     /* with those that the end of a connection has handed back */
     ERROR_ANSWERS_MAX = 2, /* upstreams that may say no before their answer is passed on */
-    KEPT_ERRORS_SIZE = 256,
+    OWN_ERROR_MAX = 256,   /* octets of the extended error that says what became of it */
+    KEPT_ERRORS_SIZE = ANSWER_EXTENDED_ERRORS_MAX, /* it, and those of an upstream */
     TIMEOUT_TTL_S = 1, /* RFC 9520 3.2: no less, and the next answer may come at any moment */
     ALONE_DIVISOR = 4, /* of limits.upstream-requests: queries keep most of a connection */
 };
@@ -223,6 +226,10 @@ static enum extended_error_code code_of(enum failure failure)
     case FAILURE_LOCAL:
     case FAILURE_MALFORMED_ANSWER:
     case FAILURE_PROTOCOL:
+    case FAILURE_TRUNCATED_ANSWER:
+    case FAILURE_SERVER_FAILURE:
+    case FAILURE_REFUSED:
+    case FAILURE_OTHER_RCODE:
         return EDE_OTHER;
     default:
         return EDE_NETWORK_ERROR;
@@ -236,7 +243,7 @@ static bool is_kept(enum failure failure)
     return failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_MALFORMED_ANSWER;
 }
 
-enum { CAUSE_SIZE = KEPT_ERRORS_SIZE - 6 };
+enum { CAUSE_SIZE = OWN_ERROR_MAX - DNS_OPTION_FIXED - 2 };
 
 /* The upstream and what became of it, in words. */
 static void write_cause(const struct lookup *lookup, char text[static CAUSE_SIZE])
@@ -247,25 +254,26 @@ static void write_cause(const struct lookup *lookup, char text[static CAUSE_SIZE
              failure_text(lookup->failure));
 }
 
+/* The same as an extended error. */
+static void write_own_error(const struct lookup *lookup, struct writer *writer)
+{
+    char text[CAUSE_SIZE];
+    assert(writer_left(writer) >= OWN_ERROR_MAX);
+    write_cause(lookup, text);
+    extended_error_write(writer, (uint16_t)code_of(lookup->failure), text, strlen(text), 0);
+}
+
 /* Our own SERVFAIL as an answer that lives in `option`: its extended error names the upstream and
  * the cause. */
 static struct answer failure_answer(const struct lookup *lookup,
-                                    uint8_t option[static KEPT_ERRORS_SIZE])
+                                    uint8_t option[static OWN_ERROR_MAX])
 {
-    const enum failure failure = lookup->failure;
-    char text[CAUSE_SIZE];
-    write_cause(lookup, text);
-    const size_t length = strlen(text);
-    struct writer writer = writer_over(option, KEPT_ERRORS_SIZE);
-    write_u16(&writer, OPTION_EXTENDED_ERROR);
-    write_u16(&writer, (uint16_t)(2 + length));
-    write_u16(&writer, (uint16_t)code_of(failure));
-    write_bytes(&writer, text, length);
-    assert(!writer.failed);
+    struct writer writer = writer_over(option, OWN_ERROR_MAX);
+    write_own_error(lookup, &writer);
     return (struct answer){
         .kind = ANSWER_TIMEOUT,
         .rcode = RCODE_SERVFAIL,
-        .ttl_s = is_kept(failure) ? TIMEOUT_TTL_S : 0,
+        .ttl_s = is_kept(lookup->failure) ? TIMEOUT_TTL_S : 0,
         .extended_errors = option,
         .extended_errors_length = (uint16_t)writer_length(&writer),
     };
@@ -286,7 +294,7 @@ static bool find_better(struct lookup *lookup, struct answer *out)
  * else our own. */
 static void lookup_fail(struct lookup *lookup)
 {
-    uint8_t option[KEPT_ERRORS_SIZE];
+    uint8_t option[OWN_ERROR_MAX];
     char cause[CAUSE_SIZE];
     struct answer better;
     const struct answer failure =
@@ -364,25 +372,25 @@ static void retry(struct lookup *lookup, struct request *request, enum request_s
         lookup_fail(lookup);
 }
 
-/* Keeps the first error answer; a truncated one is better, since it says that there is data. */
+/* Keeps the first error answer; a truncated one is better, since it says that there is data. Behind
+ * its own extended errors comes ours, which says whose it is. */
 static void keep_error_answer(struct lookup *lookup, const struct answer *answer)
 {
     const bool is_better = (answer->flags & DNS_FLAG_TC) && !(lookup->kept.flags & DNS_FLAG_TC);
     if (lookup->error_answer_count++ > 0 && !is_better)
         return;
-    size_t length = answer->extended_errors_length;
-    if (length > KEPT_ERRORS_SIZE)
-        length = 0;
+    struct writer errors = writer_over(lookup->kept_errors, KEPT_ERRORS_SIZE - OWN_ERROR_MAX);
+    extended_errors_copy(&errors, answer->extended_errors, answer->extended_errors_length);
+    errors.end += OWN_ERROR_MAX;
+    write_own_error(lookup, &errors);
     lookup->kept = (struct answer){
         .kind = answer->kind,
         .flags = answer->flags,
         .rcode = answer->rcode,
         .ttl_s = answer->ttl_s,
         .extended_errors = lookup->kept_errors,
-        .extended_errors_length = (uint16_t)length,
+        .extended_errors_length = (uint16_t)writer_length(&errors),
     };
-    if (length > 0)
-        memcpy(lookup->kept_errors, answer->extended_errors, length);
 }
 
 static void on_done(struct request *request, const struct answer *answer, enum failure failure)
@@ -465,7 +473,7 @@ void lookup_expire(struct query *query)
     assert(query->lookup && list_is_linked(&query->waiting));
     struct lookup *lookup = query->lookup;
     struct resolver *resolver = lookup->resolver;
-    uint8_t option[KEPT_ERRORS_SIZE];
+    uint8_t option[OWN_ERROR_MAX];
     note_unanswered(lookup);
     const bool is_last = query->waiting.next == query->waiting.previous;
     if (is_last) {

@@ -436,3 +436,80 @@ def test_RFC8914_extended_error_of_the_upstream_is_passed_on(shared_upstream, sh
     plain = shared_proxy.query(f"ede-18.{rcode}plain.test", edns=False)
     assert plain.edns == -1
     assert shared_upstream.names().count(f"ede-18.{rcode}told.test.") >= 1
+
+
+def answer_with_opt(options, *records, rcode=dns.rcode.NOERROR):
+    """A hook that answers with these records and an OPT of these options, on the wire."""
+    opt = b"\0\0\x29\x04\xd0\0\0\0\0" + struct.pack("!H", len(options)) + options
+    return lambda query: query.reply(message(query, *records, opt, flags=0x8180 | rcode,
+                                             counts=(len(records), 0, 1)))
+
+
+def option(code, data):
+    return struct.pack("!HH", code, len(data)) + data
+
+
+@pytest.mark.parametrize("code, data", [
+    (11, b"x"), (11, b"xyz"), (11, b"four"), (15, b""), (15, b"x"), (10, b"short"), (3, b""),
+    (8, b"x"), (65001, b"x" * 300)])
+def test_RFC6891_option_of_an_illegal_length_costs_no_answer(shared_upstream, shared_proxy, code,
+                                                             data):
+    name = f"option-{code}-{len(data)}.test"
+    failures = shared_proxy.metric(FAILURES, cause="malformed_answer")
+    shared_upstream.on_query = answer_with_opt(option(code, data), ADDRESS)
+    try:
+        for _ in range(2):
+            reply = shared_proxy.query(name)
+            assert [one.address for one in reply.answer[0]] == ["6.6.6.6"]
+            assert reply.options == ()
+    finally:
+        shared_upstream.on_query = Query.answer
+    assert shared_upstream.names().count(name + ".") == 1
+    assert shared_proxy.metric(FAILURES, cause="malformed_answer") == failures
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+@pytest.mark.parametrize("label, rcode, ours", [
+    ("servfail", dns.rcode.SERVFAIL, "upstream answered SERVFAIL"),
+    ("refused", dns.rcode.REFUSED, "upstream answered REFUSED"),
+    ("notimp", dns.rcode.NOTIMP, "upstream answered with an error")])
+def test_RFC8914_error_that_is_passed_on_says_which_upstream_said_so(
+        shared_upstream, shared_proxy, tcp, label, rcode, ours):
+    name = f"ede-18.{label}.whose-{tcp}.test"
+    for is_cached in (False, True):
+        reply = shared_proxy.query(name, tcp=tcp)
+        assert reply.rcode() == rcode
+        marks = [(13, "")] if is_cached and rcode == dns.rcode.SERVFAIL else []
+        assert extended_errors(reply) == marks + [(18, "from upstream"),
+                                                  (0, f"{shared_upstream.label}: {ours}")]
+
+
+LONG_TEXT = "\u00e4\u20ac\U0001f600" * 78  # 702 octets
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.NOERROR], ids=["error", "good"])
+@pytest.mark.parametrize("texts", [
+    [LONG_TEXT.encode()], [b"x" + LONG_TEXT.encode()], [b"x" * 3000] * 20, [b"\xff\xfe"],
+    [b"cut \xe2\x82"], [b"\xff\xfe", b"good"]],
+    ids=["long", "long-odd", "many", "not-utf-8", "half-a-character", "second-is-good"])
+def test_RFC8914_text_is_cut_or_dropped_and_the_code_survives(shared_upstream, shared_proxy, request,
+                                                              rcode, texts):
+    name = f"{request.node.callspec.id.lower()}.texts.test"
+    options = b"".join(option(15, struct.pack("!H", 22 + number) + text)
+                       for number, text in enumerate(texts))
+    shared_upstream.on_query = answer_with_opt(options, rcode=rcode)
+    try:
+        replies = [shared_proxy.query(name) for _ in range(2)]
+    finally:
+        shared_upstream.on_query = Query.answer
+    for reply in replies:
+        assert reply.rcode() == rcode and not reply.flags & dns.flags.TC
+        told = [(code, text) for code, text in extended_errors(reply) if code not in (0, 13)]
+        assert [code for code, _ in told] == list(range(22, 22 + len(texts)))
+        for (_, text), sent in zip(told, texts):
+            try:
+                assert sent.decode().startswith(text)
+                assert len(text) == len(sent.decode()) or len(texts) > 1 or len(text) > 50
+            except UnicodeDecodeError:
+                assert text == ""
+        assert sum(len(text.encode()) for _, text in told) <= 512

@@ -310,37 +310,78 @@ static void H5_servfail_of_an_upstream_is_kept_and_marked(void **state)
         memmem(replies.bytes[1], replies.length[1], cached_error, sizeof(cached_error)));
 }
 
-static void extended_errors_of_an_upstream_are_passed_on(void **state)
+/* Fails the question `label` at both upstreams, the first of which says so with `options`. */
+static void fail_with(struct bench *bench, const char *label, enum rcode rcode,
+                      enum failure failure, const uint8_t *options, size_t options_length)
+{
+    const struct answer answer = {
+        .kind = ANSWER_FAILURE,
+        .rcode = (uint16_t)rcode,
+        .ttl_s = 1,
+        .extended_errors = options,
+        .extended_errors_length = (uint16_t)options_length,
+    };
+    ask(bench, 1, label);
+    fake_end(fake.submitted - 1, &answer, failure);
+    fake_answer(fake.submitted - 1, RCODE_SERVFAIL, FAILURE_SERVER_FAILURE);
+}
+
+static void RFC8914_error_of_an_upstream_is_passed_on_with_its_name(void **state)
 {
     struct bench *bench = *state;
     const uint8_t blocked[] = {0, OPTION_EXTENDED_ERROR, 0, 5, 0, 15, 'a', 'd', 's'};
-    const struct answer refused = {
-        .kind = ANSWER_FAILURE,
-        .rcode = RCODE_REFUSED,
-        .extended_errors = blocked,
-        .extended_errors_length = sizeof(blocked),
+    static const struct {
+        enum rcode rcode;
+        enum failure failure;
+        const char *ours;
+    } cases[] = {
+        {RCODE_SERVFAIL, FAILURE_SERVER_FAILURE, "first: upstream answered SERVFAIL"},
+        {RCODE_REFUSED, FAILURE_REFUSED, "first: upstream answered REFUSED"},
+        {RCODE_NOTIMP, FAILURE_OTHER_RCODE, "first: upstream answered with an error"},
     };
-    ask(bench, 1, "blocked");
-    fake_end(0, &refused, FAILURE_REFUSED);
-    fake_end(1, &refused, FAILURE_REFUSED);
-    assert_non_null(memmem(replies.bytes[0], replies.length[0], blocked, sizeof(blocked)));
+    for (size_t i = 0; i < 3; i++) {
+        const char label[] = {(char)('a' + i), '\0'};
+        const size_t at = replies.count;
+        fail_with(bench, label, cases[i].rcode, cases[i].failure, blocked, sizeof(blocked));
+        ask(bench, 2, label); /* from the cache the same */
+        assert_int_equal(replies.count, at + 2);
+        for (size_t reply = at; reply < at + 2; reply++) {
+            uint8_t ours[64];
+            struct writer writer = writer_over(ours, sizeof(ours));
+            const size_t length = strlen(cases[i].ours);
+            write_u16(&writer, OPTION_EXTENDED_ERROR);
+            write_u16(&writer, (uint16_t)(2 + length));
+            write_u16(&writer, EDE_OTHER);
+            write_bytes(&writer, cases[i].ours, length);
+            assert_int_equal(reply_rcode(reply), cases[i].rcode);
+            const uint8_t *found =
+                memmem(replies.bytes[reply], replies.length[reply], blocked, sizeof(blocked));
+            assert_non_null(found);
+            assert_memory_equal(found + sizeof(blocked), ours, writer_length(&writer));
+        }
+    }
 }
 
-static void extended_errors_beyond_their_room_are_left_out(void **state)
+static void G8_truncated_answer_says_whose_it_is(void **state)
 {
     struct bench *bench = *state;
-    static uint8_t options[300] = {0, OPTION_EXTENDED_ERROR, 1, 40, 0, 22, 'l', 'o', 'n', 'g'};
-    const struct answer answer = {
-        .kind = ANSWER_FAILURE,
-        .rcode = RCODE_SERVFAIL,
-        .extended_errors = options,
-        .extended_errors_length = sizeof(options),
-    };
-    ask(bench, 1, "x");
-    fake_end(0, &answer, FAILURE_SERVER_FAILURE);
-    fake_end(1, &answer, FAILURE_SERVER_FAILURE);
+    const struct answer truncated = {.flags = DNS_FLAG_TC | DNS_FLAG_RA};
+    ask(bench, 1, "cut");
+    fake_answer(0, RCODE_SERVFAIL, FAILURE_SERVER_FAILURE);
+    fake_end(1, &truncated, FAILURE_TRUNCATED_ANSWER);
+    assert_true(reply_contains(0, "second: truncated answer"));
+    assert_false(reply_contains(0, "first"));
+}
+
+static void RFC8914_long_error_of_an_upstream_is_cut_and_ours_stays(void **state)
+{
+    struct bench *bench = *state;
+    static uint8_t options[512] = {0, OPTION_EXTENDED_ERROR, 1, 252, 0, 22};
+    memset(options + 6, 'x', sizeof(options) - 6);
+    fail_with(bench, "long", RCODE_SERVFAIL, FAILURE_SERVER_FAILURE, options, sizeof(options));
     assert_int_equal(reply_rcode(0), RCODE_SERVFAIL);
-    assert_false(reply_contains(0, "long"));
+    assert_true(reply_contains(0, "xxxxxxxxxxxxxxxx"));
+    assert_true(reply_contains(0, "first: upstream answered SERVFAIL"));
 }
 
 static void B5_lookup_without_queries_is_cancelled(void **state)
@@ -392,8 +433,9 @@ int main(void)
         TEST(H5_timeout_is_kept_for_a_moment),
         TEST(dead_path_is_not_kept),
         TEST(H5_servfail_of_an_upstream_is_kept_and_marked),
-        TEST(extended_errors_of_an_upstream_are_passed_on),
-        TEST(extended_errors_beyond_their_room_are_left_out),
+        TEST(RFC8914_error_of_an_upstream_is_passed_on_with_its_name),
+        TEST(G8_truncated_answer_says_whose_it_is),
+        TEST(RFC8914_long_error_of_an_upstream_is_cut_and_ours_stays),
         TEST(B5_lookup_without_queries_is_cancelled),
         TEST(B5_lookup_goes_on_for_the_others),
     };
