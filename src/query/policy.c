@@ -37,8 +37,9 @@ enum policy_verdict policy_judge(const struct config *config, const struct query
         return POLICY_REFUSE;
     if (is_resolver_arpa(question))
         return POLICY_NODATA;
+    /* RFC 8482 4: records of our making fail a client that validates, so it is sent to TCP. */
     if (question->type == TYPE_ANY && question->class == CLASS_IN &&
         query->origin.transport->is_datagram)
-        return POLICY_MINIMAL_ANY;
+        return question->dnssec_ok ? POLICY_TRUNCATE : POLICY_MINIMAL_ANY;
     return POLICY_RESOLVE;
 }

@@ -12,6 +12,7 @@ enum policy_verdict {
     POLICY_REFUSE,      /* not in `allow`: REFUSED, on cache hits too (FAULTS H11) */
     POLICY_NODATA,      /* NOERROR without records */
     POLICY_MINIMAL_ANY, /* one HINFO */
+    POLICY_TRUNCATE,    /* TC=1: to be asked over TCP */
 };
 
 enum policy_verdict policy_judge(const struct config *config, const struct query *query);

@@ -80,6 +80,9 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
     case POLICY_MINIMAL_ANY:
         query_answer(resolver, query, reply_minimal_any(), NULL);
         return STATUS_OK;
+    case POLICY_TRUNCATE:
+        query_answer(resolver, query, reply_truncated(), NULL);
+        return STATUS_OK;
     case POLICY_RESOLVE:
         break;
     }

@@ -490,6 +490,17 @@ def test_A17_RFC8482_any_is_answered_minimally_over_udp(shared_proxy, shared_ups
     assert shared_upstream.names()[-1] == "any.test."
 
 
+def test_A17_RFC8482_any_with_DO_is_sent_to_tcp(shared_proxy, shared_upstream):
+    query = make_query("any-do.test", "ANY", want_dnssec=True)
+    with nothing_asked(shared_upstream):
+        reply = shared_proxy.ask(query)
+    assert reply.rcode() == dns.rcode.NOERROR and reply.flags & dns.flags.TC
+    assert reply.answer == [] and reply.ednsflags & dns.flags.DO
+    reply = shared_proxy.ask(query, tcp=True)
+    assert not reply.flags & dns.flags.TC
+    assert shared_upstream.names()[-1] == "any-do.test."
+
+
 def ask_many(proxy, source, count):
     """Replies as bytes to `count` queries for one cached name, in batches that the socket holds."""
     wire = make_query("big-1000.rate.test", "TXT").to_wire()
