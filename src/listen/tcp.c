@@ -173,8 +173,9 @@ static void open_queues(struct tcp_clients *clients)
 {
     struct loop *loop = clients->resolver->loop;
     const struct config *config = clients->resolver->config;
-    loop_add_queue(loop, &clients->idle, config->timeouts.tcp_idle_ns, tcp_client_on_quiet);
-    loop_add_queue(loop, &clients->message, config->timeouts.tcp_message_ns, tcp_client_on_quiet);
+    loop_add_queue(loop, &clients->idle, config->timeouts.tcp_idle_ns, tcp_client_on_idle);
+    loop_add_queue(loop, &clients->message, config->timeouts.tcp_message_ns,
+                   tcp_client_on_message_timeout);
     loop_add_queue(loop, &clients->send, config->timeouts.tcp_send_ns, tcp_client_on_send_timeout);
     loop_add_queue(loop, &clients->lifetime, config->limits.tcp_lifetime_ns,
                    tcp_client_on_lifetime);

@@ -84,6 +84,12 @@ static bool may_take(const struct tcp_client *client)
            stream_unsent(&client->stream) < OUT_HIGH;
 }
 
+/* Nothing of it is in our hands: no query, no reply, and nothing that holds it back. */
+static bool is_idle(const struct tcp_client *client)
+{
+    return may_take(client) && client->in_flight == 0 && stream_unsent(&client->stream) == 0;
+}
+
 static bool has_query_to_spare(const struct resolver *resolver)
 {
     return resolver->queries.in_use < resolver->config->limits.queries;
@@ -126,13 +132,14 @@ static void take_message(struct tcp_client *client)
         client->has_buffered = false;
         return;
     }
-    deadline_cancel(&client->quiet); /* the next message has a deadline of its own */
-    client->wait = WAIT_NOTHING;
+    deadline_cancel(&client->message); /* the next message has a deadline of its own */
     client->reads = 0;
     if (length < DNS_HEADER_SIZE) /* framing is lost, or it means no good (FAULTS B2) */
-        stream_close(&client->stream, FAILURE_PROTOCOL);
+        client->is_ending = true;
     else
         begin_query(client, message, length);
+    if (client->is_overdue && is_idle(client)) /* it was not a query */
+        stream_close(&client->stream, FAILURE_NONE);
 }
 
 static void take_messages(struct tcp_client *client)
@@ -157,28 +164,28 @@ static bool is_over(const struct tcp_client *client)
     return (client->is_ending || client->stream.ended) && client->in_flight == 0;
 }
 
-static enum client_wait what_to_wait_for(const struct tcp_client *client)
+/* More bytes of a message do not extend its deadline (FAULTS B3). */
+static void settle_message(struct tcp_client *client)
 {
     const struct stream *stream = &client->stream;
-    if (client->has_buffered || stream->ended || stream->finishing || !may_take(client))
-        return WAIT_NOTHING;
-    if (stream_has_partial(stream))
-        return WAIT_REST;
-    return client->in_flight == 0 && stream_unsent(stream) == 0 ? WAIT_QUERY : WAIT_NOTHING;
+    const bool is_awaited = !client->has_buffered && !stream->ended && !stream->finishing &&
+                            may_take(client) && stream_has_partial(stream);
+    if (!is_awaited)
+        deadline_cancel(&client->message);
+    else if (!list_is_linked(&client->message.link))
+        deadline_arm(&client->clients->message, &client->message, now_of(client));
 }
 
-/* More bytes of a message do not extend its deadline: `wait` stays WAIT_REST (FAULTS B3). */
-static void settle_quiet(struct tcp_client *client)
+/* Only a query, or a reply to one that is none, ends idle time; responses and other messages that
+ * are dropped leave it running (FAULTS A2, B10). */
+static void settle_idle(struct tcp_client *client)
 {
-    const enum client_wait wait = what_to_wait_for(client);
-    if (wait == client->wait)
-        return;
-    client->wait = wait;
-    deadline_cancel(&client->quiet);
-    if (wait == WAIT_QUERY)
-        deadline_arm(&client->clients->idle, &client->quiet, now_of(client));
-    if (wait == WAIT_REST)
-        deadline_arm(&client->clients->message, &client->quiet, now_of(client));
+    if (!is_idle(client)) {
+        client->is_overdue = false;
+        deadline_cancel(&client->idle);
+    } else if (!client->is_overdue && !list_is_linked(&client->idle.link)) {
+        deadline_arm(&client->clients->idle, &client->idle, now_of(client));
+    }
 }
 
 static void settle_send(struct tcp_client *client)
@@ -205,7 +212,8 @@ static void settle(struct tcp_client *client)
         stream_pause(stream);
     if (is_over(client) && !stream->finishing)
         stream_finish(stream, FAILURE_NONE);
-    settle_quiet(client);
+    settle_message(client);
+    settle_idle(client);
     settle_send(client);
 }
 
@@ -217,8 +225,8 @@ static void on_readable(struct stream *stream)
     client->has_buffered = true;
     client->reads++;
     take_messages(client);
-    if (client->wait == WAIT_REST && client->reads > READS_MAX)
-        stream_close(stream, FAILURE_PROTOCOL);
+    if (list_is_linked(&client->message.link) && client->reads > READS_MAX)
+        tcp_client_end(client);
 }
 
 static void on_written(struct stream *stream)
@@ -248,12 +256,20 @@ static const struct stream_handler stream_handler = {
 
 /* --- Events of the loop and the resolver --- */
 
-void tcp_client_on_quiet(struct deadline *deadline, uint64_t now)
+/* A message that has begun has its own time to become whole. */
+void tcp_client_on_idle(struct deadline *deadline, uint64_t now)
 {
     (void)now;
-    struct tcp_client *client = CONTAINER_OF(deadline, struct tcp_client, quiet);
-    assert(client->wait != WAIT_NOTHING);
-    stream_close(&client->stream, client->wait == WAIT_REST ? FAILURE_PROTOCOL : FAILURE_NONE);
+    struct tcp_client *client = CONTAINER_OF(deadline, struct tcp_client, idle);
+    client->is_overdue = list_is_linked(&client->message.link);
+    if (!client->is_overdue)
+        stream_close(&client->stream, FAILURE_NONE);
+}
+
+void tcp_client_on_message_timeout(struct deadline *deadline, uint64_t now)
+{
+    (void)now;
+    tcp_client_end(CONTAINER_OF(deadline, struct tcp_client, message));
 }
 
 void tcp_client_on_send_timeout(struct deadline *deadline, uint64_t now)
@@ -305,7 +321,8 @@ enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct ad
     }
     list_init(&client->starved);
     list_init(&client->queries);
-    deadline_init(&client->quiet);
+    deadline_init(&client->idle);
+    deadline_init(&client->message);
     deadline_init(&client->send);
     deadline_init(&client->lifetime);
     loop_task_init(&client->take, on_take);
@@ -347,7 +364,8 @@ void tcp_client_free(struct tcp_client *client)
     stream_close(&client->stream, FAILURE_NONE); /* so that no reply finds it open */
     drop_queries(client);
     assert(client->in_flight == 0);
-    deadline_cancel(&client->quiet);
+    deadline_cancel(&client->idle);
+    deadline_cancel(&client->message);
     deadline_cancel(&client->send);
     deadline_cancel(&client->lifetime);
     loop_cancel_task(&client->take);

@@ -29,8 +29,8 @@ struct tcp_clients {
     struct list open;                   /* every client */
     struct list starved;                /* clients with a message and no query to be had for it */
     struct starved room;                /* waits for the resolver while `starved` is not empty */
-    struct deadline_queue idle;         /* tcp_client.quiet: timeouts.tcp_idle */
-    struct deadline_queue message;      /* tcp_client.quiet: timeouts.tcp_message */
+    struct deadline_queue idle;         /* tcp_client.idle: timeouts.tcp_idle */
+    struct deadline_queue message;      /* tcp_client.message: timeouts.tcp_message */
     struct deadline_queue send;         /* tcp_client.send: timeouts.tcp_send */
     struct deadline_queue lifetime;     /* tcp_client.lifetime: limits.tcp_lifetime */
     struct deadline_queue accept_again; /* tcp_listener.accept_again */
@@ -38,30 +38,24 @@ struct tcp_clients {
     bool draining;
 };
 
-/* What the peer is expected to do next, and by when. */
-enum client_wait {
-    WAIT_NOTHING, /* our turn: queries in flight, messages at hand, or not reading */
-    WAIT_QUERY,   /* first byte of a message: idle */
-    WAIT_REST,    /* the rest of one */
-};
-
 struct tcp_client {
     struct stream stream;
     struct tcp_clients *clients;
     struct census_place *place;
     struct address address;
-    struct list link;    /* tcp_clients.open */
-    struct list starved; /* tcp_clients.starved */
-    struct list queries; /* query.sibling: in flight */
-    struct deadline quiet;
+    struct list link;        /* tcp_clients.open */
+    struct list starved;     /* tcp_clients.starved */
+    struct list queries;     /* query.sibling: in flight */
+    struct deadline idle;    /* armed: nothing of it is in our hands */
+    struct deadline message; /* armed: the rest of one is to come */
     struct deadline send;
     struct deadline lifetime;
     struct loop_task take; /* goes on taking messages in the next turn */
     uint64_t last_byte;    /* of the stream: when it is read nothing more is; UINT64_MAX: none is */
     uint32_t in_flight;
-    uint32_t asked; /* ever */
-    uint32_t reads; /* since the last whole message */
-    enum client_wait wait;
+    uint32_t asked;    /* ever */
+    uint32_t reads;    /* since the last whole message */
+    bool is_overdue;   /* its idle time ended while the rest of a message was to come */
     bool is_at_limit;  /* limits.tcp_queries in flight, not yet clearly less again */
     bool has_buffered; /* the stream may hold whole messages */
     bool is_ending;    /* takes no more messages; closes after its last reply */
@@ -82,7 +76,8 @@ void tcp_client_drain(struct tcp_client *client);
 void tcp_client_free(struct tcp_client *client);
 
 /* Callbacks of the deadline queues, and of tcp_clients.room. */
-void tcp_client_on_quiet(struct deadline *deadline, uint64_t now);
+void tcp_client_on_idle(struct deadline *deadline, uint64_t now);
+void tcp_client_on_message_timeout(struct deadline *deadline, uint64_t now);
 void tcp_client_on_send_timeout(struct deadline *deadline, uint64_t now);
 void tcp_client_on_lifetime(struct deadline *deadline, uint64_t now);
 void tcp_client_on_space(struct starved *room);

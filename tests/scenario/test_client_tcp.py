@@ -2,6 +2,7 @@
 """What TCP clients do to their connections, and that none of it is felt by anybody else."""
 
 import contextlib
+import itertools
 import select
 import socket
 import struct
@@ -129,6 +130,22 @@ def test_B2_frame_shorter_than_a_header_ends_the_connection(shared_proxy, length
         assert_ends(client)
         other.send(make_query("other.test"))
         assert other.receive().rcode() == dns.rcode.NOERROR
+
+
+@pytest.mark.parametrize("length", [0, 1, 11])
+@pytest.mark.parametrize("name", ["at-once.test", "slow-300ms.before.test"])
+def test_B2_what_was_asked_before_a_short_frame_is_answered(shared_proxy, shared_upstream, name,
+                                                            length):
+    shared_proxy.query("at-once.test")  # is cached
+    short = struct.pack("!H", length) + b"x" * length
+    behind = numbered(f"behind-{length}.{name}", 3)
+    with shared_proxy.tcp() as client:
+        client.socket.sendall(framed(numbered(name, 1), numbered(name, 2)) + short + framed(behind))
+        replies = receive_all(client, 2)
+        assert {reply.rcode() for reply in replies.values()} == {dns.rcode.NOERROR}
+        assert set(replies) == {1, 2}
+        assert_ends(client)
+    assert behind.question[0].name.to_text() not in shared_upstream.names()
 
 
 def test_B2_frames_of_length_zero_end_in_a_close(shared_proxy):
@@ -493,3 +510,20 @@ def test_B10_RFC7828_keepalive_says_the_idle_time(hasty_proxy, shared_proxy):
         assert (option.otype, option.data) == (KEEPALIVE, struct.pack("!H", value))
         assert proxy.query("keepalive.test", tcp=True).options == ()
         assert proxy.query("keepalive.test", options=[keepalive]).options == ()
+
+
+@pytest.mark.parametrize("at_a_time", [14, 9, 140], ids=["whole", "in-pieces", "many"])
+def test_A2_B10_client_that_only_sends_responses_meets_the_idle_time(hasty_proxy, at_a_time):
+    response = struct.pack("!HHHHHHH", 12, 1, 0x8000, 0, 0, 0, 0)
+    started = time.monotonic()
+    with hasty_proxy.tcp() as client, contextlib.suppress(ConnectionError):
+        stream = itertools.cycle(response)
+        while not client.is_closed_by_peer(0.05):
+            assert time.monotonic() - started < 4, "still open"
+            client.socket.sendall(bytes(itertools.islice(stream, at_a_time)))
+    assert 0.4 < time.monotonic() - started
+    with hasty_proxy.tcp() as client:  # but a query among them is one
+        for turn in range(6):
+            client.socket.sendall(response + framed(make_query(f"among{turn % 2}.test")))
+            assert client.receive().rcode() == dns.rcode.NOERROR
+            assert not select.select([client.socket], [], [], 0.2)[0], "closed too soon"

@@ -273,6 +273,48 @@ static void B2_length_below_a_header_closes_that_connection_only(void **state)
     assert_true(is_served(other));
 }
 
+static void B2_what_was_asked_before_a_short_frame_is_answered_and_nothing_behind_it(void **state)
+{
+    (void)state;
+    serve();
+    static const char kinds[] = {'a', 'w'};
+    for (size_t i = 0; i < sizeof(kinds); i++) {
+        const int fd = connect_client();
+        const size_t begun = fake.begun;
+        uint8_t bytes[2 * FRAME_SIZE + 3] = {0};
+        frame(bytes, 7, kinds[i]);
+        store_u16(bytes + FRAME_SIZE, 1);
+        frame(bytes + FRAME_SIZE + 3, 8, 'a');
+        send_bytes(fd, bytes, sizeof(bytes));
+        TURN_UNTIL(fake.begun > begun);
+        if (kinds[i] == 'w') {
+            ask(fd, 9, 'a');
+            turn_for(20 * NANOSECONDS_PER_MILLISECOND);
+            fake_answer(fake_waiting(0));
+        }
+        await_reply(fd, 7);
+        await_end(fd);
+        assert_int_equal(fake.begun, begun + 1);
+        TURN_UNTIL(METRIC(tcp_clients) == 0);
+    }
+}
+
+static void B3_what_was_asked_before_an_unfinished_message_is_answered(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_message_ns = 20 * NANOSECONDS_PER_MILLISECOND;
+    serve();
+    const int fd = connect_client();
+    uint8_t bytes[FRAME_SIZE + 1] = {0};
+    frame(bytes, 7, 'w');
+    send_bytes(fd, bytes, sizeof(bytes));
+    TURN_UNTIL(fake_waiting_count() == 1);
+    TURN_UNTIL(only_client()->is_ending);
+    fake_answer(fake_waiting(0));
+    await_reply(fd, 7);
+    await_clean_end(fd);
+}
+
 static void B2_many_empty_frames_end_in_one_close(void **state)
 {
     (void)state;
@@ -709,6 +751,56 @@ static void B10_idle_time_does_not_run_during_a_query(void **state)
     assert_true(loop_clock() - answered_ns > 20 * NANOSECONDS_PER_MILLISECOND);
 }
 
+/* Sends what is dropped until the server ends the connection; by `cut` octets behind the end of a
+ * message at a time. */
+static void send_dropped_until_closed(int fd, size_t cut)
+{
+    uint8_t bytes[2 * FRAME_SIZE];
+    frame(bytes, 1, 'd');
+    frame(bytes + FRAME_SIZE, 1, 'd');
+    send_bytes(fd, bytes, cut);
+    const uint64_t give_up_ns = loop_clock() + 10 * NANOSECONDS_PER_SECOND;
+    while (!has_ended(fd)) {
+        (void)send(fd, bytes + cut, FRAME_SIZE, MSG_NOSIGNAL);
+        turn_for(5 * NANOSECONDS_PER_MILLISECOND);
+        assert_true(loop_clock() < give_up_ns);
+    }
+}
+
+static void A2_B10_messages_that_are_dropped_do_not_end_idle_time(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_idle_ns = 100 * NANOSECONDS_PER_MILLISECOND;
+    serve();
+    static const size_t cuts[] = {0, 1, 10, FRAME_SIZE - 1};
+    for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
+        const size_t begun = fake.begun;
+        const int fd = connect_client();
+        ask(fd, 1, 'a');
+        await_reply(fd, 1);
+        send_dropped_until_closed(fd, cuts[i]);
+        assert_true(fake.begun > begun + 2);
+        TURN_UNTIL(METRIC(tcp_clients) == 0);
+    }
+}
+
+static void B10_message_that_has_begun_in_time_may_become_whole(void **state)
+{
+    (void)state;
+    fake.config.timeouts.tcp_idle_ns = 30 * NANOSECONDS_PER_MILLISECOND;
+    serve();
+    const int fd = connect_client();
+    uint8_t bytes[FRAME_SIZE];
+    for (uint16_t id = 1; id <= 2; id++) {
+        frame(bytes, id, 'a');
+        send_bytes(fd, bytes, 5);
+        TURN_UNTIL(METRIC(tcp_clients) == 1 && only_client()->is_overdue);
+        send_bytes(fd, bytes + 5, FRAME_SIZE - 5);
+        await_reply(fd, id);
+    }
+    await_clean_end(fd); /* idle again */
+}
+
 static void I1_no_descriptors_pauses_accepting_only(void **state)
 {
     (void)state;
@@ -996,6 +1088,8 @@ int main(void)
         TEST(B1_query_split_at_every_byte_is_answered),
         TEST(B1_thousand_queries_in_one_segment_are_answered),
         TEST(B2_length_below_a_header_closes_that_connection_only),
+        TEST(B2_what_was_asked_before_a_short_frame_is_answered_and_nothing_behind_it),
+        TEST(B3_what_was_asked_before_an_unfinished_message_is_answered),
         TEST(B2_many_empty_frames_end_in_one_close),
         TEST(B2_length_beyond_the_message_waits_for_the_deadline),
         TEST(B3_bytes_that_trickle_do_not_extend_the_message_deadline),
@@ -1022,6 +1116,8 @@ int main(void)
         TEST(B9_connection_ends_at_the_end_of_its_life),
         TEST(B10_connection_without_a_query_is_closed),
         TEST(B10_idle_time_does_not_run_during_a_query),
+        TEST(A2_B10_messages_that_are_dropped_do_not_end_idle_time),
+        TEST(B10_message_that_has_begun_in_time_may_become_whole),
         TEST(I1_no_descriptors_pauses_accepting_only),
         TEST(I4_full_resolver_holds_clients_back_and_loses_nothing),
         TEST(I4_room_reaches_every_client_that_waits),
