@@ -186,12 +186,14 @@ def test_RFC4343_H10_each_client_gets_its_own_spelling(shared_proxy, shared_upst
 def test_RFC4343_clients_that_wait_together_get_their_own_spelling(shared_proxy, shared_upstream):
     spellings = ["slow-200ms.Together.test", "SLOW-200MS.TOGETHER.TEST",
                  "slow-200ms.together.test"]
+    hedges = shared_proxy.metric("dnsproxy_upstream_hedges_total")
     replies = [shared_proxy.ask_later(spelling) for spelling in spellings]
     for spelling, reply in zip(spellings, replies):
         reply = reply()
         assert reply.question[0].name.to_text() == spelling + "."
         assert reply.rcode() == dns.rcode.NOERROR
-    assert shared_upstream.names().count("slow-200ms.together.test.") == 1
+    hedges = shared_proxy.metric("dnsproxy_upstream_hedges_total") - hedges  # when it is late
+    assert shared_upstream.names().count("slow-200ms.together.test.") <= 1 + hedges
 
 
 # Connections
