@@ -49,8 +49,8 @@ static inline void store_u32(uint8_t *bytes, uint32_t value)
 
 static inline struct reader reader_over(const uint8_t *bytes, size_t length)
 {
-    assert(bytes || length == 0);
-    return (struct reader){.position = bytes, .end = bytes + length};
+    assert(bytes || length == 0); /* of NULL not even the end may be reckoned */
+    return (struct reader){.position = bytes, .end = bytes ? bytes + length : NULL};
 }
 
 static inline size_t reader_left(const struct reader *reader)
