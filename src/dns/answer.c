@@ -30,7 +30,8 @@ struct record {
     uint16_t class;
 };
 
-/* What a client must get of the records: octets up to the last of them, and their least TTL. */
+/* What a client must get of the records: octets up to the last of them, and the least TTL of those
+ * and of all that stands before, which cannot be cut. */
 struct part {
     size_t end; /* offset in the message */
     uint32_t ttl_s;
@@ -40,10 +41,11 @@ struct part {
 struct check {
     struct name_map names;
     size_t position;
-    size_t body;        /* offset of the first record */
-    size_t body_end;    /* behind the last record that is kept */
-    struct part needed; /* whatever the answer says */
-    struct part soa;    /* when it says no: the SOA and its signatures */
+    size_t body;          /* offset of the first record */
+    size_t body_end;      /* behind the last record that is kept */
+    struct part needed;   /* whatever the answer says */
+    struct part soa;      /* when it says no: the SOA and its signatures */
+    uint32_t least_ttl_s; /* of the records so far */
     uint32_t soa_minimum_s;
     bool dnssec_ok;
     bool has_soa;
@@ -200,14 +202,6 @@ static struct part *part_of(struct check *check, const struct record *record, en
     }
 }
 
-static void part_add(struct part *part, size_t end, uint32_t ttl_s)
-{
-    if (end > part->end)
-        part->end = end;
-    if (ttl_s < part->ttl_s)
-        part->ttl_s = ttl_s;
-}
-
 /* Counts the record among those that are kept. */
 static void keep_record(struct check *check, const struct record *record, enum section section)
 {
@@ -218,9 +212,12 @@ static void keep_record(struct check *check, const struct record *record, enum s
     const size_t ttl_offset = record->data - DNS_RECORD_FIXED + 4 - check->body;
     check->scratch->ttl_offsets[answer->ttl_count++] = (uint16_t)ttl_offset;
     check->body_end = record->end;
+    const uint32_t ttl_s = ttl_meant(record->ttl);
+    if (ttl_s < check->least_ttl_s)
+        check->least_ttl_s = ttl_s;
     struct part *part = part_of(check, record, section);
     if (part)
-        part_add(part, record->end, ttl_meant(record->ttl));
+        *part = (struct part){record->end, check->least_ttl_s};
     if (section == SECTION_ADDITIONAL)
         answer->additional_count++;
     if (section != SECTION_AUTHORITY || record->type != TYPE_SOA)
@@ -297,7 +294,7 @@ static bool find_at_name(struct check *check, const struct question *question, s
     size_t position = check->body;
     for (unsigned i = 0; i < check->answer.answer_count; i++) {
         struct record record = {.owner = position};
-        read_record_fixed(check->names.bytes, name_skip(&check->names, position), &record);
+        read_record_fixed(check->names.bytes, name_end(check->names.bytes, position), &record);
         position = record.end;
         const bool is_wanted = record.type == question->type || question->type == TYPE_ANY;
         if (!is_wanted && record.type != TYPE_CNAME)
@@ -344,12 +341,11 @@ static enum answer_kind kind_of(struct check *check, const struct question *ques
 /* A referral has no SOA, and all of it is what it says. */
 static struct part needed_of(const struct check *check)
 {
-    struct part needed = check->needed;
-    if (check->answer.kind == ANSWER_NEGATIVE && check->has_soa)
-        part_add(&needed, check->soa.end, check->soa.ttl_s);
-    else if (check->answer.kind == ANSWER_NEGATIVE)
-        needed.end = check->body_end;
-    return needed;
+    if (check->answer.kind != ANSWER_NEGATIVE)
+        return check->needed;
+    if (!check->has_soa)
+        return (struct part){check->body_end, check->least_ttl_s};
+    return check->soa.end > check->needed.end ? check->soa : check->needed;
 }
 
 static uint32_t ttl_of(const struct check *check, uint32_t needed_ttl_s)
@@ -425,6 +421,7 @@ enum status message_check_answer(const uint8_t *bytes, size_t length,
         .needed = {.end = body, .ttl_s = DNS_TTL_MAX},
         .soa = {.end = body, .ttl_s = DNS_TTL_MAX},
         .dnssec_ok = question->dnssec_ok,
+        .least_ttl_s = DNS_TTL_MAX,
         .scratch = scratch,
         .answer = {.flags = flags & (DNS_FLAG_AA | DNS_FLAG_TC | DNS_FLAG_RA | DNS_FLAG_AD),
                    .rcode = flags & DNS_RCODE_MASK},

@@ -3,11 +3,11 @@
  *
  * Nothing is written anew: compression pointers lead backward, so what stays needs nothing of what
  * goes. A boundary is where no RRset has records on both sides, though they may stand apart. RRsets
- * are told apart by a hash: two of the same one stay or go together, which costs optional data and
+ * are told apart by a hash; two of the same one stay or go together, which costs optional data and
  * is never wrong. So a cut takes time linear in the message, whatever is in it (FAULTS G2).
  *
  * Thread: any; no state.   Owner: nothing; the body stays where it is.
- * RFC:    2181 5 and 9, 4343. */
+ * RFC:    2181 5 and 9, 4035 3.1.1, 4343. */
 #include "dns/cut.h"
 
 #include <assert.h>
@@ -19,6 +19,7 @@ enum {
     SECTIONS = 3,
     HASH_BITS = 12,
     OWNER_OCTETS = 32, /* that are hashed: a whole label more at most */
+    POINTERS_MAX = 16, /* that are followed for it; names in earnest have one or two */
 };
 
 /* A walk along the records of a body, which message_check_answer has passed. */
@@ -38,14 +39,6 @@ static unsigned records_in(const struct answer *answer, unsigned section)
     return counts[section];
 }
 
-static size_t skip_owner(const struct answer *answer, size_t position)
-{
-    const uint8_t *body = answer->body;
-    while (body[position] > 0 && body[position] < DNS_POINTER_MARK)
-        position += 1 + (size_t)body[position];
-    return position + (body[position] == 0 ? 1 : DNS_POINTER_SIZE);
-}
-
 /* Takes one record; false when there is none left. */
 static bool walk_next(struct walk *walk)
 {
@@ -54,7 +47,7 @@ static bool walk_next(struct walk *walk)
             return false;
     walk->counts[walk->section]++;
     walk->owner = walk->position;
-    walk->fixed = skip_owner(walk->answer, walk->owner);
+    walk->fixed = name_end(walk->answer->body, walk->owner);
     walk->position =
         walk->fixed + DNS_RECORD_FIXED + (size_t)load_u16(walk->answer->body + walk->fixed + 8);
     assert(walk->position <= walk->answer->body_length);
@@ -72,8 +65,11 @@ static uint32_t hash_owner(const struct walk *walk, const struct question *quest
     const size_t body = DNS_HEADER_SIZE + (size_t)question->name_length + DNS_QUESTION_TAIL;
     const uint8_t *label = walk->answer->body + walk->owner;
     uint32_t hash = 0x811c9dc5;
+    unsigned pointers = 0;
     for (size_t done = 0; *label != 0 && done < OWNER_OCTETS;) {
         if (*label >= DNS_POINTER_MARK) {
+            if (++pointers > POINTERS_MAX)
+                break;
             const size_t target = load_u16(label) & DNS_POINTER_MASK;
             label = target < body ? question->name + target - DNS_HEADER_SIZE
                                   : walk->answer->body + target - body;
@@ -88,17 +84,17 @@ static uint32_t hash_owner(const struct walk *walk, const struct question *quest
     return hash;
 }
 
-/* RRSIGs are one RRset for each type that they cover (RFC 4035 2.2). */
+/* Signatures go with what they cover: without them it would look unsigned (RFC 4035 3.1.1). */
 static size_t hash_rrset(const struct walk *walk, const struct question *question)
 {
     const uint8_t *fixed = walk->answer->body + walk->fixed;
+    const uint8_t *type = load_u16(fixed) == TYPE_RRSIG ? fixed + DNS_RECORD_FIXED : fixed;
     uint32_t hash = hash_owner(walk, question);
     hash = hash_octet(hash, (uint8_t)walk->section);
-    for (size_t i = 0; i < 4; i++)
-        hash = hash_octet(hash, fixed[i]);
-    if (load_u16(fixed) == TYPE_RRSIG)
-        for (size_t i = 0; i < 2; i++)
-            hash = hash_octet(hash, fixed[DNS_RECORD_FIXED + i]);
+    for (size_t i = 0; i < 2; i++) {
+        hash = hash_octet(hash, type[i]);
+        hash = hash_octet(hash, fixed[2 + i]);
+    }
     return hash * 0x9e3779b1 >> (32 - HASH_BITS);
 }
 

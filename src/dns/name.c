@@ -132,7 +132,7 @@ enum status name_check(struct name_map *map, size_t *offset, size_t end)
     while (!walk.at_root)
         TRY(walk_step(map, &walk));
     name_map_learn(map, *offset, walk.length);
-    *offset = name_skip(map, *offset);
+    *offset = name_end(map->bytes, *offset);
     return STATUS_OK;
 }
 
@@ -144,22 +144,17 @@ void name_map_forbid(struct name_map *map, size_t offset, size_t length)
         memset(map->lengths + offset, LENGTH_FORBIDDEN, ANSWER_POINTER_REACH - offset);
 }
 
-size_t name_skip(const struct name_map *map, size_t offset)
+size_t name_end(const uint8_t *bytes, size_t offset)
 {
-    for (;;) {
-        assert(offset < map->length);
-        const uint8_t octet = map->bytes[offset];
-        if (octet >= DNS_POINTER_MARK)
-            return offset + DNS_POINTER_SIZE;
-        offset += 1 + (size_t)octet;
-        if (octet == 0)
-            return offset;
-    }
+    while (bytes[offset] > 0 && bytes[offset] < DNS_POINTER_MARK)
+        offset += 1 + (size_t)bytes[offset];
+    return offset + (bytes[offset] == 0 ? 1 : DNS_POINTER_SIZE);
 }
 
-static size_t follow_pointers(const struct name_map *map, size_t offset)
+/* Each costs as much as a label. With nothing left to spend it stays at a pointer. */
+static size_t follow_pointers(struct name_map *map, size_t offset)
 {
-    while (map->bytes[offset] >= DNS_POINTER_MARK)
+    for (; map->bytes[offset] >= DNS_POINTER_MARK && map->compare_budget > 0; map->compare_budget--)
         offset = pointer_target(map, offset);
     return offset;
 }

@@ -79,7 +79,7 @@ struct name_map {
     const uint8_t *bytes;
     size_t length;
     uint8_t *lengths;      /* of ANSWER_POINTER_REACH octets */
-    size_t compare_budget; /* labels that name_equal may still compare */
+    size_t compare_budget; /* labels and pointers that name_equal may still look at */
 };
 
 /* Starts over for a message of `length` octets. */
@@ -98,7 +98,7 @@ void name_map_learn(struct name_map *map, size_t offset, size_t length);
 void name_map_forbid(struct name_map *map, size_t offset, size_t length);
 
 /* The offset behind the name at `offset`, which name_check has passed. */
-size_t name_skip(const struct name_map *map, size_t offset);
+size_t name_end(const uint8_t *bytes, size_t offset);
 
 /* Compares two names that name_check has passed. False when the budget is used up. */
 bool name_equal(struct name_map *map, size_t a, size_t b);

@@ -16,7 +16,7 @@
 
 enum {
     KEEPALIVE_LENGTH = 2,
-    EDE_TEXT_MAX = 200, /* ours are ASCII, so a cut tears no character */
+    EDE_TEXT_MAX = 200,
     OPT_RDLENGTH_OFFSET = 9,
 };
 
@@ -127,15 +127,6 @@ static void write_header(struct writer *writer, const struct query_message *quer
     store_u16(header + 10, (uint16_t)((answer ? answer->additional_count : 0) + query->has_edns));
 }
 
-/* RFC 2181 9: without TC, since nothing is missing that must be there. */
-static const struct answer *cut_answer(const struct query_message *query,
-                                       const struct answer *answer, size_t room, struct answer *cut)
-{
-    *cut = *answer;
-    answer_cut(cut, &query->question, room);
-    return cut;
-}
-
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
                    bool *truncated)
 {
@@ -147,10 +138,13 @@ size_t reply_write(const struct query_message *query, const struct reply *reply,
     const size_t room =
         limit - DNS_HEADER_SIZE - question_length(query) - (query->has_edns ? DNS_OPT_FIXED : 0);
     struct answer cut;
-    *truncated = false;
-    if (answer && answer->body_length > room) {
-        *truncated = answer->needed_length > room;
-        answer = *truncated ? NULL : cut_answer(query, answer, room, &cut);
+    *truncated = answer && answer->needed_length > room;
+    if (*truncated) {
+        answer = NULL;
+    } else if (answer && answer->body_length > room) {
+        cut = *answer; /* RFC 2181 9: without TC, since nothing is missing that must be there */
+        answer_cut(&cut, &query->question, room);
+        answer = &cut;
     }
 
     struct writer writer = writer_over(out, limit);

@@ -5,7 +5,7 @@
 #include "dns/cut.h"
 #include "packet.h"
 
-enum { RECORDS_MAX = 16, ADDRESS = 4 };
+enum { RECORDS_MAX = 24, ADDRESS = 4 };
 
 static struct packet packet;
 static struct answer_scratch scratch;
@@ -125,17 +125,21 @@ static void A19_RFC4343_owners_are_equal_whatever_their_case_and_compression(voi
     assert_boundaries((bool[RECORDS_MAX]){[1] = true, [2] = true});
 }
 
-static void A19_RFC4035_signatures_belong_to_the_type_that_they_cover(void **state)
+/* A set without its signatures would look as if somebody had taken them off. */
+static void A19_RFC4035_signatures_go_with_what_they_cover(void **state)
 {
     (void)state;
-    begin(1, 0, 4);
+    begin(1, 0, 7);
     put("www.example", TYPE_A);
+    put("ns.example", TYPE_A);
     put_signature("ns.example", TYPE_A);
-    put_signature("ns.example", TYPE_AAAA);
-    put_signature("ns.example", TYPE_AAAA);
+    put("ns.example", TYPE_TXT);
     put_signature("ns.example", TYPE_TXT);
+    put_signature("ns.example", TYPE_TXT);
+    put_signature("ns.example", TYPE_AAAA);
+    put_signature("a.example", TYPE_AAAA);
     check();
-    assert_boundaries((bool[RECORDS_MAX]){[2] = true});
+    assert_boundaries((bool[RECORDS_MAX]){[1] = true, [3] = true, [4] = true});
 }
 
 static void A19_an_rrset_ends_with_its_section(void **state)
@@ -146,6 +150,29 @@ static void A19_an_rrset_ends_with_its_section(void **state)
         put("www.example", TYPE_A);
     check();
     assert_boundaries((bool[RECORDS_MAX]){0});
+}
+
+/* Each owner points to the pointer of the one before: only so many are followed, whatever the cut.
+ */
+static void A19_G2_chains_of_pointers_are_not_followed_to_their_ends(void **state)
+{
+    (void)state;
+    begin(1, 0, RECORDS_MAX - 1);
+    put("www.example", TYPE_A);
+    size_t owner = QUESTION_POINTER;
+    for (unsigned i = 1; i < RECORDS_MAX; i++) {
+        const size_t here = 0xc000 | packet.length;
+        put_pointer(&packet, (uint16_t)owner);
+        put_rest(TYPE_A, 60, ADDRESS);
+        owner = here;
+    }
+    check();
+    assert_true(answer.needed_length < answer.body_length);
+    bool inside[RECORDS_MAX] = {0};
+    /* They have one name; those at the end of a longer chain are not seen to have it. */
+    for (unsigned i = 1; i + 1 < RECORDS_MAX; i++)
+        inside[i] = i != 16;
+    assert_boundaries(inside);
 }
 
 /* Only the first octets of owners are looked at, so that a cut costs little. */
@@ -229,8 +256,9 @@ int main(void)
         cmocka_unit_test(A19_RFC2181_rrsets_go_whole_and_from_the_end),
         cmocka_unit_test(A19_rrset_that_stands_apart_is_not_torn),
         cmocka_unit_test(A19_RFC4343_owners_are_equal_whatever_their_case_and_compression),
-        cmocka_unit_test(A19_RFC4035_signatures_belong_to_the_type_that_they_cover),
+        cmocka_unit_test(A19_RFC4035_signatures_go_with_what_they_cover),
         cmocka_unit_test(A19_an_rrset_ends_with_its_section),
+        cmocka_unit_test(A19_G2_chains_of_pointers_are_not_followed_to_their_ends),
         cmocka_unit_test(A19_G2_long_owners_are_told_apart_by_their_begin),
         cmocka_unit_test(A19_nothing_that_is_needed_is_cut),
         cmocka_unit_test(G9_as_many_records_as_fit_are_cut),

@@ -86,7 +86,9 @@ static size_t make_options(uint8_t *options, size_t size, size_t count, size_t t
         write_u16(&writer, OPTION_EXTENDED_ERROR);
         write_u16(&writer, (uint16_t)(2 + text_length));
         write_u16(&writer, (uint16_t)(100 + i));
-        memset(write_room(&writer, text_length), 'a' + (int)(i % 26), text_length);
+        uint8_t *text = write_room(&writer, text_length);
+        assert_non_null(text);
+        memset(text, 'a' + (int)(i % 26), text_length);
     }
     assert_false(writer.failed);
     return writer_length(&writer);
