@@ -29,10 +29,10 @@ static const char VALUES[] =
 
 static const char VARIABLES[] =
     "Each option has its variable. One that starts with `DNSPROXY_` and is not known is an error, "
-    "except those that Kubernetes and Docker set for a service called dnsproxy or dnsproxy-metrics "
-    "(`DNSPROXY_METRICS_SERVICE_HOST`, `DNSPROXY_PORT_53_UDP` and more); an empty one counts as "
-    "not "
-    "set.";
+    "except those that Kubernetes and Docker set for a service called dnsproxy or "
+    "dnsproxy-something "
+    "(`DNSPROXY_METRICS_SERVICE_HOST`, `DNSPROXY_PORT_53_UDP` and more); an empty one counts "
+    "as not set.";
 
 static const char EXAMPLE[] = "listen: [127.0.0.1:53, 'udp://[::1]:53']\n"
                               "upstreams:\n"
@@ -226,7 +226,7 @@ static void print_document(FILE *out, enum form form)
               "timeouts.drain. A second one ends it at once.");
     print_row(out, form, "HUP",
               "Nothing yet but a line in the log: a restart takes a new configuration.");
-    print_row(out, form, "others", "Nothing: they are ignored.");
+    print_row(out, form, "others", "A line in the log, if they would end it by default.");
     print_heading(out, form, "Files");
     print_table_head(out, form, "file", "is");
     print_row(out, form, DEFAULT_CONFIG_FILE,

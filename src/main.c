@@ -133,13 +133,13 @@ static void raise_descriptor_limit(void)
  * a descriptor (FAULTS J13). Those of the terminal's job control do as always. */
 static sigset_t held_signals(void)
 {
-    static const int others[] = {SIGSEGV,  SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP,
-                                 SIGABRT,  SIGSYS,  SIGCHLD, SIGURG,  SIGCONT,
-                                 SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE};
+    static const int left_alone[] = {SIGSEGV,  SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP,
+                                     SIGABRT,  SIGSYS,  SIGCHLD, SIGURG,  SIGCONT,
+                                     SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE};
     sigset_t signals;
     sigfillset(&signals);
-    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-        sigdelset(&signals, others[i]);
+    for (size_t i = 0; i < sizeof(left_alone) / sizeof(left_alone[0]); i++)
+        sigdelset(&signals, left_alone[i]);
     return signals;
 }
 
@@ -336,16 +336,21 @@ static void on_worker_ended(int *exit_status)
     begin_drain("a worker failed");
 }
 
-/* Until there is work for admin or the lame duck's time is over, at most a second. */
-static int poll_timeout_ms(void)
+/* DEADLINE_NEVER in the other stages. */
+static uint64_t lame_duck_left_ns(void)
 {
-    uint64_t wait_ns = server.admin ? admin_run(server.admin) : DEADLINE_NEVER;
-    if (server.stage == STAGE_LAME_DUCK) {
-        const uint64_t now = loop_clock();
-        const uint64_t left_ns = server.drain_at_ns > now ? server.drain_at_ns - now : 0;
-        wait_ns = left_ns < wait_ns ? left_ns : wait_ns;
-    }
-    const uint64_t wait_ms = wait_ns / NANOSECONDS_PER_MILLISECOND;
+    if (server.stage != STAGE_LAME_DUCK)
+        return DEADLINE_NEVER;
+    const uint64_t now = loop_clock();
+    return server.drain_at_ns > now ? server.drain_at_ns - now : 0;
+}
+
+/* Until there is work for admin or the lame duck's time is over, at most a second. */
+static int poll_timeout_ms(uint64_t admin_ns)
+{
+    const uint64_t lame_duck_ns = lame_duck_left_ns();
+    const uint64_t wait_ms =
+        (admin_ns < lame_duck_ns ? admin_ns : lame_duck_ns) / NANOSECONDS_PER_MILLISECOND;
     return wait_ms < 1000 ? (int)wait_ms + 1 : 1000;
 }
 
@@ -360,13 +365,14 @@ static int wait_for_end(void)
             {.fd = log_descriptor(), .events = POLLIN},
             {.fd = server.admin ? admin_descriptor(server.admin) : -1, .events = POLLIN},
         };
-        (void)poll(ready, sizeof(ready) / sizeof(ready[0]), poll_timeout_ms());
+        const uint64_t admin_ns = server.admin ? admin_run(server.admin) : DEADLINE_NEVER;
+        (void)poll(ready, sizeof(ready) / sizeof(ready[0]), poll_timeout_ms(admin_ns));
         log_drain();
         if (ready[0].revents & POLLIN)
             on_signal();
         if (ready[1].revents & POLLIN)
             on_worker_ended(&exit_status);
-        if (server.stage == STAGE_LAME_DUCK && loop_clock() >= server.drain_at_ns)
+        if (lame_duck_left_ns() == 0)
             begin_drain("timeouts.lame-duck is over");
     }
     return exit_status;
@@ -445,17 +451,22 @@ int main(int argc, char *argv[])
     enum command command = COMMAND_SERVE;
     struct config *config = NULL;
     const sigset_t held = held_signals();
+    sigset_t early = held;
     sigset_t inherited;
     /* Writing to a client that has gone is an ordinary event, not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
-    /* First: until it is read, a signal to the daemon waits, also as process 1 of a container,
-     * where it would be lost, and when the parent had it ignored. */
-    pthread_sigmask(SIG_BLOCK, &held, &inherited);
+    /* First: until it is read, a signal to the daemon waits, also when the parent had it ignored.
+     * A configuration that hangs (a pipe, a file system that is away) can be left by TERM and INT,
+     * but as process 1 of a container, where they would be lost. */
+    if (getpid() != 1) {
+        sigdelset(&early, SIGTERM);
+        sigdelset(&early, SIGINT);
+    }
+    pthread_sigmask(SIG_BLOCK, &early, &inherited);
     reserve_standard_descriptors();
     if (options_load(argc, argv, stderr, &command, &config) != STATUS_OK)
         return EXIT_CONFIGURATION;
-    if (command != COMMAND_SERVE)
-        pthread_sigmask(SIG_SETMASK, &inherited, NULL);
+    pthread_sigmask(SIG_SETMASK, command == COMMAND_SERVE ? &held : &inherited, NULL);
     const int exit_status = run(command, config);
     config_free(config);
     return exit_status;

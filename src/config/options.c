@@ -154,7 +154,8 @@ const struct option OPTIONS[] = {
      .default_text = "0s", DURATION(timeouts.lame_duck_ns, MILLISECONDS(10), SECONDS(600)),
      .zero_is_off = true,
      .help = "After SIGTERM, go on answering for this long, with /ready at 503, so that load "
-             "balancers and endpoints of Kubernetes move on first; 0 stops at once."},
+             "balancers and endpoints of Kubernetes move on first; 0 stops at once. Whoever stops it "
+             "(TimeoutStopSec, docker stop -t) must wait longer than this and timeouts.drain."},
     {.key = "timeouts.drain", .environment = "DNSPROXY_TIMEOUTS_DRAIN",
      .default_text = "2s", DURATION(timeouts.drain_ns, MILLISECONDS(10), SECONDS(600)),
      .help = "After SIGTERM and timeouts.lame-duck, answer what has arrived for at most this "

@@ -293,7 +293,8 @@ enum status read_address(struct settings *settings, const char *text, const char
     char bracketed[ADDRESS_TEXT_SIZE];
     if (address_has_unclear_port(place, &address))
         return settings_reject(settings, text,
-                               "needs brackets that tell the address from the port, as in %s",
+                               "needs brackets that tell the address from the port, as in %s; "
+                               "they hold the last part if it is no port",
                                address_format(&address, bracketed));
     if (address_parse(place, default_port, out) != STATUS_OK)
         return settings_reject(settings, text, "%s", problem);
@@ -318,15 +319,14 @@ enum status check_readable(struct settings *settings, const char *path)
 enum status set_tls_ca(struct settings *settings, const struct option *option, const char *text)
 {
     struct config *config = settings->config;
+    const bool is_file = strcmp(text, option->default_text) != 0;
+    if (is_file)
+        TRY(check_readable(settings, text));
     free(config->tls_ca_file);
     free(config->tls_ca_origin);
-    config->tls_ca_file = config->tls_ca_origin = NULL;
-    if (strcmp(text, option->default_text) == 0)
-        return STATUS_OK;
-    TRY(check_readable(settings, text));
-    config->tls_ca_file = settings_copy(settings, text);
-    config->tls_ca_origin = settings_origin(settings, &settings->where);
-    return config->tls_ca_file && config->tls_ca_origin ? STATUS_OK : STATUS_INVALID;
+    config->tls_ca_file = is_file ? settings_copy(settings, text) : NULL;
+    config->tls_ca_origin = is_file ? settings_origin(settings, &settings->where) : NULL;
+    return !is_file || (config->tls_ca_file && config->tls_ca_origin) ? STATUS_OK : STATUS_INVALID;
 }
 
 enum status set_command(struct settings *settings, const struct option *option, const char *text)

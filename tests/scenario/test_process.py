@@ -254,27 +254,44 @@ def test_J13_many_signals_are_few_lines(proxy):
         assert len(proxy.logs(event)) <= time.monotonic() - started + 1
 
 
-def test_J13_signals_that_come_during_the_start(tmp_path, upstream, pki):
-    """It hangs in reading its configuration, from a pipe."""
+@pytest.fixture
+def hanging(tmp_path):
+    """A daemon that hangs in reading its configuration, and the pipe from which it reads."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    process = subprocess.Popen([binary(), "-c", path], stderr=subprocess.PIPE, text=True)
     def pipe_with_a_reader():
         with contextlib.suppress(OSError):
             return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    with process, os.fdopen(eventually(pipe_with_a_reader), "w") as pipe:
-        for number in OTHER_SIGNALS + [signal.SIGTERM]:
-            process.send_signal(number)
-        json.dump({"listen": [f"127.0.0.1:{ports.free_port()}"], "upstreams": [upstream.url()], "admin": "off",
-                   "tls": {"ca": pki.ca}}, pipe)
-        pipe.close()
+    with subprocess.Popen([binary(), "-c", path], stderr=subprocess.PIPE, text=True) as process:
         try:
-            text = process.communicate(timeout=10)[1]
+            with os.fdopen(eventually(pipe_with_a_reader), "w") as pipe:
+                yield process, pipe
         finally:
             process.kill()
-    assert process.returncode == 0, text
-    for part in (" started ", " not_reloaded ", " signal_ignored ", " draining cause=Terminated"):
-        assert part in text
+
+
+def test_J13_signals_that_come_during_the_start(hanging, upstream, pki):
+    process, pipe = hanging
+    for number in OTHER_SIGNALS:
+        process.send_signal(number)
+    json.dump({"listen": [f"127.0.0.1:{ports.free_port()}"], "upstreams": [upstream.url()], "admin": "off",
+               "tls": {"ca": pki.ca}}, pipe)
+    pipe.close()
+    text = ""
+    while not all(part in text for part in (" started ", " not_reloaded ", " signal_ignored ")):
+        line = process.stderr.readline()
+        assert line, text
+        text += line
+    process.terminate()
+    assert " draining cause=Terminated" in process.communicate(timeout=10)[1]
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+def test_J2_daemon_that_hangs_in_its_configuration_can_be_left(hanging, number):
+    process, _ = hanging
+    process.send_signal(number)
+    assert process.wait(10) == -number
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1], ids=["hup", "term", "usr1"])

@@ -366,17 +366,18 @@ static void a_toggle_takes_all_words_of_yaml(void **state)
 static void an_address_whose_port_is_unclear_is_refused_with_brackets(void **state)
 {
     (void)state;
-#define BRACKETS "needs brackets that tell the address from the port, as in "
-    assert_errors(CONFIG_LOAD("-l", "::1:53"), "--listen: \"::1:53\" " BRACKETS "[::1]:53\n");
+#define BRACKETS(address)                                                \
+    "needs brackets that tell the address from the port, as in " address \
+    "; they hold the last part if it is no port\n"
+    assert_errors(CONFIG_LOAD("-l", "::1:53"), "--listen: \"::1:53\" " BRACKETS("[::1]:53"));
     assert_errors(CONFIG_LOAD("-l", "udp://:::5300"),
-                  "--listen: \"udp://:::5300\" " BRACKETS "[::]:5300\n");
+                  "--listen: \"udp://:::5300\" " BRACKETS("[::]:5300"));
     assert_errors(CONFIG_LOAD("--admin", "::1:9153"),
-                  "--admin: \"::1:9153\" " BRACKETS "[::1]:9153\n");
+                  "--admin: \"::1:9153\" " BRACKETS("[::1]:9153"));
     assert_errors(CONFIG_LOAD("--bootstrap", "2620:fe::9:53"),
-                  "--bootstrap: \"2620:fe::9:53\" " BRACKETS "[2620:fe::9]:53\n");
+                  "--bootstrap: \"2620:fe::9:53\" " BRACKETS("[2620:fe::9]:53"));
     assert_errors(CONFIG_LOAD("-u", "tls://2001:db8::1:853#a.example"),
-                  "--upstream: \"tls://2001:db8::1:853#a.example\" " BRACKETS
-                  "[2001:db8::1]:853\n");
+                  "--upstream: \"tls://2001:db8::1:853#a.example\" " BRACKETS("[2001:db8::1]:853"));
     struct loaded loaded = CONFIG_LOAD("-l", "2001:db8::53", "-l", "[::1:2:53]");
     assert_value(loaded.config, "listen", "[2001:db8::53]:53/udp/tcp [::1:2:53]:53/udp/tcp");
     loaded_free(&loaded);
