@@ -569,6 +569,32 @@ static void G2_comparing_names_stops_at_a_budget(void **state)
     assert_int_equal(answer.ttl_s, 0);
 }
 
+static void G2_pointers_cost_as_much_as_labels(void **state)
+{
+    (void)state;
+    /* Thousands of CNAMEs, each of whose owners points to the one before, ahead of the answer. */
+    begin(TYPE_A, 0, 0, 0);
+    size_t owner = packet.length;
+    unsigned count = 1;
+    put_labels(&packet, "x");
+    put_u8(&packet, 0);
+    put_record(&packet, TYPE_CNAME, 60, 2);
+    put_pointer(&packet, QUESTION_POINTER);
+    for (; packet.length + 30 <= DNS_MESSAGE_MAX; count++) {
+        const size_t here = packet.length;
+        put_pointer(&packet, owner);
+        put_record(&packet, TYPE_CNAME, 60, 2);
+        put_pointer(&packet, QUESTION_POINTER);
+        if (here < ANSWER_POINTER_REACH)
+            owner = here;
+    }
+    put_a(60);
+    store_u16(packet.bytes + 6, (uint16_t)(count + 1));
+    assert_int_equal(check(), STATUS_OK);
+    assert_int_equal(answer.kind, ANSWER_NEGATIVE); /* given up: not found, and not kept */
+    assert_int_equal(answer.ttl_s, 0);
+}
+
 static void G2_no_label_starts_in_a_ttl(void **state)
 {
     (void)state;
@@ -1087,6 +1113,7 @@ int main(void)
         cmocka_unit_test(G2_pointers_to_pointers_are_bounded),
         cmocka_unit_test(G2_chain_of_a_thousand_cnames_costs_little),
         cmocka_unit_test(G2_comparing_names_stops_at_a_budget),
+        cmocka_unit_test(G2_pointers_cost_as_much_as_labels),
         cmocka_unit_test(G2_no_label_starts_in_a_ttl),
         cmocka_unit_test(G2_names_beyond_the_reach_of_pointers_are_checked),
         cmocka_unit_test(RFC6891_opt_is_taken_off),
