@@ -144,8 +144,8 @@ struct answer_scratch {
  * are ignored and not in the body.
  *
  * Needed are the records of the answer section, the SOA of a negative answer, and for a question
- * with DO the NSEC and NSEC3 of authority and the signatures of all these. ttl_s is the least TTL up
- * to the last of them; what follows is cut when there is no room for it (RFC 2181 9), or its own
+ * with DO the NSEC and NSEC3 of authority and the signatures of all these. ttl_s is the least TTL
+ * up to the last of them; what follows is cut when there is no room for it (RFC 2181 9), or its own
  * time is over.
  * For a negative answer also at most the SOA's MINIMUM, and 0 without an SOA (RFC 2308 5). For a
  * failure 1 (RFC 9520 3.2: the shortest; the cache backs off from there), 0 for BADVERS and
