@@ -19,7 +19,7 @@ enum {
     SECTIONS = 3,
     HASH_BITS = 12,
     OWNER_OCTETS = 32, /* that are hashed: a whole label more at most */
-    POINTERS_MAX = 16, /* that are followed for it; names in earnest have one or two */
+    POINTERS_MAX = 16, /* followed for it; who hides an owner behind more may get its RRset torn */
 };
 
 /* A walk along the records of a body, which message_check_answer has passed. */
