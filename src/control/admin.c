@@ -6,6 +6,10 @@
  * descriptors (FAULTS I1) and the age of a connection are ours to decide: its own timeout starts
  * anew with each octet, and a client that sends one now and then would hold its place for ever.
  *
+ * Whoever comes finds a place (FAULTS K5): when the last one is taken, the connection that has been
+ * idle for longest is closed. Who has asked is not idle for as long as an honest client takes to
+ * read its answer.
+ *
  * Thread: main.   Owner: main.
  * RFC:    9110 (methods, status codes), 9112 3.2 (what is asked for). */
 #include "control/admin.h"
@@ -30,8 +34,9 @@ enum {
 };
 
 #define CONNECTION_AGE_NS (5 * NANOSECONDS_PER_SECOND)
+#define ANSWER_AGE_NS (NANOSECONDS_PER_SECOND / 2) /* of an answer that is being read */
 #define ACCEPT_PAUSE_NS NANOSECONDS_PER_SECOND
-#define TICK_NS NANOSECONDS_PER_SECOND /* how often ages are looked at */
+#define TICK_NS (NANOSECONDS_PER_SECOND / 4) /* how often ages are looked at */
 
 static const char text_plain[] = "text/plain; charset=utf-8";
 static const char text_exposition[] = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,6 +45,7 @@ static const char text_exposition[] = "text/plain; version=0.0.4; charset=utf-8"
 struct admin_connection {
     int fd;
     uint64_t expires_ns;
+    uint64_t idle_ns; /* since then, or from then on */
 };
 
 struct admin {
@@ -90,6 +96,11 @@ static bool add_headers(struct MHD_Response *response, const char *type, unsigne
            MHD_add_response_header(response, "Allow", "GET, HEAD") == MHD_YES;
 }
 
+static struct admin_connection *place_of(struct MHD_Connection *connection)
+{
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
 /* `path` NULL: the method is not allowed. MHD_NO closes the connection: all that is left to do when
  * memory is short. */
 static enum MHD_Result respond(const struct admin_source *source, struct MHD_Connection *connection,
@@ -115,6 +126,7 @@ static enum MHD_Result respond(const struct admin_source *source, struct MHD_Con
         free(body);
         return MHD_NO;
     }
+    place_of(connection)->idle_ns = loop_clock() + ANSWER_AGE_NS;
     enum MHD_Result result = MHD_NO;
     const bool is_metrics = path && strcmp(path, "/metrics") == 0;
     if (add_headers(response, is_metrics ? text_exposition : text_plain, code))
@@ -152,6 +164,16 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return is_end ? respond(admin->source, connection, path_of(url)) : MHD_YES;
 }
 
+/* The answer has left. */
+static void on_answered(void *context, struct MHD_Connection *connection, void **request_context,
+                        enum MHD_RequestTerminationCode code)
+{
+    (void)context;
+    (void)request_context;
+    (void)code;
+    place_of(connection)->idle_ns = loop_clock();
+}
+
 /* ---- connections ---- */
 
 static struct admin_connection *free_connection(struct admin *admin)
@@ -171,7 +193,8 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
         assert(mine);
         mine->fd =
             MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-        mine->expires_ns = loop_clock() + CONNECTION_AGE_NS;
+        mine->idle_ns = loop_clock();
+        mine->expires_ns = mine->idle_ns + CONNECTION_AGE_NS;
         *place = mine;
         admin->connection_count++;
     } else {
@@ -189,6 +212,19 @@ static void shut_down_expired(struct admin *admin, uint64_t now)
         if (connection->fd >= 0 && connection->expires_ns <= now)
             shutdown(connection->fd, SHUT_RDWR);
     }
+}
+
+/* After all that has arrived was read: who is idle now had its chance. */
+static void make_room(struct admin *admin)
+{
+    if (admin->connection_count < CONNECTIONS_MAX)
+        return;
+    const struct admin_connection *longest = &admin->connections[0];
+    for (size_t i = 1; i < CONNECTIONS_MAX; i++)
+        if (admin->connections[i].idle_ns < longest->idle_ns)
+            longest = &admin->connections[i];
+    if (longest->idle_ns <= loop_clock())
+        shutdown(longest->fd, SHUT_RDWR);
 }
 
 /* The room is looked at once: libmicrohttpd 1.0 tells of a connection only when it runs next, 0.9
@@ -237,6 +273,7 @@ static struct MHD_Daemon *start_daemon(struct admin *admin)
                             admin, MHD_OPTION_CONNECTION_LIMIT, (unsigned int)CONNECTIONS_MAX,
                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
                             MHD_OPTION_NOTIFY_CONNECTION, on_connection, admin,
+                            MHD_OPTION_NOTIFY_COMPLETED, on_answered, NULL,
                             MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 }
 
@@ -298,6 +335,7 @@ uint64_t admin_run(struct admin *admin)
     shut_down_expired(admin, now);
     accept_waiting(admin, now);
     MHD_run(admin->daemon);
+    make_room(admin);
     const bool is_listening = watch_listener(admin, now) == STATUS_OK;
 
     uint64_t left = DEADLINE_NEVER;

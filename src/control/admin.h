@@ -2,7 +2,7 @@
 /* The admin HTTP server (/health, /ready, /metrics), its client `dnsproxy health`.
  *
  * Runs on the main thread, driven by its poll loop; never on a worker. Bounded: 32 connections, 5 s
- * each, GET and HEAD only (FAULTS I7). */
+ * each, the longest idle one gives way to a newcomer; GET and HEAD only (FAULTS I7, K5). */
 #ifndef CONTROL_ADMIN_H
 #define CONTROL_ADMIN_H
 

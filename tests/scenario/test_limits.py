@@ -8,6 +8,8 @@ import resource
 import select
 import signal
 import socket
+import subprocess
+import threading
 import time
 
 import dns.flags
@@ -17,7 +19,7 @@ import pytest
 
 from support import ports, zone
 from support.network import ADDRESS
-from support.proxy import extended_errors, make_query
+from support.proxy import binary, extended_errors, make_query
 from support.upstream import fast_answer, never
 from support.waiting import eventually
 from test_client_udp import BAD
@@ -376,6 +378,37 @@ def test_I7_hostile_requests(shared_proxy, request_text):
     assert b"root:" not in reply
     assert b"access-control-allow-origin" not in reply.lower()
     assert shared_proxy.admin("/health")[0] == 200
+
+
+def test_K5_idle_sockets_on_the_admin_address_are_renewed(proxy):
+    address, is_over = ("127.0.0.1", proxy.admin_port), threading.Event()
+
+    def renew():
+        """Each as soon as it is closed."""
+        with contextlib.ExitStack() as stack:
+            poller, sockets = select.epoll(), {}
+            stack.callback(poller.close)
+            while not is_over.is_set():
+                while len(sockets) < 32:
+                    sock = stack.enter_context(socket.create_connection(address, 10))
+                    poller.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
+                    sockets[sock.fileno()] = sock
+                for descriptor, _ in poller.poll(0.05):
+                    sockets.pop(descriptor).close()
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        eventually(lambda: len(ports.connections(proxy.admin_port)) >= 30)
+        for _ in range(5):
+            done = subprocess.run([binary(), "health", "--admin", f"127.0.0.1:{proxy.admin_port}"], timeout=30,
+                                  capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stdout) == (0, "ready\n"), done.stderr
+            assert proxy.admin("/ready")[0] == 200
+            assert "dnsproxy_queries_total" in proxy.admin("/metrics")[1]
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def test_I7_admin_can_be_off(start_proxy, upstream):

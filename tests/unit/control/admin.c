@@ -314,33 +314,108 @@ static void I7_hundred_connections_at_once_are_all_answered(void **state)
 static void I7_slow_clients_lose_their_place_after_five_seconds(void **state)
 {
     (void)state;
-    int fds[40]; /* more than it takes at once */
-    for (size_t i = 0; i < 40; i++) {
-        fds[i] = connect_client();
-        send_text(fds[i], "GET /metrics HTTP/1.1\r\n");
-    }
+    const int fd = connect_client();
+    send_text(fd, "GET /metrics HTTP/1.1\r\n");
     const uint64_t start_ns = loop_clock();
-    const int patient = connect_client();
-    send_text(patient, REQUEST("GET", "/ready"));
-    bool is_answered = false;
+    bool is_closed = false;
     size_t turns = 0;
     uint64_t next_octet_ns = start_ns;
-    while (!is_answered && loop_clock() - start_ns < 20 * NANOSECONDS_PER_SECOND) {
-        is_answered = serve_once(patient);
+    while (!is_closed && loop_clock() - start_ns < 20 * NANOSECONDS_PER_SECOND) {
+        char octet;
+        is_closed = serve_once(fd) && recv(fd, &octet, 1, 0) <= 0;
         turns++;
         if (loop_clock() < next_octet_ns)
             continue;
         next_octet_ns += NANOSECONDS_PER_SECOND / 2;
         /* One octet now and then must not keep the place. */
-        for (size_t i = 0; i < 40; i++)
-            (void)!send(fds[i], "X", 1, MSG_NOSIGNAL);
+        (void)!send(fd, "X", 1, MSG_NOSIGNAL);
     }
-    const uint64_t waited_ns = loop_clock() - start_ns;
-    assert_ends(receive_to_end(patient), "ready\n");
-    assert_in_range(waited_ns, 4 * NANOSECONDS_PER_SECOND, 7 * NANOSECONDS_PER_SECOND);
+    assert_true(is_closed);
+    assert_in_range(loop_clock() - start_ns, 4 * NANOSECONDS_PER_SECOND,
+                    7 * NANOSECONDS_PER_SECOND);
     assert_true(turns < 2000); /* it slept meanwhile */
-    for (size_t i = 0; i < 40; i++)
+    close(fd);
+}
+
+/* Clients that keep as many connections as they get, each with `text` sent, and open a new one for
+ * each that is closed. */
+enum { GREEDY_COUNT = 40 /* more than it takes at once */ };
+static int greedy[GREEDY_COUNT];
+
+static void greedy_open(const char *text)
+{
+    for (size_t i = 0; i < GREEDY_COUNT; i++) {
+        greedy[i] = connect_client();
+        send_text(greedy[i], text);
+    }
+}
+
+static void greedy_renew(const char *text)
+{
+    for (size_t i = 0; i < GREEDY_COUNT; i++) {
+        char octet;
+        const ssize_t count = recv(greedy[i], &octet, 1, MSG_PEEK);
+        if (count > 0 || (count < 0 && errno == EAGAIN))
+            continue;
+        close(greedy[i]);
+        greedy[i] = connect_client();
+        send_text(greedy[i], text);
+    }
+}
+
+static void greedy_close(void)
+{
+    for (size_t i = 0; i < GREEDY_COUNT; i++)
+        close(greedy[i]);
+}
+
+static void assert_serves_beside_greedy(const char *text)
+{
+    const uint64_t start_ns = loop_clock();
+    for (size_t round = 0; round < 20; round++) {
+        const int fd = connect_client();
+        send_text(fd, REQUEST("GET", "/ready"));
+        const uint64_t asked_ns = loop_clock();
+        while (!serve_once(fd) && loop_clock() - asked_ns < 10 * NANOSECONDS_PER_SECOND)
+            greedy_renew(text);
+        assert_ends(receive_to_end(fd), "ready\n");
+    }
+    assert_true(loop_clock() - start_ns < 4 * NANOSECONDS_PER_SECOND); /* 5 s: they were too old */
+}
+
+static void K5_idle_connections_give_way(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"", "GET /metrics HT",
+                                        "GET /ready HTTP/1.1\r\nHost: x\r\n\r\n"};
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        greedy_open(texts[i]);
+        assert_serves_beside_greedy(texts[i]);
+        greedy_close();
+    }
+}
+
+static void K5_the_longest_idle_connection_gives_way(void **state)
+{
+    (void)state;
+    int fds[32];
+    for (size_t i = 0; i < 31; i++) {
+        fds[i] = connect_client();
+        serve_once(-1);
+    }
+    /* The first was idle for longest, until it asked. */
+    send_text(fds[0], "GET /ready HTTP/1.1\r\nHost: x\r\n\r\n");
+    bool is_closed;
+    assert_ends(receive_for(fds[0], 1, &is_closed), "ready\n");
+    assert_false(is_closed);
+    fds[31] = connect_client();
+    assert_string_equal(receive_for(fds[1], 2, &is_closed), "");
+    assert_true(is_closed);
+    for (size_t i = 0; i < 32; i++) {
+        char octet;
+        assert_true(i == 1 || recv(fds[i], &octet, 1, 0) < 0);
         close(fds[i]);
+    }
 }
 
 static void I1_without_descriptors_it_pauses_and_recovers(void **state)
@@ -540,6 +615,8 @@ int main(void)
         with_server(I7_pipelined_requests_are_answered_in_order),
         with_server(I7_hundred_connections_at_once_are_all_answered),
         with_server(I7_slow_clients_lose_their_place_after_five_seconds),
+        with_server(K5_idle_connections_give_way),
+        with_server(K5_the_longest_idle_connection_gives_way),
         with_server(I1_without_descriptors_it_pauses_and_recovers),
         with_server(client_that_leaves_at_once_does_no_harm),
         with_server(J4_taken_port_is_an_error_with_its_cause),
