@@ -92,7 +92,7 @@ static bool is_idle(const struct tcp_client *client)
 
 static bool has_query_to_spare(const struct resolver *resolver)
 {
-    return resolver->queries.in_use < resolver->config->limits.queries;
+    return resolver->waiting_count < resolver->config->limits.queries;
 }
 
 static void wait_for_query(struct tcp_client *client)
@@ -103,15 +103,20 @@ static void wait_for_query(struct tcp_client *client)
         resolver_wait_for_space(clients->resolver, &clients->room);
 }
 
+/* One that would have to wait, and cannot, is begun again when it can: only then is it known to be
+ * no cached one, which is answered whoever waits (FAULTS I4). */
 static void begin_query(struct tcp_client *client, const uint8_t *message, size_t length)
 {
     struct resolver *resolver = client->clients->resolver;
     const struct origin origin = {
         .transport = &tcp_transport, .listener = client, .client = client->address};
     struct query *query = NULL;
+    if (query_begin(resolver, &origin, message, length, &query) == STATUS_FULL) {
+        stream_return_message(&client->stream, length);
+        wait_for_query(client);
+        return;
+    }
     metric_add(&resolver->metrics->queries_tcp, 1);
-    const enum status status = query_begin(resolver, &origin, message, length, &query);
-    assert(status == STATUS_OK); /* there was a query to spare */
     if (query) {
         list_append(&client->queries, &query->sibling);
         client->in_flight++;
@@ -147,10 +152,7 @@ static void take_messages(struct tcp_client *client)
     for (size_t taken = 0; taken < MESSAGES_PER_TURN; taken++) {
         if (!client->has_buffered || !may_take(client))
             break;
-        if (has_query_to_spare(client->clients->resolver))
-            take_message(client);
-        else
-            wait_for_query(client);
+        take_message(client);
     }
     settle(client);
 }

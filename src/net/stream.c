@@ -181,6 +181,14 @@ enum status stream_next_message(struct stream *stream, const uint8_t **message, 
     return STATUS_OK;
 }
 
+void stream_return_message(struct stream *stream, size_t length)
+{
+    struct stream_buffer *in = &stream->in;
+    assert(in->start >= LENGTH_SIZE + length &&
+           load_u16(in->bytes + in->start - length - LENGTH_SIZE) == length);
+    in->start -= LENGTH_SIZE + length;
+}
+
 bool stream_has_partial(const struct stream *stream)
 {
     if (buffer_length(&stream->in) == 0)

@@ -110,6 +110,9 @@ void stream_end_message(struct stream *stream, size_t length);
  * came. */
 enum status stream_next_message(struct stream *stream, const uint8_t **message, size_t *length);
 
+/* Gives the message that was taken last back, to be the next one again. */
+void stream_return_message(struct stream *stream, size_t length);
+
 /* True when part of a message has come and the rest has not. */
 bool stream_has_partial(const struct stream *stream);
 

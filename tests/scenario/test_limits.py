@@ -175,9 +175,10 @@ def test_limit_of_queries_makes_tcp_wait(full_proxy, upstream):
     assert full_proxy.metric("dnsproxy_dropped_total", reason="full") == 0
 
 
-def test_I4_hits_are_answered_while_no_more_can_be_asked(full_proxy, upstream):
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+def test_I4_hits_are_answered_while_no_more_can_be_asked(full_proxy, upstream, tcp):
     for _ in range(20):
-        reply = full_proxy.query("cached.test", timeout=2)
+        reply = full_proxy.query("cached.test", timeout=2, tcp=tcp)
         assert reply.answer[0][0].address == zone.address("cached.test")
     assert full_proxy.query("cached.test", "ANY").rcode() == dns.rcode.NOERROR
     assert full_proxy.metric("dnsproxy_dropped_total", reason="full") == 0
