@@ -114,7 +114,8 @@ bool worker_has_stopped(const struct worker *worker)
 
 size_t worker_memory_ceiling(const struct worker *worker)
 {
-    return pool_ceiling(&worker->resolver.queries) + pool_ceiling(&worker->resolver.lookups);
+    return pool_ceiling(&worker->resolver.queries) + pool_ceiling(&worker->resolver.lookups) +
+           clients_ceiling(worker->resolver.clients);
 }
 
 /* --- Birth and death --- */

@@ -44,18 +44,15 @@ static struct loop *loop_of(const struct tcp_listener *listener)
 /* False when there is no room for it. */
 static bool admit(struct tcp_clients *clients, int fd, const struct address *address)
 {
-    const struct config *config = clients->resolver->config;
-    const uint32_t rate = config->limits.tcp_accept_rate;
+    struct resolver *resolver = clients->resolver;
     if (clients->draining)
         return false;
-    struct census_place *place =
-        census_enter(&clients->census, address, config->limits.tcp_clients_per_address);
-    if (!place)
+    struct account *account = clients_connect(resolver->clients, address, resolver->loop->now);
+    if (!account)
         return false;
-    if ((rate == 0 || rate_allow(&clients->accepted, rate, clients->resolver->loop->now)) &&
-        tcp_client_open(clients, fd, address, place) == STATUS_OK)
+    if (tcp_client_open(clients, fd, address, account) == STATUS_OK)
         return true;
-    census_leave(&clients->census, place);
+    clients_disconnect(resolver->clients, account);
     return false;
 }
 
@@ -194,18 +191,13 @@ enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out
     list_init(&clients->listeners);
     list_init(&clients->open);
     list_init(&clients->starved);
-    if (pool_open(&clients->pool, sizeof(struct tcp_client), capacity) != STATUS_OK)
-        goto fail;
-    if (census_open(&clients->census, capacity) != STATUS_OK)
-        goto fail;
+    if (pool_open(&clients->pool, sizeof(struct tcp_client), capacity) != STATUS_OK) {
+        free(clients);
+        return STATUS_SYSTEM;
+    }
     open_queues(clients);
     *out = clients;
     return STATUS_OK;
-
-fail:
-    pool_close(&clients->pool);
-    free(clients);
-    return STATUS_SYSTEM;
 }
 
 static void close_queues(struct tcp_clients *clients)
@@ -228,7 +220,6 @@ void tcp_clients_close(struct tcp_clients *clients)
     assert(list_is_empty(&clients->starved));
     list_remove(&clients->room.link);
     close_queues(clients);
-    census_close(&clients->census);
     pool_close(&clients->pool);
     free(clients);
 }

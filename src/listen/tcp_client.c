@@ -307,14 +307,14 @@ void tcp_client_on_space(struct starved *room)
 /* --- From open to free --- */
 
 enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct address *address,
-                            struct census_place *place)
+                            struct account *account)
 {
-    assert(fd >= 0 && place && !clients->draining);
+    assert(fd >= 0 && account && !clients->draining);
     struct tcp_client *client = pool_take(&clients->pool);
     if (!client)
         return STATUS_FULL;
     *client = (struct tcp_client){
-        .clients = clients, .place = place, .address = *address, .last_byte = UINT64_MAX};
+        .clients = clients, .account = account, .address = *address, .last_byte = UINT64_MAX};
     struct loop *loop = clients->resolver->loop;
     const enum status status = stream_accept(&client->stream, loop, &stream_handler, fd, OUT_LIMIT);
     if (status != STATUS_OK) {
@@ -374,7 +374,7 @@ void tcp_client_free(struct tcp_client *client)
     list_remove(&client->starved);
     list_remove(&client->link);
     stream_free(&client->stream);
-    census_leave(&clients->census, client->place);
+    clients_disconnect(clients->resolver->clients, client->account);
     pool_give(&clients->pool, client);
     metric_subtract(&clients->resolver->metrics->tcp_clients, 1);
 }

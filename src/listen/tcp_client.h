@@ -15,16 +15,12 @@
 #include "base/list.h"
 #include "base/pool.h"
 #include "base/status.h"
-#include "listen/census.h"
-#include "listen/rate.h"
 #include "net/stream.h"
 #include "query/query.h"
 
 struct tcp_clients {
     struct resolver *resolver;
-    struct pool pool; /* of struct tcp_client */
-    struct census census;
-    struct rate_bucket accepted;
+    struct pool pool;                   /* of struct tcp_client */
     struct list listeners;              /* those not stopped */
     struct list open;                   /* every client */
     struct list starved;                /* clients with a message and no query to be had for it */
@@ -41,7 +37,7 @@ struct tcp_clients {
 struct tcp_client {
     struct stream stream;
     struct tcp_clients *clients;
-    struct census_place *place;
+    struct account *account;
     struct address address;
     struct list link;        /* tcp_clients.open */
     struct list starved;     /* tcp_clients.starved */
@@ -62,9 +58,9 @@ struct tcp_client {
 };
 
 /* Begins to serve an accepted socket. STATUS_FULL when all limits.tcp_clients are open. On failure
- * the descriptor and the place stay the caller's. */
+ * the descriptor and the account stay the caller's. */
 enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct address *address,
-                            struct census_place *place);
+                            struct account *account);
 
 /* Takes no more messages; closes after the last reply. */
 void tcp_client_end(struct tcp_client *client);

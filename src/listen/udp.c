@@ -20,9 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
 #include "listen/listen.h"
-#include "listen/rate.h"
 #include "net/socket.h"
 #include "observe/log.h"
 
@@ -60,8 +58,7 @@ struct udp_listener {
     uint32_t turns;
     uint32_t overflow; /* as the kernel counts, when it was last asked */
     struct log_limit overflow_limit;
-    bool is_wildcard;           /* several addresses: replies tell which one they come from */
-    struct rate_table *limiter; /* NULL: limits.udp_rate is 0 */
+    bool is_wildcard; /* several addresses: replies tell which one they come from */
     uint64_t refused_ports[PORTS / 64];
     struct batch queries;
     struct batch replies;
@@ -283,35 +280,6 @@ static void set_source(struct msghdr *header, union control *control, const stru
     memcpy(CMSG_DATA(first), &info, sizeof(info));
 }
 
-/* Leaves header and question and sets TC, so that a forged client gets no more than it sent and a
- * real one comes back over TCP (FAULTS A17). Returns the new length. */
-static size_t cut_reply(const struct query *query, uint8_t *reply, size_t length)
-{
-    size_t kept = DNS_HEADER_SIZE;
-    assert(length >= kept);
-    if (load_u16(reply + 4) > 0)
-        kept += query->message.question.name_length + DNS_QUESTION_TAIL;
-    assert(length >= kept);
-    if (length == kept)
-        return length; /* nothing but the question: no gain for anyone */
-    store_u16(reply + 2, load_u16(reply + 2) | DNS_FLAG_TC);
-    memset(reply + 6, 0, 6); /* ANCOUNT, NSCOUNT, ARCOUNT */
-    return kept;
-}
-
-static size_t limit_reply(struct udp_listener *listener, const struct query *query, uint8_t *reply,
-                          size_t length)
-{
-    const struct resolver *resolver = listener->resolver;
-    const uint32_t rate = resolver->config->limits.udp_rate;
-    if (rate_table_allow(listener->limiter, &query->origin.client, rate, resolver->loop->now))
-        return length;
-    const size_t kept = cut_reply(query, reply, length);
-    if (kept < length)
-        metric_add(&resolver->metrics->replies_rate_limited, 1);
-    return kept;
-}
-
 static void send_reply(struct query *query, const uint8_t *reply, size_t length)
 {
     struct udp_listener *listener = query->origin.listener;
@@ -324,8 +292,6 @@ static void send_reply(struct query *query, const uint8_t *reply, size_t length)
     struct batch *replies = &listener->replies;
     uint8_t *bytes = listener->reply_bytes + listener->reply_bytes_used;
     memcpy(bytes, reply, length);
-    if (listener->limiter)
-        length = limit_reply(listener, query, bytes, length);
     listener->reply_bytes_used += length;
 
     struct msghdr *header = &replies->messages[index].msg_hdr;
@@ -385,20 +351,12 @@ enum status udp_open(struct resolver *resolver, int fd, const struct address *ad
     loop_task_init(&listener->flush, on_flush);
     refuse_ports(listener, resolver->config);
     prepare_batches(listener);
-    if (resolver->config->limits.udp_rate > 0) {
-        listener->limiter = rate_table_open();
-        if (!listener->limiter)
-            goto fail;
+    if (loop_add(resolver->loop, &listener->source, fd, EPOLLIN) != STATUS_OK) {
+        free(listener);
+        return STATUS_SYSTEM;
     }
-    if (loop_add(resolver->loop, &listener->source, fd, EPOLLIN) != STATUS_OK)
-        goto fail;
     *out = listener;
     return STATUS_OK;
-
-fail:
-    rate_table_close(listener->limiter);
-    free(listener);
-    return STATUS_SYSTEM;
 }
 
 void udp_stop(struct udp_listener *listener)
@@ -420,6 +378,5 @@ void udp_close(struct udp_listener *listener)
     loop_cancel_task(&listener->flush);
     flush_replies(listener);
     close(listener->fd);
-    rate_table_close(listener->limiter);
     free(listener);
 }

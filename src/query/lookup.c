@@ -141,8 +141,6 @@ static void attach(struct lookup *lookup, struct query *query)
     list_append(&lookup->queries, &query->waiting);
     deadline_arm(&resolver->slow_queries, &query->deadline, resolver->loop->now);
     resolver->waiting_count++;
-    if (query->wait_bucket != WAIT_UNLIMITED)
-        wait_limit_enter(&resolver->wait_limit, query->wait_bucket);
     metric_set(&resolver->metrics->queries_in_flight, resolver->waiting_count);
 }
 
@@ -152,8 +150,7 @@ static void detach(struct query *query)
     assert(list_is_linked(&query->waiting));
     histogram_record(&resolver->metrics->query_seconds, resolver->loop->now - query->arrived_ns);
     resolver->waiting_count--;
-    if (query->wait_bucket != WAIT_UNLIMITED)
-        wait_limit_leave(&resolver->wait_limit, query->wait_bucket);
+    clients_leave(resolver->clients, &query->place);
     metric_set(&resolver->metrics->queries_in_flight, resolver->waiting_count);
     list_remove(&query->waiting);
     query->lookup = NULL;

@@ -76,9 +76,29 @@ static void log_reply(const struct query *query, unsigned rcode)
               "type", type_text, "rcode", rcode_text, NULL);
 }
 
+/* Whether its client is told more than it has said. */
+static bool has_gain(const struct reply *reply)
+{
+    const struct answer *answer = reply->answer;
+    return reply->error || (answer && answer->body_length + answer->extended_errors_length > 0);
+}
+
+/* Above the rate a forged client gets no more than it sent, and a real one comes back over TCP
+ * (FAULTS A17). */
+static void limit_rate(struct resolver *resolver, const struct query *query, struct reply *reply)
+{
+    if (clients_may_reply(resolver->clients, &query->origin.client, resolver->loop->now) ||
+        !has_gain(reply))
+        return;
+    metric_add(&resolver->metrics->replies_rate_limited, 1);
+    *reply = (struct reply){.answer = reply_truncated()};
+}
+
 static void send_reply(struct resolver *resolver, struct query *query, struct reply *reply)
 {
     const bool is_datagram = query->origin.transport->is_datagram;
+    if (is_datagram && resolver->config->limits.udp_rate > 0)
+        limit_rate(resolver, query, reply);
     const uint64_t idle_ns = resolver->config->timeouts.tcp_idle_ns;
     const uint64_t keepalive = idle_ns / (100 * NANOSECONDS_PER_MILLISECOND);
     reply->limit = reply_limit(resolver, query);
@@ -105,6 +125,12 @@ void query_answer(struct resolver *resolver, struct query *query, const struct a
     assert(answer);
     struct reply reply = {.answer = answer, .error = error};
     send_reply(resolver, query, &reply);
+}
+
+void query_truncate(struct resolver *resolver, struct query *query)
+{
+    assert(query->origin.transport->is_datagram);
+    query_answer(resolver, query, reply_truncated(), NULL);
 }
 
 void query_answer_stale(struct resolver *resolver, struct query *query, const struct answer *answer,
@@ -254,13 +280,13 @@ enum status resolver_open(struct resolver *resolver)
     assert(resolver->loop && resolver->metrics && !resolver->buckets);
     list_init(&resolver->starved);
     resolver->key = siphash_random_key();
-    wait_limit_init(&resolver->wait_limit, config->limits.udp_queries_per_address);
     loop_task_init(&resolver->space, on_space);
     const uint64_t query_ns = resolver_query_ns(resolver);
     const uint64_t slow_ns = SLOW_NS < query_ns / 2 ? SLOW_NS : query_ns / 2;
     loop_add_queue(resolver->loop, &resolver->slow_queries, slow_ns, on_query_slow);
     loop_add_queue(resolver->loop, &resolver->query_deadlines, query_ns - slow_ns,
                    on_query_deadline);
+    TRY(clients_open(config, &resolver->clients));
     TRY(pool_open(&resolver->queries, sizeof(struct query),
                   config->limits.queries + QUERIES_IN_HAND_MAX));
     return lookups_open(resolver);
@@ -281,4 +307,5 @@ void resolver_close(struct resolver *resolver)
     loop_remove_queue(&resolver->query_deadlines);
     lookups_close(resolver);
     pool_close(&resolver->queries);
+    clients_close(resolver->clients);
 }

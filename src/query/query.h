@@ -23,7 +23,7 @@
 #include "dns/reply.h"
 #include "net/loop.h"
 #include "observe/metrics.h"
-#include "query/wait_limit.h"
+#include "query/clients.h"
 #include "upstream/upstream.h"
 
 struct query;
@@ -49,7 +49,7 @@ struct origin {
 struct query {
     struct origin origin;
     struct query_message message;
-    uint16_t wait_bucket;  /* of resolver->wait_limit, once it is to wait */
+    struct place place;    /* once it is to wait */
     struct lookup *lookup; /* NULL: waits for none */
     struct list waiting;   /* in its lookup */
     struct list sibling;   /* for the transport: the waiting queries of one TCP client */
@@ -81,7 +81,7 @@ struct resolver {
     size_t bucket_mask;
     struct loop_task space; /* runs on_space at the end of a turn in which a full pool got room */
     struct list starved;    /* of struct starved: listeners that stopped reading for want of room */
-    struct wait_limit wait_limit;   /* of datagrams, by client */
+    struct clients *clients;
     uint8_t body[DNS_MESSAGE_MAX];  /* a cached answer on its way to a reply */
     uint8_t reply[DNS_MESSAGE_MAX]; /* a reply on its way to a transport */
 };
@@ -123,6 +123,8 @@ void query_answer_stale(struct resolver *resolver, struct query *query, const st
 void query_fail(struct resolver *resolver, struct query *query, enum rcode rcode,
                 const struct extended_error *error);
 void query_drop(struct resolver *resolver, struct query *query);
+/* The first of them with nothing but TC=1, for a datagram: its client may come back over TCP. */
+void query_truncate(struct resolver *resolver, struct query *query);
 
 /* The time that a query waits at most. */
 uint64_t resolver_query_ns(const struct resolver *resolver);

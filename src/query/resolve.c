@@ -49,20 +49,6 @@ static void answer_cached(struct resolver *resolver, struct query *query,
     return true;
 }
 
-/* Whether the query, which would have to wait, is one too many of its client, and is sent to TCP
- * (FAULTS I5). Apart, too: as a rule so few wait that nobody is counted. */
-[[gnu::noinline]] static bool send_to_tcp(struct resolver *resolver, struct query *query)
-{
-    if (!query->origin.transport->is_datagram)
-        return false;
-    query->wait_bucket = wait_limit_bucket(&resolver->wait_limit, &query->origin.client);
-    if (!wait_limit_is_reached(&resolver->wait_limit, query->wait_bucket))
-        return false;
-    metric_add(&resolver->metrics->replies_wait_limited, 1);
-    query_answer(resolver, query, reply_truncated(), NULL);
-    return true;
-}
-
 enum status resolve_query(struct resolver *resolver, struct query *query, bool *waits)
 {
     static const struct extended_error prohibited = {EDE_PROHIBITED,
@@ -81,7 +67,7 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
         query_answer(resolver, query, reply_minimal_any(), NULL);
         return STATUS_OK;
     case POLICY_TRUNCATE:
-        query_answer(resolver, query, reply_truncated(), NULL);
+        query_truncate(resolver, query);
         return STATUS_OK;
     case POLICY_RESOLVE:
         break;
@@ -95,12 +81,14 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
         answer_loop_probe(resolver, query))
         return STATUS_OK;
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */
-    query->wait_bucket = WAIT_UNLIMITED;
-    if (resolver->waiting_count >= resolver->wait_limit.counted_from &&
-        send_to_tcp(resolver, query))
-        return STATUS_OK;
     if (resolver->waiting_count == resolver->config->limits.queries)
         return STATUS_FULL;
+    if (!clients_enter(resolver->clients, &query->place, &query->origin.client,
+                       query->origin.transport->is_datagram, resolver->waiting_count)) {
+        metric_add(&resolver->metrics->replies_wait_limited, 1);
+        query_truncate(resolver, query);
+        return STATUS_OK;
+    }
     *waits = lookup_join_or_start(resolver, query);
     return STATUS_OK;
 }

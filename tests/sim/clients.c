@@ -713,7 +713,7 @@ static void plan_asks(void)
     clients.count = plan.queries;
 }
 
-void clients_open(struct resolver *resolver)
+void sim_clients_open(struct resolver *resolver)
 {
     memset(&clients, 0, sizeof(clients));
     clients.resolver = resolver;
@@ -725,7 +725,7 @@ void clients_open(struct resolver *resolver)
     plan_asks();
 }
 
-void clients_close(void)
+void sim_clients_close(void)
 {
     loop_remove(clients.resolver->loop, &clients.bell);
 }

@@ -222,8 +222,8 @@ struct truth truth_of(const uint8_t *name, size_t name_length, uint16_t type, bo
 
 struct resolver;
 
-void clients_open(struct resolver *resolver);
-void clients_close(void);
+void sim_clients_open(struct resolver *resolver);
+void sim_clients_close(void);
 bool clients_are_done(void);
 
 /* A request for the question of this truth has come to an upstream. */

@@ -384,7 +384,7 @@ static void check_quiet(void)
 static void run_clients(void)
 {
     const uint64_t ends_ns = net_now() + random_below(plan.duration_ns + MILLISECONDS(4000));
-    clients_open(&world.resolver);
+    sim_clients_open(&world.resolver);
     watch_network();
     world.is_open = true;
     while (!clients_are_done() && !(has_fault(FAULT_ABRUPT_END) && net_now() >= ends_ns))
@@ -396,7 +396,7 @@ static void run_clients(void)
     world_check_turn();
     world.is_open = false;
     loop_remove(&world.loop, &world.network);
-    clients_close();
+    sim_clients_close();
 }
 
 /* As worker_close does. */

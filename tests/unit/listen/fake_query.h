@@ -70,10 +70,12 @@ static void fake_start(void)
     assert_int_equal(pool_open(&fake.resolver.queries, sizeof(struct query),
                                fake.config.limits.queries + QUERIES_IN_HAND_MAX),
                      STATUS_OK);
+    assert_int_equal(clients_open(&fake.config, &fake.resolver.clients), STATUS_OK);
 }
 
 static void fake_close(void)
 {
+    clients_close(fake.resolver.clients);
     pool_close(&fake.resolver.queries); /* asserts that every query has come home */
     metrics_close(fake.resolver.metrics);
     loop_close(&fake.loop);

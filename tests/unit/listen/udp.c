@@ -490,50 +490,6 @@ static void A16_error_of_receiving_does_no_harm(void **state)
     assert_int_equal(kernel.receive_error, 0);
 }
 
-static void A17_replies_above_the_rate_are_cut_to_the_question(void **state)
-{
-    (void)state;
-    fake.config.limits.udp_rate = 2;
-    fake.reply_length = 1000;
-    serve();
-    for (uint16_t id = 1; id <= 2; id++) {
-        ask(id, 'a');
-        assert_int_equal(await_reply(id), 1000);
-    }
-    uint8_t reply[4096];
-    ssize_t length;
-    ask(3, 'a');
-    TURN_UNTIL((length = take_reply(3, reply)) >= 0);
-    if (length == 1000) { /* half a second has gone by on a slow machine */
-        ask(3, 'a');
-        TURN_UNTIL((length = take_reply(3, reply)) >= 0);
-    }
-    uint8_t query[QUERY_SIZE];
-    assert_int_equal(length, fake_query(query, 3, 'a'));
-    assert_int_equal(load_u16(reply + 2), DNS_FLAG_QR | DNS_FLAG_TC | DNS_FLAG_RA);
-    assert_int_equal(load_u16(reply + 4), 1);
-    const uint8_t none[6] = {0};
-    assert_memory_equal(reply + 6, none, 6);
-    assert_memory_equal(reply + DNS_HEADER_SIZE, query + DNS_HEADER_SIZE, QUESTION_SIZE);
-    assert_int_equal(METRIC(replies_rate_limited), 1);
-}
-
-static void A17_reply_without_records_is_left_alone(void **state)
-{
-    (void)state;
-    fake.config.limits.udp_rate = 1;
-    serve();
-    for (uint16_t id = 1; id <= 3; id++) {
-        uint8_t reply[4096];
-        ssize_t length;
-        ask(id, 'a');
-        TURN_UNTIL((length = take_reply(id, reply)) >= 0);
-        assert_int_equal(length, QUERY_SIZE);
-        assert_int_equal(load_u16(reply + 2) & DNS_FLAG_TC, 0);
-    }
-    assert_int_equal(METRIC(replies_rate_limited), 0);
-}
-
 static void J2_stopped_listener_still_replies(void **state)
 {
     (void)state;
@@ -591,7 +547,6 @@ static void open_fails_on_what_the_loop_cannot_watch(void **state)
 {
     (void)state;
     fake_start();
-    fake.config.limits.udp_rate = 1;
     const struct address address = any_port("127.0.0.1");
     const int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     assert_true(fd >= 0);
@@ -627,8 +582,6 @@ int main(void)
         TEST(A16_full_socket_loses_the_rest_without_a_spin),
         TEST(A16_port_unreachable_after_our_reply_does_no_harm),
         TEST(A16_error_of_receiving_does_no_harm),
-        TEST(A17_replies_above_the_rate_are_cut_to_the_question),
-        TEST(A17_reply_without_records_is_left_alone),
         TEST(J2_stopped_listener_still_replies),
         TEST(J2_stop_takes_what_the_kernel_already_holds),
         TEST(J14_stop_takes_all_that_the_kernel_holds),

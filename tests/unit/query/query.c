@@ -75,11 +75,57 @@ static bool is_sent_to_tcp(size_t index)
            load_u16(reply + 6) == 0 && load_u16(reply + 8) == 0;
 }
 
+/* After a change of the limits. */
+static void reopen_clients(struct bench *bench)
+{
+    clients_close(bench->resolver->clients);
+    assert_true(clients_open(&bench->config, &bench->resolver->clients) == STATUS_OK);
+}
+
+static void limit_datagrams(struct bench *bench, uint32_t of_client)
+{
+    bench->config.limits.udp_queries_per_address = of_client;
+    reopen_clients(bench);
+}
+
+static void A17_replies_above_the_rate_are_cut_to_the_question(void **state)
+{
+    struct bench *bench = *state;
+    bench->config.limits.udp_rate = 2;
+    reopen_clients(bench);
+    for (uint16_t id = 0; id < 3; id++)
+        assert_true(ask_over(bench, &datagrams, id, "any", TYPE_ANY, NULL) == STATUS_OK);
+    assert_true(reply_contains(0, "RFC8482") && reply_contains(1, "RFC8482"));
+    assert_true(is_sent_to_tcp(2));
+    assert_int_equal(replies.length[2], DNS_HEADER_SIZE + 10 + DNS_QUESTION_TAIL + 11);
+    assert_int_equal(metric_get(&bench->metrics->replies_rate_limited), 1);
+    /* With words of ours, too; and over TCP without limit. */
+    assert_true(prefix_parse("192.0.2.0/24", &bench->config.allow[0]) == STATUS_OK);
+    assert_true(ask_over(bench, &datagrams, 4, "refused", TYPE_A, NULL) == STATUS_OK);
+    assert_true(is_sent_to_tcp(3));
+    assert_true(ask_over(bench, &stream_transport, 5, "refused", TYPE_A, NULL) == STATUS_OK);
+    assert_int_equal(reply_rcode(4), RCODE_REFUSED);
+    assert_int_equal(metric_get(&bench->metrics->replies_rate_limited), 2);
+}
+
+static void A17_reply_without_records_is_left_alone(void **state)
+{
+    struct bench *bench = *state;
+    bench->config.limits.udp_rate = 1;
+    reopen_clients(bench);
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(begin_bytes(bench, "\0\1\x28\0\0\1\0\0\0\0\0\0\0\0\1\0\1", 17) == STATUS_OK);
+        assert_int_equal(reply_rcode(i), RCODE_NOTIMP);
+        assert_int_equal(load_u16(replies.bytes[i] + 2) & DNS_FLAG_TC, 0);
+    }
+    assert_int_equal(metric_get(&bench->metrics->replies_rate_limited), 0);
+}
+
 static void I5_client_of_whom_many_wait_is_sent_to_tcp(void **state)
 {
     struct bench *bench = *state;
     struct query *query;
-    wait_limit_init(&bench->resolver->wait_limit, 2);
+    limit_datagrams(bench, 2);
     assert_true(prefix_parse("192.0.2.0/24", &bench->config.allow[0]) == STATUS_OK);
     bench->client = "192.0.2.1:5000";
     ask(bench, 1, "a");
@@ -100,7 +146,7 @@ static void I5_client_of_whom_many_wait_is_sent_to_tcp(void **state)
 static void I5_who_has_been_answered_may_wait_again(void **state)
 {
     struct bench *bench = *state;
-    wait_limit_init(&bench->resolver->wait_limit, 1);
+    limit_datagrams(bench, 1);
     assert_true(prefix_parse("192.0.2.0/24", &bench->config.allow[0]) == STATUS_OK);
     bench->client = "192.0.2.1:5000";
     assert_non_null(ask(bench, 1, "a"));
@@ -199,6 +245,8 @@ int main(void)
         TEST(A7_other_opcode_is_notimp),
         TEST(A9_transfer_is_refused_and_asks_nobody),
         TEST(A17_any_over_udp_is_minimal_and_over_tcp_asked),
+        TEST(A17_replies_above_the_rate_are_cut_to_the_question),
+        TEST(A17_reply_without_records_is_left_alone),
         TEST(I5_client_of_whom_many_wait_is_sent_to_tcp),
         TEST(I5_who_has_been_answered_may_wait_again),
         TEST(RFC9462_resolver_arpa_is_nodata_and_asks_nobody),

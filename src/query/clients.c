@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Accounts of clients: connections, rates, queries that wait.
+ *
+ * Connections are counted exactly, for each client. Where a client that is taken for another loses
+ * nothing but a retry over TCP, addresses are hashed to buckets, and two that meet in one share
+ * what it has: there is nothing to run full, so a flood from forged addresses cannot push out what
+ * is known about its victim. Every hash is keyed: nobody can choose whom to meet (FAULTS I9).
+ *
+ * The address of a datagram may be forged. Were all answered that had gathered in somebody's name
+ * when a slow answer comes at last, he would be hit by them in one burst (DNSBomb, CVE-2024-33655).
+ * Beyond limits.udp-queries-per-address a client is sent to TCP, where a forged one cannot follow
+ * (FAULTS I5). While no more than half of the limit wait, of all clients together, none has more,
+ * and nobody is counted: a forwarded query need not pay for it. Of those that come when so many
+ * wait each client may have the other half. No reply to loopback leaves the host: it may have any
+ * number of them.
+ *
+ * A rate is one time stamp, the virtual end of the work already accepted (GCRA, ITU-T I.371): one
+ * second's worth may come at once, then one event each 1/rate second. */
+#include "query/clients.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/deadline.h"
+#include "base/list.h"
+#include "base/pool.h"
+#include "base/siphash.h"
+
+enum {
+    NETWORKS = 4096, /* two that meet are one */
+    RATES = 16384,   /* 128 KiB, only with limits.udp-rate */
+    CLIENT_V4 = 32,
+    CLIENT_V6 = 64,
+    NETWORK_V4 = 24,
+    NETWORK_V6 = 56,
+    REFUSED_ACCOUNTS = 1, /* of a connection that is one too many */
+};
+
+/* Given back when the last of what it has is gone. */
+struct account {
+    struct list link; /* in its network */
+    struct prefix address;
+    uint32_t connections;
+};
+
+struct clients {
+    const struct config *config;
+    struct siphash_key key;
+    struct pool accounts;
+    struct list networks[NETWORKS]; /* of accounts: 256 of each network at most */
+    uint64_t accepted_until_ns;     /* of limits.tcp-accept-rate */
+    uint64_t *replied_until_ns;     /* of limits.udp-rate, by network; NULL: it is 0 */
+    uint64_t datagram_key;          /* odd */
+    size_t counted_from;            /* queries waiting; SIZE_MAX: no datagrams are counted */
+    uint32_t counted_max;           /* in a bucket */
+    uint32_t counted[PLACE_BUCKETS];
+};
+
+/* --- Accounts --- */
+
+static uint64_t hash_network(const struct clients *clients, const struct address *address)
+{
+    const struct prefix network = prefix_of(address, NETWORK_V4, NETWORK_V6);
+    return siphash(&clients->key, network.bits, sizeof(network.bits));
+}
+
+/* The client's account, a new one if it has none. There are as many as can be needed. */
+static struct account *account_of(struct clients *clients, const struct address *address)
+{
+    const struct prefix client = prefix_of(address, CLIENT_V4, CLIENT_V6);
+    struct list *network = &clients->networks[hash_network(clients, address) % NETWORKS];
+    LIST_EACH (struct account, account, network, link)
+        if (memcmp(account->address.bits, client.bits, sizeof(client.bits)) == 0)
+            return account;
+    struct account *account = pool_take(&clients->accounts);
+    assert(account);
+    *account = (struct account){.address = client};
+    list_append(network, &account->link);
+    return account;
+}
+
+static void let_go(struct clients *clients, struct account *account)
+{
+    if (account->connections > 0)
+        return;
+    list_remove(&account->link);
+    pool_give(&clients->accounts, account);
+}
+
+/* --- Rates --- */
+
+/* True when one more event fits into `per_second` (> 0); it is then used up. */
+static bool fits(uint64_t *busy_until_ns, uint32_t per_second, uint64_t now)
+{
+    const uint64_t interval_ns = NANOSECONDS_PER_SECOND / per_second;
+    const uint64_t start = *busy_until_ns > now ? *busy_until_ns : now;
+    if (start - now > NANOSECONDS_PER_SECOND - interval_ns)
+        return false;
+    *busy_until_ns = start + interval_ns;
+    return true;
+}
+
+bool clients_may_reply(struct clients *clients, const struct address *address, uint64_t now)
+{
+    if (!clients->replied_until_ns)
+        return true;
+    uint64_t *until_ns = &clients->replied_until_ns[hash_network(clients, address) % RATES];
+    return fits(until_ns, clients->config->limits.udp_rate, now);
+}
+
+/* --- Connections --- */
+
+struct account *clients_connect(struct clients *clients, const struct address *address,
+                                uint64_t now)
+{
+    const uint32_t rate = clients->config->limits.tcp_accept_rate;
+    struct account *account = account_of(clients, address);
+    if (account->connections == clients->config->limits.tcp_clients_per_address ||
+        (rate > 0 && !fits(&clients->accepted_until_ns, rate, now))) {
+        let_go(clients, account);
+        return NULL;
+    }
+    account->connections++;
+    return account;
+}
+
+void clients_disconnect(struct clients *clients, struct account *account)
+{
+    assert(account->connections > 0);
+    account->connections--;
+    let_go(clients, account);
+}
+
+/* --- Queries that wait --- */
+
+/* 127.0.0.0/8 in its IPv4-mapped form, and ::1. */
+static bool is_loopback(const uint64_t bits[static 2])
+{
+    return bits[0] == 0 && (bits[1] >> 24 == 0xffff7f || bits[1] == 1);
+}
+
+/* Who finds addresses that meet has won little, so it need not be SipHash; one multiplication alone
+ * would, with some keys, send a whole network to a few buckets. */
+static uint64_t hash_quickly(uint64_t number, uint64_t key)
+{
+    uint64_t mixed = number * key;
+    mixed ^= mixed >> 32;
+    return mixed * key;
+}
+
+/* False when no more of its client may wait. Apart: as a rule so few wait that nobody is counted.
+ */
+[[gnu::noinline]] static bool count_datagram(struct clients *clients, struct place *place,
+                                             const struct address *address)
+{
+    uint64_t bits[2];
+    address_bits(address, bits);
+    if (is_loopback(bits))
+        return true;
+    const uint64_t client = bits[0] ? bits[0] : bits[1]; /* of IPv6 the /64 */
+    const uint64_t bucket = hash_quickly(client, clients->datagram_key) >> (64 - PLACE_BITS);
+    if (clients->counted[bucket] >= clients->counted_max)
+        return false;
+    clients->counted[bucket]++;
+    place->counted = (uint16_t)bucket;
+    return true;
+}
+
+bool clients_enter(struct clients *clients, struct place *place, const struct address *address,
+                   bool is_datagram, size_t waiting_count)
+{
+    place->counted = PLACE_UNCOUNTED;
+    if (!is_datagram || waiting_count < clients->counted_from)
+        return true;
+    return count_datagram(clients, place, address);
+}
+
+void clients_leave(struct clients *clients, struct place *place)
+{
+    if (place->counted == PLACE_UNCOUNTED)
+        return;
+    assert(place->counted < PLACE_BUCKETS && clients->counted[place->counted] > 0);
+    clients->counted[place->counted]--;
+}
+
+/* --- From open to close --- */
+
+enum status clients_open(const struct config *config, struct clients **out)
+{
+    const uint32_t of_client = config->limits.udp_queries_per_address;
+    struct clients *clients = calloc(1, sizeof(*clients));
+    if (!clients)
+        return STATUS_SYSTEM;
+    clients->config = config;
+    clients->key = siphash_random_key();
+    clients->datagram_key = siphash_random_key().k0 | 1;
+    clients->counted_from = of_client > 0 ? of_client / 2 : SIZE_MAX;
+    clients->counted_max = of_client - of_client / 2;
+    for (size_t i = 0; i < NETWORKS; i++)
+        list_init(&clients->networks[i]);
+    if (config->limits.udp_rate > 0)
+        clients->replied_until_ns = calloc(RATES, sizeof(uint64_t));
+    if ((config->limits.udp_rate > 0 && !clients->replied_until_ns) ||
+        pool_open(&clients->accounts, sizeof(struct account),
+                  (size_t)config->limits.tcp_clients + REFUSED_ACCOUNTS) != STATUS_OK) {
+        clients_close(clients);
+        return STATUS_SYSTEM;
+    }
+    *out = clients;
+    return STATUS_OK;
+}
+
+void clients_close(struct clients *clients)
+{
+    if (!clients)
+        return;
+    pool_close(&clients->accounts);
+    free(clients->replied_until_ns);
+    free(clients);
+}
+
+size_t clients_ceiling(const struct clients *clients)
+{
+    return pool_ceiling(&clients->accounts);
+}

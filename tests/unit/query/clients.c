@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What each client may take: connections, replies a second, datagrams that wait. */
+#include "test.h"
+
+#include "base/deadline.h"
+#include "query/clients.h"
+
+static const uint64_t start_ns = 5 * NANOSECONDS_PER_SECOND;
+
+struct bench {
+    struct config config;
+    struct clients *clients;
+};
+
+static struct bench bench;
+
+static int setup(void **state)
+{
+    (void)state;
+    bench = (struct bench){0};
+    bench.config.limits.tcp_clients = 10;
+    bench.config.limits.tcp_clients_per_address = 10;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    clients_close(bench.clients); /* asserts that all accounts are back */
+    return 0;
+}
+
+/* Once the test has written its limits; again with another key. */
+static void begin(void)
+{
+    clients_close(bench.clients);
+    assert_int_equal(clients_open(&bench.config, &bench.clients), STATUS_OK);
+}
+
+static struct address address(const char *text)
+{
+    struct address parsed;
+    assert_int_equal(address_parse(text, 5000, &parsed), STATUS_OK);
+    return parsed;
+}
+
+/* --- Connections --- */
+
+static struct account *connect_at(const char *text, uint64_t now)
+{
+    const struct address client = address(text);
+    return clients_connect(bench.clients, &client, now);
+}
+
+static struct account *connect_from(const char *text)
+{
+    return connect_at(text, start_ns);
+}
+
+static void B9_address_has_its_limit_and_others_theirs(void **state)
+{
+    (void)state;
+    bench.config.limits.tcp_clients_per_address = 2;
+    begin();
+    struct account *first = connect_from("192.0.2.1");
+    assert_non_null(first);
+    assert_ptr_equal(connect_from("192.0.2.1:6000"), first);
+    assert_null(connect_from("192.0.2.1"));
+    struct account *other = connect_from("192.0.2.2");
+    assert_non_null(other);
+    clients_disconnect(bench.clients, first);
+    assert_ptr_equal(connect_from("192.0.2.1"), first);
+    assert_null(connect_from("::ffff:192.0.2.1"));
+    clients_disconnect(bench.clients, first);
+    clients_disconnect(bench.clients, first);
+    clients_disconnect(bench.clients, other);
+}
+
+static void B9_v6_counts_by_64(void **state)
+{
+    (void)state;
+    bench.config.limits.tcp_clients_per_address = 1;
+    begin();
+    struct account *first = connect_from("2001:db8::1");
+    assert_null(connect_from("2001:db8::2:0:0:1"));
+    struct account *other = connect_from("2001:db8:0:1::1");
+    assert_non_null(other);
+    clients_disconnect(bench.clients, first);
+    clients_disconnect(bench.clients, other);
+}
+
+/* --- Rates --- */
+
+/* One connection after the other: true when its rate lets it in. */
+static bool is_let_in(uint64_t now)
+{
+    struct account *account = connect_at("192.0.2.1", now);
+    if (account)
+        clients_disconnect(bench.clients, account);
+    return account != NULL;
+}
+
+static void one_second_comes_at_once_then_evenly(void **state)
+{
+    (void)state;
+    bench.config.limits.tcp_accept_rate = 10;
+    begin();
+    for (int i = 0; i < 10; i++)
+        assert_true(is_let_in(start_ns));
+    assert_false(is_let_in(start_ns));
+    assert_false(is_let_in(start_ns + 99 * NANOSECONDS_PER_MILLISECOND));
+    assert_true(is_let_in(start_ns + 100 * NANOSECONDS_PER_MILLISECOND));
+    assert_false(is_let_in(start_ns + 100 * NANOSECONDS_PER_MILLISECOND));
+}
+
+static void what_is_refused_is_not_charged(void **state)
+{
+    (void)state;
+    bench.config.limits.tcp_accept_rate = 1;
+    begin();
+    assert_true(is_let_in(start_ns));
+    for (int i = 0; i < 1000; i++)
+        assert_false(is_let_in(start_ns + 1));
+    assert_true(is_let_in(start_ns + NANOSECONDS_PER_SECOND));
+}
+
+static void silence_saves_up_one_second_only(void **state)
+{
+    (void)state;
+    const uint64_t later = start_ns + 1000 * NANOSECONDS_PER_SECOND;
+    bench.config.limits.tcp_accept_rate = 2;
+    begin();
+    assert_true(is_let_in(start_ns));
+    assert_true(is_let_in(later));
+    assert_true(is_let_in(later));
+    assert_false(is_let_in(later));
+}
+
+static void highest_rate_is_never_reached(void **state)
+{
+    (void)state;
+    bench.config.limits.tcp_accept_rate = UINT32_MAX;
+    begin();
+    for (int i = 0; i < 100000; i++)
+        assert_true(is_let_in(start_ns));
+}
+
+/* True when the network of `b` has used up the rate of `a`. Two meet by chance, but not with ten
+ * keys. */
+static bool always_shares_rate(const char *a, const char *b)
+{
+    const struct address first = address(a), second = address(b);
+    bool shares = true;
+    for (int i = 0; i < 10 && shares; i++) {
+        begin();
+        assert_true(clients_may_reply(bench.clients, &first, start_ns));
+        assert_false(clients_may_reply(bench.clients, &first, start_ns));
+        shares = !clients_may_reply(bench.clients, &second, start_ns);
+    }
+    return shares;
+}
+
+static void A17_one_rate_for_each_v4_24_and_v6_56(void **state)
+{
+    (void)state;
+    bench.config.limits.udp_rate = 1;
+    assert_true(always_shares_rate("192.0.2.1", "192.0.2.255"));
+    assert_false(always_shares_rate("192.0.2.1", "192.0.3.1"));
+    assert_true(always_shares_rate("2001:db8:0:100::1", "2001:db8:0:1ff:1::1"));
+    assert_false(always_shares_rate("2001:db8:0:100::1", "2001:db8:0:200::1"));
+}
+
+/* --- Datagrams that wait --- */
+
+static bool enter(struct place *place, const char *text, size_t waiting_count)
+{
+    const struct address client = address(text);
+    return clients_enter(bench.clients, place, &client, true, waiting_count);
+}
+
+static bool has_room_for(const struct address *client)
+{
+    struct place place;
+    if (!clients_enter(bench.clients, &place, client, true, SIZE_MAX))
+        return false;
+    clients_leave(bench.clients, &place);
+    return true;
+}
+
+/* Three of `text` may wait, of which one was not counted. */
+static void fill(struct place places[static 2], const char *text)
+{
+    bench.config.limits.udp_queries_per_address = 3;
+    begin();
+    for (size_t i = 0; i < 2; i++)
+        assert_true(enter(&places[i], text, i + 1));
+}
+
+static void I5_room_is_what_has_not_left(void **state)
+{
+    (void)state;
+    struct place places[2], more;
+    fill(places, "192.0.2.1");
+    assert_false(enter(&more, "192.0.2.1", 3));
+    clients_leave(bench.clients, &places[0]);
+    assert_true(enter(&more, "192.0.2.1", 3));
+    assert_false(enter(&places[0], "192.0.2.1", 3));
+}
+
+static void I5_an_address_is_an_ipv4_address_or_an_ipv6_64(void **state)
+{
+    (void)state;
+    struct place places[2], more;
+    fill(places, "192.0.2.1");
+    assert_false(enter(&more, "192.0.2.1:6000", 3));
+    assert_false(enter(&more, "::ffff:192.0.2.1", 3));
+    fill(places, "2001:db8:1:2::1");
+    assert_false(enter(&more, "2001:db8:1:2:ffff:ffff:ffff:ffff", 3));
+}
+
+/* Any two may meet by chance, but not often. */
+static void I5_others_have_room(void **state)
+{
+    (void)state;
+    enum { OTHERS = 1 << 16, MANY = OTHERS * 4 / PLACE_BUCKETS };
+    struct place places[2];
+    fill(places, "192.0.2.1");
+    struct address other = address("10.0.0.0");
+    int met = 0;
+    for (uint32_t i = 0; i < OTHERS; i++) {
+        other.v4.sin_addr.s_addr = htonl(0x0a000000 + i);
+        met += !has_room_for(&other);
+    }
+    assert_in_range(met, 0, MANY);
+    fill(places, "2001:db8::1");
+    other = address("2001:db8:0:1::1");
+    met = 0;
+    for (uint32_t i = 1; i < OTHERS; i++) {
+        other.v6.sin6_addr.s6_addr[6] = (uint8_t)(i >> 8);
+        other.v6.sin6_addr.s6_addr[7] = (uint8_t)i;
+        met += !has_room_for(&other);
+    }
+    assert_in_range(met, 0, MANY);
+}
+
+static void I5_the_host_itself_has_no_limit(void **state)
+{
+    (void)state;
+    static const char *const own[] = {"127.0.0.1", "127.255.0.1", "::1", "::ffff:127.0.0.1"};
+    static const char *const others[] = {"128.0.0.1", "126.0.0.1", "::2", "0:0:0:1::1"};
+    bench.config.limits.udp_queries_per_address = 1;
+    for (size_t i = 0; i < 4; i++) {
+        struct place first, second;
+        begin();
+        assert_true(enter(&first, own[i], 1) && enter(&second, own[i], 2));
+        assert_true(enter(&first, others[i], 3));
+        assert_false(enter(&second, others[i], 4));
+    }
+}
+
+/* Over TCP nobody can ask in the name of another. */
+static void I5_streams_have_no_limit(void **state)
+{
+    (void)state;
+    const struct address client = address("192.0.2.1");
+    struct place place;
+    bench.config.limits.udp_queries_per_address = 1;
+    begin();
+    for (size_t i = 0; i < 10; i++)
+        assert_true(clients_enter(bench.clients, &place, &client, false, i));
+}
+
+static void I5_half_may_wait_uncounted_and_zero_is_no_limit(void **state)
+{
+    (void)state;
+    static const uint32_t limits[] = {1, 2, 3, 4096};
+    for (size_t i = 0; i < 4; i++) {
+        struct place place;
+        uint32_t waiting = 0;
+        bench.config.limits.udp_queries_per_address = limits[i];
+        begin();
+        while (enter(&place, "192.0.2.1", waiting)) {
+            assert_int_equal(place.counted == PLACE_UNCOUNTED, waiting < limits[i] / 2);
+            waiting++;
+        }
+        assert_int_equal(waiting, limits[i]);
+    }
+    bench.config.limits.udp_queries_per_address = 0;
+    begin();
+    for (size_t i = 0; i < 10; i++) {
+        struct place place;
+        assert_true(enter(&place, "192.0.2.1", SIZE_MAX - 1));
+    }
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(B9_address_has_its_limit_and_others_theirs),
+        TEST(B9_v6_counts_by_64),
+        TEST(one_second_comes_at_once_then_evenly),
+        TEST(what_is_refused_is_not_charged),
+        TEST(silence_saves_up_one_second_only),
+        TEST(highest_rate_is_never_reached),
+        TEST(A17_one_rate_for_each_v4_24_and_v6_56),
+        TEST(I5_room_is_what_has_not_left),
+        TEST(I5_an_address_is_an_ipv4_address_or_an_ipv6_64),
+        TEST(I5_others_have_room),
+        TEST(I5_the_host_itself_has_no_limit),
+        TEST(I5_streams_have_no_limit),
+        TEST(I5_half_may_wait_uncounted_and_zero_is_no_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
