@@ -7,7 +7,12 @@
  * Closed loop: every socket keeps `window` queries outstanding and refills when half of them are
  * answered, so that both sides work in batches. Open loop (--rate): queries leave on a schedule
  * whatever comes back, round over the sockets; with --scheduled latency counts from the time of the
- * schedule, so that what delays us is not hidden.
+ * schedule, so that what delays us is not hidden. What was asked on a TCP connection that the
+ * server closes is lost, and a new one is opened.
+ *
+ * A greedy load is a closed loop that takes all it can get until its time is over: it waits for the
+ * server rather than to keep it busy, and opens a connection for each that is closed. A mute one
+ * never reads what it asked for.
  *
  * Matching: the ID is an index into the socket's slots, shifted by a generation; an answer counts
  * when its slot is outstanding with that ID and its question is the one that was sent.
@@ -38,7 +43,7 @@
 
 enum {
     BATCH = 64,
-    SOCKETS_MAX = 256,
+    SOCKETS_MAX = 512,
     SLOT_BITS = 10, /* the rest of the ID is the generation */
     WINDOW_MAX = 1 << SLOT_BITS,
     ANSWER_MAX = 1232,
@@ -48,6 +53,7 @@ enum {
     LENGTH_FIELD = 2,
     QUERY_MAX = LENGTH_FIELD + HEADER + QUESTION + OPT,
     STREAM_BUFFER = 1 << 17,
+    MUTE_WINDOW = 4096,
     NAP_NS = 100000,             /* a tenth of what 1024 queries take the quickest server */
     NAP_OUTSTANDING = 4 * BATCH, /* fewer: a nap would leave the server idle */
     SWEEP_NS = 10000000,         /* the shortest time between two looks for unanswered queries */
@@ -77,13 +83,15 @@ struct client {
 
 static struct {
     struct sockaddr_in server;
-    bool tcp, edns, scheduled;
+    uint32_t source;      /* host order; 0: the kernel's choice */
+    unsigned source_bits; /* fewer than 32: each query has a source of its own in the network */
+    bool tcp, edns, scheduled, greedy, mute;
     unsigned sockets, window;
     uint64_t queries, duration_ns, rate, timeout_ns;
     const char *histogram_path;
     FILE *log;
     uint64_t log_over_ns;
-} settings = {.sockets = 16, .window = 64, .timeout_ns = 1000000000};
+} settings = {.source_bits = 32, .sockets = 16, .window = 64, .timeout_ns = 1000000000};
 
 static struct {
     uint64_t sent, answered, lost, wrong, rcodes[16], empty;
@@ -94,6 +102,7 @@ static struct {
 static struct names names;
 static struct histogram latencies;
 static struct client *clients[SOCKETS_MAX];
+static int epoll_fd;
 static uint8_t query_template[QUERY_MAX];
 static size_t query_size;
 
@@ -178,6 +187,13 @@ static void free_slot(struct client *client, uint16_t index)
     client->free_slots[client->free_count++] = index;
 }
 
+static void lose(struct client *client, uint16_t index, uint64_t now)
+{
+    counts.lost++;
+    log_outcome(client->slots[index].sent_ns, now, OUTCOME_LOST);
+    free_slot(client, index);
+}
+
 static bool is_done_sending(uint64_t now)
 {
     if (settings.queries > 0)
@@ -193,26 +209,110 @@ static unsigned queries_left(void)
     return left < WINDOW_MAX ? (unsigned)left : WINDOW_MAX;
 }
 
+/* --- Connecting --- */
+
+static bool is_forging(void)
+{
+    return settings.source_bits < 32;
+}
+
+/* Far from the one before, so that they are of different networks, too. */
+static uint32_t next_source(void)
+{
+    static uint32_t count;
+    return settings.source | (++count * UINT32_C(2654435769)) >> settings.source_bits;
+}
+
+static void set_options(int fd)
+{
+    const int size = settings.mute ? MUTE_WINDOW : 4 << 20, on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)); /* root only */
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    if (settings.tcp)
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+/* Who forges sources hears what comes back to any of them. */
+static int connect_from(uint32_t source)
+{
+    const struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(source)};
+    const int fd = socket(AF_INET, settings.tcp ? SOCK_STREAM : SOCK_DGRAM, 0);
+    if (fd == -1)
+        fail("socket");
+    set_options(fd);
+    if (source && bind(fd, (const struct sockaddr *)&local, sizeof(local)) != 0)
+        fail("bind");
+    if (!is_forging() &&
+        connect(fd, (struct sockaddr *)&settings.server, sizeof(settings.server)) != 0)
+        fail("connect");
+    return fd;
+}
+
+static void connect_client(struct client *client)
+{
+    client->fd = connect_from(is_forging() ? 0 : settings.source);
+    (void)fcntl(client->fd, F_SETFL, O_NONBLOCK);
+    client->in_length = client->out_start = client->out_end = 0;
+    const uint32_t events = settings.mute ? EPOLLRDHUP : EPOLLIN;
+    struct epoll_event event = {.events = events, .data.ptr = client};
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, client->fd, &event) != 0)
+        fail("epoll_ctl");
+}
+
+/* The server closed the connection. */
+static void connect_again(struct client *client)
+{
+    if (settings.rate == 0 && !settings.greedy) {
+        fprintf(stderr, "load: the server closed a connection\n");
+        exit(3);
+    }
+    close(client->fd);
+    for (uint16_t i = 0; i < settings.window && client->outstanding > 0; i++)
+        if (client->slots[i].outstanding)
+            lose(client, i, clock_ns());
+    connect_client(client);
+}
+
 /* --- Sending --- */
+
+union control {
+    struct cmsghdr header;
+    uint8_t bytes[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(struct in_pktinfo))];
+};
+
+static void add_control(struct msghdr *message, union control *control, int level, int type,
+                        const void *data, size_t length)
+{
+    struct cmsghdr *header = (struct cmsghdr *)(control->bytes + message->msg_controllen);
+    *header =
+        (struct cmsghdr){.cmsg_level = level, .cmsg_type = type, .cmsg_len = CMSG_LEN(length)};
+    memcpy(CMSG_DATA(header), data, length);
+    message->msg_control = control;
+    message->msg_controllen += CMSG_SPACE(length);
+}
+
+static void forge_source(struct msghdr *message, union control *control)
+{
+    const struct in_pktinfo source = {.ipi_spec_dst.s_addr = htonl(next_source())};
+    message->msg_name = &settings.server;
+    message->msg_namelen = sizeof(settings.server);
+    add_control(message, control, IPPROTO_IP, IP_PKTINFO, &source, sizeof(source));
+}
 
 static void send_burst_udp(struct client *client, unsigned count, uint64_t now)
 {
     static uint8_t bytes[BATCH * QUERY_MAX];
     for (unsigned i = 0; i < count; i++)
         write_query(client, now, bytes + i * query_size);
-    union {
-        struct cmsghdr header;
-        uint8_t bytes[CMSG_SPACE(sizeof(uint16_t))];
-    } control = {0};
+    union control control = {0};
     struct iovec part = {.iov_base = bytes, .iov_len = count * query_size};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (is_forging())
+        forge_source(&message, &control);
     if (count > 1) {
         const uint16_t size = (uint16_t)query_size;
-        message.msg_control = &control;
-        message.msg_controllen = sizeof(control);
-        control.header = (struct cmsghdr){
-            .cmsg_level = SOL_UDP, .cmsg_type = UDP_SEGMENT, .cmsg_len = CMSG_LEN(sizeof(size))};
-        memcpy(CMSG_DATA(&control.header), &size, sizeof(size));
+        add_control(&message, &control, SOL_UDP, UDP_SEGMENT, &size, sizeof(size));
     }
     if (sendmsg(client->fd, &message, 0) == -1 && errno != EAGAIN && errno != ECONNREFUSED)
         fail("send"); /* what the socket did not take counts as lost */
@@ -225,8 +325,10 @@ static void flush_tcp(struct client *client)
                                   client->out_end - client->out_start, MSG_NOSIGNAL);
         if (sent == -1 && errno == EAGAIN)
             return;
-        if (sent == -1)
-            fail("send over TCP");
+        if (sent == -1) {
+            connect_again(client);
+            return;
+        }
         client->out_start += (size_t)sent;
     }
     client->out_start = client->out_end = 0;
@@ -323,14 +425,12 @@ static void receive_tcp(struct client *client)
     for (;;) {
         const ssize_t received = recv(client->fd, client->in + client->in_length,
                                       STREAM_BUFFER - client->in_length, MSG_DONTWAIT);
-        if (received == 0) {
-            fprintf(stderr, "load: the server closed a connection\n");
-            exit(3);
-        }
         if (received == -1 && errno == EAGAIN)
             return;
-        if (received == -1)
-            fail("receive over TCP");
+        if (received <= 0) {
+            connect_again(client);
+            return;
+        }
         client->in_length += (size_t)received;
         const uint64_t now = clock_ns();
         const uint8_t *at = client->in;
@@ -354,9 +454,7 @@ static void sweep(uint64_t now)
             if (!client->slots[i].outstanding ||
                 now - client->slots[i].sent_ns < settings.timeout_ns)
                 continue;
-            counts.lost++;
-            log_outcome(client->slots[i].sent_ns, now, OUTCOME_LOST);
-            free_slot(client, i);
+            lose(client, i, now);
         }
     }
 }
@@ -372,13 +470,15 @@ static unsigned outstanding(void)
 }
 
 /* True when there were any. */
-static bool handle_events(int epoll_fd, int wait_ms)
+static bool handle_events(int wait_ms)
 {
     struct epoll_event events[SOCKETS_MAX];
     const int ready = epoll_wait(epoll_fd, events, SOCKETS_MAX, wait_ms);
     for (int i = 0; i < ready; i++) {
         struct client *client = events[i].data.ptr;
-        if (settings.tcp) {
+        if (settings.mute) {
+            connect_again(client);
+        } else if (settings.tcp) {
             flush_tcp(client);
             receive_tcp(client);
         } else {
@@ -415,17 +515,17 @@ static uint64_t send_due(uint64_t now)
 /* A nap instead of waiting for the sockets: who waits is woken at the expense of the server, the
  * more often the slower that is, and the server would be charged for our sleep. With few queries
  * outstanding the server would run dry meanwhile: then wait. */
-static void wait_closed_loop(int epoll_fd)
+static void wait_closed_loop(void)
 {
-    if (handle_events(epoll_fd, 0))
+    if (handle_events(0))
         return;
-    if (outstanding() >= NAP_OUTSTANDING)
+    if (outstanding() >= NAP_OUTSTANDING && !settings.greedy)
         (void)nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
     else
-        (void)handle_events(epoll_fd, SWEEP_NS / 1000000);
+        (void)handle_events(SWEEP_NS / 1000000);
 }
 
-static void wait_for_ns(int epoll_fd, uint64_t wait_ns)
+static void wait_for_ns(uint64_t wait_ns)
 {
     const struct timespec wait = {.tv_nsec = (long)(wait_ns < SWEEP_NS ? wait_ns : SWEEP_NS)};
     struct pollfd ready = {.fd = epoll_fd, .events = POLLIN};
@@ -440,21 +540,21 @@ static double cpu_seconds(void)
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-static void run(int epoll_fd)
+static void run(void)
 {
     counts.cpu_before = cpu_seconds();
     uint64_t now = counts.begun_ns = clock_ns();
     const uint64_t sweep_ns =
         settings.timeout_ns / SWEEPS > SWEEP_NS ? settings.timeout_ns / SWEEPS : SWEEP_NS;
     uint64_t next_sweep = now + sweep_ns;
-    while (!is_done_sending(now) || outstanding() > 0) {
+    while (!is_done_sending(now) || (outstanding() > 0 && !settings.greedy)) {
         if (settings.rate > 0) {
-            wait_for_ns(epoll_fd, send_due(now));
-            (void)handle_events(epoll_fd, 0);
+            wait_for_ns(send_due(now));
+            (void)handle_events(0);
         } else {
             for (unsigned i = 0; i < settings.sockets; i++)
                 refill(clients[i], now);
-            wait_closed_loop(epoll_fd);
+            wait_closed_loop();
         }
         now = clock_ns();
         if (now >= next_sweep) {
@@ -464,42 +564,21 @@ static void run(int epoll_fd)
     }
 }
 
-static struct client *open_client(int epoll_fd)
+static struct client *open_client(void)
 {
     struct client *client = calloc(1, sizeof(*client));
-    const int size = 4 << 20, on = 1;
-    client->fd = socket(AF_INET, settings.tcp ? SOCK_STREAM : SOCK_DGRAM, 0);
-    (void)setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-    (void)setsockopt(client->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)); /* root only */
-    (void)setsockopt(client->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-    if (connect(client->fd, (struct sockaddr *)&settings.server, sizeof(settings.server)) != 0)
-        fail("connect");
-    (void)fcntl(client->fd, F_SETFL, O_NONBLOCK);
     if (settings.tcp) {
-        (void)setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
         client->in = malloc(STREAM_BUFFER);
         client->out = malloc(STREAM_BUFFER);
     }
     client->free_count = settings.window;
     for (unsigned i = 0; i < settings.window; i++)
         client->free_slots[i] = (uint16_t)(settings.window - 1 - i);
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, client->fd, &event) != 0)
-        fail("epoll_ctl");
+    connect_client(client);
     return client;
 }
 
 /* --- Idle TCP clients --- */
-
-static int connect_from(uint32_t source)
-{
-    const struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(source)};
-    const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (fd == -1 || bind(fd, (const struct sockaddr *)&local, sizeof(local)) != 0 ||
-        connect(fd, (struct sockaddr *)&settings.server, sizeof(settings.server)) != 0)
-        fail("idle connection");
-    return fd;
-}
 
 /* Each asks once and has its answer, and then does nothing until our stdin ends. */
 static void hold_idle(unsigned count)
@@ -549,14 +628,16 @@ static void report(void)
 
 static void usage(void)
 {
-    fputs("usage: load --server ADDRESS:PORT --names KIND (--queries N | --seconds S) [--tcp] "
-          "[--edns]\n"
-          "            [--sockets 16] [--window 64] [--rate QPS [--scheduled]] [--seed N]\n"
-          "            [--timeout-ms 1000] [--histogram FILE] [--log FILE [--log-over-ms N]]\n"
-          "       load --server ADDRESS:PORT --names KIND --idle N\n"
-          "       load --names KIND --queries N [--seed N] --print-names\n"
-          "KIND: hot:COUNT   unique:TAG   zipf:COUNT:EXPONENT\n",
-          stderr);
+    fputs(
+        "usage: load --server ADDRESS:PORT --names KIND (--queries N | --seconds S) [--tcp] "
+        "[--edns]\n"
+        "            [--sockets 16] [--window 64] [--rate QPS [--scheduled] | --greedy | --mute]\n"
+        "            [--source ADDRESS[/BITS]] [--seed N] [--timeout-ms 1000]\n"
+        "            [--histogram FILE] [--log FILE [--log-over-ms N]]\n"
+        "       load --server ADDRESS:PORT --names KIND --idle N\n"
+        "       load --names KIND --queries N [--seed N] --print-names\n"
+        "KIND: hot:COUNT[:TAG]   unique:TAG   zipf:COUNT:EXPONENT\n",
+        stderr);
     exit(1);
 }
 
@@ -571,6 +652,19 @@ static bool parse_server(const char *text)
     return inet_pton(AF_INET, address, &settings.server.sin_addr) == 1;
 }
 
+/* With the bits of a network: each query (over UDP) leaves from another address of it. */
+static bool parse_source(const char *text)
+{
+    char address[64];
+    struct in_addr source;
+    const int found = sscanf(text, "%63[0-9.]/%u", address, &settings.source_bits);
+    if (found < 1 || settings.source_bits < 1 || settings.source_bits > 32 ||
+        inet_pton(AF_INET, address, &source) != 1)
+        return false;
+    settings.source = ntohl(source.s_addr);
+    return true;
+}
+
 int main(int count, char **arguments)
 {
     static const struct option options[] = {
@@ -579,7 +673,8 @@ int main(int count, char **arguments)
         {"sockets", 1, 0, 'S'}, {"window", 1, 0, 'w'},      {"rate", 1, 0, 'r'},
         {"seed", 1, 0, 'x'},    {"timeout-ms", 1, 0, 'T'},  {"histogram", 1, 0, 'c'},
         {"idle", 1, 0, 'i'},    {"print-names", 0, 0, 'p'}, {"scheduled", 0, 0, 'l'},
-        {"log", 1, 0, 'o'},     {"log-over-ms", 1, 0, 'O'}, {0}};
+        {"log", 1, 0, 'o'},     {"log-over-ms", 1, 0, 'O'}, {"source", 1, 0, 'f'},
+        {"greedy", 0, 0, 'g'},  {"mute", 0, 0, 'm'},        {0}};
     const char *kind = NULL;
     uint64_t seed = 1;
     unsigned idle = 0;
@@ -639,6 +734,16 @@ int main(int count, char **arguments)
         case 'p':
             print_names = true;
             break;
+        case 'f':
+            if (!parse_source(optarg))
+                usage();
+            break;
+        case 'm':
+            settings.mute = true;
+            [[fallthrough]];
+        case 'g':
+            settings.greedy = true;
+            break;
         default:
             usage();
         }
@@ -654,16 +759,18 @@ int main(int count, char **arguments)
     if (settings.server.sin_port == 0 || (!settings.queries && !settings.duration_ns && !idle))
         usage();
     settings.tcp = settings.tcp || idle > 0;
+    if (is_forging() && settings.tcp)
+        usage();
     make_template();
     if (idle > 0) {
         hold_idle(idle);
         return 0;
     }
-    const int epoll_fd = epoll_create1(0);
+    epoll_fd = epoll_create1(0);
     for (unsigned i = 0; i < settings.sockets; i++)
-        clients[i] = open_client(epoll_fd);
+        clients[i] = open_client();
     (void)prctl(PR_SET_TIMERSLACK, 1000);
-    run(epoll_fd);
+    run();
     report();
     return 0;
 }

@@ -2,9 +2,9 @@
 /* The names that the load generator asks for: all of the same length,
  * "n0123456789.TAGTAGTA.bench.test".
  *
- * A kind is hot:COUNT (in turn), unique:TAG (never the same twice; the tag keeps two runs apart) or
- * zipf:COUNT:EXPONENT (the k-th name with a frequency of k^-EXPONENT; the same seed gives the same
- * sequence). */
+ * A kind is hot:COUNT or hot:COUNT:TAG (in turn), unique:TAG (never the same twice; the tag keeps
+ * two runs apart) or zipf:COUNT:EXPONENT (the k-th name with a frequency of k^-EXPONENT; the same
+ * seed gives the same sequence). */
 #ifndef BENCH_NAMES_H
 #define BENCH_NAMES_H
 
@@ -39,8 +39,9 @@ static inline bool names_open(struct names *names, const char *kind, uint64_t se
         for (uint64_t i = 0; i < names->count; i++)
             names->cumulative[i] /= sum;
         strcpy(tag, "zipf");
-    } else if (sscanf(kind, "hot:%lu", &names->count) == 1 && names->count > 0) {
-        strcpy(tag, "hot");
+    } else if (sscanf(kind, "hot:%lu:%8[0-9a-z]", &names->count, tag) >= 1 && names->count > 0) {
+        if (tag[0] == 0)
+            strcpy(tag, "hot");
     } else if (sscanf(kind, "unique:%8[0-9a-z]%n", tag, &length) != 1 || kind[length] != 0) {
         return false; /* a tag cut short could be another run's */
     }

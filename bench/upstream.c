@@ -11,6 +11,8 @@
  *   --close-after N  ends a connection behind the answer to its Nth query
  *   --reset-after N  resets a connection within the answer to its Nth query
  *   --slow-ms N      reads a record of each connection in that time, through a small window
+ *   --by-tag         what the tag of a name (names.h) begins with is done: `never` answered, or
+ * after half a second with 64 KB, `huge`
  *   --counts FILE    adds to the counts that an earlier one left in FILE, which anyone may read
  * Tickets are good for all that serve the same certificate, however often they are killed.
  *
@@ -29,6 +31,7 @@
 #include <unistd.h>
 
 #include "common.h"
+#include "names.h"
 
 enum {
     EVENT_LIMIT = 64,
@@ -42,7 +45,13 @@ enum {
     OUTPUT_SIZE = 2 * OUTPUT_LIMIT + 2 * INPUT_SIZE, /* an answer is under twice its query */
     HELD_LIMIT = 1 << 14,
     SLOW_WINDOW_SIZE = 4 << 10,
-    TICKET_KEYS_SIZE = 80, /* of OpenSSL: name, HMAC key, AES key */
+    HUGE_RECORDS = 4080, /* nearly as long as a message can be */
+    HUGE_SIZE = UINT16_MAX,
+    HUGE_DELAY_NS = 500'000'000,
+    LATE_LIMIT = 8,
+    LATE_SIZE = 512,
+    LATE_LOOK_NS = 10'000'000, /* how often it is looked whether they are due */
+    TICKET_KEYS_SIZE = 80,     /* of OpenSSL: name, HMAC key, AES key */
 };
 
 /* What --counts keeps, in this order. */
@@ -60,6 +69,13 @@ struct held {
     size_t length;
 };
 
+/* A query that is not to be answered before `due_ns`. */
+struct late {
+    uint64_t due_ns;
+    size_t length;
+    uint8_t query[LATE_SIZE];
+};
+
 /* Owner: the list of the server, until close_connection(). Memory is used as far as the buffers
  * were ever filled. */
 struct connection {
@@ -75,6 +91,8 @@ struct connection {
     uint64_t query_count;
     size_t held_first; /* in the ring */
     size_t held_count;
+    size_t late_count;
+    struct late late[LATE_LIMIT]; /* the first was asked first */
     size_t input_length;
     size_t written; /* this much of the output is gone, */
     size_t due;     /* this much may go, */
@@ -93,6 +111,7 @@ static struct {
     uint64_t slow_ns;
     uint64_t close_after; /* 0: never */
     bool does_reset;
+    bool is_by_tag;
     struct connection *connections;
     struct counts *counts;
 } server;
@@ -138,6 +157,52 @@ static size_t answer(const uint8_t *query, size_t length, uint8_t *out)
     return end + ANSWER_LENGTH + OPT_LENGTH;
 }
 
+/* The many records have one name, as a compression pointer. */
+static size_t huge_answer(const uint8_t *query, size_t length, uint8_t *out)
+{
+    size_t end = answer(query, length, out);
+    write16(out + 6, HUGE_RECORDS);
+    write16(out + 10, 0); /* no OPT */
+    end = question_end(out, end);
+    for (uint16_t i = 0; i < HUGE_RECORDS; i++, end += ANSWER_LENGTH) {
+        memcpy(out + end, ANSWER_RECORD, ANSWER_LENGTH);
+        write16(out + end + ANSWER_LENGTH - 2, i);
+    }
+    return end;
+}
+
+static bool has_tag(const uint8_t *query, size_t length, const char *tag)
+{
+    const size_t at = HEADER_LENGTH + 1 + NAME_DIGITS + 2;
+    return length > at + NAME_TAG && memcmp(query + at, tag, strlen(tag)) == 0;
+}
+
+/* True when the query is not to be answered now. */
+static bool put_off(struct connection *connection, const uint8_t *query, size_t length)
+{
+    if (has_tag(query, length, "never"))
+        return true;
+    if (!has_tag(query, length, "huge"))
+        return false;
+    if (connection->late_count < LATE_LIMIT && length <= LATE_SIZE) {
+        struct late *late = &connection->late[connection->late_count++];
+        *late = (struct late){.due_ns = clock_ns() + HUGE_DELAY_NS, .length = length};
+        memcpy(late->query, query, length);
+    }
+    return true;
+}
+
+/* Puts an answer and its length into the output. */
+static size_t queue_answer(struct connection *connection, const uint8_t *query, size_t length,
+                           size_t (*write)(const uint8_t *, size_t, uint8_t *))
+{
+    uint8_t *frame = connection->output + connection->queued;
+    const size_t answer_length = write(query, length, frame + PREFIX_LENGTH);
+    write16(frame, (uint16_t)answer_length);
+    connection->queued += PREFIX_LENGTH + answer_length;
+    return answer_length;
+}
+
 /* Answers the whole queries of the input and keeps the beginning of the next. False: it is not DNS.
  */
 static bool answer_input(struct connection *connection)
@@ -149,16 +214,15 @@ static bool answer_input(struct connection *connection)
             return false;
         if (connection->input_length - at < PREFIX_LENGTH + length)
             break;
-        uint8_t *frame = connection->output + connection->queued;
-        const size_t answer_length =
-            answer(connection->input + at + PREFIX_LENGTH, length, frame + PREFIX_LENGTH);
-        write16(frame, (uint16_t)answer_length);
-        connection->queued += PREFIX_LENGTH + answer_length;
+        const uint8_t *query = connection->input + at + PREFIX_LENGTH;
+        at += PREFIX_LENGTH + length;
         server.counts->queries++;
+        if (server.is_by_tag && put_off(connection, query, length))
+            continue;
+        const size_t answer_length = queue_answer(connection, query, length, answer);
         connection->is_ending = ++connection->query_count == server.close_after;
         if (connection->is_ending && server.does_reset)
             connection->queued -= answer_length / 2;
-        at += PREFIX_LENGTH + length;
     }
     connection->input_length -= at;
     memmove(connection->input, connection->input + at, connection->input_length);
@@ -171,6 +235,20 @@ static void hold(struct connection *connection, size_t length)
 {
     const size_t last = (connection->held_first + connection->held_count++) % HELD_LIMIT;
     connection->held[last] = (struct held){clock_ns() + server.delay_ns, length};
+}
+
+/* What is late is answered when its time has come and the output has room; held like the rest. */
+static void answer_late(struct connection *connection, uint64_t now_ns)
+{
+    if (connection->late_count == 0 || connection->late[0].due_ns > now_ns ||
+        connection->queued > OUTPUT_SIZE - PREFIX_LENGTH - HUGE_SIZE ||
+        connection->held_count == HELD_LIMIT)
+        return;
+    const struct late *late = &connection->late[0];
+    hold(connection,
+         PREFIX_LENGTH + queue_answer(connection, late->query, late->length, huge_answer));
+    memmove(connection->late, connection->late + 1,
+            --connection->late_count * sizeof *connection->late);
 }
 
 /* True when there was something. */
@@ -369,12 +447,15 @@ static uint64_t serve_held(void)
     uint64_t wait_ns = UINT64_MAX;
     for (struct connection *connection = server.connections, *next; connection; connection = next) {
         next = connection->next;
+        answer_late(connection, now_ns);
         if (release_held(connection, now_ns)) {
             serve(connection);
             wait_ns = 0; /* it may be gone: look again */
         } else if (connection->held_count > 0) {
             const uint64_t rest_ns = connection->held[connection->held_first].due_ns - now_ns;
             wait_ns = rest_ns < wait_ns ? rest_ns : wait_ns;
+        } else if (connection->late_count > 0) {
+            wait_ns = LATE_LOOK_NS < wait_ns ? LATE_LOOK_NS : wait_ns;
         }
     }
     return wait_ns;
@@ -383,7 +464,8 @@ static uint64_t serve_held(void)
 static void turn(void)
 {
     struct epoll_event events[EVENT_LIMIT];
-    const uint64_t wait_ns = server.delay_ns > 0 ? serve_held() : UINT64_MAX;
+    const bool may_hold = server.delay_ns > 0 || server.is_by_tag;
+    const uint64_t wait_ns = may_hold ? serve_held() : UINT64_MAX;
     const struct timespec wait = {.tv_sec = (time_t)(wait_ns / 1'000'000'000),
                                   .tv_nsec = (long)(wait_ns % 1'000'000'000)};
     const int count =
@@ -477,6 +559,9 @@ static bool take_option(int letter)
     case 's':
         server.slow_ns = number * 1'000'000;
         return true;
+    case 't':
+        server.is_by_tag = true;
+        return true;
     case 'n':
         server.counts = open_counts(optarg);
         return true;
@@ -487,9 +572,13 @@ static bool take_option(int letter)
 
 static bool take_options(int count, char **words)
 {
-    static const struct option options[] = {{"delay-us", 1, 0, 'd'},    {"close-after", 1, 0, 'c'},
-                                            {"reset-after", 1, 0, 'r'}, {"slow-ms", 1, 0, 's'},
-                                            {"counts", 1, 0, 'n'},      {}};
+    static const struct option options[] = {{"delay-us", 1, 0, 'd'},
+                                            {"close-after", 1, 0, 'c'},
+                                            {"reset-after", 1, 0, 'r'},
+                                            {"slow-ms", 1, 0, 's'},
+                                            {"by-tag", 0, 0, 't'},
+                                            {"counts", 1, 0, 'n'},
+                                            {}};
     bool is_good = true;
     for (int letter; (letter = getopt_long(count, words, "", options, NULL)) != -1;)
         is_good = is_good && take_option(letter);
@@ -503,7 +592,7 @@ int main(int count, char **words)
     if (!take_options(count, words))
         fatal_usage("usage: upstream ADDRESS PORT CERTIFICATE_AND_KEY [--delay-us N] "
                     "[--close-after N]\n                [--reset-after N] [--slow-ms N] "
-                    "[--counts FILE]");
+                    "[--by-tag] [--counts FILE]");
     words += optind;
     const struct endpoint endpoint = parse_endpoint(words[0], words[1]);
     server.context = new_context(words[2]);
