@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""./dev chaos: the daemon under constant load while its upstreams and links fail, and what of that a client notices.
+"""./dev chaos: the daemon under constant load while its upstreams and links fail or other clients take all they can, and
+what of that a client notices.
 
 usage: chaos.py BINARY TOOLS RESULTS [--list] [--short] [--seconds S] [--workers N] [SCENARIO]...
 
@@ -18,6 +19,7 @@ import random
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,8 +47,10 @@ class Scenario:
     options: tuple = ()  # of bench/upstream.c, for each upstream
     strategy: str = "fastest"
     names: str = ""  # new ones
+    source: str = ""  # of the load, in faults.CLIENTS
     config: dict = dataclasses.field(default_factory=dict)
     has_links: bool = False  # each upstream has a network namespace of its own
+    has_clients: bool = False  # their addresses are those of faults.CLIENTS
     log_over_ms: int = 0
     short_rate: int = 300
     short_seconds: float = 3
@@ -183,6 +187,68 @@ def flood(trial):
         trial.figures[name] = sorted(took_ns)[len(took_ns) * 99 // 100] / 1e6
 
 
+# --- Clients that take all they can -----------------------------------------------------------------------------------
+
+OTHERS, GREEDY, FORGED = "10.128.1.1", "10.200.9.9", faults.CLIENTS
+LATE_NS = 10**9  # a miss that takes longer is no better than one that fails; in short how long it takes is not judged
+
+
+def fill_cache(trial):
+    trial.load("fill", rate=200, seconds=1, names=HITS).wait()
+
+
+def beside_others(trial, tag, *, rate=None, **greedy):
+    """The others are one address, as behind dnsmasq or NAT: it asks for what is new and for what is cached, over UDP and
+    TCP, as often each. The greedy load begins a second later. What it costs them is told of all that was due since."""
+    others = {"rate": trial.rate, "seconds": trial.seconds, "source": OTHERS}
+    misses = trial.main_load, trial.load("tcpmiss", tcp=True, **others)
+    hits = trial.load("hit", names=HITS, **others), trial.load("tcphit", names=HITS, tcp=True, **others)
+    trial.sleep(1)
+    trial.note("greedy")
+    trial.load(tag, rate=rate and rate * trial.workers, seconds=trial.seconds - 1.5, **greedy)
+    trial.figures["seen_down"] = trial.times_seen_down()
+    trial.wait()
+    for prefix, miss, hit in zip(("", "tcp_"), misses, hits):
+        outcomes = trial.outcomes_since("greedy", miss)
+        bad = sum(rcode != 0 or (took > LATE_NS and not trial.is_short) for _, took, rcode in outcomes)
+        trial.figures[prefix + "misses_failed"] = bad / len(outcomes)
+        trial.figures[prefix + "miss_p99_ms"] = sorted(took for _, took, _ in outcomes)[len(outcomes) * 99 // 100] / 1e6
+        trial.figures[prefix + "hit_max_ms"] = max(took if rcode == 0 else faults.TIMEOUT_MS * 1e6 for _, took, rcode in
+                                                   trial.outcomes_since("greedy", hit)) / 1e6
+    trial.figures["peak_over_ceiling"] = trial.peak_over_ceiling()
+
+
+def join_one_name(trial):
+    connections = 136 if trial.workers == 1 else 300
+    beside_others(trial, "joined", names="hot:1:never", tcp=True, source=GREEDY,
+                  options=("--greedy", "--sockets", connections, "--window", 16 if trial.is_short else 128))
+
+
+def leave_huge_answers(trial):
+    beside_others(trial, "huge", names="hot:1:huge", tcp=True, source=GREEDY,
+                  options=("--mute", "--sockets", 50 if trial.is_short else 500, "--window", 15))
+
+
+def ask_for_the_silent(trial):
+    beside_others(trial, "never", rate=120 if trial.is_short else 1200, source=GREEDY)
+
+
+def forge(trial, rate):
+    beside_others(trial, "never", rate=rate // 10 if trial.is_short else rate, source=FORGED)
+
+
+def fill_admin(trial):
+    """32 that say nothing, each renewed as soon as it is closed."""
+    sockets = trial.keep(faults.IdleSockets(trial.proxy.admin_port, 32))
+    took_ms, failed = [], 0
+    while trial.sleep(0.1):
+        sockets.renew()
+        started_s = time.monotonic()
+        failed += trial.proxy.admin("/ready")[0] != 200
+        took_ms.append((time.monotonic() - started_s) * 1e3)
+    trial.figures |= {"scrapes": len(took_ms), "scrapes_failed": failed, "scrape_max_ms": max(took_ms)}
+
+
 # --- All of it at random ----------------------------------------------------------------------------------------------
 
 def strike_all(trial):
@@ -240,6 +306,10 @@ FAULTS = {
 
 CLOSING = at_most(connects_per_close=2) | at_least(resumption=0.95)
 BACK = {"lost": (0, False), "failed": (0, False), "recovered_s": (1, False)}
+HITS = "hot:100"
+SHARED = {name: (bound, False) for name, bound in {
+    "misses_failed": 0.01, "tcp_misses_failed": 0.01, "hit_max_ms": 50, "tcp_hit_max_ms": 50, "seen_down": 0,
+    "peak_over_ceiling": 1}.items()}
 GROWTH = {"memory_growth": (0.02, False), "descriptors_growth": (2, False)}
 
 SCENARIOS = {scenario.name: scenario for scenario in (
@@ -271,6 +341,19 @@ SCENARIOS = {scenario.name: scenario for scenario in (
              push_mute_client, 2000, 10, at_most(max_ms=1100), options=(("--slow-ms", 50),), strategy="weighted"),
     Scenario("flood", "I4", "cache hits, while ten times as many new names wait for dead upstreams", flood, 2000, 12,
              at_most(flood_p99_ms=2), names="hot:100"),
+    *(Scenario(name, label, text, body, rate, 9, SHARED, prepare=fill_cache, upstreams=1, options=(("--by-tag",),),
+               source=OTHERS, has_clients=True, short_rate=50, always=("misses_failed", "tcp_misses_failed")) for name, label, text, body, rate in (
+        ("greedy-tcp", "K5", "one TCP client asks for one name that is never answered, on all connections that it gets",
+         join_one_name, 250),
+        ("huge-unread", "K6", "500 TCP connections wait for one answer of 64 KB, 15 times each, and do not read it",
+         leave_huge_answers, 250),
+        ("never-answered", "K5", "one UDP client asks for 1,200 names a second that are never answered",
+         ask_for_the_silent, 250),
+        ("forged-2000", "K5", "2,000 names a second that are never answered, each from another address",
+         lambda trial: forge(trial, 2000), 125),
+        ("forged-5000", "K5", "the same with 5,000", lambda trial: forge(trial, 5000), 125))),
+    Scenario("idle-admin", "K5", "32 idle sockets on the admin address, renewed", fill_admin, 500, 6,
+             at_most(scrapes_failed=0, scrape_max_ms=1000), always=("lost", "failed", "scrapes_failed")),
     Scenario("soak", "I3", "all of that at random, at half of the maximum rate", soak, 0, 120,
              at_most(overflow=0) | GROWTH, prepare=strike_all, upstreams=3, has_links=True, names="zipf:200000:1.0",
              config={"cache": {"size": "8MiB"}}, log_over_ms=1000, short_rate=300, short_seconds=6, always=("lost",)),
@@ -318,7 +401,7 @@ def run_all(arguments, certificates):
     print(lines[0], flush=True)
     for name in arguments.scenarios:
         scenario = SCENARIOS[name]
-        if scenario.has_links and not arguments.is_apart:
+        if (scenario.has_links or scenario.has_clients) and not arguments.is_apart:
             lines.append(f"{name:<18} left out: making a network namespace is not allowed here")
         else:
             figures = faults.run(scenario, arguments, certificates)

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import signal
 import socket
 import statistics
@@ -34,13 +35,15 @@ CONSISTENT_WITHIN_S = 5
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 SECOND_NS = 10**9
+CLIENTS = "10.128.0.0/9"  # each of these addresses may be a client's, once we are apart: none is loopback
 RUN_GAP_NS = SECOND_NS // 10  # between bad outcomes that the story tells as two
 
 
 def go_apart():
     """Starts this program again in a network namespace of its own, which ends with it. False: that is not allowed."""
     if os.environ.pop(INSIDE, None):
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        ip("link", "set", "lo", "up")
+        ip("address", "add", CLIENTS, "dev", "lo")
         return True
     command = ["unshare", "--net"] if os.getuid() == 0 else ["unshare", "--map-root-user", "--net"]
     try:
@@ -162,15 +165,20 @@ class Upstream:
 # --- Loads ------------------------------------------------------------------------------------------------------------
 
 class Load:
-    """Constant questions, until they are over; as many as are answered without a rate. After wait() there is `report`."""
+    """Constant questions, until they are over; as many as are answered without a rate. After wait() there is `report`.
+    `source`: an address of CLIENTS, or a network of them that each question over UDP has another address of."""
 
-    def __init__(self, trial, tag, *, seconds, rate, names="", log_over_ms=0):
-        self.log = trial.directory / f"{tag}.log"
+    def __init__(self, trial, tag, *, seconds, rate, names="", log_over_ms=0, tcp=False, source="", options=()):
+        self.log, self.is_tcp = trial.directory / f"{tag}.log", tcp
         command = [trial.tools / "bench-load", "--server", f"127.0.0.1:{trial.proxy.port}", "--names",
-                   names or f"unique:{tag}", "--seconds", seconds, "--timeout-ms", TIMEOUT_MS]
+                   names or f"unique:{tag}", "--seconds", seconds, "--timeout-ms", TIMEOUT_MS, *options]
         if rate:
-            command += ["--rate", rate, "--scheduled", "--sockets", 64, "--window", 1024, "--log", self.log, "--log-over-ms",
-                        log_over_ms]
+            command += ["--rate", rate, "--scheduled", "--sockets", 16 if tcp else 64, "--window", 1024, "--log", self.log,
+                        "--log-over-ms", log_over_ms]
+        if tcp:
+            command.append("--tcp")
+        if source:
+            command += ["--source", source]
         self.report = None
         self.process = tool(command)
 
@@ -233,6 +241,27 @@ class MuteClient:
         self.socket = None
 
 
+class IdleSockets:
+    """As many connections as one says, that say nothing."""
+
+    def __init__(self, port, count):
+        self.port, self.count, self.sockets = port, count, []
+        self.renew()
+
+    def renew(self):
+        """Those that the server has closed."""
+        closed, _, _ = select.select(self.sockets, [], [], 0)
+        for one in closed:
+            self.sockets.remove(one)
+            one.close()
+        while len(self.sockets) < self.count:
+            self.sockets.append(socket.create_connection(("127.0.0.1", self.port)))
+
+    def stop(self):
+        for one in self.sockets:
+            one.close()
+
+
 # --- A trial ----------------------------------------------------------------------------------------------------------
 
 class Trial:
@@ -241,6 +270,7 @@ class Trial:
     def __init__(self, scenario, arguments, certificates, directory, stack):
         self.scenario, self.tools, self.certificates = scenario, arguments.tools, certificates
         self.directory, self.stack, self.is_short = directory, stack, arguments.short
+        self.workers = arguments.workers
         self.seconds = arguments.seconds or (scenario.short_seconds if self.is_short else scenario.seconds)
         self.rate = scenario.short_rate if self.is_short else scenario.rate
         self.figures, self.loads, self.dark, self.samples, self.moments, self.story = {}, [], [], [], {}, []
@@ -273,11 +303,9 @@ class Trial:
         self.before, self.requests_before, self.dropped_before = self.total_counts(), self.requests(), self.dropped()
         self.begun_ns = time.monotonic_ns()
         self.main_load = self.load("main", rate=self.rate, seconds=self.seconds, names=names,
-                                   log_over_ms=self.scenario.log_over_ms)
+                                   log_over_ms=self.scenario.log_over_ms, source=self.scenario.source)
         self.scenario.body(self)
-        for load in self.loads:
-            if load.report is None:
-                load.wait()
+        self.wait()
         self.settle()
 
     def maximum_rate(self, names):
@@ -291,6 +319,12 @@ class Trial:
             rate = rate * 9 // 10
 
     # While it runs
+
+    def wait(self):
+        """For the ends of all loads."""
+        for load in self.loads:
+            if load.report is None:
+                load.wait()
 
     def sleep(self, seconds):
         """False when the load is over."""
@@ -354,6 +388,23 @@ class Trial:
 
     def since_start(self, name):
         return self.total_counts()[name] - self.before[name]
+
+    def times_seen_down(self):
+        """How often a worker counted an upstream as down while the load ran, or when it had just ended."""
+        seen, is_running = 0, True
+        while is_running:
+            is_running = self.sleep(0.2)
+            seen += self.proxy.metric("dnsproxy_upstream_up") < self.workers * len(self.upstreams)
+        return seen
+
+    def outcomes_since(self, moment, load):
+        return [outcome for outcome in load.outcomes() if outcome[0] >= self.moments[moment]]
+
+    def peak_over_ceiling(self):
+        """The most memory that was ever resident, beside what was printed at the start as the most that may be."""
+        lines = Path(f"/proc/{self.proxy.process.pid}/status").read_text().splitlines()
+        peak = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+        return peak / int(self.proxy.wait_for_log("started")["memory_ceiling_bytes"])
 
     def settle(self):
         figures = self.figures
@@ -430,8 +481,9 @@ class Trial:
 
     def inconsistencies(self):
         total = self.proxy.metrics().total
-        sent, lost = (sum(load.report[name] for load in self.loads) for name in ("sent", "lost"))
-        servfail = sum(load.report["rcodes"][2] for load in self.loads)
+        reports = [load.report for load in self.loads if not load.is_tcp]
+        sent, lost = (sum(report[name] for report in reports) for name in ("sent", "lost"))
+        servfail = sum(report["rcodes"][2] for report in reports)
         udp, tcp = (total("dnsproxy_queries_total", transport=transport) for transport in ("udp", "tcp"))
         unanswered = udp + tcp - total("dnsproxy_replies_total") - sum(
             total("dnsproxy_dropped_total", reason=reason) for reason in ("malformed", "response", "source_port", "full"))
