@@ -105,7 +105,8 @@ struct config {
     /* All of them per worker, because workers share no tables. */
     struct {
         uint32_t queries;                 /* in flight, over all transports */
-        uint32_t upstream_requests;       /* in flight on one upstream connection */
+        uint32_t upstream_requests;       /* in flight on one upstream connection; on all of them
+                                             at least `queries` */
         uint32_t upstream_connections;    /* open to one upstream */
         uint32_t tcp_clients;             /* open connections */
         uint32_t tcp_clients_per_address; /* open connections from one address (/64 for IPv6) */

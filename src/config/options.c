@@ -162,11 +162,13 @@ const struct option OPTIONS[] = {
              "long."},
 
     {.key = "limits.queries", .environment = "DNSPROXY_LIMITS_QUERIES",
-     .default_text = "16384", COUNT(limits.queries, 1, 1 << 20),
+     .default_text = "16384", COUNT(limits.queries, 1, 1 << 18),
      .help = "Queries in flight in each worker; more are dropped (UDP) or not read (TCP)."},
     {.key = "limits.upstream-requests", .environment = "DNSPROXY_LIMITS_UPSTREAM_REQUESTS",
-     .default_text = "1000", COUNT(limits.upstream_requests, 1, 16384),
-     .help = "Requests in flight on one upstream connection."},
+     .default_text = "16384", COUNT(limits.upstream_requests, 1, 16384),
+     .help = "Requests in flight on one upstream connection. Times limits.upstream-connections "
+             "they must be as many as limits.queries, so that none that waits wants for a place "
+             "there."},
     {.key = "limits.upstream-connections", .environment = "DNSPROXY_LIMITS_UPSTREAM_CONNECTIONS",
      .default_text = "2", COUNT(limits.upstream_connections, 1, 16),
      .help = "Connections of each worker to one upstream; another is opened only when the first "
@@ -257,12 +259,26 @@ static void apply_file(struct settings *settings)
         yaml_read_file(settings, settings->config_file);
 }
 
+/* Else queries would fail for want of a slot, of which one client could have all, before anybody
+ * wants for a place to wait, of which none can. */
+static void check_slots(struct settings *settings)
+{
+    const struct config *config = settings->config;
+    const uint64_t slots =
+        (uint64_t)config->limits.upstream_requests * config->limits.upstream_connections;
+    settings->where = (struct origin){.name = "limits.queries"};
+    if (config->limits.queries > slots)
+        settings_report(settings, "is more than one upstream can be asked at once: "
+                                  "limits.upstream-requests times limits.upstream-connections");
+}
+
 /* What no row can check alone. */
 static void check_together(struct settings *settings)
 {
     settings->where = (struct origin){.name = "cache.ttl-min"};
     if (settings->config->cache.ttl_min_s > settings->config->cache.ttl_max_s)
         settings_report(settings, "is longer than cache.ttl-max");
+    check_slots(settings);
     check_host_names(settings);
 }
 

@@ -31,8 +31,8 @@ enum {
     ERROR_ANSWERS_MAX = 2, /* upstreams that may say no before their answer is passed on */
     OWN_ERROR_MAX = 256,   /* octets of the extended error that says what became of it */
     KEPT_ERRORS_SIZE = ANSWER_EXTENDED_ERRORS_MAX, /* it, and those of an upstream */
-    TIMEOUT_TTL_S = 1, /* RFC 9520 3.2: no less, and the next answer may come at any moment */
-    ALONE_DIVISOR = 4, /* of limits.upstream-requests: queries keep most of a connection */
+    TIMEOUT_TTL_S = 1,  /* RFC 9520 3.2: no less, and the next answer may come at any moment */
+    ALONE_DIVISOR = 64, /* of limits.queries */
 };
 
 struct lookup {
@@ -89,8 +89,8 @@ static void table_remove(struct lookup *lookup)
 
 enum status lookups_open(struct resolver *resolver)
 {
-    const uint32_t alone = resolver->config->limits.upstream_requests / ALONE_DIVISOR;
     const size_t queries = resolver->config->limits.queries;
+    const size_t alone = queries / ALONE_DIVISOR;
     size_t count = 1;
     while (count < queries)
         count *= 2;

@@ -143,7 +143,10 @@ bool connection_takes_requests(const struct connection *connection)
 
 bool connection_has_room(const struct connection *connection)
 {
-    return connection_takes_requests(connection) && slot_is_free(connection);
+    const size_t count = connection->upstream->group->slot_count;
+    const size_t kept = connection->probe_slot < count ? 0 : 1;
+    return connection_takes_requests(connection) &&
+           connection->in_flight + connection->abandoned + kept < count;
 }
 
 enum status connection_submit(struct connection *connection, struct request *request)
@@ -344,7 +347,7 @@ static void on_connected(struct stream *stream)
 static void restart_requests(struct connection *connection)
 {
     struct group *group = connection->upstream->group;
-    for (size_t i = 0; i < group->slot_count; i++) {
+    for (size_t i = 0; i < connection->slots_used; i++) {
         struct request *request = connection->slots[i].request;
         if (!request)
             continue;
@@ -357,7 +360,7 @@ void connection_hasten(struct connection *connection)
 {
     if (connection->state >= CONNECTION_READY && connection->suspect_since_ns == 0)
         return;
-    for (size_t i = 0; i < connection->upstream->group->slot_count; i++) {
+    for (size_t i = 0; i < connection->slots_used; i++) {
         struct request *request = connection->slots[i].request;
         if (request)
             request->on_late(request);
@@ -435,7 +438,7 @@ static void fail_requests(struct connection *connection, enum failure failure, b
 {
     struct list failed;
     list_init(&failed);
-    for (size_t i = 0; i < connection->upstream->group->slot_count; i++) {
+    for (size_t i = 0; i < connection->slots_used; i++) {
         struct request *request = connection->slots[i].request;
         if (!request)
             continue;
@@ -495,7 +498,7 @@ static void on_closed(struct stream *stream, enum failure failure)
     else
         metric_add(&upstream->metrics->idle_closes, 1);
     /* One way to it was dead, and another is not. */
-    if (failure == FAILURE_REQUEST_TIMEOUT && upstream_is_ready(upstream))
+    if (failure == FAILURE_REQUEST_TIMEOUT && upstream_is_heard(upstream))
         is_failure = false;
     if (is_failure)
         upstream_failed(upstream, failure, detail_of(connection, failure));
@@ -580,10 +583,8 @@ void connection_probe(struct connection *connection)
     uint8_t *room = stream_begin_message(&connection->stream, MESSAGE_QUERY_MAX);
     if (!room)
         return;
-    const uint16_t index = connection->first_free;
-    struct slot *slot = &connection->slots[index];
-    connection->first_free = slot->next_free;
-    slot->abandoned_ms = milliseconds(group->loop->now);
+    const uint16_t index = slot_take(connection, NULL);
+    connection->slots[index].abandoned_ms = milliseconds(group->loop->now);
     connection->abandoned++;
     connection->probe_slot = index;
     stream_end_message(&connection->stream,

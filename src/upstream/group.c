@@ -595,7 +595,9 @@ enum status group_open(const struct group_settings *settings, struct group **out
     group->metrics = settings->metrics;
     group->hedge_credit = HEDGE_START * HEDGE_COST;
     group->loop_key = settings->loop_key;
-    group->slot_count = config->limits.upstream_requests;
+    group->slot_count = config->limits.upstream_requests + 1;
+    if (group->slot_count > SLOTS_MAX)
+        group->slot_count = SLOTS_MAX;
     group->upstream_count = config->upstream_count;
     group->random_state = siphash_random_key().k0 | 1;
     loop_task_init(&group->recovered, hasten_all);

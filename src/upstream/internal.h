@@ -16,6 +16,8 @@
 struct dial;
 struct name;
 
+enum { SLOTS_MAX = 16384 }; /* 14 bits of an ID: the others tell the uses of a slot apart */
+
 enum {
     HEDGE_COST = 20,   /* a request earns a twentieth of a hedge: at most 5 % more */
     HEDGE_START = 16,  /* before anything is earned */
@@ -55,6 +57,7 @@ struct connection {
     uint16_t id_mask;
     uint16_t first_free; /* the free slots, longest unused first; slot_count: none */
     uint16_t last_free;
+    uint16_t slots_used; /* ever: those beyond were never touched */
     uint16_t probe_slot; /* of our own question whether anybody is there; slot_count: none */
     uint16_t check_slot; /* of one whether it is this daemon, which took too long; as above */
     uint32_t in_flight;
@@ -131,7 +134,7 @@ struct group {
     struct metrics *metrics;
     struct siphash_key hash_key; /* strategy hash: the same in every worker and process */
     uint64_t random_state;
-    size_t slot_count; /* of each connection: limits.upstream_requests */
+    size_t slot_count; /* of each connection: limits.upstream_requests, and one for our probe */
     struct answer_scratch scratch;
     size_t upstream_count;
     struct upstream upstreams[];
@@ -173,6 +176,9 @@ bool upstream_has_connection(const struct upstream *upstream);
 /* True when a request would be sent without waiting for a handshake, on a connection that there is
  * no reason to suspect. */
 bool upstream_is_ready(const struct upstream *upstream);
+
+/* True when one of its connections is heard, whether or not it has room: full is not down. */
+bool upstream_is_heard(const struct upstream *upstream);
 
 /* True when so many requests are in flight that none should be added without need. */
 bool upstream_is_busy(const struct upstream *upstream);
@@ -242,7 +248,8 @@ void slots_init(struct connection *connection, size_t count);
 
 bool slot_is_free(const struct connection *connection);
 
-/* The index of a free slot, of which there must be one, now the request's. */
+/* The index of a free slot, of which there must be one, now the request's; NULL for a question of
+ * our own, whose slot is abandoned from the first. */
 uint16_t slot_take(struct connection *connection, struct request *request);
 
 /* Makes it free and its ID another. */
@@ -260,7 +267,8 @@ enum status connection_open(struct upstream *upstream, enum failure *failure);
 /* False for one that drains, or whose stream has closed and is about to be reaped. */
 bool connection_takes_requests(const struct connection *connection);
 
-/* True when `connection_submit` would find a slot. */
+/* True when `connection_submit` would find a slot, other than the one that is kept for our own
+ * probe: a full connection is not a silent one. */
 bool connection_has_room(const struct connection *connection);
 
 /* True when the upstream, by experience, will close it before it answers one request more. */

@@ -82,7 +82,8 @@ bool loop_check_begin(struct connection *connection)
         return was_loop;
     /* Half of the slots are left to queries; the next connection will do. */
     if (!connection_has_room(connection) || connection_is_used_up(connection) ||
-        (connection->in_flight + connection->abandoned + 1) * 2 > group->slot_count)
+        (connection->in_flight + connection->abandoned + 1) * 2 >
+            group->config->limits.upstream_requests)
         return was_loop;
     loop_probe_question(group->loop_key, siphash_random_key().k0, &check->question);
     if (connection_submit(connection, &check->request) != STATUS_OK)

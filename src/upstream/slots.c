@@ -4,7 +4,8 @@
  * An ID whose request gave up stays reserved until its late answer comes or the connection ends, so
  * no answer can reach another request (FAULTS F10). Free slots are reused longest-unused first,
  * which keeps a generation apart from its successor for as long as possible, and a mask of the
- * connection's own makes the IDs unpredictable.
+ * connection's own makes the IDs unpredictable. Slots come into use in steps, when there is no free
+ * one among those that were ever used: a connection that carries little touches little memory.
  *
  * Thread: one worker.   Owner: the connection.
  * RFC:    5452 (IDs), 7766 7 (none twice in flight). */
@@ -12,13 +13,13 @@
 
 #include "upstream/internal.h"
 
+enum { SLOTS_STEP = 1024 };
+
 void slots_init(struct connection *connection, size_t count)
 {
     assert(count > 0 && count <= UINT16_MAX);
-    for (size_t i = 0; i < count; i++)
-        connection->slots[i] = (struct slot){.next_free = (uint16_t)(i + 1)};
-    connection->first_free = 0;
-    connection->last_free = (uint16_t)(count - 1);
+    connection->slots_used = 0;
+    connection->first_free = (uint16_t)count;
     connection->probe_slot = (uint16_t)count;
     connection->check_slot = (uint16_t)count;
     connection->slot_bits = 1;
@@ -28,12 +29,30 @@ void slots_init(struct connection *connection, size_t count)
 
 bool slot_is_free(const struct connection *connection)
 {
-    return connection->first_free < connection->upstream->group->slot_count;
+    const size_t count = connection->upstream->group->slot_count;
+    return connection->first_free < count || connection->slots_used < count;
+}
+
+/* The next step of slots becomes the free ones, of which there are none. */
+static void use_more(struct connection *connection)
+{
+    const size_t count = connection->upstream->group->slot_count;
+    const size_t first = connection->slots_used;
+    const size_t end = count - first > SLOTS_STEP ? first + SLOTS_STEP : count;
+    assert(first < end);
+    for (size_t i = first; i < end; i++)
+        connection->slots[i] = (struct slot){.next_free = (uint16_t)(i + 1)};
+    connection->slots[end - 1].next_free = (uint16_t)count;
+    connection->first_free = (uint16_t)first;
+    connection->last_free = (uint16_t)(end - 1);
+    connection->slots_used = (uint16_t)end;
 }
 
 uint16_t slot_take(struct connection *connection, struct request *request)
 {
     assert(slot_is_free(connection));
+    if (connection->first_free == connection->upstream->group->slot_count)
+        use_more(connection);
     const uint16_t index = connection->first_free;
     struct slot *slot = &connection->slots[index];
     connection->first_free = slot->next_free;
@@ -68,7 +87,7 @@ struct slot *slot_of_id(struct connection *connection, uint16_t id)
 {
     const uint16_t index =
         (uint16_t)((id ^ connection->id_mask) & ((UINT32_C(1) << connection->slot_bits) - 1));
-    if (index >= connection->upstream->group->slot_count || slot_id(connection, index) != id)
+    if (index >= connection->slots_used || slot_id(connection, index) != id)
         return NULL;
     struct slot *slot = &connection->slots[index];
     return slot->request || slot->abandoned_ms > 0 ? slot : NULL;

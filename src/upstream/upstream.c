@@ -236,15 +236,24 @@ bool upstream_is_ready(const struct upstream *upstream)
     return connection && rank(connection) == CONNECTION_READY;
 }
 
+bool upstream_is_heard(const struct upstream *upstream)
+{
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        if (connection_takes_requests(connection) && rank(connection) == CONNECTION_READY)
+            return true;
+    return false;
+}
+
 bool upstream_is_busy(const struct upstream *upstream)
 {
-    return upstream->in_flight > upstream->group->slot_count / 2;
+    return upstream->in_flight > upstream->group->config->limits.upstream_requests / 2;
 }
 
 bool upstream_is_busy_beside(const struct upstream *upstream, const struct connection *not_on)
 {
     const struct group *group = upstream->group;
-    const size_t slots = group->slot_count * (group->config->limits.upstream_connections - 1);
+    const size_t others = group->config->limits.upstream_connections - 1;
+    const size_t slots = group->config->limits.upstream_requests * others;
     size_t taken = 0;
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         if (connection != not_on && connection_takes_requests(connection))

@@ -107,7 +107,8 @@ def test_B1_many_queries_in_one_segment(start_proxy, upstream, count):
             replies = receive_all(client, count)
             for number in range(count):
                 assert replies[number].answer[0][0].address == fast_address(f"{number:04}")
-    assert len(upstream.queries) == count
+    assert len(set(upstream.names())) == count
+    assert len(upstream.queries) < 2 * count  # hedges on a busy machine
 
 
 def test_B1_large_answers_wait_for_a_client_that_reads_late(start_proxy, upstream):
@@ -290,8 +291,7 @@ def test_B4_client_that_reads_slowly_gets_everything(hasty_proxy):
 def test_B5_client_goes_with_10000_queries_in_flight(start_proxy, upstream, how):
     held = []
     upstream.on_query = held.append
-    proxy = start_proxy(upstream, config={"limits": {"tcp-queries": 10_000,
-                                                     "upstream-requests": 2_000}})
+    proxy = start_proxy(upstream, config={"limits": {"tcp-queries": 10_000}})
     wire = framed(*[numbered(f"{number:05}.test", number) for number in range(10_000)])
     with proxy.tcp() as client:
         client.socket.sendall(wire)

@@ -463,7 +463,6 @@ def test_F9_more_than_65536_queries_never_share_an_identifier(upstream, start_pr
                 fast_answer(one)
             kept.clear()
     upstream.on_query = hook
-    # One connection carries 1,000, and one of those may be the proxy's own.
     proxy = start_proxy(upstream, config={
         "cache": {"size": 0}, "limits": {"tcp-queries": 900, "upstream-connections": 1},
         "timeouts": {"query": "30s", "request": "20s"}})
@@ -473,9 +472,9 @@ def test_F9_more_than_65536_queries_never_share_an_identifier(upstream, start_pr
     assert len(upstream.connections) <= 2
 
 
-def test_F9_more_queries_than_all_connections_carry_fail_at_once(upstream, start_proxy):
+def test_F9_as_many_as_may_wait_have_an_identifier_each(upstream, start_proxy):
     proxy = start_proxy(upstream, config={
-        "limits": {"upstream-requests": 8, "upstream-connections": 2},
+        "limits": {"queries": 16, "upstream-requests": 8, "upstream-connections": 2},
         "timeouts": {"query": "2s", "request": "2s"}})
     proxy.query("warm.test")
     upstream.wait_for(lambda: upstream.probes)
@@ -483,9 +482,6 @@ def test_F9_more_queries_than_all_connections_carry_fail_at_once(upstream, start
     held = [proxy.ask_later(f"held{number}.test", tcp=True) for number in range(16)]
     upstream.wait_for(lambda: len(upstream.queries) == 1 + 16)
     assert len({query.id for query in upstream.connections[0].queries[1:]}) == 8
-    started = time.monotonic()
-    assert_fails(proxy.query("excess.test"), upstream.label, "every connection is full")
-    assert time.monotonic() - started < 0.5
     for query in upstream.queries[1:]:
         query.answer()
     for number, reply in enumerate(held):
@@ -541,7 +537,7 @@ def test_F10_answer_of_before_is_not_taken_for_that_of_now(upstream, start_proxy
         stale.append(answer.to_wire())
     upstream.on_query = hook
     proxy = start_proxy(upstream, config={"cache": {"size": 0},
-                                          "limits": {"upstream-requests": 1}})
+                                          "limits": {"queries": 2, "upstream-requests": 1}})
     for number in range(20):
         assert_right(proxy.query("same.test"), "same.test")
         eventually(lambda: proxy.metric("dnsproxy_upstream_in_flight") == 0)

@@ -49,9 +49,9 @@ static const struct connection *connection_of(struct list *link)
 
 /* --- What is there --- */
 
-static void look_at_slots(const struct connection *connection, size_t slot_count)
+static void look_at_slots(const struct connection *connection)
 {
-    for (size_t i = 0; i < slot_count; i++) {
+    for (size_t i = 0; i < connection->slots_used; i++) {
         const struct slot *slot = &connection->slots[i];
         if (!slot->request || loop_check_owns(connection->upstream, slot->request))
             continue;
@@ -73,7 +73,7 @@ static void look_at_requests(const struct group *group)
     for (size_t i = 0; i < group->upstream_count; i++) {
         const struct list *connections = &group->upstreams[i].connections;
         for (struct list *link = connections->next; link != connections; link = link->next)
-            look_at_slots(connection_of(link), group->slot_count);
+            look_at_slots(connection_of(link));
     }
 }
 

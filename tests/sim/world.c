@@ -14,7 +14,7 @@ enum {
     QUIET_MS = 12000,      /* beyond the idle time of connections: every deadline is over */
     TRIALS_MAX = 4,
     ALONE_MAX = 32,       /* of what is drawn for limits.upstream-requests the largest part below */
-    ALONE_DIVISOR = 4,    /* of limits.upstream-requests, for lookups without queries */
+    ALONE_DIVISOR = 64,   /* of limits.queries, for lookups without queries */
     REST_TURNS_MAX = 400, /* of one who has nothing to do, each second */
 };
 
@@ -60,7 +60,8 @@ struct sums {
 
 static void check_slots(const struct connection *connection)
 {
-    const size_t count = world.group->slot_count;
+    const size_t count = connection->slots_used;
+    const size_t all = world.group->slot_count;
     size_t in_flight = 0;
     size_t abandoned = 0;
     size_t free_slots = 0;
@@ -68,7 +69,7 @@ static void check_slots(const struct connection *connection)
         in_flight += connection->slots[i].request != NULL;
         abandoned += connection->slots[i].abandoned_ms > 0;
     }
-    for (size_t i = connection->first_free; i < count; i = connection->slots[i].next_free)
+    for (size_t i = connection->first_free; i < all; i = connection->slots[i].next_free)
         if (++free_slots > count)
             sim_fail("the free slots go in a circle");
     if (in_flight != connection->in_flight || abandoned != connection->abandoned)
@@ -113,7 +114,7 @@ static void check_silence(const struct connection *connection)
         return;
     const uint64_t patience = patience_ns(connection);
     const uint64_t heard_ns = net_last_heard(connection->stream.fd);
-    for (size_t i = 0; i < world.group->slot_count; i++) {
+    for (size_t i = 0; i < connection->slots_used; i++) {
         const struct request *request = connection->slots[i].request;
         if (request && !loop_check_owns(connection->upstream, request) &&
             net_now() - request->sent_ns > patience && net_now() - heard_ns > patience)
@@ -235,7 +236,7 @@ static void check_lookups(void)
         resolver->lookups.in_use > waiting + alone || resolver->lookups.in_use < alone)
         sim_fail("%zu lookups for %zu queries, and %zu without", resolver->lookups.in_use, waiting,
                  alone);
-    const size_t alone_max = plan.config.limits.upstream_requests / ALONE_DIVISOR;
+    const size_t alone_max = plan.config.limits.queries / ALONE_DIVISOR;
     if (alone != count_armed(&resolver->alone_lookups) || alone > (alone_max ? alone_max : 1))
         sim_fail("%zu lookups without queries", alone);
     check_alone();

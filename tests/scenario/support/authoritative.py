@@ -196,7 +196,7 @@ class Nsd(_Server):
     are connections in one worker: hedges may take the other half."""
     program = "/usr/sbin/nsd"
     template, zone_template = _NSD, _NSD_ZONE
-    limits = {"upstream-requests": 1, "upstream-connections": 16}
+    limits = {"upstream-requests": 1, "upstream-connections": 16, "queries": 16}
     in_flight = {"lanes": 8, "window": 1}
 
 

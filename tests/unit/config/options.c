@@ -41,7 +41,7 @@ static void every_default(void **state)
               "timeouts.request = 1000\ntimeouts.upstream-idle = 30000\ntimeouts.tcp-idle = 10000\n"
               "timeouts.tcp-message = 5000\ntimeouts.tcp-send = 5000\n"
               "timeouts.lame-duck = 0\ntimeouts.drain = 2000\n"
-              "limits.queries = 16384\nlimits.upstream-requests = 1000\n"
+              "limits.queries = 16384\nlimits.upstream-requests = 16384\n"
               "limits.upstream-connections = 2\nlimits.tcp-clients = 4096\n"
               "limits.tcp-clients-per-address = 512\nlimits.tcp-queries = 128\n"
               "limits.tcp-queries-total = 0\nlimits.tcp-accept-rate = 0\nlimits.tcp-lifetime = 0\n"
@@ -71,6 +71,8 @@ static const char *sample(const struct option *option)
         return "2500ms";
     if (option->set == set_number && option->quantity == &SIZES)
         return "1MiB";
+    if (strcmp(option->key, "limits.upstream-requests") == 0)
+        return "9000"; /* twice that is more than limits.queries */
     if (option->set == set_number)
         return option->minimum <= 9 ? "9" : "600";
     if (option->set == set_choice) /* one that is not the default */
@@ -220,6 +222,8 @@ static void assert_taken(const struct option *option, uint64_t value, bool is_al
     char text[NUMBER_TEXT_SIZE];
     setenv(option->environment, number_format(option->quantity, value, text), 1);
     setenv("DNSPROXY_CACHE_TTL_MAX", "7d", 0); /* not below cache.ttl-min */
+    setenv("DNSPROXY_LIMITS_QUERIES", "1", 0); /* not above those of one upstream */
+    setenv("DNSPROXY_LIMITS_UPSTREAM_CONNECTIONS", "16", 0);
     struct loaded loaded = CONFIG_LOAD();
     if ((loaded.status == STATUS_OK) != is_allowed)
         fail_msg("%s = %s: %s", option->key, text, loaded.errors);
@@ -320,6 +324,12 @@ static void bad_values_are_refused_with_what_is_allowed(void **state)
     setenv("DNSPROXY_CACHE_TTL_MAX", "10s", 1);
     setenv("DNSPROXY_CACHE_TTL_MIN", "11s", 1);
     assert_errors(CONFIG_LOAD(), "cache.ttl-min: is longer than cache.ttl-max\n");
+    config_clear_environment();
+    setenv("DNSPROXY_LIMITS_UPSTREAM_REQUESTS", "8191", 1);
+    assert_errors(CONFIG_LOAD(), "limits.queries: is more than one upstream can be asked at once: "
+                                 "limits.upstream-requests times limits.upstream-connections\n");
+    setenv("DNSPROXY_LIMITS_UPSTREAM_REQUESTS", "8192", 1);
+    assert_errors(CONFIG_LOAD(), "");
 }
 
 static void a_number_without_a_unit_is_told_so(void **state)

@@ -435,6 +435,83 @@ static void F5_answer_to_a_probe_keeps_a_slow_upstream_alive(void **state)
     assert_int_equal(bench->group->upstreams[0].failures, 0);
 }
 
+/* Turns for three seconds, and answers what is asked of our own on stream 0. */
+static void turn_with_probes(struct bench *bench)
+{
+    for (size_t i = 0; i < 60; i++) {
+        const size_t written = streams[0].written_count;
+        turn(bench, 50);
+        if (streams[0].written_count > written)
+            answer_written(0, written, RCODE_NOERROR);
+    }
+}
+
+static void F5_full_connection_is_probed_in_the_slot_kept_for_it(void **state)
+{
+    struct bench *bench = *state;
+    static struct ask asks[100];
+    bench->config.upstream_count = 1;
+    bench->config.limits.upstream_connections = 1;
+    begin(bench);
+    measure(bench, 5);
+    for (size_t i = 0; i < 100; i++)
+        assert_int_equal(ask(bench, &asks[i], "never answered"), 0);
+    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    turn_with_probes(bench);
+    assert_in_range(metric_get(&bench->metrics->upstreams[0].probes), 5, 15);
+    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    for (size_t i = 0; i < 100; i++)
+        request_cancel(&asks[i].request);
+}
+
+static void F5_upstream_that_is_full_and_answers_is_not_down(void **state)
+{
+    struct bench *bench = *state;
+    struct ask dead[2];
+    struct ask good[2];
+    bench->config.upstream_count = 1;
+    bench->config.limits.upstream_requests = 2;
+    begin(bench);
+    measure(bench, 5);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(ask(bench, &dead[i], "on a path that dies"), 0);
+    assert_int_equal(ask(bench, &good[0], "x"), 1);
+    make_ready(1);
+    assert_int_equal(ask(bench, &good[1], "x"), 1);
+    for (size_t i = 0; streams[0].stream; i++) {
+        assert_in_range(i, 0, 40);
+        turn(bench, 50);
+        answer_written(1, i, RCODE_NOERROR);
+        assert_int_equal(ask(bench, &good[i % 2], "x"), 1);
+    }
+    assert_int_equal(dead[0].failure, FAILURE_REQUEST_TIMEOUT);
+    assert_false(bench->group->upstreams[0].down);
+    for (size_t i = 0; i < 2; i++)
+        request_cancel(&good[i].request);
+}
+
+/* Slots come into use by and by, and each is one of its own. */
+static void F9_thousands_of_requests_have_identifiers_of_their_own(void **state)
+{
+    struct bench *bench = *state;
+    enum { MANY = 2500 };
+    static struct ask asks[MANY];
+    static bool is_used[65536];
+    bench->config.upstream_count = 1;
+    bench->config.limits.upstream_requests = MANY;
+    begin(bench);
+    for (size_t i = 0; i < MANY; i++) {
+        assert_int_equal(ask(bench, &asks[i], "x"), 0);
+        const struct connection *connection = asks[i].request.connection;
+        assert_int_equal(connection->slots_used, i < 1024 ? 1024 : i < 2048 ? 2048 : MANY + 1);
+        const uint16_t id = slot_id(connection, asks[i].request.slot);
+        assert_false(is_used[id]);
+        is_used[id] = true;
+    }
+    for (size_t i = 0; i < MANY; i++)
+        request_cancel(&asks[i].request);
+}
+
 static void F20_answered_probe_is_no_reason_to_trust(void **state)
 {
     struct bench *bench = *state;
@@ -734,6 +811,9 @@ int main(void)
         TEST(F5_dead_path_is_noticed_though_nobody_waits_for_it_any_more),
         TEST(F5_server_that_hangs_has_more_time_than_a_dead_path),
         TEST(F5_answer_to_a_probe_keeps_a_slow_upstream_alive),
+        TEST(F5_full_connection_is_probed_in_the_slot_kept_for_it),
+        TEST(F5_upstream_that_is_full_and_answers_is_not_down),
+        TEST(F9_thousands_of_requests_have_identifiers_of_their_own),
         TEST(F20_answered_probe_is_no_reason_to_trust),
         TEST(closes_after_the_same_number_are_foreseen),
         TEST(F3_more_than_upstreams_take_before_they_close_are_asked),
