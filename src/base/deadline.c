@@ -42,10 +42,10 @@ void deadline_cancel(struct deadline *deadline)
     list_remove(&deadline->link);
 }
 
-void deadline_queue_expire(struct deadline_queue *queue, uint64_t now)
+void deadline_queue_expire(struct deadline_queue *queue, uint64_t now, unsigned count_max)
 {
     assert(now < DEADLINE_NEVER); /* that is when an empty queue is due */
-    while (deadline_queue_next(queue) <= now)
+    for (unsigned count = 0; count < count_max && deadline_queue_next(queue) <= now; count++)
         queue->on_expire(deadline_of(list_take_first(&queue->armed)), now);
 }
 

@@ -42,9 +42,10 @@ void deadline_arm(struct deadline_queue *queue, struct deadline *deadline, uint6
 /* Harmless when not armed. */
 void deadline_cancel(struct deadline *deadline);
 
-/* Calls on_expire for each deadline that is due at `now`; each is disarmed before its call, so the
- * callback may arm it again or free its object. */
-void deadline_queue_expire(struct deadline_queue *queue, uint64_t now);
+/* Calls on_expire for each deadline that is due at `now`, the earliest first, `count_max` of them
+ * at most; each is disarmed before its call, so the callback may arm it again or free its object.
+ */
+void deadline_queue_expire(struct deadline_queue *queue, uint64_t now, unsigned count_max);
 
 /* When the first armed deadline is due, DEADLINE_NEVER when none is armed. */
 uint64_t deadline_queue_next(const struct deadline_queue *queue);

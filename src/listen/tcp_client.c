@@ -8,7 +8,8 @@
  *
  * A client is held back, its bytes waiting in the kernel, while it has limits.tcp_queries in
  * flight, while it does not take its replies (B4), while the worker has no query to spare, and
- * while the stream still has messages of it: those it takes in shares, one a turn.
+ * while the stream still has messages of it: those are left over by shares, for which all clients
+ * take turns.
  *
  * Thread: one worker. Owner: struct tcp_clients.
  * RFC: 7766 6.2.1, 6.2.3, 6.2.4, 7 (pipelining, idle, closing, order), 9210 4. */
@@ -21,7 +22,8 @@
 #include "net/socket.h"
 
 enum {
-    MESSAGES_PER_TURN = 64,
+    MESSAGES_READ = 64,      /* taken at once when bytes have come */
+    MESSAGES_LEFT_OVER = 8,  /* taken at once of what was left over: then others have their turn */
     OUT_LIMIT = 1024 * 1024, /* a reply beyond it closes the client */
     OUT_HIGH = 64 * 1024,    /* not read above it, so the rest is for the queries in flight */
     READS_MAX = 1024,        /* reads that brought no whole message (FAULTS B3) */
@@ -147,10 +149,10 @@ static void take_message(struct tcp_client *client)
         stream_close(&client->stream, FAILURE_NONE);
 }
 
-static void take_messages(struct tcp_client *client)
+static void take_messages(struct tcp_client *client, size_t count_max)
 {
-    for (size_t taken = 0; taken < MESSAGES_PER_TURN; taken++) {
-        if (!client->has_buffered || !may_take(client))
+    for (size_t taken = 0; taken < count_max; taken++) {
+        if (!client->has_buffered || !may_take(client) || loop_is_spent(client->stream.loop))
             break;
         take_message(client);
     }
@@ -206,7 +208,7 @@ static void settle(struct tcp_client *client)
     if (stream->bytes_received >= client->last_byte && !client->has_buffered)
         client->is_ending = true;
     if (client->has_buffered && may_take(client))
-        loop_defer(stream->loop, &client->take, LOOP_NEXT_TURN);
+        loop_defer(stream->loop, &client->take, LOOP_LEFT_OVER);
     const bool reads = !client->has_buffered && may_take(client);
     if (reads && stream->reading_paused)
         stream_resume(stream);
@@ -226,7 +228,7 @@ static void on_readable(struct stream *stream)
     struct tcp_client *client = client_of(stream);
     client->has_buffered = true;
     client->reads++;
-    take_messages(client);
+    take_messages(client, MESSAGES_READ);
     if (list_is_linked(&client->message.link) && client->reads > READS_MAX)
         tcp_client_end(client);
 }
@@ -290,15 +292,17 @@ void tcp_client_on_lifetime(struct deadline *deadline, uint64_t now)
 
 static void on_take(struct loop_task *task)
 {
-    take_messages(CONTAINER_OF(task, struct tcp_client, take));
+    take_messages(CONTAINER_OF(task, struct tcp_client, take), MESSAGES_LEFT_OVER);
 }
 
 void tcp_client_on_space(struct starved *room)
 {
     struct tcp_clients *clients = CONTAINER_OF(room, struct tcp_clients, room);
-    while (!list_is_empty(&clients->starved) && has_query_to_spare(clients->resolver)) {
+    const struct resolver *resolver = clients->resolver;
+    while (!list_is_empty(&clients->starved) && has_query_to_spare(resolver) &&
+           !loop_is_spent(resolver->loop)) {
         struct list *first = list_take_first(&clients->starved);
-        take_messages(CONTAINER_OF(first, struct tcp_client, starved));
+        take_messages(CONTAINER_OF(first, struct tcp_client, starved), MESSAGES_LEFT_OVER);
     }
     if (!list_is_empty(&clients->starved) && !list_is_linked(&room->link))
         resolver_wait_for_space(clients->resolver, room);

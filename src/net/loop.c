@@ -19,6 +19,8 @@
 enum {
     BATCH_SIZE = 128, /* events of one turn; what is left over comes in the next */
     ROUNDS_MAX = 16,  /* of end-of-turn work, before the clock and the sockets have their turn */
+    EXPIRIES_PER_TURN = 256, /* of one queue: thousands may have been armed at the same time */
+    LEFT_OVER_MAX = 1024,    /* tasks of a turn */
 };
 
 uint64_t loop_clock(void)
@@ -37,7 +39,8 @@ static void wake_ready(struct loop_source *source, uint32_t events)
 
 enum status loop_open(struct loop *loop)
 {
-    *loop = (struct loop){.now = loop_clock(), .wake = {.fd = -1, .on_ready = wake_ready}};
+    *loop = (struct loop){
+        .now = loop_clock(), .wake = {.fd = -1, .on_ready = wake_ready}, .budget = LOOP_BUDGET};
     for (int phase = 0; phase < LOOP_PHASES; phase++)
         list_init(&loop->tasks[phase]);
     list_init(&loop->queues);
@@ -134,7 +137,8 @@ static bool has_end_of_turn(const struct loop *loop)
 
 static bool has_tasks(const struct loop *loop)
 {
-    return has_end_of_turn(loop) || !list_is_empty(&loop->tasks[LOOP_NEXT_TURN]);
+    return has_end_of_turn(loop) || !list_is_empty(&loop->tasks[LOOP_NEXT_TURN]) ||
+           !list_is_empty(&loop->tasks[LOOP_LEFT_OVER]);
 }
 
 /* When the first deadline of all queues is due. */
@@ -173,6 +177,20 @@ static void run_tasks(struct loop *loop, enum loop_phase phase)
     }
 }
 
+/* A task that puts itself off again is behind the others, and may have its next share in this turn:
+ * `count` bounds those that spend nothing. */
+static void run_left_over(struct loop *loop)
+{
+    struct list *left_over = &loop->tasks[LOOP_LEFT_OVER];
+    for (int count = 0; count < LEFT_OVER_MAX && loop->budget > LOOP_BUDGET / 2; count++) {
+        struct list *first = list_take_first(left_over);
+        if (!first)
+            return;
+        struct loop_task *task = CONTAINER_OF(first, struct loop_task, link);
+        task->run(task);
+    }
+}
+
 /* Each queue is back in the list before its callbacks run, so that they may remove any queue. */
 static void expire_deadlines(struct loop *loop)
 {
@@ -181,7 +199,8 @@ static void expire_deadlines(struct loop *loop)
     list_append_all(&queues, &loop->queues);
     for (struct list *link; (link = list_take_first(&queues)) != NULL;) {
         list_append(&loop->queues, link);
-        deadline_queue_expire(CONTAINER_OF(link, struct deadline_queue, link), loop->now);
+        deadline_queue_expire(CONTAINER_OF(link, struct deadline_queue, link), loop->now,
+                              EXPIRIES_PER_TURN);
     }
 }
 
@@ -196,6 +215,11 @@ static void dispatch(const struct epoll_event *batch, int count)
     }
 }
 
+bool loop_is_behind(const struct loop *loop)
+{
+    return loop_is_spent(loop) || !list_is_empty(&loop->tasks[LOOP_LEFT_OVER]);
+}
+
 bool loop_turn(struct loop *loop, uint64_t max_wait_ns)
 {
     struct epoll_event batch[BATCH_SIZE];
@@ -206,6 +230,8 @@ bool loop_turn(struct loop *loop, uint64_t max_wait_ns)
     if (count == -1 && errno != EINTR)
         return false;
     loop->now = loop_clock();
+    loop->budget = LOOP_BUDGET;
+    run_left_over(loop);
     run_tasks(loop, LOOP_NEXT_TURN);
     dispatch(batch, count);
     if (loop->now >= deadline_ns)

@@ -2,18 +2,25 @@
 /* The event loop of one worker: epoll, one clock reading a turn, deadlines, and work put off to the
  * end of the turn.
  *
- * A turn: wait; read the clock into loop->now; run what the turn before left with LOOP_NEXT_TURN;
- * call on_ready for each descriptor; expire deadlines; then, until both lists are empty, run the
- * tasks of LOOP_FLUSH (send what the turn has gathered) and those of LOOP_REAP (close and free). So
- * nothing is sent, closed or freed inside an event, and no callback can meet a freed object. Tasks
- * that keep putting off each other are cut after some rounds and go on in the next turn, which then
- * does not wait: no task is lost and no socket starves.
+ * A turn: wait; read the clock into loop->now; run what the turn before left with LOOP_LEFT_OVER
+ * and LOOP_NEXT_TURN; call on_ready for each descriptor; expire deadlines; then, until both lists
+ * are empty, run the tasks of LOOP_FLUSH (send what the turn has gathered) and those of LOOP_REAP
+ * (close and free). So nothing is sent, closed or freed inside an event, and no callback can meet a
+ * freed object. Tasks that keep putting off each other are cut after some rounds and go on in the
+ * next turn, which then does not wait: no task is lost and no socket starves.
+ *
+ * A turn has a budget of work over all its sources, so that nobody waits long for a turn whatever
+ * the others bring (FAULTS K5, K6). Who takes a message or writes a reply says so with loop_spend,
+ * and who could go on looks at loop_is_spent before, and puts off the rest with LOOP_LEFT_OVER. A
+ * turn gives those left over one half of its budget, by turns, and the descriptors what remains.
+ * Past its budget a descriptor does no more than one system call takes.
  *
  * Thread: one per loop; only loop_wake may be called by others. Owner: the worker. */
 #ifndef NET_LOOP_H
 #define NET_LOOP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/deadline.h"
@@ -23,9 +30,14 @@
 enum loop_phase {
     LOOP_FLUSH,
     LOOP_REAP,
-    LOOP_NEXT_TURN, /* at the start of the next turn, which then does not wait */
+    LOOP_LEFT_OVER, /* first in the next turn, by turns, until half of its budget is spent */
+    LOOP_NEXT_TURN, /* behind those, each in any case; no turn waits while there are such */
     LOOP_PHASES
 };
+
+/* What a turn may do, in messages and replies: 2 to 5 ms. Long replies count by their octets, too,
+ * as copying and sending those takes its time. */
+enum { LOOP_BUDGET = 2048, LOOP_OCTETS_PER_UNIT = 4096 };
 
 /* A descriptor in the loop; member of the object that handles it, which also closes it. */
 struct loop_source {
@@ -45,7 +57,20 @@ struct loop {
     struct loop_source wake;
     struct list tasks[LOOP_PHASES];
     struct list queues; /* of struct deadline_queue */
+    int32_t budget;     /* what is left of it in this turn */
 };
+
+/* A message was taken, or a reply of `length` octets written. */
+static inline void loop_spend(struct loop *loop, size_t length)
+{
+    loop->budget -= 1 + (int32_t)(length / LOOP_OCTETS_PER_UNIT);
+}
+
+/* The turn has done what it may: what can wait should. */
+static inline bool loop_is_spent(const struct loop *loop)
+{
+    return loop->budget <= 0;
+}
 
 /* The clock that loop->now reads: it counts through suspend, and no one sets it (FAULTS J7). */
 uint64_t loop_clock(void);
@@ -72,6 +97,9 @@ void loop_cancel_task(struct loop_task *task);
 void loop_add_queue(struct loop *loop, struct deadline_queue *queue, uint64_t duration_ns,
                     void (*on_expire)(struct deadline *deadline, uint64_t now));
 void loop_remove_queue(struct deadline_queue *queue);
+
+/* True when there is more to do than one turn has room for. */
+bool loop_is_behind(const struct loop *loop);
 
 /* One turn; waits at most `max_wait_ns`. Returns false when epoll_wait failed for another reason
  * than a signal. */

@@ -31,8 +31,9 @@ enum {
     ERROR_ANSWERS_MAX = 2, /* upstreams that may say no before their answer is passed on */
     OWN_ERROR_MAX = 256,   /* octets of the extended error that says what became of it */
     KEPT_ERRORS_SIZE = ANSWER_EXTENDED_ERRORS_MAX, /* it, and those of an upstream */
-    TIMEOUT_TTL_S = 1,  /* RFC 9520 3.2: no less, and the next answer may come at any moment */
-    ALONE_DIVISOR = 64, /* of limits.queries */
+    TIMEOUT_TTL_S = 1,      /* RFC 9520 3.2: no less, and the next answer may come at any moment */
+    ALONE_DIVISOR = 64,     /* of limits.queries */
+    REPLIES_LEFT_OVER = 16, /* at a time: then others have their turn */
 };
 
 struct lookup {
@@ -48,11 +49,17 @@ struct lookup {
     struct deadline alone; /* armed: no query waits, and it goes on all the same */
     enum failure failure;  /* the last one, and who it was about */
     size_t failed_upstream;
-    struct answer kept; /* the best error answer so far, without records */
+    /* The best error answer so far, without records; once it has ended, the answer for those who
+     * wait on. */
+    struct answer kept;
     uint8_t kept_errors[KEPT_ERRORS_SIZE];
+    bool has_ended;        /* is out of the table, and asks no more: the next two are set */
+    struct body *body;     /* of the answer */
+    struct loop_task rest; /* gives it */
 };
 
 static void on_alone_for_long(struct deadline *deadline, uint64_t now);
+static void on_rest(struct loop_task *task);
 
 /* --- The table --- */
 
@@ -158,14 +165,25 @@ static void detach(struct query *query)
 
 /* --- Ends --- */
 
-static void lookup_free(struct lookup *lookup)
+static void stop_asking(struct lookup *lookup)
 {
-    struct resolver *resolver = lookup->resolver;
-    assert(list_is_empty(&lookup->queries));
     for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
         request_cancel(&lookup->requests[i]);
     end_alone(lookup);
     table_remove(lookup);
+}
+
+static void lookup_free(struct lookup *lookup)
+{
+    struct resolver *resolver = lookup->resolver;
+    assert(list_is_empty(&lookup->queries));
+    if (lookup->has_ended) {
+        loop_cancel_task(&lookup->rest);
+        body_release(lookup->body);
+        resolver->ended_count--;
+    } else {
+        stop_asking(lookup);
+    }
     pool_give(&resolver->lookups, lookup);
     metric_set(&resolver->metrics->lookups_in_flight, resolver->lookups.in_use);
 }
@@ -177,29 +195,29 @@ static void store(struct lookup *lookup, const struct answer *answer)
         cache_store(resolver->cache, &lookup->question, lookup->hash, answer, resolver->loop->now);
 }
 
-static void answer_all(struct lookup *lookup, const struct answer *answer, const char *why)
+static void answer_one(struct query *query, const struct answer *answer, const char *why)
 {
-    struct resolver *resolver = lookup->resolver;
-    while (!list_is_empty(&lookup->queries)) {
-        struct query *query = CONTAINER_OF(lookup->queries.next, struct query, waiting);
-        detach(query);
-        if (answer->age == ANSWER_STALE)
-            query_answer_stale(resolver, query, answer, why);
-        else
-            query_answer(resolver, query, answer, NULL);
-    }
+    struct resolver *resolver = query->lookup->resolver;
+    detach(query);
+    if (answer->age == ANSWER_STALE)
+        query_answer_stale(resolver, query, answer, why);
+    else
+        query_answer(resolver, query, answer, NULL);
 }
 
-/* What the store will touch is fetched while the replies are written, which only gathers them: the
- * answer stays what it is. */
-static void lookup_finish(struct lookup *lookup, const struct answer *answer)
+static struct query *first_query(const struct lookup *lookup)
 {
-    struct resolver *resolver = lookup->resolver;
-    if (resolver->cache)
-        cache_prefetch_store(resolver->cache, lookup->hash);
-    answer_all(lookup, answer, NULL);
-    store(lookup, answer);
-    lookup_free(lookup);
+    return CONTAINER_OF(lookup->queries.next, struct query, waiting);
+}
+
+/* Answers who has waited longest, and as many others as the turn's budget allows (FAULTS K6). */
+static void answer_some(struct lookup *lookup, const struct answer *answer, const char *why)
+{
+    if (list_is_empty(&lookup->queries))
+        return;
+    do
+        answer_one(first_query(lookup), answer, why);
+    while (!list_is_empty(&lookup->queries) && !loop_is_spent(lookup->resolver->loop));
 }
 
 void lookup_leave(struct query *query)
@@ -287,6 +305,89 @@ static bool find_better(struct lookup *lookup, struct answer *out)
            !answer_is_failure(out->kind);
 }
 
+/* The answer's body for as long as somebody holds it, with the TTLs that are meant. NULL when
+ * memory is short. */
+static struct body *body_of(struct lookup *lookup, const struct answer *answer)
+{
+    struct body *body = body_new(&lookup->resolver->output, answer->body, answer->body_length);
+    for (unsigned i = 0; body && i < answer->ttl_count; i++) {
+        uint8_t *ttl = body->bytes + answer->ttl_offsets[i];
+        store_u32(ttl, ttl_meant(load_u32(ttl)));
+    }
+    return body;
+}
+
+/* Makes the answer stay when what it points at is gone; false when memory is short. */
+static bool keep_answer(struct lookup *lookup, const struct answer *answer)
+{
+    assert(!lookup->has_ended && answer->extended_errors_length <= KEPT_ERRORS_SIZE);
+    lookup->body = body_of(lookup, answer);
+    if (!lookup->body)
+        return false;
+    if (answer->extended_errors_length > 0) /* it may be the kept one */
+        memmove(lookup->kept_errors, answer->extended_errors, answer->extended_errors_length);
+    lookup->kept = *answer;
+    lookup->kept.body = lookup->body->bytes;
+    lookup->kept.ttl_count = 0;
+    lookup->kept.extended_errors = lookup->kept_errors;
+    return true;
+}
+
+/* Ends the lookup. Those whom the turn does not reach are answered in the next ones, and nobody
+ * joins them: who asks now finds the answer in the cache, or must not have one that was given
+ * before he asked (TTL 0). Their deadlines hold as before. Without memory to keep the answer all
+ * get it now. */
+static void lookup_end(struct lookup *lookup, const struct answer *answer, const char *why)
+{
+    if (!list_is_empty(&lookup->queries) && keep_answer(lookup, answer)) {
+        stop_asking(lookup);
+        lookup->has_ended = true;
+        lookup->resolver->ended_count++;
+        loop_task_init(&lookup->rest, on_rest);
+        loop_defer(lookup->resolver->loop, &lookup->rest, LOOP_LEFT_OVER);
+        return;
+    }
+    while (!list_is_empty(&lookup->queries))
+        answer_one(first_query(lookup), answer, why);
+    lookup_free(lookup);
+}
+
+/* Any time after it has ended. */
+static void give_kept_answer(struct query *query)
+{
+    char cause[CAUSE_SIZE] = "";
+    struct lookup *lookup = query->lookup;
+    if (lookup->kept.age == ANSWER_STALE)
+        write_cause(lookup, cause);
+    answer_one(query, &lookup->kept, cause);
+}
+
+static void on_rest(struct loop_task *task)
+{
+    struct lookup *lookup = CONTAINER_OF(task, struct lookup, rest);
+    const struct loop *loop = lookup->resolver->loop;
+    for (unsigned i = 0; i < REPLIES_LEFT_OVER && !loop_is_spent(loop); i++) {
+        give_kept_answer(first_query(lookup));
+        if (list_is_empty(&lookup->queries)) {
+            lookup_free(lookup);
+            return;
+        }
+    }
+    loop_defer(lookup->resolver->loop, &lookup->rest, LOOP_LEFT_OVER);
+}
+
+/* What the store will touch is fetched while the replies are written, which only gathers them: the
+ * answer stays what it is. */
+static void lookup_finish(struct lookup *lookup, const struct answer *answer)
+{
+    struct resolver *resolver = lookup->resolver;
+    if (resolver->cache)
+        cache_prefetch_store(resolver->cache, lookup->hash);
+    answer_some(lookup, answer, NULL);
+    store(lookup, answer);
+    lookup_end(lookup, answer, NULL);
+}
+
 /* The end of a lookup without a good answer: one of the cache, else the best error of an upstream,
  * else our own. */
 static void lookup_fail(struct lookup *lookup)
@@ -299,8 +400,9 @@ static void lookup_fail(struct lookup *lookup)
     metric_add(&lookup->resolver->metrics->lookups_failed, 1);
     store(lookup, &failure);
     write_cause(lookup, cause);
-    answer_all(lookup, find_better(lookup, &better) ? &better : &failure, cause);
-    lookup_free(lookup);
+    const struct answer *answer = find_better(lookup, &better) ? &better : &failure;
+    answer_some(lookup, answer, cause);
+    lookup_end(lookup, answer, cause);
 }
 
 static bool is_in_flight(const struct lookup *lookup)
@@ -454,14 +556,20 @@ static void let_alone(struct lookup *lookup, enum answer_age known)
     lookup_free(lookup);
 }
 
-/* True when the cache had something for those who wait, which ends or leaves the lookup. */
-static bool settle_from_cache(struct lookup *lookup)
+/* True when the cache had something for the query, and for those who wait with it as far as the
+ * turn's budget goes: the others are younger, and come here at a time of their own. Without any the
+ * lookup ends or is let alone. */
+static bool settle_from_cache(struct query *query)
 {
+    struct lookup *lookup = query->lookup;
+    const char *why = failure_text(FAILURE_REQUEST_TIMEOUT);
     struct answer better;
     if (!find_better(lookup, &better))
         return false;
-    answer_all(lookup, &better, failure_text(FAILURE_REQUEST_TIMEOUT));
-    let_alone(lookup, better.age);
+    answer_one(query, &better, why); /* whoever else has waited longer */
+    answer_some(lookup, &better, why);
+    if (list_is_empty(&lookup->queries))
+        let_alone(lookup, better.age);
     return true;
 }
 
@@ -471,13 +579,19 @@ void lookup_expire(struct query *query)
     struct lookup *lookup = query->lookup;
     struct resolver *resolver = lookup->resolver;
     uint8_t option[OWN_ERROR_MAX];
+    if (lookup->has_ended) {
+        give_kept_answer(query);
+        if (list_is_empty(&lookup->queries))
+            lookup_free(lookup);
+        return;
+    }
     note_unanswered(lookup);
     const bool is_last = query->waiting.next == query->waiting.previous;
     if (is_last) {
         lookup_fail(lookup);
         return;
     }
-    if (settle_from_cache(lookup))
+    if (settle_from_cache(query))
         return;
     const struct answer answer = failure_answer(lookup, option);
     query_answer(resolver, query, lookup->error_answer_count > 0 ? &lookup->kept : &answer, NULL);
@@ -495,8 +609,10 @@ void lookup_slow(struct query *query)
     /* From when it was due, not from now: the deadline stays the one fixed at arrival. */
     deadline_arm(&resolver->query_deadlines, &query->deadline,
                  query->deadline.armed_ns + resolver->slow_queries.duration_ns);
+    if (lookup->has_ended)
+        return;
     store(lookup, &slow);
-    (void)settle_from_cache(lookup);
+    (void)settle_from_cache(query);
 }
 
 static void on_alone_for_long(struct deadline *deadline, uint64_t now)
@@ -530,6 +646,7 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
     lookup->hash = hash;
     lookup->failure = FAILURE_NONE;
     reset_attempts(lookup);
+    lookup->has_ended = false;
     list_init(&lookup->queries);
     for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
         request_init(&lookup->requests[i], &lookup->question, &lookup->attempts, on_done, on_late);

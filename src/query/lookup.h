@@ -3,9 +3,10 @@
  *
  * Owner: the coalescing table of the resolver, from lookup_join_or_start or lookup_refresh on. It
  * asks until an upstream answers well, until nothing is left to ask, or until its last query
- * leaves. Without queries, for the cache alone, live those that refresh an answer before its time
- * is over, and those whose queries were given a stale one: few, and none for longer than a query's
- * deadline. A query that asks the same joins them. */
+ * leaves; then it answers its queries, as many a turn as the budget allows. Without queries, for
+ * the cache alone, live those that refresh an answer before its time is over, and those whose
+ * queries were given a stale one: few, and none for longer than a query's deadline. A query that
+ * asks the same joins them. */
 #ifndef QUERY_LOOKUP_H
 #define QUERY_LOOKUP_H
 

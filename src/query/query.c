@@ -20,14 +20,18 @@ enum { QUERY_MARGIN_DIVISOR = 20 };
 
 /* --- Ends --- */
 
+static bool has_room(const struct resolver *resolver)
+{
+    return resolver->waiting_count < resolver->config->limits.queries;
+}
+
 static void give_back(struct resolver *resolver, struct query *query)
 {
     assert(!query->lookup && !list_is_linked(&query->waiting));
     list_remove(&query->sibling);
     deadline_cancel(&query->deadline);
     pool_give(&resolver->queries, query);
-    const bool has_room = resolver->waiting_count < resolver->config->limits.queries;
-    if (has_room && !list_is_empty(&resolver->starved))
+    if (has_room(resolver) && !list_is_empty(&resolver->starved))
         loop_defer(resolver->loop, &resolver->space, LOOP_FLUSH);
 }
 
@@ -115,6 +119,7 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
         metric_add(&resolver->metrics->replies_truncated, 1);
     if (query->lookup)
         lookup_leave(query);
+    loop_spend(resolver->loop, length);
     query->origin.transport->send(query, resolver->reply, length);
     give_back(resolver, query);
 }
@@ -195,6 +200,7 @@ struct query *query_accept(struct resolver *resolver, const struct origin *origi
 {
     assert(origin->transport && origin->transport->send);
     struct query *query = new_query(resolver, origin);
+    loop_spend(resolver->loop, 0);
     enum rcode rcode = RCODE_NOERROR;
     switch (message_parse_query(message, length, &query->message, &rcode)) {
     case QUERY_DROP:
@@ -266,6 +272,8 @@ void resolver_wait_for_space(struct resolver *resolver, struct starved *starved)
     assert(starved->on_space);
     list_remove(&starved->link);
     list_append(&resolver->starved, &starved->link);
+    if (has_room(resolver))
+        loop_defer(resolver->loop, &resolver->space, LOOP_LEFT_OVER);
 }
 
 uint64_t resolver_query_ns(const struct resolver *resolver)

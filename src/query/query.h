@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/address.h"
+#include "base/body.h"
 #include "base/deadline.h"
 #include "base/list.h"
 #include "base/pool.h"
@@ -73,6 +74,7 @@ struct resolver {
     size_t waiting_count; /* queries that are in a lookup */
     size_t alone_count;   /* lookups without queries */
     size_t alone_max;
+    size_t ended_count; /* lookups with an answer, whose queries it reaches in the next turns */
     struct deadline_queue slow_queries;    /* of waiting queries: time for a stale answer */
     struct deadline_queue query_deadlines; /* of the same ones from there on */
     struct deadline_queue alone_lookups;
@@ -82,6 +84,7 @@ struct resolver {
     struct loop_task space; /* runs on_space at the end of a turn in which a full pool got room */
     struct list starved;    /* of struct starved: listeners that stopped reading for want of room */
     struct clients *clients;
+    struct output_account output;   /* what clients make this worker hold */
     uint8_t body[DNS_MESSAGE_MAX];  /* a cached answer on its way to a reply */
     uint8_t reply[DNS_MESSAGE_MAX]; /* a reply on its way to a transport */
 };
@@ -129,7 +132,8 @@ void query_truncate(struct resolver *resolver, struct query *query);
 /* The time that a query waits at most. */
 uint64_t resolver_query_ns(const struct resolver *resolver);
 
-/* Calls `starved->on_space` once when a query can be begun again. */
+/* Calls `starved->on_space` once when a query can be begun again: when there is room already, in
+ * the next turn. */
 void resolver_wait_for_space(struct resolver *resolver, struct starved *starved);
 
 /* resolve.c: the way of an accepted query through policy, cache and lookup. On STATUS_OK `*waits`

@@ -458,6 +458,8 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
     clients.stale = metric_get(&clients.resolver->metrics->replies_stale);
     clients.limited = metric_get(&clients.resolver->metrics->replies_wait_limited);
     clients.refreshes = metric_get(&clients.resolver->metrics->refreshes_started);
+    if (fault_happens(FAULT_BUSY))
+        clients.resolver->loop->budget = 0;
     ask->state = ASK_REPLIED;
     ask->query = NULL;
     clients.replies++;

@@ -29,7 +29,7 @@ uint64_t fault_counts[FAULT_COUNT];
 static const uint64_t harmless_faults =
     BIT(SPLIT) | BIT(REORDER) | BIT(TLS_TURNS) | BIT(IDLE_CLOSE) | BIT(DUPLICATE) |
     BIT(UNSOLICITED) | BIT(WRONG_ID) | BIT(KEEPALIVE) | BIT(SMALL_CACHE) | BIT(SIGNAL) |
-    BIT(NETWORK) | BIT(LEAVE) | BIT(HOSTILE_CLIENT);
+    BIT(NETWORK) | BIT(LEAVE) | BIT(HOSTILE_CLIENT) | BIT(BUSY);
 
 static uint64_t plan_state;
 static uint64_t run_state;

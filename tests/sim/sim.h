@@ -68,6 +68,7 @@ enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256 };
     ROW(LOOP, "loop", "an upstream is this daemon itself")                                       \
     ROW(LEAVE, "leave", "TCP clients leave before their reply")                                  \
     ROW(HOSTILE_CLIENT, "hostile-client", "clients that send anything")                          \
+    ROW(BUSY, "busy", "a reply takes what is left of the turn's budget")                         \
     ROW(ABRUPT_END, "abrupt-end", "the worker ends with everything in flight")
 
 enum fault {

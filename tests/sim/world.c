@@ -168,6 +168,16 @@ static void check_gauges(const struct upstream *upstream, const struct sums *sum
         sim_fail("upstream %zu got more probes than were counted", upstream->index);
 }
 
+/* Who is left over when an answer has come has it in the next turns: each gives it to one at least.
+ */
+static void check_ended(void)
+{
+    static unsigned turns;
+    turns = world.resolver.ended_count > 0 ? turns + 1 : 0;
+    if (turns > SIM_QUERIES_MAX)
+        sim_fail("%zu lookups have ended, and their queries wait", world.resolver.ended_count);
+}
+
 static void check_upstreams(bool with_slots)
 {
     size_t connections = 0;
@@ -182,7 +192,7 @@ static void check_upstreams(bool with_slots)
         connections += sums.connections;
         in_flight += sums.in_flight - (upstream->loop_check.request.connection != NULL);
     }
-    const size_t lookups = world.resolver.lookups.in_use;
+    const size_t lookups = world.resolver.lookups.in_use - world.resolver.ended_count;
     if (connections != net_open_links())
         sim_fail("%zu connections, %zu sockets", connections, net_open_links());
     if (in_flight < lookups || in_flight > 2 * lookups)
@@ -251,6 +261,7 @@ void world_check_turn(void)
     clients_check_counters();
     requests_check(world.group);
     check_upstreams(net_turns() % SLOTS_CHECK_TURNS == 0);
+    check_ended();
 }
 
 /* --- A run --- */
@@ -369,6 +380,8 @@ static void check_quiet(void)
     if (world.resolver.queries.in_use + world.resolver.lookups.in_use > 0 ||
         world.resolver.alone_count > 0)
         sim_fail("queries or lookups are left");
+    if (world.resolver.output.used > 0)
+        sim_fail("%zu bytes of output are left", world.resolver.output.used);
     if (net_open_links() > 0)
         sim_fail("%zu connections are open long after their idle time", net_open_links());
     for (size_t i = 0; i < world.group->upstream_count; i++)

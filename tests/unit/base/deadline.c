@@ -2,6 +2,7 @@
 /* Deadlines: order, rearming and cancelling, also from inside the callback. */
 #include "test.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 #include "base/deadline.h"
@@ -48,7 +49,7 @@ static void nothing_armed_is_never_due(void **state)
     (void)state;
     assert_int_equal(deadline_queue_next(&queue), DEADLINE_NEVER);
     deadline_cancel(&timers[0].deadline);
-    deadline_queue_expire(&queue, UINT64_MAX - 1);
+    deadline_queue_expire(&queue, UINT64_MAX - 1, UINT_MAX);
     assert_int_equal(order_length, 0);
 }
 
@@ -57,11 +58,11 @@ static void expires_at_its_time_and_not_before(void **state)
     (void)state;
     deadline_arm(&queue, &timers[0].deadline, 1000);
     assert_int_equal(deadline_queue_next(&queue), 1100);
-    deadline_queue_expire(&queue, 1099);
+    deadline_queue_expire(&queue, 1099, UINT_MAX);
     assert_int_equal(order_length, 0);
-    deadline_queue_expire(&queue, 1100);
+    deadline_queue_expire(&queue, 1100, UINT_MAX);
     assert_int_equal(timers[0].expired, 1);
-    deadline_queue_expire(&queue, 5000);
+    deadline_queue_expire(&queue, 5000, UINT_MAX);
     assert_int_equal(timers[0].expired, 1);
 }
 
@@ -70,7 +71,7 @@ static void expires_in_the_order_of_arming(void **state)
     (void)state;
     for (size_t i = 0; i < TIMERS; i++)
         deadline_arm(&queue, &timers[i].deadline, i);
-    deadline_queue_expire(&queue, DURATION + 3);
+    deadline_queue_expire(&queue, DURATION + 3, UINT_MAX);
     assert_int_equal(order_length, 4);
     for (size_t i = 0; i < order_length; i++)
         assert_ptr_equal(order[i], &timers[i]);
@@ -84,10 +85,10 @@ static void arming_again_moves_to_the_end(void **state)
     deadline_arm(&queue, &timers[1].deadline, 10);
     deadline_arm(&queue, &timers[0].deadline, 20);
     assert_int_equal(deadline_queue_next(&queue), 110);
-    deadline_queue_expire(&queue, 115);
+    deadline_queue_expire(&queue, 115, UINT_MAX);
     assert_int_equal(timers[0].expired, 0);
     assert_int_equal(timers[1].expired, 1);
-    deadline_queue_expire(&queue, 120);
+    deadline_queue_expire(&queue, 120, UINT_MAX);
     assert_int_equal(timers[0].expired, 1);
 }
 
@@ -98,7 +99,7 @@ static void cancelled_does_not_expire(void **state)
     deadline_arm(&queue, &timers[1].deadline, 0);
     deadline_cancel(&timers[0].deadline);
     deadline_cancel(&timers[0].deadline);
-    deadline_queue_expire(&queue, 1000);
+    deadline_queue_expire(&queue, 1000, UINT_MAX);
     assert_int_equal(timers[0].expired, 0);
     assert_int_equal(timers[1].expired, 1);
 }
@@ -113,7 +114,7 @@ static void callback_may_arm_again(void **state)
     (void)state;
     action = rearm;
     deadline_arm(&queue, &timers[0].deadline, 0);
-    deadline_queue_expire(&queue, 1000);
+    deadline_queue_expire(&queue, 1000, UINT_MAX);
     assert_int_equal(timers[0].expired, 1);
     assert_int_equal(deadline_queue_next(&queue), 1100);
 }
@@ -131,7 +132,7 @@ static void callback_may_cancel_another_that_is_due(void **state)
     deadline_arm(&queue, &timers[0].deadline, 0);
     deadline_arm(&queue, &timers[1].deadline, 0);
     deadline_arm(&queue, &timers[2].deadline, 0);
-    deadline_queue_expire(&queue, 1000);
+    deadline_queue_expire(&queue, 1000, UINT_MAX);
     assert_int_equal(timers[0].expired, 1);
     assert_int_equal(timers[1].expired, 0);
     assert_int_equal(timers[2].expired, 1);
@@ -153,7 +154,7 @@ static void callback_may_free_its_object(void **state)
         deadline_init(&timer->deadline);
         deadline_arm(&queue, &timer->deadline, i);
     }
-    deadline_queue_expire(&queue, 1000);
+    deadline_queue_expire(&queue, 1000, UINT_MAX);
     assert_int_equal(deadline_queue_next(&queue), DEADLINE_NEVER);
 }
 
@@ -164,13 +165,13 @@ static void a_new_duration_holds_for_those_already_armed(void **state)
     queue.duration_ns = 10;
     deadline_arm(&queue, &timers[1].deadline, 5);
     assert_int_equal(deadline_queue_next(&queue), 10);
-    deadline_queue_expire(&queue, 14);
+    deadline_queue_expire(&queue, 14, UINT_MAX);
     assert_int_equal(timers[0].expired, 1);
     assert_int_equal(timers[1].expired, 0);
     queue.duration_ns = 50;
-    deadline_queue_expire(&queue, 54);
+    deadline_queue_expire(&queue, 54, UINT_MAX);
     assert_int_equal(timers[1].expired, 0);
-    deadline_queue_expire(&queue, 55);
+    deadline_queue_expire(&queue, 55, UINT_MAX);
     assert_int_equal(timers[1].expired, 1);
 }
 

@@ -104,6 +104,7 @@ static void fake_answer(struct query *query)
     store_u16(reply + 4, 1);
     store_u16(reply + 6, length > QUERY_SIZE);
     memcpy(reply + DNS_HEADER_SIZE, query->message.spelling, QUESTION_SIZE);
+    loop_spend(&fake.loop, length);
     query->origin.transport->send(query, reply, length);
     fake_give_back(query);
 }
@@ -139,6 +140,7 @@ struct query *query_accept(struct resolver *resolver, const struct origin *origi
     struct query *query = pool_take(&resolver->queries);
     assert_non_null(query);
     fake_note_stack();
+    loop_spend(&fake.loop, 0);
     fake.begun++;
     fake.last_length = length;
     fake.last_origin = *origin;

@@ -850,6 +850,40 @@ static void I4_full_resolver_holds_clients_back_and_loses_nothing(void **state)
     assert_int_equal(METRIC(queries_tcp), 105);
 }
 
+static void spend_all(struct loop_task *task)
+{
+    fake.loop.budget = 0;
+    loop_defer(&fake.loop, task, LOOP_NEXT_TURN);
+}
+
+/* Somebody spends the rest of each turn: nothing is taken when it comes, and half of the next turn
+ * is for what was left over, by turns. */
+static void K5_clients_take_turns_while_the_budget_is_spent(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 4, COUNT = 160 };
+    struct loop_task greedy;
+    int fds[CLIENTS];
+    serve();
+    for (unsigned i = 0; i < CLIENTS; i++)
+        fds[i] = connect_client();
+    TURN_UNTIL(METRIC(tcp_clients) == CLIENTS);
+    loop_task_init(&greedy, spend_all);
+    loop_defer(&fake.loop, &greedy, LOOP_NEXT_TURN);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        ask_many(fds[i], COUNT, 'a');
+    assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_SECOND));
+    assert_int_equal(METRIC(queries_tcp), 0);
+    assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_SECOND));
+    const unsigned share = LOOP_BUDGET / 2 / 2 / CLIENTS; /* a message and a reply each */
+    LIST_EACH (struct tcp_client, client, &clients->open, link)
+        assert_in_range(client->asked, share - 16, share + 16);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        for (uint16_t id = 0; id < COUNT; id++)
+            await_reply(fds[i], id);
+    loop_cancel_task(&greedy);
+}
+
 static void I4_room_reaches_every_client_that_waits(void **state)
 {
     (void)state;
@@ -1121,6 +1155,7 @@ int main(void)
         TEST(B10_message_that_has_begun_in_time_may_become_whole),
         TEST(I1_no_descriptors_pauses_accepting_only),
         TEST(I4_full_resolver_holds_clients_back_and_loses_nothing),
+        TEST(K5_clients_take_turns_while_the_budget_is_spent),
         TEST(I4_room_reaches_every_client_that_waits),
         TEST(I4_client_that_goes_while_held_back_is_forgotten),
         TEST(I6_idle_client_takes_less_than_one_KiB),

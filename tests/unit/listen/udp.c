@@ -298,6 +298,31 @@ static void a_busy_listener_is_read_in_every_turn_until_nothing_comes(void **sta
     assert_int_equal(await_reply(7), QUERY_SIZE);
 }
 
+static void put_off_again(struct loop_task *task)
+{
+    loop_defer(&fake.loop, task, LOOP_LEFT_OVER);
+}
+
+static void K5_listener_is_read_in_every_turn_while_others_have_more(void **state)
+{
+    (void)state;
+    struct loop_task other;
+    serve();
+    loop_task_init(&other, put_off_again);
+    loop_defer(&fake.loop, &other, LOOP_LEFT_OVER);
+    ask(1, 'a');
+    assert_int_equal(await_reply(1), QUERY_SIZE);
+    for (uint16_t id = 2; id < 10; id++) {
+        assert_false(is_watched());
+        ask(id, 'a');
+        assert_true(loop_turn(&fake.loop, DEADLINE_NEVER));
+        assert_int_equal(fake.begun, id);
+        assert_int_equal(await_reply(id), QUERY_SIZE);
+    }
+    loop_cancel_task(&other);
+    TURN_UNTIL(is_watched());
+}
+
 /* So that the kernel soon has to drop what comes. */
 static void serve_with_a_small_queue(void)
 {
@@ -569,6 +594,7 @@ int main(void)
         TEST(dropped_query_sends_nothing),
         TEST(burst_is_received_and_sent_in_batches),
         TEST(a_busy_listener_is_read_in_every_turn_until_nothing_comes),
+        TEST(K5_listener_is_read_in_every_turn_while_others_have_more),
         TEST(what_the_kernel_had_no_room_for_is_counted),
         TEST(long_datagrams_without_room_are_counted),
         TEST(the_kernel_is_asked_also_while_it_never_ends),

@@ -164,6 +164,62 @@ static void tasks_that_defer_each_other_for_ever_are_cut_and_not_lost(void **sta
     loop_cancel_task(&reap.task);
 }
 
+/* --- The budget --- */
+
+/* A share of work after which it puts itself off. */
+struct share_task {
+    struct loop_task task;
+    size_t length;
+    int32_t spent;
+};
+
+static void run_share(struct loop_task *task)
+{
+    struct share_task *share = CONTAINER_OF(task, struct share_task, task);
+    const int32_t before = loop.budget;
+    loop_spend(&loop, share->length);
+    share->spent += before - loop.budget;
+    loop_defer(&loop, &share->task, LOOP_LEFT_OVER);
+}
+
+static void K6_long_replies_count_by_their_octets(void **state)
+{
+    (void)state;
+    loop.budget = LOOP_BUDGET;
+    loop_spend(&loop, 100);
+    assert_int_equal(loop.budget, LOOP_BUDGET - 1);
+    loop_spend(&loop, 65535);
+    assert_int_equal(loop.budget, LOOP_BUDGET - 1 - 16);
+    assert_false(loop_is_spent(&loop));
+    loop.budget = 1;
+    loop_spend(&loop, 65535);
+    assert_true(loop_is_spent(&loop));
+    assert_true(loop_turn(&loop, 0));
+    assert_int_equal(loop.budget, LOOP_BUDGET);
+}
+
+static void K5_what_is_left_over_takes_turns_and_half_of_the_budget(void **state)
+{
+    (void)state;
+    struct share_task shares[3];
+    for (int i = 0; i < 3; i++) {
+        shares[i] = (struct share_task){.length = 65535};
+        loop_task_init(&shares[i].task, run_share);
+        loop_defer(&loop, &shares[i].task, LOOP_LEFT_OVER);
+    }
+    assert_true(loop_is_behind(&loop));
+    for (int32_t turns = 1; turns <= 10; turns++) {
+        assert_true(loop_turn(&loop, DEADLINE_NEVER)); /* does not wait */
+        assert_in_range(loop.budget, LOOP_BUDGET / 2 - 17, LOOP_BUDGET / 2);
+        for (int i = 0; i < 3; i++)
+            assert_in_range(shares[i].spent, turns * LOOP_BUDGET / 6 - 17,
+                            turns * (LOOP_BUDGET / 6 + 17));
+    }
+    for (int i = 0; i < 3; i++)
+        loop_cancel_task(&shares[i].task);
+    assert_false(loop_is_behind(&loop));
+}
+
 /* --- Sources --- */
 
 struct pipe_source {
@@ -348,6 +404,31 @@ static void a_deadline_ends_the_wait_without_spinning(void **state)
     }
 }
 
+static void K5_thousands_of_deadlines_at_one_time_are_met_in_several_turns(void **state)
+{
+    (void)state;
+    enum { COUNT = 2000 };
+    struct deadline_queue many, other;
+    static struct deadline deadlines[COUNT], single;
+    loop_add_queue(&loop, &many, 1, expired);
+    loop_add_queue(&loop, &other, 1, expired);
+    for (int i = 0; i < COUNT; i++) {
+        deadline_init(&deadlines[i]);
+        deadline_arm(&many, &deadlines[i], loop.now);
+    }
+    deadline_init(&single);
+    deadline_arm(&other, &single, loop.now);
+    expired_count = 0;
+    assert_true(loop_turn(&loop, DEADLINE_NEVER));
+    assert_in_range(expired_count, 2, COUNT / 4);
+    assert_false(list_is_linked(&single.link));
+    for (int turns = 0; turns < 20; turns++)
+        assert_true(loop_turn(&loop, list_is_empty(&many.armed) ? 0 : DEADLINE_NEVER));
+    assert_int_equal(expired_count, COUNT + 1);
+    loop_remove_queue(&many);
+    loop_remove_queue(&other);
+}
+
 static void the_nearest_deadline_and_the_longest_wait_both_bound_the_wait(void **state)
 {
     (void)state;
@@ -445,6 +526,8 @@ int main(void)
         TEST(a_cancelled_task_does_not_run_even_in_its_own_round),
         TEST(next_turn_tasks_run_first_in_a_turn_that_does_not_wait),
         TEST(tasks_that_defer_each_other_for_ever_are_cut_and_not_lost),
+        TEST(K6_long_replies_count_by_their_octets),
+        TEST(K5_what_is_left_over_takes_turns_and_half_of_the_budget),
         TEST(a_ready_source_is_called_with_its_events),
         TEST(a_source_removed_in_the_same_batch_is_not_called),
         TEST(more_events_than_a_batch_come_in_the_next_turn),
@@ -453,6 +536,7 @@ int main(void)
         TEST(a_broken_loop_says_so),
         TEST(J7_the_clock_counts_through_suspend),
         TEST(a_deadline_ends_the_wait_without_spinning),
+        TEST(K5_thousands_of_deadlines_at_one_time_are_met_in_several_turns),
         TEST(the_nearest_deadline_and_the_longest_wait_both_bound_the_wait),
         TEST(a_callback_may_remove_any_queue),
         TEST(another_thread_ends_the_wait),

@@ -2,6 +2,7 @@
 /* The first of several addresses that connects (RFC 8305 5). */
 #include "net/race.h"
 
+#include <limits.h>
 #include <sys/resource.h>
 
 #include "loop_fixture.h"
@@ -239,7 +240,8 @@ static void I1_one_address_refuses_and_for_the_other_descriptors_lack(void **sta
                                .rlim_max = before.rlim_max};
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &one), 0);
     const enum status status = start(&runner, addresses, 2);
-    deadline_queue_expire(&runner.race.stagger, loop.now + RACE_STAGGER_NS); /* its turn */
+    deadline_queue_expire(&runner.race.stagger, loop.now + RACE_STAGGER_NS,
+                          UINT_MAX); /* its turn */
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
     assert_int_equal(status, STATUS_OK);
     run(&runner);

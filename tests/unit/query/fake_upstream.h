@@ -8,6 +8,7 @@
 
 #include "test.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 #include "query/lookup.h"
@@ -234,9 +235,10 @@ struct bench {
 [[maybe_unused]] static void advance(struct bench *bench, uint64_t ms)
 {
     bench->loop.now += ms * NANOSECONDS_PER_MILLISECOND;
-    deadline_queue_expire(&bench->resolver->slow_queries, bench->loop.now);
-    deadline_queue_expire(&bench->resolver->query_deadlines, bench->loop.now);
-    deadline_queue_expire(&bench->resolver->alone_lookups, bench->loop.now);
+    bench->loop.budget = LOOP_BUDGET;
+    deadline_queue_expire(&bench->resolver->slow_queries, bench->loop.now, UINT_MAX);
+    deadline_queue_expire(&bench->resolver->query_deadlines, bench->loop.now, UINT_MAX);
+    deadline_queue_expire(&bench->resolver->alone_lookups, bench->loop.now, UINT_MAX);
 }
 
 /* Begins a query for LABEL.test A with EDNS and the given ID. */

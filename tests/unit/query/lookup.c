@@ -406,6 +406,86 @@ static void B5_lookup_goes_on_for_the_others(void **state)
     assert_int_equal(load_u16(replies.bytes[0]), 2);
 }
 
+/* --- More who wait than a turn has room for --- */
+
+enum { WAITING = 6, REACHED = 4 };
+
+/* An answer for all, of which the turn gives REACHED. */
+static void answer_in_pieces(struct bench *bench, uint32_t ttl_s)
+{
+    const struct answer answer = {.flags = DNS_FLAG_RA, .ttl_s = ttl_s};
+    for (uint16_t id = 0; id < WAITING; id++)
+        assert_non_null(ask(bench, id, "pieces"));
+    bench->loop.budget = REACHED;
+    fake_end(0, &answer, FAILURE_NONE);
+    assert_int_equal(replies.count, REACHED);
+    assert_int_equal(bench->resolver->waiting_count, WAITING - REACHED);
+}
+
+static void K6_who_waits_is_answered_as_turns_have_room(void **state)
+{
+    struct bench *bench = *state;
+    answer_in_pieces(bench, 60);
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(replies.count, WAITING);
+    assert_int_equal(bench->resolver->lookups.in_use, 0);
+    for (uint16_t id = 0; id < WAITING; id++) {
+        assert_int_equal(load_u16(replies.bytes[id]), id);
+        assert_int_equal(reply_rcode(id), RCODE_NOERROR);
+    }
+    assert_null(ask(bench, 9, "pieces")); /* from the cache */
+}
+
+static void K6_nobody_joins_those_who_are_answered_later(void **state)
+{
+    struct bench *bench = *state;
+    answer_in_pieces(bench, 0);
+    assert_non_null(ask(bench, 9, "pieces"));
+    assert_int_equal(fake.submitted, 2);
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(replies.count, WAITING);
+    fake_answer(1, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(load_u16(replies.bytes[WAITING]), 9);
+}
+
+static void K6_deadline_of_who_is_answered_later_holds(void **state)
+{
+    struct bench *bench = *state;
+    answer_in_pieces(bench, 0);
+    advance(bench, 1800);
+    assert_int_equal(replies.count, REACHED);
+    advance(bench, 3800 - 1800);
+    assert_int_equal(replies.count, WAITING);
+    assert_int_equal(reply_rcode(WAITING - 1), RCODE_NOERROR);
+    assert_int_equal(bench->resolver->lookups.in_use, 0);
+}
+
+static void K6_failure_is_told_in_pieces_with_its_cause(void **state)
+{
+    struct bench *bench = *state;
+    for (uint16_t id = 0; id < WAITING; id++)
+        ask(bench, id, "fails");
+    fake_answer(0, RCODE_REFUSED, FAILURE_REFUSED);
+    bench->loop.budget = REACHED;
+    fake_answer(1, RCODE_SERVFAIL, FAILURE_SERVER_FAILURE);
+    assert_int_equal(replies.count, REACHED);
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(replies.count, WAITING);
+    assert_int_equal(reply_rcode(WAITING - 1), RCODE_REFUSED);
+    assert_true(reply_contains(WAITING - 1, "first: "));
+}
+
+static void K6_who_goes_before_his_answer_is_forgotten(void **state)
+{
+    struct bench *bench = *state;
+    answer_in_pieces(bench, 60);
+    resolver_abort(bench->resolver);
+    assert_int_equal(bench->resolver->lookups.in_use, 0);
+    assert_int_equal(bench->resolver->output.used, 0);
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(replies.count, REACHED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -438,6 +518,11 @@ int main(void)
         TEST(RFC8914_long_error_of_an_upstream_is_cut_and_ours_stays),
         TEST(B5_lookup_without_queries_is_cancelled),
         TEST(B5_lookup_goes_on_for_the_others),
+        TEST(K6_who_waits_is_answered_as_turns_have_room),
+        TEST(K6_nobody_joins_those_who_are_answered_later),
+        TEST(K6_deadline_of_who_is_answered_later_holds),
+        TEST(K6_failure_is_told_in_pieces_with_its_cause),
+        TEST(K6_who_goes_before_his_answer_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

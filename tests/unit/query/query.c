@@ -236,6 +236,27 @@ static void full_pool_is_told_and_its_end_too(void **state)
     assert_int_equal(waiter.called, 1);
 }
 
+static void K6_each_message_and_each_reply_is_spent(void **state)
+{
+    struct bench *bench = *state;
+    const int32_t before = bench->loop.budget;
+    assert_true(begin_bytes(bench, "\0\0\0", 3) == STATUS_OK); /* gets none */
+    assert_int_equal(bench->loop.budget, before - 1);
+    assert_true(ask_over(bench, &datagrams, 1, "local", TYPE_ANY, NULL) == STATUS_OK);
+    assert_int_equal(bench->loop.budget, before - 3);
+}
+
+/* What a client that waits for room did not use does not wait for the end of a query. */
+static void K5_room_that_is_there_is_offered_again(void **state)
+{
+    struct bench *bench = *state;
+    struct waiter waiter = {.starved.on_space = on_space, .bench = bench};
+    list_init(&waiter.starved.link);
+    resolver_wait_for_space(bench->resolver, &waiter.starved);
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(waiter.called, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +275,8 @@ int main(void)
         TEST(cache_off_asks_every_time),
         TEST(every_rcode_has_its_counter),
         TEST(full_pool_is_told_and_its_end_too),
+        TEST(K5_room_that_is_there_is_offered_again),
+        TEST(K6_each_message_and_each_reply_is_spent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

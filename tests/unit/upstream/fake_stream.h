@@ -7,6 +7,7 @@
 #ifndef TESTS_FAKE_STREAM_H
 #define TESTS_FAKE_STREAM_H
 
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -414,7 +415,8 @@ static void reap(void)
     bench->loop.now += ms * NANOSECONDS_PER_MILLISECOND;
     for (struct list *link = bench->loop.queues.next; link != &bench->loop.queues;
          link = link->next)
-        deadline_queue_expire(CONTAINER_OF(link, struct deadline_queue, link), bench->loop.now);
+        deadline_queue_expire(CONTAINER_OF(link, struct deadline_queue, link), bench->loop.now,
+                              UINT_MAX);
     reap();
 }
 

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Counted bodies of answers, and the account of what clients make a worker hold.
+ *
+ * Thread: one worker.   Owner: see the header. */
+#include "base/body.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+void output_take(struct output_account *account, size_t size)
+{
+    account->used += size;
+    if (account->used > account->max && account->on_short)
+        account->on_short(account);
+}
+
+void output_give(struct output_account *account, size_t size)
+{
+    assert(account->used >= size);
+    account->used -= size;
+}
+
+struct body *body_new(struct output_account *account, const uint8_t *bytes, size_t length)
+{
+    assert(length <= UINT32_MAX);
+    struct body *body = malloc(sizeof(*body) + length);
+    if (!body)
+        return NULL;
+    *body = (struct body){.account = account, .holders = 1, .length = (uint32_t)length};
+    if (length > 0)
+        memcpy(body->bytes, bytes, length);
+    output_take(account, sizeof(*body) + length);
+    return body;
+}
+
+struct body *body_hold(struct body *body)
+{
+    assert(body->holders > 0 && body->holders < UINT32_MAX);
+    body->holders++;
+    return body;
+}
+
+void body_release(struct body *body)
+{
+    if (!body)
+        return;
+    assert(body->holders > 0);
+    if (--body->holders > 0)
+        return;
+    output_give(body->account, sizeof(*body) + body->length);
+    free(body);
+}
