@@ -37,7 +37,7 @@
 #include "dns/cut.h"
 
 enum {
-    SHARD_SIZE_MIN = 2 << 20,
+    SHARD_SIZE_MIN = 8 << 20,  /* few, so that their rings stay at hand */
     SHARD_SIZE_MAX = 64 << 20, /* offsets and the time of an insertion stay small */
     SHARDS_USUAL_MAX = 64,
     KEY_FLAG_DO = 1,

@@ -72,6 +72,7 @@ struct ring {
     uint32_t tail;  /* the oldest entry */
     uint32_t hand;  /* the next entry to be looked at by the sweep */
     uint32_t limit; /* when lapped: where the entries behind the tail end */
+    uint32_t made;  /* as far as this its pages are there */
     uint32_t dead;  /* bytes of dead entries */
     uint32_t stale; /* bytes of answers past their time, as far as the sweep has seen them */
     bool lapped;    /* the head has begun again at the start, the tail has not */

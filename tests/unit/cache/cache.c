@@ -357,12 +357,12 @@ static void I9_two_caches_do_not_hash_alike(void **state)
     /* Which shard a name goes to, and so which names a full cache loses, depends on the key. */
     uint64_t lost[2] = {0};
     for (size_t i = 0; i < 2; i++) {
-        struct cache *cache = open_size(4 << 20); /* two shards */
-        for (uint32_t k = 0; k < 60000; k++) {
+        struct cache *cache = open_size(16 << 20); /* two shards */
+        for (uint32_t k = 0; k < 200000; k++) {
             const struct question question = fixture_question(k);
             store_at(cache, &question, 60, start_ns);
         }
-        for (uint32_t k = 0; k < 60000; k++) {
+        for (uint32_t k = 0; k < 200000; k++) {
             const struct question question = fixture_question(k);
             lost[i] = lost[i] * 31 + is_found(cache, &question, start_ns);
         }

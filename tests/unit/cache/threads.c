@@ -102,7 +102,7 @@ static void H13_threads_race_and_every_hit_is_whole(void **state)
 {
     (void)state;
     struct race race = {0};
-    race_on(&race, 4 << 20);
+    race_on(&race, 16 << 20);
     assert_int_equal(atomic_load(&race.wrong), 0);
     assert_true(atomic_load(&race.hits) > THREADS * STEPS / 10);
     assert_true(atomic_load(&race.misses) > THREADS * STEPS / 100);
