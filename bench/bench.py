@@ -35,6 +35,7 @@ ZIPF = f"zipf:{ZIPF_NAMES}:1.0"
 ZIPF_QUERIES = 1_000_000
 ZIPF_CACHE = "1MiB"  # room for about 10,000 of the names
 FILL_NAMES = 1_000_000
+FULL_NAMES = 800_000  # more than 64 MiB hold
 IDLE_CLIENTS = 10_000
 SLICE_S = 0.25
 LATENCY_SAMPLES = 20_000  # of a server in a round: twenty lie beyond its p99.9
@@ -160,6 +161,16 @@ def forwarded(bench):
         cost(bench, "forwarded",
              {"relay": servers.relay, "dnsproxy": lambda rig: servers.dnsproxy(rig, limits=WIDE), **bench.peers},
              bench.new_names, also=lambda: {"upstream_cpu_ns": upstream.cpu_ns()})
+
+
+def full(bench):
+    """As forwarded, in a full cache: none of its pages is touched for the first time."""
+    def fill(server):
+        bench.ask(server, bench.new_names(), "--queries", FULL_NAMES)
+
+    with servers.Upstream(bench.rig):
+        cost(bench, "full", {"relay": servers.relay, "dnsproxy": lambda rig: servers.dnsproxy(rig, limits=WIDE)},
+             bench.new_names, prepare=fill)
 
 
 def mix(bench):
@@ -306,7 +317,7 @@ def lru_hit_ratio(bench, room, seed):
     return hits / len(trace)
 
 
-FIGURES = {"cached": cached, "forwarded": forwarded, "mix": mix, "tcp": tcp, "latency": latency, "start": start,
+FIGURES = {"cached": cached, "forwarded": forwarded, "full": full, "mix": mix, "tcp": tcp, "latency": latency, "start": start,
            "memory": memory, "workers": workers, "hit-ratio": hit_ratio}
 
 

@@ -60,6 +60,7 @@ def plain(name, scale=1.0):
 ROWS = [
     Row("cached answer, CPU ÷ echo", "", 1.15, "cached", over("echo")),
     Row("forwarded query, CPU ÷ relay", "", 1.4, "forwarded", over("relay")),
+    Row("the same in a full cache, CPU ÷ relay", "", None, "full", over("relay")),
     Row("miss at 1,000 q/s, mean latency − relay's", "µs", 15, "latency-1000", beyond("relay", "mean")),
     Row("miss at 1,000 q/s, p99 ÷ relay's", "", 1.2, "latency-1000", over("relay", "p99")),
     Row("miss at 1,000 q/s, mean", "µs", PEERS, "latency-1000", plain("mean")),
