@@ -36,18 +36,19 @@ enum {
     REPLIES_LEFT_OVER = 16, /* at a time: then others have their turn */
 };
 
+/* What every lookup touches stands first, in few cache lines. */
 struct lookup {
     struct resolver *resolver;
     struct lookup *next; /* in its bucket */
-    struct list queries;
-    struct question question;
     uint64_t hash;
-    struct attempts attempts;
-    struct request requests[REQUESTS_PER_LOOKUP];
-    uint64_t begun_ns; /* when it first asked, or asked anew */
-    unsigned error_answer_count;
+    struct list queries;
     struct deadline alone; /* armed: no query waits, and it goes on all the same */
-    enum failure failure;  /* the last one, and who it was about */
+    struct attempts attempts;
+    unsigned error_answer_count;
+    uint64_t begun_ns; /* when it first asked, or asked anew */
+    struct request requests[REQUESTS_PER_LOOKUP];
+    struct question question;
+    enum failure failure; /* the last one, and who it was about */
     size_t failed_upstream;
     /* The best error answer so far, without records; once it has ended, the answer for those who
      * wait on. */
@@ -376,11 +377,12 @@ static void on_rest(struct loop_task *task)
     loop_defer(lookup->resolver->loop, &lookup->rest, LOOP_LEFT_OVER);
 }
 
-/* What the store will touch is fetched while the replies are written, which only gathers them: the
- * answer stays what it is. */
+/* What the store and the end will touch is fetched while the replies are written, which only
+ * gathers them: the answer stays what it is. */
 static void lookup_finish(struct lookup *lookup, const struct answer *answer)
 {
     struct resolver *resolver = lookup->resolver;
+    __builtin_prefetch(bucket_of(resolver, lookup->hash));
     if (resolver->cache)
         cache_prefetch_store(resolver->cache, lookup->hash);
     answer_some(lookup, answer, NULL);

@@ -49,14 +49,14 @@ struct origin {
 
 struct query {
     struct origin origin;
-    struct query_message message;
-    struct place place;    /* once it is to wait */
     struct lookup *lookup; /* NULL: waits for none */
     struct list waiting;   /* in its lookup */
     struct list sibling;   /* for the transport: the waiting queries of one TCP client */
     struct deadline deadline;
     uint64_t arrived_ns;
-    uint64_t hash; /* keyed, of the question: for the cache and the coalescing table */
+    uint64_t hash;      /* keyed, of the question: for the cache and the coalescing table */
+    struct place place; /* once it is to wait */
+    struct query_message message;
 };
 
 enum { QUERIES_IN_HAND_MAX = 16 }; /* accepted and not yet resolved */
