@@ -10,13 +10,14 @@
 
 void output_take(struct output_account *account, size_t size)
 {
-    account->used += size;
-    if (account->used > account->max && account->on_short)
-        account->on_short(account);
+    if (account)
+        account->used += size;
 }
 
 void output_give(struct output_account *account, size_t size)
 {
+    if (!account)
+        return;
     assert(account->used >= size);
     account->used -= size;
 }

@@ -13,12 +13,10 @@
 
 struct output_account {
     size_t used; /* bytes */
-    size_t max;
-    /* More than `max` is used; may be NULL. It comes from inside whatever took them, so it can only
-     * put something off. */
-    void (*on_short)(struct output_account *account);
+    size_t max;  /* whoever takes more goes on; it is for the listener to make room */
 };
 
+/* Both do nothing without an account: what is not a client's is not counted. */
 void output_take(struct output_account *account, size_t size);
 void output_give(struct output_account *account, size_t size);
 

@@ -101,6 +101,8 @@ enum {
 /* An answer, without the parts that belong to one hop: no ID, no question, no OPT. Compression
  * pointers in `body` count from the header, over a question of the same length as the one asked.
  * The pointers are borrowed: see the function that fills them. */
+struct body; /* base/body.h */
+
 struct answer {
     enum answer_kind kind;
     enum answer_age age;
@@ -111,6 +113,7 @@ struct answer {
     uint16_t additional_count; /* OPT not counted */
     uint32_t ttl_s;      /* how long it may be kept, before the configured bounds; 0: not at all */
     const uint8_t *body; /* from the end of the question to the end of the last record */
+    struct body *shared; /* not NULL: the same, to be held instead of copied */
     uint16_t body_length;
     uint16_t needed_length; /* of body: up to the last record that a client cannot do without */
     uint16_t ttl_count;     /* records whose TTL ages */

@@ -127,16 +127,35 @@ static void write_header(struct writer *writer, const struct query_message *quer
     store_u16(header + 10, (uint16_t)((answer ? answer->additional_count : 0) + query->has_edns));
 }
 
+size_t reply_body_at(const struct query_message *query)
+{
+    return DNS_HEADER_SIZE + question_length(query);
+}
+
+static size_t message_limit(const struct reply *reply)
+{
+    const size_t limit = reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
+    return limit > DNS_MESSAGE_MAX ? DNS_MESSAGE_MAX : limit;
+}
+
+static size_t body_room(const struct query_message *query, const struct reply *reply)
+{
+    return message_limit(reply) - reply_body_at(query) - (query->has_edns ? DNS_OPT_FIXED : 0);
+}
+
+bool reply_is_whole(const struct query_message *query, const struct reply *reply)
+{
+    return !reply->answer || reply->answer->body_length <= body_room(query, reply);
+}
+
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
                    bool *truncated)
 {
     assert(query->has_question || reply->answer == NULL);
     assert(out && truncated);
-    size_t limit = reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
-    limit = limit > DNS_MESSAGE_MAX ? DNS_MESSAGE_MAX : limit;
+    assert(!reply->is_around || reply_is_whole(query, reply));
     const struct answer *answer = reply->answer;
-    const size_t room =
-        limit - DNS_HEADER_SIZE - question_length(query) - (query->has_edns ? DNS_OPT_FIXED : 0);
+    const size_t room = body_room(query, reply);
     struct answer cut;
     *truncated = answer && answer->needed_length > room;
     if (*truncated) {
@@ -147,12 +166,13 @@ size_t reply_write(const struct query_message *query, const struct reply *reply,
         answer = &cut;
     }
 
-    struct writer writer = writer_over(out, limit);
+    const size_t left_out = answer && reply->is_around ? answer->body_length : 0;
+    struct writer writer = writer_over(out, message_limit(reply) - left_out);
     const uint16_t flags = reply_flags(query, reply) | (*truncated ? DNS_FLAG_TC : 0) |
                            (reply_rcode(query, reply) & DNS_RCODE_MASK);
     write_header(&writer, query, flags, answer);
     write_question(&writer, query);
-    if (answer)
+    if (answer && !reply->is_around)
         write_body(&writer, answer);
     if (query->has_edns)
         write_opt(&writer, query, reply, !*truncated);

@@ -59,15 +59,11 @@ static bool release_query(struct tcp_client *client, struct query *query)
     return true;
 }
 
-static void send_reply(struct query *query, const uint8_t *reply, size_t length)
+/* Behind the reply, for which there may have been no room. */
+static void end_query(struct tcp_client *client, struct query *query, bool is_queued)
 {
-    struct tcp_client *client = query->origin.listener;
     const bool was_in_flight = release_query(client, query);
-    uint8_t *room = stream_begin_message(&client->stream, length);
-    if (room) {
-        memcpy(room, reply, length);
-        stream_end_message(&client->stream, length);
-    } else {
+    if (!is_queued) {
         metric_add(&client->clients->resolver->metrics->dropped_gone, 1);
         stream_close(&client->stream, FAILURE_STALLED);
     }
@@ -75,7 +71,25 @@ static void send_reply(struct query *query, const uint8_t *reply, size_t length)
         settle(client);
 }
 
-static const struct transport tcp_transport = {.send = send_reply};
+static void send_reply(struct query *query, const uint8_t *reply, size_t length)
+{
+    struct tcp_client *client = query->origin.listener;
+    uint8_t *room = stream_begin_message(&client->stream, length);
+    if (room) {
+        memcpy(room, reply, length);
+        stream_end_message(&client->stream, length);
+    }
+    end_query(client, query, room != NULL);
+}
+
+static void send_around(struct query *query, const uint8_t *reply, size_t length, size_t body_at,
+                        struct body *body)
+{
+    struct tcp_client *client = query->origin.listener;
+    end_query(client, query, stream_send_around(&client->stream, reply, length, body_at, body));
+}
+
+static const struct transport tcp_transport = {.send = send_reply, .send_around = send_around};
 
 /* --- Messages --- */
 
@@ -325,6 +339,7 @@ enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct ad
         pool_give(&clients->pool, client);
         return status;
     }
+    client->stream.account = &clients->resolver->output;
     list_init(&client->starved);
     list_init(&client->queries);
     deadline_init(&client->idle);

@@ -25,70 +25,60 @@
 enum {
     LENGTH_SIZE = 2,
     MESSAGE_LENGTH_MAX = 65535,
-    BUFFER_SIZE_MIN = 4096,
     BUFFER_SIZE_KEPT = 65536, /* an empty buffer of a TLS stream is kept up to this size */
     IN_SIZE_MAX = 69632,      /* the longest message behind its length, with room to read on */
     READ_BUDGET = 65536,      /* bytes read from one stream at a time: at most twice in a turn */
+    WRITE_BUDGET = 65536,     /* bytes of one stream sent at a time */
+};
+
+/* A body on its way out. */
+struct share {
+    struct list link;
+    struct body *body;
+    uint64_t at; /* its first byte's place among all that the stream ever sends */
 };
 
 /* --- Buffers --- */
 
-static size_t buffer_length(const struct stream_buffer *buffer)
-{
-    return buffer->end - buffer->start;
-}
-
-static void buffer_compact(struct stream_buffer *buffer)
-{
-    assert(buffer->start <= buffer->end && buffer->end <= buffer->size);
-    if (buffer->start == 0)
-        return;
-    memmove(buffer->bytes, buffer->bytes + buffer->start, buffer_length(buffer));
-    buffer->end -= buffer->start;
-    buffer->start = 0;
-}
-
-/* Makes room for `room` bytes at the end; false when memory is short. */
-static bool buffer_reserve(struct stream_buffer *buffer, size_t room, size_t size_max)
-{
-    if (buffer->size - buffer->end >= room)
-        return true;
-    const size_t needed = buffer_length(buffer) + room;
-    assert(needed <= size_max);
-    if (needed <= buffer->size) {
-        buffer_compact(buffer);
-        return true;
-    }
-    size_t size = buffer->size ? buffer->size : BUFFER_SIZE_MIN;
-    while (size < needed)
-        size *= 2;
-    if (size > size_max)
-        size = size_max;
-    uint8_t *bytes = malloc(size);
-    if (!bytes)
-        return false;
-    if (buffer->bytes)
-        memcpy(bytes, buffer->bytes + buffer->start, buffer_length(buffer));
-    free(buffer->bytes);
-    *buffer = (struct stream_buffer){.bytes = bytes, .size = size, .end = buffer_length(buffer)};
-    return true;
-}
-
-static void buffer_free(struct stream_buffer *buffer)
-{
-    free(buffer->bytes);
-    *buffer = (struct stream_buffer){0};
-}
-
 /* Connections to upstreams are few and busy, so they keep the buffers of a usual turn; TCP clients
  * are many. */
-static void buffer_release(struct stream *stream, struct stream_buffer *buffer)
+static void buffer_release(struct stream *stream, struct buffer *buffer)
 {
     if (buffer_length(buffer) > 0)
         return;
     buffer->start = buffer->end = 0;
     if (!stream->tls || buffer->size > BUFFER_SIZE_KEPT)
-        buffer_free(buffer);
+        buffer_free(buffer, stream->account);
+}
+
+/* --- Shared bodies --- */
+
+static struct share *first_share(const struct stream *stream)
+{
+    return LIST_OBJECT_(stream->shares.next, &stream->shares, struct share, link);
+}
+
+static void share_free(struct stream *stream, struct share *share)
+{
+    list_remove(&share->link);
+    body_release(share->body);
+    output_give(stream->account, sizeof(*share));
+    free(share);
+}
+
+static void drop_shares(struct stream *stream)
+{
+    while (!list_is_empty(&stream->shares))
+        share_free(stream, first_share(stream));
+    stream->shared = 0;
+}
+
+size_t stream_held(const struct stream *stream)
+{
+    size_t held = stream->in.size + stream->out.size;
+    LIST_EACH (struct share, share, &stream->shares, link)
+        held += sizeof(*share) + share->body->length / share->body->holders;
+    return held;
 }
 
 /* --- States --- */
@@ -158,8 +148,9 @@ void stream_free(struct stream *stream)
     tls_close(stream->tls);
     if (stream->fd != -1)
         close(stream->fd);
-    buffer_free(&stream->in);
-    buffer_free(&stream->out);
+    drop_shares(stream);
+    buffer_free(&stream->in, stream->account);
+    buffer_free(&stream->out, stream->account);
     stream->tls = NULL;
     stream->fd = -1;
     stream->state = STREAM_CLOSED;
@@ -169,7 +160,7 @@ void stream_free(struct stream *stream)
 
 enum status stream_next_message(struct stream *stream, const uint8_t **message, size_t *length)
 {
-    struct stream_buffer *in = &stream->in;
+    struct buffer *in = &stream->in;
     if (stream->state == STREAM_CLOSED || buffer_length(in) < LENGTH_SIZE)
         return STATUS_AGAIN;
     const size_t announced = load_u16(in->bytes + in->start);
@@ -183,7 +174,7 @@ enum status stream_next_message(struct stream *stream, const uint8_t **message, 
 
 void stream_return_message(struct stream *stream, size_t length)
 {
-    struct stream_buffer *in = &stream->in;
+    struct buffer *in = &stream->in;
     assert(in->start >= LENGTH_SIZE + length &&
            load_u16(in->bytes + in->start - length - LENGTH_SIZE) == length);
     in->start -= LENGTH_SIZE + length;
@@ -250,14 +241,14 @@ static void end_of_input(struct stream *stream, enum failure failure)
 /* Reads once and reports it. Returns how much came when there may be more at once, else 0. */
 static size_t read_once(struct stream *stream)
 {
-    struct stream_buffer *in = &stream->in;
+    struct buffer *in = &stream->in;
     assert(is_reading(stream));
     buffer_compact(in);
     if (in->end == IN_SIZE_MAX) { /* holds whole messages that were not taken */
         loop_defer(stream->loop, &stream->more, LOOP_NEXT_TURN);
         return 0;
     }
-    if (!buffer_reserve(in, 1, IN_SIZE_MAX)) {
+    if (!buffer_reserve(in, stream->account, 1, IN_SIZE_MAX)) {
         stream_close(stream, FAILURE_LOCAL);
         return 0;
     }
@@ -329,32 +320,95 @@ void stream_resume(struct stream *stream)
 
 /* --- Writing --- */
 
+static bool may_queue(const struct stream *stream, size_t length)
+{
+    assert(length <= MESSAGE_LENGTH_MAX);
+    return stream->state != STREAM_CLOSED && !stream->finishing &&
+           stream_unsent(stream) + LENGTH_SIZE + length <= stream->out_limit;
+}
+
+static void send_later(struct stream *stream)
+{
+    if (stream->state == STREAM_OPEN && stream->write_waits_for == 0)
+        loop_defer(stream->loop, &stream->flush, LOOP_FLUSH);
+}
+
 uint8_t *stream_begin_message(struct stream *stream, size_t max_length)
 {
-    struct stream_buffer *out = &stream->out;
-    assert(max_length <= MESSAGE_LENGTH_MAX);
-    const size_t room = LENGTH_SIZE + max_length;
-    if (stream->state == STREAM_CLOSED || stream->finishing ||
-        buffer_length(out) + room > stream->out_limit)
-        return NULL;
-    if (!buffer_reserve(out, room, stream->out_limit))
+    struct buffer *out = &stream->out;
+    if (!may_queue(stream, max_length) ||
+        !buffer_reserve(out, stream->account, LENGTH_SIZE + max_length, stream->out_limit))
         return NULL;
     return out->bytes + out->end + LENGTH_SIZE;
 }
 
 void stream_end_message(struct stream *stream, size_t length)
 {
-    struct stream_buffer *out = &stream->out;
+    struct buffer *out = &stream->out;
     assert(length <= MESSAGE_LENGTH_MAX && out->size - out->end >= LENGTH_SIZE + length);
     store_u16(out->bytes + out->end, (uint16_t)length);
     out->end += LENGTH_SIZE + length;
-    if (stream->state == STREAM_OPEN && stream->write_waits_for == 0)
-        loop_defer(stream->loop, &stream->flush, LOOP_FLUSH);
+    send_later(stream);
+}
+
+bool stream_send_around(struct stream *stream, const uint8_t *bytes, size_t length, size_t at,
+                        struct body *body)
+{
+    struct buffer *out = &stream->out;
+    uint8_t length_field[LENGTH_SIZE];
+    assert(at <= length && body->length > 0);
+    if (!may_queue(stream, length + body->length) ||
+        !buffer_reserve(out, stream->account, LENGTH_SIZE + length, stream->out_limit))
+        return false;
+    struct share *share = malloc(sizeof(*share));
+    if (!share)
+        return false;
+    store_u16(length_field, (uint16_t)(length + body->length));
+    buffer_append(out, length_field, LENGTH_SIZE);
+    buffer_append(out, bytes, at);
+    *share =
+        (struct share){.body = body_hold(body), .at = stream->bytes_sent + stream_unsent(stream)};
+    list_append(&stream->shares, &share->link);
+    stream->shared += body->length;
+    output_take(stream->account, sizeof(*share));
+    buffer_append(out, bytes + at, length - at);
+    send_later(stream);
+    return true;
 }
 
 size_t stream_unsent(const struct stream *stream)
 {
-    return buffer_length(&stream->out);
+    return buffer_length(&stream->out) + stream->shared;
+}
+
+/* What is to be sent next, in one piece: bytes of `out`, up to the next body, or what is left of
+ * that. */
+static const uint8_t *next_piece(const struct stream *stream, size_t *size)
+{
+    const struct buffer *out = &stream->out;
+    const struct share *share = first_share(stream);
+    if (share && stream->bytes_sent >= share->at) {
+        const size_t sent = (size_t)(stream->bytes_sent - share->at);
+        *size = share->body->length - sent;
+        return share->body->bytes + sent;
+    }
+    *size = share ? (size_t)(share->at - stream->bytes_sent) : buffer_length(out);
+    return out->bytes + out->start;
+}
+
+/* `length` bytes of the next piece have left. */
+static void note_sent(struct stream *stream, size_t length)
+{
+    struct share *share = first_share(stream);
+    const bool is_shared = share && stream->bytes_sent >= share->at;
+    stream->bytes_sent += length;
+    if (!is_shared) {
+        stream->out.start += length;
+        return;
+    }
+    stream->shared -= length;
+    if (stream->bytes_sent == share->at + share->body->length)
+        share_free(stream, share);
 }
 
 static enum status transmit(struct stream *stream, const uint8_t *bytes, size_t size,
@@ -362,7 +416,8 @@ static enum status transmit(struct stream *stream, const uint8_t *bytes, size_t 
 {
     if (stream->tls)
         return tls_write(stream->tls, bytes, size, length, failure);
-    const ssize_t sent = send(stream->fd, bytes, size, MSG_NOSIGNAL);
+    const int more = size < stream_unsent(stream) ? MSG_MORE : 0;
+    const ssize_t sent = send(stream->fd, bytes, size, MSG_NOSIGNAL | more);
     if (sent >= 0) {
         *length = (size_t)sent;
         return STATUS_OK;
@@ -373,17 +428,24 @@ static enum status transmit(struct stream *stream, const uint8_t *bytes, size_t 
     return STATUS_CLOSED;
 }
 
-/* Sends until all is sent or the socket takes no more; false when it broke. */
+/* Sends until all is sent, it was enough for this turn, or the socket takes no more; false when it
+ * broke. (What TLS could not send is never offered again with less behind it: the next turn begins
+ * with its whole budget.) */
 static bool write_out(struct stream *stream)
 {
-    struct stream_buffer *out = &stream->out;
     assert(stream->state == STREAM_OPEN); /* on TLS: the peer is authenticated (FAULTS E1) */
     stream->write_waits_for = 0;
-    while (buffer_length(out) > 0) {
-        size_t length = 0;
+    for (size_t total = 0, length; stream_unsent(stream) > 0; total += length) {
+        if (total >= WRITE_BUDGET) {
+            stream->write_waits_for = EPOLLOUT;
+            return true;
+        }
+        size_t size;
+        const uint8_t *piece = next_piece(stream, &size);
+        size = size < WRITE_BUDGET - total ? size : WRITE_BUDGET - total;
+        length = 0;
         enum failure failure = FAILURE_NONE;
-        const enum status status =
-            transmit(stream, out->bytes + out->start, buffer_length(out), &length, &failure);
+        const enum status status = transmit(stream, piece, size, &length, &failure);
         if (status == STATUS_AGAIN) {
             stream->write_waits_for =
                 stream->tls && !tls_wants_write(stream->tls) ? EPOLLIN : EPOLLOUT;
@@ -393,9 +455,8 @@ static bool write_out(struct stream *stream)
             stream_close(stream, failure);
             return false;
         }
-        assert(length > 0 && length <= buffer_length(out));
-        out->start += length;
-        stream->bytes_sent += length;
+        assert(length > 0 && length <= size);
+        note_sent(stream, length);
     }
     return true;
 }
@@ -529,6 +590,7 @@ void stream_prepare(struct stream *stream, struct loop *loop, const struct strea
         .fd = -1,
         .read_waits_for = EPOLLIN,
     };
+    list_init(&stream->shares);
     loop_task_init(&stream->flush, run_flush);
     loop_task_init(&stream->more, run_more);
     loop_task_init(&stream->reap, run_reap);

@@ -5,11 +5,12 @@
  * Writing: stream_begin_message, fill, stream_end_message. Nothing is sent before the end of the
  * turn; then everything gathered goes out in as few TLS records and system calls as it takes. On a
  * TLS stream nothing is sent before the handshake has authenticated the peer: what was written
- * waits, and is thrown away when it fails (FAULTS E1). Reading: on_readable says that bytes came;
- * stream_next_message gives message after message until STATUS_AGAIN. Reading is bounded per turn,
- * so one stream with endless data cannot starve the others. Closing: stream_close, or the peer, or
- * an error; on_closed comes once, at the end of the turn, and the owner may then free the stream's
- * object.
+ * waits, and is thrown away when it fails (FAULTS E1). A turn sends no more than WRITE_BUDGET of
+ * one stream: the rest when epoll says that the socket takes more. Reading: on_readable says that
+ * bytes came; stream_next_message gives message after message until STATUS_AGAIN. Reading is
+ * bounded per turn, so one stream with endless data cannot starve the others. Closing:
+ * stream_close, or the peer, or an error; on_closed comes once, at the end of the turn, and the
+ * owner may then free the stream's object.
  *
  * Thread: the worker of its loop. Owner: the object that embeds it (connection, TCP client). Its
  * buffers are taken when the first byte needs them; a quiet plain stream gives them back. */
@@ -21,8 +22,11 @@
 #include <stdint.h>
 
 #include "base/address.h"
+#include "base/body.h"
 #include "base/failure.h"
+#include "base/list.h"
 #include "base/status.h"
+#include "net/buffer.h"
 #include "net/loop.h"
 #include "net/tls.h"
 
@@ -46,13 +50,6 @@ struct stream_handler {
     void (*on_closed)(struct stream *stream, enum failure failure);
 };
 
-struct stream_buffer {
-    uint8_t *bytes;
-    size_t size;
-    size_t start; /* first byte in use */
-    size_t end;
-};
-
 struct stream {
     struct loop *loop;
     const struct stream_handler *handler;
@@ -61,9 +58,12 @@ struct stream {
     struct loop_task flush;
     struct loop_task reap;
     struct loop_task more; /* goes on with what epoll will not announce again */
-    struct stream_buffer in;
-    struct stream_buffer out;
-    size_t out_limit; /* most bytes that wait to be sent */
+    struct buffer in;
+    struct buffer out;
+    struct list shares; /* bodies that are to be sent between the bytes of `out`, in order */
+    size_t shared;      /* bytes of them that are not sent yet */
+    struct output_account *account; /* of all that; NULL: none. Set before there is any */
+    size_t out_limit;               /* most bytes that wait to be sent */
     enum stream_state state;
     enum failure failure; /* why it closed */
     int fd;
@@ -105,6 +105,11 @@ uint8_t *stream_begin_message(struct stream *stream, size_t max_length);
 /* Queues the begun message with its real length, behind its 2-octet length field (RFC 7766 8). */
 void stream_end_message(struct stream *stream, size_t length);
 
+/* Queues a message of which `bytes` lack the body at offset `at`: that is held until it is sent,
+ * not copied. False as stream_begin_message. */
+bool stream_send_around(struct stream *stream, const uint8_t *bytes, size_t length, size_t at,
+                        struct body *body);
+
 /* The next whole message; it stays in place until on_readable returns, or the stream is freed.
  * STATUS_AGAIN: none is whole yet, or the stream is closed. Lengths from 0 up are given as they
  * came. */
@@ -118,6 +123,9 @@ bool stream_has_partial(const struct stream *stream);
 
 /* Bytes waiting to be sent. */
 size_t stream_unsent(const struct stream *stream);
+
+/* Bytes of memory that it keeps from others; of a body that it shares its part. */
+size_t stream_held(const struct stream *stream);
 
 /* While paused nothing is read from the socket. Resuming reports what is already buffered through
  * on_readable at the end of the turn. */

@@ -34,6 +34,9 @@ enum {
     TIMEOUT_TTL_S = 1,      /* RFC 9520 3.2: no less, and the next answer may come at any moment */
     ALONE_DIVISOR = 64,     /* of limits.queries */
     REPLIES_LEFT_OVER = 16, /* at a time: then others have their turn */
+    /* Octets of a body from which on those who wait share it. Below it a copy costs less than the
+     * two more system calls that it takes to send the body apart, and little memory. */
+    SHARED_MIN = 16384,
 };
 
 /* What every lookup touches stands first, in few cache lines. */
@@ -211,14 +214,45 @@ static struct query *first_query(const struct lookup *lookup)
     return CONTAINER_OF(lookup->queries.next, struct query, waiting);
 }
 
-/* Answers who has waited longest, and as many others as the turn's budget allows (FAULTS K6). */
+/* The answer's body for as long as somebody holds it, with the TTLs that are meant. NULL when
+ * memory is short. */
+static struct body *body_of(const struct lookup *lookup, const struct answer *answer)
+{
+    struct body *body = body_new(&lookup->resolver->output, answer->body, answer->body_length);
+    for (unsigned i = 0; body && i < answer->ttl_count; i++) {
+        uint8_t *ttl = body->bytes + answer->ttl_offsets[i];
+        store_u32(ttl, ttl_meant(load_u32(ttl)));
+    }
+    return body;
+}
+
+static struct answer answer_around(const struct answer *answer, struct body *body)
+{
+    struct answer around = *answer;
+    around.body = body->bytes;
+    around.shared = body->length >= SHARED_MIN ? body : NULL;
+    around.ttl_count = 0;
+    return around;
+}
+
+/* Answers who has waited longest, and as many others as the turn's budget allows (FAULTS K6); when
+ * several wait a long body is there once for all. */
 static void answer_some(struct lookup *lookup, const struct answer *answer, const char *why)
 {
     if (list_is_empty(&lookup->queries))
         return;
+    const bool is_shared =
+        lookup->queries.next != lookup->queries.previous && answer->body_length >= SHARED_MIN;
+    struct body *body = is_shared ? body_of(lookup, answer) : NULL;
+    struct answer around;
+    if (body) {
+        around = answer_around(answer, body);
+        answer = &around;
+    }
     do
         answer_one(first_query(lookup), answer, why);
     while (!list_is_empty(&lookup->queries) && !loop_is_spent(lookup->resolver->loop));
+    body_release(body);
 }
 
 void lookup_leave(struct query *query)
@@ -306,18 +340,6 @@ static bool find_better(struct lookup *lookup, struct answer *out)
            !answer_is_failure(out->kind);
 }
 
-/* The answer's body for as long as somebody holds it, with the TTLs that are meant. NULL when
- * memory is short. */
-static struct body *body_of(struct lookup *lookup, const struct answer *answer)
-{
-    struct body *body = body_new(&lookup->resolver->output, answer->body, answer->body_length);
-    for (unsigned i = 0; body && i < answer->ttl_count; i++) {
-        uint8_t *ttl = body->bytes + answer->ttl_offsets[i];
-        store_u32(ttl, ttl_meant(load_u32(ttl)));
-    }
-    return body;
-}
-
 /* Makes the answer stay when what it points at is gone; false when memory is short. */
 static bool keep_answer(struct lookup *lookup, const struct answer *answer)
 {
@@ -327,9 +349,7 @@ static bool keep_answer(struct lookup *lookup, const struct answer *answer)
         return false;
     if (answer->extended_errors_length > 0) /* it may be the kept one */
         memmove(lookup->kept_errors, answer->extended_errors, answer->extended_errors_length);
-    lookup->kept = *answer;
-    lookup->kept.body = lookup->body->bytes;
-    lookup->kept.ttl_count = 0;
+    lookup->kept = answer_around(answer, lookup->body);
     lookup->kept.extended_errors = lookup->kept_errors;
     return true;
 }

@@ -98,6 +98,19 @@ static void limit_rate(struct resolver *resolver, const struct query *query, str
     *reply = (struct reply){.answer = reply_truncated()};
 }
 
+/* Hands the reply to the transport: what is in the resolver's scratch, and a body that it lacks. */
+static void hand_over(struct resolver *resolver, struct query *query, size_t length,
+                      struct body *body)
+{
+    const struct transport *transport = query->origin.transport;
+    loop_spend(resolver->loop, length + (body ? body->length : 0));
+    if (body)
+        transport->send_around(query, resolver->reply, length, reply_body_at(&query->message),
+                               body);
+    else
+        transport->send(query, resolver->reply, length);
+}
+
 static void send_reply(struct resolver *resolver, struct query *query, struct reply *reply)
 {
     const bool is_datagram = query->origin.transport->is_datagram;
@@ -108,6 +121,9 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
     reply->limit = reply_limit(resolver, query);
     reply->has_keepalive = !is_datagram;
     reply->keepalive_100ms = (uint16_t)(keepalive < UINT16_MAX ? keepalive : UINT16_MAX);
+    struct body *body = reply->answer ? reply->answer->shared : NULL;
+    reply->is_around =
+        body && query->origin.transport->send_around && reply_is_whole(&query->message, reply);
     bool is_truncated = false;
     const size_t length = reply_write(&query->message, reply, resolver->reply, &is_truncated);
     assert(length >= DNS_HEADER_SIZE && length <= sizeof(resolver->reply));
@@ -119,8 +135,7 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
         metric_add(&resolver->metrics->replies_truncated, 1);
     if (query->lookup)
         lookup_leave(query);
-    loop_spend(resolver->loop, length);
-    query->origin.transport->send(query, resolver->reply, length);
+    hand_over(resolver, query, length, reply->is_around ? body : NULL);
     give_back(resolver, query);
 }
 

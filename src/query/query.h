@@ -36,6 +36,10 @@ struct transport {
     /* Copies the reply out (UDP: into the turn's batch; TCP: into the stream). Called once a query,
      * or not at all when it is dropped; the query is given back right after. */
     void (*send)(struct query *query, const uint8_t *reply, size_t length);
+    /* The same for a reply that lacks its body, which is held instead of copied; NULL: replies are
+     * always whole. */
+    void (*send_around)(struct query *query, const uint8_t *reply, size_t length, size_t body_at,
+                        struct body *body);
 };
 
 /* Where a query came from; copied into it. */

@@ -268,6 +268,33 @@ def test_B4_client_that_never_reads(start_proxy, upstream):
     assert_at_rest(proxy)
 
 
+def test_K6_long_answer_is_there_once_however_many_wait_for_it(start_proxy, upstream):
+    proxy = start_proxy(upstream, environment={"ASAN_OPTIONS": "quarantine_size_mb=1"})
+    clients, count = 80, 15
+    held = []
+    upstream.on_query = held.append
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(small_client(proxy)) for _ in range(clients)]
+        for number, sock in enumerate(socks):
+            sock.sendall(framed(*[numbered("big-60000.many.test", number * count + i, "TXT")
+                                  for i in range(count)]))
+        proxy.wait_for_metric("dnsproxy_queries_in_flight", at_least=clients * count)
+        before = proxy.memory_bytes()
+        held[0].answer()
+        proxy.wait_for_metric("dnsproxy_replies_total", at_least=clients * count, rcode="NOERROR")
+        assert proxy.memory_bytes() - before < 16 << 20  # of 72 MB
+        assert len(upstream.queries) == 1
+        replies = {}
+        for sock in socks[::20]:
+            stream = sock.makefile("rb")
+            for _ in range(count):
+                raw = stream.read(int.from_bytes(stream.read(2), "big"))
+                replies[int.from_bytes(raw[:2], "big")] = raw[2:]
+    assert set(replies) == {number * count + i for number in range(0, clients, 20) for i in range(count)}
+    assert len(set(replies.values())) == 1
+    assert dns.message.from_wire(b"\0\0" + replies[0]).answer == held[0].make_answer().answer
+
+
 def test_B4_client_that_reads_slowly_gets_everything(hasty_proxy):
     """It takes longer than timeouts.tcp-send in all, but some octets in each part of that."""
     name, count = "big-60000.slow.test", 100

@@ -494,6 +494,34 @@ static void G3_reply_never_grows_past_65535(void **state)
     assert_true(truncated);
 }
 
+/* However little room is left for options. */
+static void K6_reply_around_its_body_is_the_whole_one_without_it(void **state)
+{
+    (void)state;
+    const struct extended_error error = {EDE_OTHER, "text"};
+    static uint8_t whole[DNS_MESSAGE_MAX];
+    ask(0, 1232, 0, true);
+    const size_t at = reply_body_at(&query);
+    for (size_t total = DNS_MESSAGE_MAX - 40; total <= DNS_MESSAGE_MAX; total++) {
+        struct reply reply = {
+            .answer = &answer, .error = &error, .limit = DNS_MESSAGE_MAX, .has_keepalive = true};
+        answer_of(0, total - QUESTION_END - DNS_OPT_FIXED, false);
+        assert_true(reply_is_whole(&query, &reply));
+        reply_to_query(&reply);
+        const size_t whole_length = length;
+        memcpy(whole, out, length);
+        reply.is_around = true;
+        reply_to_query(&reply);
+        assert_int_equal(length + answer.body_length, whole_length);
+        assert_memory_equal(out, whole, at);
+        assert_memory_equal(whole + at, answer.body, answer.body_length);
+        assert_memory_equal(out + at, whole + at + answer.body_length, length - at);
+    }
+    answer_of(0, DNS_MESSAGE_MAX + 1 - QUESTION_END - DNS_OPT_FIXED, false);
+    assert_false(
+        reply_is_whole(&query, &(struct reply){.answer = &answer, .limit = DNS_MESSAGE_MAX}));
+}
+
 static void G9_additional_records_are_counted_with_the_opt(void **state)
 {
     (void)state;
@@ -577,6 +605,7 @@ int main(void)
         cmocka_unit_test(A14_limit_under_512_counts_as_512),
         cmocka_unit_test(G3_RFC8914_optional_parts_go_before_records_and_texts_before_codes),
         cmocka_unit_test(G3_reply_never_grows_past_65535),
+        cmocka_unit_test(K6_reply_around_its_body_is_the_whole_one_without_it),
         cmocka_unit_test(G9_additional_records_are_counted_with_the_opt),
         cmocka_unit_test(H9_nothing_of_the_hop_to_the_upstream_is_passed_on),
         cmocka_unit_test(A17_RFC8482_minimal_answer_to_any_is_one_hinfo),

@@ -455,6 +455,149 @@ static void F7_short_writes_under_tls_leave_the_same_bytes_on_the_wire(void **st
     free(wire);
 }
 
+/* Shared bodies among messages that are copied, as the peer has to see them; returns the length. */
+static size_t queue_around(struct stream *stream, struct body *body, uint8_t *wire)
+{
+    static const size_t splits[][2] = {{20, 5}, {5, 5}, {7, 0}, {0, 0}}; /* length, at */
+    uint8_t *end = wire;
+    for (size_t i = 0; i < 4; i++) {
+        uint8_t bytes[20];
+        const size_t length = splits[i][0], at = splits[i][1];
+        memset(bytes, 'a' + (int)i, sizeof bytes);
+        assert_true(stream_send_around(stream, bytes, length, at, body));
+        store_u16(end, (uint16_t)(length + body->length));
+        memcpy(end + 2, bytes, at);
+        memcpy(end + 2 + at, body->bytes, body->length);
+        memcpy(end + 2 + at + body->length, bytes + at, length - at);
+        end += 2 + length + body->length;
+        if (i == 1) {
+            queue_message(stream, "copied");
+            memcpy(end, "\0\6copied", 8);
+            end += 8;
+        }
+    }
+    return (size_t)(end - wire);
+}
+
+static struct body *body_of_length(struct output_account *account, size_t length)
+{
+    uint8_t *bytes = malloc(length);
+    assert_non_null(bytes);
+    for (size_t i = 0; i < length; i++)
+        bytes[i] = (uint8_t)(i * 7 + i / 256);
+    struct body *body = body_new(account, bytes, length);
+    free(bytes);
+    assert_non_null(body);
+    return body;
+}
+
+static void read_slowly(struct pair *pair, uint8_t *got, size_t total)
+{
+    size_t received = 0;
+    while (received < total) {
+        turn(pair);
+        const ssize_t count = read(pair->fd, got + received, 700);
+        received += count > 0 ? (size_t)count : 0;
+    }
+}
+
+static void K6_F7_shared_bodies_leave_in_order_however_short_the_writes(void **state)
+{
+    (void)state;
+    enum { SIZE = 200000 };
+    static const size_t lengths[] = {1, 4000, 40000};
+    uint8_t *wire = malloc(SIZE), *got = malloc(SIZE);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        struct output_account account = {0};
+        struct pair pair;
+        open_plain(&pair, &handler);
+        pair.owner.stream.account = &account;
+        shrink_send_buffer(&pair);
+        struct body *body = body_of_length(&account, lengths[i]);
+        const size_t total = queue_around(&pair.owner.stream, body, wire);
+        body_release(body);
+        assert_int_equal(stream_unsent(&pair.owner.stream), total);
+        read_slowly(&pair, got, total);
+        assert_memory_equal(got, wire, total);
+        assert_int_equal(stream_unsent(&pair.owner.stream), 0);
+        assert_int_equal(pair.owner.stream.bytes_sent, total);
+        assert_int_equal(account.used, 0);
+        close_pair(&pair);
+    }
+    free(wire);
+    free(got);
+}
+
+static void K6_shared_bodies_under_tls(void **state)
+{
+    (void)state;
+    enum { LENGTH = 40000 };
+    uint8_t *wire = malloc(5 * LENGTH);
+    struct output_account account = {0};
+    struct pair pair;
+    open_tls(&pair);
+    struct body *body = body_of_length(&account, LENGTH);
+    const size_t total = queue_around(&pair.owner.stream, body, wire);
+    RUN_UNTIL(&pair, pair.server.received_length == total);
+    assert_memory_equal(pair.server.received, wire, total);
+    assert_int_equal(body->holders, 1);
+    body_release(body);
+    close_pair(&pair);
+    free(wire);
+}
+
+static void K6_a_closed_stream_lets_go_of_its_bodies_and_its_account(void **state)
+{
+    (void)state;
+    struct output_account account = {0};
+    struct pair pair;
+    open_plain(&pair, &handler);
+    struct stream *stream = &pair.owner.stream;
+    stream->account = &account;
+    struct body *body = body_of_length(&account, 60000);
+    const size_t alone = account.used;
+    queue_message(stream, "copied");
+    while (stream_send_around(stream, (const uint8_t *)"head", 4, 4, body))
+        continue;
+    assert_in_range(stream_unsent(stream), OUT_LIMIT - 60006, OUT_LIMIT); /* counted as if copied */
+    assert_int_equal(body->holders, 5);
+    assert_in_range(account.used - alone, 4096, 6000); /* but not copied */
+    assert_in_range(stream_held(stream), 4096 + 4 * 60000 / 5, 6000 + 4 * 60000 / 5);
+    stream_close(stream, FAILURE_STALLED);
+    assert_false(stream_send_around(stream, (const uint8_t *)"head", 4, 4, body));
+    RUN_UNTIL(&pair, has_closed(&pair.owner));
+    assert_int_equal(body->holders, 1);
+    assert_int_equal(account.used, alone);
+    body_release(body);
+    close_pair(&pair);
+}
+
+/* What waits goes out in shares, with every other stream's in between. */
+static void K5_writing_is_bounded_per_turn(void **state)
+{
+    (void)state;
+    struct pair pair;
+    open_plain(&pair, &handler);
+    struct stream *stream = &pair.owner.stream;
+    for (uint8_t *room; (room = stream_begin_message(stream, 60000));) {
+        memset(room, 'x', 60000);
+        stream_end_message(stream, 60000);
+    }
+    const size_t total = stream_unsent(stream);
+    uint8_t *got = malloc(total);
+    size_t received = 0;
+    for (size_t turns = 1; received < total; turns++) {
+        const uint64_t before = stream->bytes_sent;
+        turn(&pair);
+        assert_true(stream->bytes_sent - before <= 65536);
+        const ssize_t count = read(pair.fd, got + received, total - received);
+        received += count > 0 ? (size_t)count : 0;
+        assert_true(turns < 100);
+    }
+    close_pair(&pair);
+    free(got);
+}
+
 static void messages_of_one_turn_share_a_record(void **state)
 {
     (void)state;
@@ -1300,6 +1443,10 @@ int main(void)
         cmocka_unit_test(F7_records_of_one_byte),
         cmocka_unit_test(F7_short_writes_leave_the_same_bytes_on_the_wire),
         cmocka_unit_test(F7_short_writes_under_tls_leave_the_same_bytes_on_the_wire),
+        cmocka_unit_test(K6_F7_shared_bodies_leave_in_order_however_short_the_writes),
+        cmocka_unit_test(K6_shared_bodies_under_tls),
+        cmocka_unit_test(K6_a_closed_stream_lets_go_of_its_bodies_and_its_account),
+        cmocka_unit_test(K5_writing_is_bounded_per_turn),
         cmocka_unit_test(messages_of_one_turn_share_a_record),
         cmocka_unit_test(F16_what_waits_to_be_sent_is_bounded),
         cmocka_unit_test(F16_a_peer_that_stops_reading_is_told_as_stalled),

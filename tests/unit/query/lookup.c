@@ -475,6 +475,63 @@ static void K6_failure_is_told_in_pieces_with_its_cause(void **state)
     assert_true(reply_contains(WAITING - 1, "first: "));
 }
 
+/* --- Long answers --- */
+
+enum { LONG_LENGTH = 20000 };
+
+static struct body *held[FAKE_MAX];
+static size_t held_count;
+
+static void hold_body(struct query *query, const uint8_t *reply, size_t length, size_t body_at,
+                      struct body *body)
+{
+    assert_int_equal(body_at, DNS_HEADER_SIZE + query->message.question.name_length + 4);
+    held[held_count++] = body_hold(body);
+    keep_reply(query, reply, length);
+}
+
+static const struct transport around = {.send = keep_reply, .send_around = hold_body};
+
+static void K6_long_body_is_there_once_for_all_who_wait(void **state)
+{
+    struct bench *bench = *state;
+    static uint8_t bytes[LONG_LENGTH];
+    static const uint16_t ttl_offsets[] = {6};
+    memcpy(bytes, "\xc0\x0c\0\x0a\0\1\x80\0\0\1", 10); /* a NULL record, TTL with the top bit */
+    store_u16(bytes + 10, LONG_LENGTH - 12);
+    const struct answer answer = {.flags = DNS_FLAG_RA,
+                                  .answer_count = 1,
+                                  .body = bytes,
+                                  .body_length = LONG_LENGTH,
+                                  .needed_length = LONG_LENGTH,
+                                  .ttl_count = 1,
+                                  .ttl_offsets = ttl_offsets};
+    held_count = 0;
+    for (uint16_t id = 0; id < WAITING; id++)
+        assert_true(ask_over(bench, &around, id, "long", TYPE_A, NULL) == STATUS_OK);
+    assert_non_null(ask(bench, 9, "long")); /* a datagram cannot take it */
+    bench->loop.budget = 2 * (1 + LONG_LENGTH / LOOP_OCTETS_PER_UNIT); /* reaches two */
+    fake_end(0, &answer, FAILURE_NONE);
+    assert_int_equal(held_count, 2);
+    assert_ptr_equal(held[0], held[1]);
+    memset(bytes, 0xa5, sizeof(bytes)); /* the upstream's next message */
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(held_count, WAITING);
+    assert_int_equal(replies.count, WAITING + 1);
+    assert_true(load_u16(replies.bytes[WAITING] + 2) & DNS_FLAG_TC);
+    for (size_t i = 0; i < held_count; i++) {
+        assert_ptr_equal(held[i], held[i < 2 ? 0 : 2]);
+        assert_int_equal(held[i]->length, LONG_LENGTH);
+        assert_int_equal(load_u32(held[i]->bytes + 6), 0); /* RFC 2181 8 */
+        assert_int_equal(load_u16(held[i]->bytes + 10), LONG_LENGTH - 12);
+        assert_int_equal(load_u16(replies.bytes[i]), i);
+    }
+    assert_in_range(bench->resolver->output.used, 2 * LONG_LENGTH, 2 * LONG_LENGTH + 200);
+    for (size_t i = 0; i < held_count; i++)
+        body_release(held[i]);
+    assert_int_equal(bench->resolver->output.used, 0);
+}
+
 static void K6_who_goes_before_his_answer_is_forgotten(void **state)
 {
     struct bench *bench = *state;
@@ -522,6 +579,7 @@ int main(void)
         TEST(K6_nobody_joins_those_who_are_answered_later),
         TEST(K6_deadline_of_who_is_answered_later_holds),
         TEST(K6_failure_is_told_in_pieces_with_its_cause),
+        TEST(K6_long_body_is_there_once_for_all_who_wait),
         TEST(K6_who_goes_before_his_answer_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

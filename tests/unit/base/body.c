@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Counted bodies: the last holder frees, and the account knows what is held. */
+#include "test.h"
+
+#include <string.h>
+
+#include "base/body.h"
+
+static void K6_the_last_release_frees_and_gives_back(void **state)
+{
+    (void)state;
+    struct output_account account = {.max = 1000};
+    struct body *body = body_new(&account, (const uint8_t *)"bytes", 5);
+    assert_non_null(body);
+    assert_int_equal(body->length, 5);
+    assert_memory_equal(body->bytes, "bytes", 5);
+    const size_t used = account.used;
+    assert_true(used >= 5);
+    assert_ptr_equal(body_hold(body), body);
+    body_release(body);
+    assert_int_equal(account.used, used);
+    body_release(body);
+    assert_int_equal(account.used, 0);
+    body_release(NULL);
+}
+
+static void a_body_may_be_empty(void **state)
+{
+    (void)state;
+    struct output_account account = {.max = 1000};
+    struct body *body = body_new(&account, NULL, 0);
+    assert_non_null(body);
+    assert_int_equal(body->length, 0);
+    body_release(body);
+    assert_int_equal(account.used, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(K6_the_last_release_frees_and_gives_back),
+        cmocka_unit_test(a_body_may_be_empty),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
