@@ -47,7 +47,8 @@ struct lookup {
     struct list queries;
     struct deadline alone; /* armed: no query waits, and it goes on all the same */
     struct attempts attempts;
-    unsigned error_answer_count;
+    uint16_t error_answer_count;
+    bool has_ended;    /* is out of the table, and asks no more: `body` and `rest` are set */
     uint64_t begun_ns; /* when it first asked, or asked anew */
     struct request requests[REQUESTS_PER_LOOKUP];
     struct question question;
@@ -57,8 +58,7 @@ struct lookup {
      * wait on. */
     struct answer kept;
     uint8_t kept_errors[KEPT_ERRORS_SIZE];
-    bool has_ended;        /* is out of the table, and asks no more: the next two are set */
-    struct body *body;     /* of the answer */
+    struct body *body;     /* of that answer */
     struct loop_task rest; /* gives it */
 };
 
