@@ -16,6 +16,8 @@
 /* From the end of an outage on, until each query is answered again. */
 #define RECOVERY_NS MILLISECONDS(1000)
 
+#define GREEDY_PERMILLE UINT64_C(300) /* of the questions, at least */
+
 /* RFC 8767 5: who waits for so long gets a stale answer; for so long after a failure nobody asks.
  */
 #define SLOW_NS MILLISECONDS(1800)
@@ -31,8 +33,13 @@ enum {
     STALE_TTL_MAX_S = 30,        /* RFC 8767 4 */
     STALE_SURE_S = 60,           /* max-stale from which on the checks below are meant to hold */
     STALE_MARGIN_S = 40,         /* whole seconds are lost when asking fails again and again */
-    CLIENT_ADDRESS = 0x0a000001, /* of all: 10.0.0.1 */
+    HONEST_ADDRESS = 0x0a000001, /* of all whom nothing is wrong with: 10.0.0.1 */
+    GREEDY_ADDRESS = 0x0a010001,
+    FORGED_ADDRESS = 0x0a020001, /* and many others */
+    FORGED_STEP = 131,           /* two in a network */
 };
+
+enum asker { ASKER_HONEST, ASKER_GREEDY, ASKER_FORGED, ASKER_COUNT };
 
 enum ask_state {
     ASK_PLANNED,
@@ -47,6 +54,8 @@ enum ask_state {
 
 struct ask {
     enum ask_state state;
+    enum asker asker;
+    uint32_t address;
     bool is_datagram;
     bool is_hostile;
     bool is_leaving;
@@ -284,8 +293,9 @@ static bool a_lookup_has_just_failed(void)
     return metric_get(&clients.resolver->metrics->lookups_failed) != clients.failed;
 }
 
-/* Not before asking has failed, or been slow: now for a query that waits, a moment ago for one that
- * comes. Those without clients fail unseen, and their failures are taken for this question's. */
+/* Not before asking has failed, or been slow: now for a query that waits, or a turn before when
+ * that was too busy to reach it, and a moment ago for one that comes. Those without clients fail
+ * unseen, and their failures are taken for this question's. */
 static void check_stale_reason(const struct ask *ask)
 {
     struct subject *subject = ask->subject;
@@ -298,8 +308,10 @@ static void check_stale_reason(const struct ask *ask)
     uint64_t failed_ns = a_lookup_has_just_failed() ? now : clients.failed_ns;
     if (failed_ns < subject->failed_ns)
         failed_ns = subject->failed_ns;
-    const uint64_t for_ns = ask->state == ASK_WAITING ? 0 : RECHECK_NS;
-    if (failed_ns == 0 || now - failed_ns > for_ns)
+    uint64_t since_ns = now - RECHECK_NS;
+    if (ask->state == ASK_WAITING)
+        since_ns = has_fault(FAULT_BUSY) ? ask->begun_ns : now;
+    if (failed_ns == 0 || failed_ns < since_ns)
         sim_fail("a stale answer after %llu ms, though asking has not failed (RFC 8767 5)",
                  (unsigned long long)((now - ask->begun_ns) / NANOSECONDS_PER_MILLISECOND));
 }
@@ -368,8 +380,14 @@ static void check_truth(const struct ask *ask, const struct reply_view *view,
 /* Whether anything is wrong that may cost this query its answer. */
 static bool may_fail(const struct ask *ask)
 {
-    if (plan.healthy != SIZE_MAX || has_only_harmless_faults_but(0))
+    const uint64_t silence = UINT64_C(1) << FAULT_GREEDY | UINT64_C(1) << FAULT_FORGED;
+    if (ask->asker != ASKER_HONEST)
+        return true;
+    if (has_only_harmless_faults_but(silence))
         return false;
+    /* A healthy upstream that was asked for nothing but silence is trusted less than a bad one. */
+    if (plan.healthy != SIZE_MAX)
+        return plan.faults & silence;
     if (has_only_harmless_faults_but(UINT64_C(1) << FAULT_OUTAGE))
         return upstreams_were_dead_since(ask->begun_ns - RECOVERY_NS);
     return true;
@@ -387,20 +405,21 @@ static bool is_limited(void)
     return metric_get(&clients.resolver->metrics->replies_wait_limited) != clients.limited;
 }
 
-static size_t count_waiting_datagrams(void)
+static size_t count_waiting_datagrams(uint32_t address)
 {
     size_t count = 0;
     for (size_t i = 0; i < clients.count; i++)
-        count += clients.asks[i].state == ASK_WAITING && clients.asks[i].is_datagram;
+        count += clients.asks[i].state == ASK_WAITING && clients.asks[i].is_datagram &&
+                 clients.asks[i].address == address;
     return count;
 }
 
-/* FAULTS I5. All of them are of one address. */
+/* FAULTS I5. Of many addresses two may be counted as one. */
 static void check_limited(const struct ask *ask, const struct reply_view *view)
 {
     const uint32_t limit = plan.config.limits.udp_queries_per_address;
-    const size_t waiting = count_waiting_datagrams();
-    if (limit == 0 || waiting < limit - limit / 2)
+    const size_t waiting = count_waiting_datagrams(ask->address);
+    if (limit == 0 || (waiting < limit - limit / 2 && !has_fault(FAULT_FORGED)))
         sim_fail("a query is sent to TCP while %zu wait", waiting);
     if (!ask->is_datagram || ask->state != ASK_ARRIVED || view->rcode != RCODE_NOERROR ||
         !(view->flags & DNS_FLAG_TC))
@@ -476,7 +495,7 @@ static struct origin origin_of(struct ask *ask)
 {
     struct origin origin = {.transport = &transports[ask->is_datagram], .listener = ask};
     origin.client.v4 =
-        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(CLIENT_ADDRESS)};
+        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(ask->address)};
     ask->begun_ns = net_now();
     ask->subject->begun++;
     clients.begun++;
@@ -618,6 +637,15 @@ static void arrive(void *subject, const uint8_t *bytes, size_t length)
 
 /* --- What the plan asks --- */
 
+static void write_silent_name(struct writer *writer, uint32_t number)
+{
+    char label[DNS_LABEL_MAX + 1];
+    const int length = snprintf(label, sizeof(label), SIM_SILENT_LABEL "%u", number);
+    write_u8(writer, (uint8_t)length);
+    write_bytes(writer, label, (size_t)length);
+    write_u8(writer, 0);
+}
+
 /* One in ten is as long as a name may be. */
 static void write_name(struct writer *writer, uint32_t number)
 {
@@ -651,7 +679,11 @@ static void write_query(struct ask *ask)
                          (plan_below(4) ? 0 : DNS_FLAG_AD)));
     write_u32(&writer, 1 << 16);
     write_u32(&writer, ask->has_edns);
-    write_name(&writer, (uint32_t)plan_below(plan.names));
+    const uint32_t number = (uint32_t)plan_below(plan.names);
+    if (ask->asker == ASKER_HONEST)
+        write_name(&writer, number);
+    else
+        write_silent_name(&writer, number);
     write_u16(&writer, ask->type);
     write_u16(&writer, CLASS_IN);
     ask->question_length = writer_length(&writer) - DNS_HEADER_SIZE;
@@ -690,6 +722,26 @@ static void spoil(struct ask *ask)
         ask->message[2 + random_below(ask->length - 2)] = (uint8_t)random_below(256);
 }
 
+static bool plan_is_of(enum fault fault)
+{
+    const bool is_of = plan_below(1000) < GREEDY_PERMILLE + plan.permille[fault];
+    fault_counts[fault] += is_of && has_fault(fault);
+    return is_of && has_fault(fault);
+}
+
+static void plan_asker(struct ask *ask, uint32_t number)
+{
+    ask->address = HONEST_ADDRESS;
+    if (plan_is_of(FAULT_GREEDY)) {
+        ask->asker = ASKER_GREEDY;
+        ask->address = GREEDY_ADDRESS;
+    }
+    if (plan_is_of(FAULT_FORGED)) {
+        ask->asker = ASKER_FORGED;
+        ask->address = FORGED_ADDRESS + number * FORGED_STEP;
+    }
+}
+
 /* Half of the runs ask in bursts. */
 static void plan_asks(void)
 {
@@ -701,7 +753,8 @@ static void plan_asks(void)
         const uint64_t draw = plan_below(plan.duration_ns);
         if (!is_with_last)
             at_ns = draw;
-        ask->is_datagram = plan_below(2);
+        plan_asker(ask, i);
+        ask->is_datagram = plan_below(2) || ask->asker == ASKER_FORGED;
         write_query(ask);
         ask->subject = find_subject(truth_of_ask(ask).hash);
         const bool is_spoilt = plan_below(1000) < plan.permille[FAULT_HOSTILE_CLIENT];
@@ -783,19 +836,20 @@ void clients_check(void)
     const uint64_t query_ns = plan.config.timeouts.query_ns;
     const uint64_t patience_ns = query_ns - query_ns * QUERY_MARGIN_PERCENT / 100;
     size_t waiting = 0;
-    size_t datagrams = 0;
+    size_t datagrams[ASKER_COUNT] = {0};
     for (size_t i = 0; i < clients.count; i++) {
         const struct ask *ask = &clients.asks[i];
         if (ask->state != ASK_WAITING)
             continue;
         waiting++;
-        datagrams += ask->is_datagram;
+        datagrams[ask->asker] += ask->is_datagram;
         if (net_now() - ask->begun_ns >= patience_ns)
             sim_fail("query %zu has no reply at its deadline", i);
     }
     const uint32_t limit = plan.config.limits.udp_queries_per_address;
-    if (limit > 0 && datagrams > limit)
-        sim_fail("%zu datagrams wait, and %u may (I5)", datagrams, limit);
+    for (size_t asker = 0; limit > 0 && asker < ASKER_FORGED; asker++)
+        if (datagrams[asker] > limit)
+            sim_fail("%zu datagrams wait, and %u may (I5)", datagrams[asker], limit);
     if (waiting != clients.resolver->waiting_count)
         sim_fail("%zu queries wait, the resolver counts %zu", waiting,
                  clients.resolver->waiting_count);

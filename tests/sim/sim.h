@@ -69,6 +69,8 @@ enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256 };
     ROW(LEAVE, "leave", "TCP clients leave before their reply")                                  \
     ROW(HOSTILE_CLIENT, "hostile-client", "clients that send anything")                          \
     ROW(BUSY, "busy", "a reply takes what is left of the turn's budget")                         \
+    ROW(GREEDY, "greedy", "a client that asks and asks for what is never answered")              \
+    ROW(FORGED, "forged", "the same, each from an address of its own")                           \
     ROW(ABRUPT_END, "abrupt-end", "the worker ends with everything in flight")
 
 enum fault {
@@ -204,8 +206,11 @@ uint32_t upstream_source(size_t index);
 /* Whether each upstream was dead in an outage at some moment since then. */
 bool upstreams_were_dead_since(uint64_t since_ns);
 
-/* What every honest upstream says about a question. */
-enum truth_kind { TRUTH_POSITIVE, TRUTH_NODATA, TRUTH_NXDOMAIN };
+/* What every honest upstream says about a question; TRUTH_SILENCE: nothing. */
+enum truth_kind { TRUTH_POSITIVE, TRUTH_NODATA, TRUTH_NXDOMAIN, TRUTH_SILENCE };
+
+/* The names that are never answered begin so. */
+#define SIM_SILENT_LABEL "silent"
 
 struct truth {
     enum truth_kind kind;

@@ -25,6 +25,7 @@ enum {
     NETWORK_CHANGES_MAX = 3,
     FIRST_SOURCE = 0x0a000001,
     RECEIVED_MAX = 2048, /* of a connection, before it is taken up */
+    SILENT_LENGTH = sizeof(SIM_SILENT_LABEL) - 1,
 };
 
 /* An answer that comes later may be too late; and what is under way when it comes. */
@@ -75,7 +76,9 @@ struct truth truth_of(const uint8_t *name, size_t name_length, uint16_t type, bo
     truth.optional_ttl_s = (truth.ttl_s + 1) / 2;
     if (hash / 512 % 4 == 0)
         truth.optional_count = 70; /* with what is needed more than UDP takes */
-    if (hash / 8 % 8 == 0)
+    if (name[0] >= SILENT_LENGTH && memcmp(name + 1, SIM_SILENT_LABEL, SILENT_LENGTH) == 0)
+        truth.kind = TRUTH_SILENCE;
+    else if (hash / 8 % 8 == 0)
         truth.kind = TRUTH_NXDOMAIN;
     else if (hash / 8 % 8 == 1)
         truth.kind = TRUTH_NODATA;
@@ -372,7 +375,7 @@ static void answer(struct conversation *conversation, const struct query_view *q
     static const unsigned errors[] = {RCODE_SERVFAIL, RCODE_SERVFAIL, RCODE_REFUSED,
                                       RCODE_NOTIMP,   RCODE_FORMERR,  9};
     const size_t index = conversation->index;
-    if (conversation->is_silent)
+    if (conversation->is_silent || truth_of_query(query).kind == TRUTH_SILENCE)
         return;
     post_strangers(conversation, query);
     if (fault_happens_at(FAULT_LOST, index))
