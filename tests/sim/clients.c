@@ -79,6 +79,8 @@ struct subject {
     uint64_t failed_ns;                /* when asking was last seen to fail, or to be slow */
     uint64_t usable_ns;                /* until then the cache has an answer, fresh or stale */
     uint32_t refreshed_at_ms;          /* the answer that was last asked for anew ahead of time */
+    uint64_t spent_turn[2];            /* when a query without RD, or with it, had the last reply
+                                          that the turn's budget allowed */
     bool is_refreshed;
 };
 
@@ -457,6 +459,21 @@ static void check_reply(const struct ask *ask, const uint8_t *reply, size_t leng
     }
 }
 
+/* FAULTS K6: the answer that many wait for goes to no more of them than a turn may do, unless there
+ * is no memory to keep it. What comes for another reason comes to each at its own time. */
+static void check_budget(const struct ask *ask)
+{
+    const bool is_answered = ask->state == ASK_WAITING && net_now() - ask->begun_ns < slow_ns();
+    const bool is_recursive = load_u16(ask->message + 2) & DNS_FLAG_RD;
+    uint64_t *spent_turn = &ask->subject->spent_turn[is_recursive];
+    if (!is_answered || ask->is_hostile || has_fault(FAULT_ALLOCATION))
+        return;
+    if (*spent_turn == net_turns())
+        sim_fail("a turn goes on with an answer past its budget (K6)");
+    if (loop_is_spent(clients.resolver->loop))
+        *spent_turn = net_turns();
+}
+
 static void on_reply(struct query *query, const uint8_t *reply, size_t length)
 {
     struct ask *ask = query->origin.listener;
@@ -479,6 +496,7 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
     clients.refreshes = metric_get(&clients.resolver->metrics->refreshes_started);
     if (fault_happens(FAULT_BUSY))
         clients.resolver->loop->budget = 0;
+    check_budget(ask);
     ask->state = ASK_REPLIED;
     ask->query = NULL;
     clients.replies++;
