@@ -205,7 +205,7 @@ def beside_others(trial, tag, *, rate=None, **greedy):
     hits = trial.load("hit", names=HITS, **others), trial.load("tcphit", names=HITS, tcp=True, **others)
     trial.sleep(1)
     trial.note("greedy")
-    trial.load(tag, rate=rate and rate * trial.workers, seconds=trial.seconds - 1.5, **greedy)
+    trial.load(tag, rate=rate and rate * trial.workers, seconds=trial.seconds - 1.5, is_last=True, **greedy)
     trial.figures["seen_down"] = trial.times_seen_down()
     trial.wait()
     for prefix, miss, hit in zip(("", "tcp_"), misses, hits):
@@ -342,7 +342,8 @@ SCENARIOS = {scenario.name: scenario for scenario in (
     Scenario("flood", "I4", "cache hits, while ten times as many new names wait for dead upstreams", flood, 2000, 12,
              at_most(flood_p99_ms=2), names="hot:100"),
     *(Scenario(name, label, text, body, rate, 9, SHARED, prepare=fill_cache, upstreams=1, options=(("--by-tag",),),
-               source=OTHERS, has_clients=True, short_rate=50, always=("misses_failed", "tcp_misses_failed")) for name, label, text, body, rate in (
+               source=OTHERS, has_clients=True, short_rate=50, always=("misses_failed", "tcp_misses_failed"))
+      for name, label, text, body, rate in (
         ("greedy-tcp", "K5", "one TCP client asks for one name that is never answered, on all connections that it gets",
          join_one_name, 250),
         ("huge-unread", "K6", "500 TCP connections wait for one answer of 64 KB, 15 times each, and do not read it",

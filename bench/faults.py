@@ -166,12 +166,15 @@ class Upstream:
 
 class Load:
     """Constant questions, until they are over; as many as are answered without a rate. After wait() there is `report`.
-    `source`: an address of CLIENTS, or a network of them that each question over UDP has another address of."""
+    `source`: an address of CLIENTS, or a network of them that each question over UDP has another address of.
+    `is_last`: what it takes to ask comes after all others on the CPUs, as if it were elsewhere."""
 
-    def __init__(self, trial, tag, *, seconds, rate, names="", log_over_ms=0, tcp=False, source="", options=()):
+    def __init__(self, trial, tag, *, seconds, rate, names="", log_over_ms=0, tcp=False, source="", options=(),
+                 is_last=False):
         self.log, self.is_tcp = trial.directory / f"{tag}.log", tcp
-        command = [trial.tools / "bench-load", "--server", f"127.0.0.1:{trial.proxy.port}", "--names",
-                   names or f"unique:{tag}", "--seconds", seconds, "--timeout-ms", TIMEOUT_MS, *options]
+        command = [*(("nice", "-n", 10) if is_last else ()), trial.tools / "bench-load", "--server",
+                   f"127.0.0.1:{trial.proxy.port}", "--names", names or f"unique:{tag}", "--seconds", seconds,
+                   "--timeout-ms", TIMEOUT_MS, *options]
         if rate:
             command += ["--rate", rate, "--scheduled", "--sockets", 16 if tcp else 64, "--window", 1024, "--log", self.log,
                         "--log-over-ms", log_over_ms]
