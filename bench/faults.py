@@ -386,8 +386,9 @@ class Trial:
         return sum(metrics.total(f"dnsproxy_upstream_{kind}_total") for kind in ("requests", "probes"))
 
     def dropped(self):
-        """Queries that the proxy had no room for, and those that the kernel had none for."""
-        return [self.proxy.metric("dnsproxy_dropped_total", reason=reason) for reason in ("full", "overflow")]
+        """Queries that the proxy had no place for, and those that the kernel had none for."""
+        return [self.proxy.metric("dnsproxy_replies_full_total"),
+                self.proxy.metric("dnsproxy_dropped_total", reason="overflow")]
 
     def since_start(self, name):
         return self.total_counts()[name] - self.before[name]
@@ -489,7 +490,8 @@ class Trial:
         servfail = sum(report["rcodes"][2] for report in reports)
         udp, tcp = (total("dnsproxy_queries_total", transport=transport) for transport in ("udp", "tcp"))
         unanswered = udp + tcp - total("dnsproxy_replies_total") - sum(
-            total("dnsproxy_dropped_total", reason=reason) for reason in ("malformed", "response", "source_port", "full"))
+            total("dnsproxy_dropped_total", reason=reason) for reason in ("malformed", "response", "source_port")) - total(
+                "dnsproxy_queries_repeated_total")
         failed = total("dnsproxy_replies_total", rcode="SERVFAIL")
         overflow = total("dnsproxy_dropped_total", reason="overflow")
         connections, sockets = total("dnsproxy_upstream_connections"), sum(one.sockets() for one in self.upstreams)

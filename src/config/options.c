@@ -163,7 +163,9 @@ const struct option OPTIONS[] = {
 
     {.key = "limits.queries", .environment = "DNSPROXY_LIMITS_QUERIES",
      .default_text = "16384", COUNT(limits.queries, 1, 1 << 18),
-     .help = "Queries in flight in each worker; more are dropped (UDP) or not read (TCP)."},
+     .help = "Queries in flight in each worker. For more, those that have waited for 200 ms give way, "
+             "of the network (/24 or /56) that has most of them; with none the new ones are sent to "
+             "TCP (UDP) or not read (TCP)."},
     {.key = "limits.upstream-requests", .environment = "DNSPROXY_LIMITS_UPSTREAM_REQUESTS",
      .default_text = "16384", COUNT(limits.upstream_requests, 1, 16384),
      .help = "Requests in flight on one upstream connection. Times limits.upstream-connections "

@@ -27,6 +27,7 @@ enum {
     OUT_LIMIT = 1024 * 1024, /* a reply beyond it closes the client */
     OUT_HIGH = 64 * 1024,    /* not read above it, so the rest is for the queries in flight */
     READS_MAX = 1024,        /* reads that brought no whole message (FAULTS B3) */
+    TOO_EARLY_MAX = 8,       /* clients that find no room before the others wait on */
 };
 
 static void settle(struct tcp_client *client);
@@ -52,6 +53,7 @@ static bool release_query(struct tcp_client *client, struct query *query)
     assert(client->in_flight > 0);
     list_remove(&query->sibling);
     client->in_flight--;
+    clients_end_stream_query(client->account);
     /* Not at once, so that a client at its limit is not paused and resumed for every message. */
     const uint32_t limit = client->clients->resolver->config->limits.tcp_queries;
     if (client->in_flight < limit - limit / 8)
@@ -106,11 +108,6 @@ static bool is_idle(const struct tcp_client *client)
     return may_take(client) && client->in_flight == 0 && stream_unsent(&client->stream) == 0;
 }
 
-static bool has_query_to_spare(const struct resolver *resolver)
-{
-    return resolver->waiting_count < resolver->config->limits.queries;
-}
-
 static void wait_for_query(struct tcp_client *client)
 {
     struct tcp_clients *clients = client->clients;
@@ -136,6 +133,7 @@ static void begin_query(struct tcp_client *client, const uint8_t *message, size_
     if (query) {
         list_append(&client->queries, &query->sibling);
         client->in_flight++;
+        clients_begin_stream_query(client->account);
         assert(client->in_flight <= resolver->config->limits.tcp_queries);
         client->is_at_limit = client->in_flight == resolver->config->limits.tcp_queries;
     }
@@ -309,15 +307,24 @@ static void on_take(struct loop_task *task)
     take_messages(CONTAINER_OF(task, struct tcp_client, take), MESSAGES_LEFT_OVER);
 }
 
+/* By turns: those that were too early are the last next time. */
 void tcp_client_on_space(struct starved *room)
 {
     struct tcp_clients *clients = CONTAINER_OF(room, struct tcp_clients, room);
     const struct resolver *resolver = clients->resolver;
-    while (!list_is_empty(&clients->starved) && has_query_to_spare(resolver) &&
+    struct list waiting;
+    size_t too_early = 0;
+    list_init(&waiting);
+    list_append_all(&waiting, &clients->starved);
+    while (!list_is_empty(&waiting) && too_early < TOO_EARLY_MAX && resolver_has_room(resolver) &&
            !loop_is_spent(resolver->loop)) {
-        struct list *first = list_take_first(&clients->starved);
-        take_messages(CONTAINER_OF(first, struct tcp_client, starved), MESSAGES_LEFT_OVER);
+        struct tcp_client *client =
+            CONTAINER_OF(list_take_first(&waiting), struct tcp_client, starved);
+        take_messages(client, MESSAGES_LEFT_OVER);
+        too_early += list_is_linked(&client->starved);
     }
+    list_append_all(&waiting, &clients->starved);
+    list_append_all(&clients->starved, &waiting);
     if (!list_is_empty(&clients->starved) && !list_is_linked(&room->link))
         resolver_wait_for_space(clients->resolver, room);
 }

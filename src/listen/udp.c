@@ -147,8 +147,7 @@ static void begin_queries(struct udp_listener *listener, size_t first, size_t en
             queries[count++] = query;
     }
     for (size_t i = 0; i < count; i++)
-        if (query_resolve(resolver, queries[i], NULL) == STATUS_FULL)
-            metric_add(&resolver->metrics->dropped_full, 1);
+        (void)query_resolve(resolver, queries[i], NULL);
 }
 
 /* The kernel writes the lengths of what it gave; they say the room again. */

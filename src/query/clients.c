@@ -14,6 +14,10 @@
  * wait each client may have the other half. No reply to loopback leaves the host: it may have any
  * number of them.
  *
+ * Who gives way is found by counts: of each network (all are looked at, 16 KiB), of each client in
+ * it (256 at most), and of each parent suffix of that client. The last is looked for among its
+ * oldest queries alone, which are many only when others of its suffixes have few.
+ *
  * A rate is one time stamp, the virtual end of the work already accepted (GCRA, ITU-T I.371): one
  * second's worth may come at once, then one event each 1/rate second. */
 #include "query/clients.h"
@@ -35,13 +39,19 @@ enum {
     NETWORK_V4 = 24,
     NETWORK_V6 = 56,
     REFUSED_ACCOUNTS = 1, /* of a connection that is one too many */
+    SUFFIXES = 4096,
+    CHOICE_MAX = 64, /* oldest queries of a client that are looked at */
 };
 
 /* Given back when the last of what it has is gone. */
 struct account {
     struct list link; /* in its network */
     struct prefix address;
+    struct list held; /* of places, the oldest first */
+    uint32_t held_count;
     uint32_t connections;
+    uint32_t stream_queries; /* of its connections, waiting */
+    uint16_t network;
 };
 
 struct clients {
@@ -49,11 +59,14 @@ struct clients {
     struct siphash_key key;
     struct pool accounts;
     struct list networks[NETWORKS]; /* of accounts: 256 of each network at most */
-    uint64_t accepted_until_ns;     /* of limits.tcp-accept-rate */
-    uint64_t *replied_until_ns;     /* of limits.udp-rate, by network; NULL: it is 0 */
-    uint64_t datagram_key;          /* odd */
-    size_t counted_from;            /* queries waiting; SIZE_MAX: no datagrams are counted */
-    uint32_t counted_max;           /* in a bucket */
+    size_t held_count;
+    uint32_t held_of_network[NETWORKS];
+    uint32_t held_of_suffix[SUFFIXES];
+    uint64_t accepted_until_ns; /* of limits.tcp-accept-rate */
+    uint64_t *replied_until_ns; /* of limits.udp-rate, by network; NULL: it is 0 */
+    uint64_t datagram_key;      /* odd */
+    size_t counted_from;        /* queries waiting; SIZE_MAX: no datagrams are counted */
+    uint32_t counted_max;       /* in a bucket */
     uint32_t counted[PLACE_BUCKETS];
 };
 
@@ -65,24 +78,40 @@ static uint64_t hash_network(const struct clients *clients, const struct address
     return siphash(&clients->key, network.bits, sizeof(network.bits));
 }
 
+static uint16_t network_of(const struct clients *clients, const struct address *address)
+{
+    return hash_network(clients, address) % NETWORKS;
+}
+
+/* NULL: the client has none. */
+static struct account *find_account(struct clients *clients, uint16_t network,
+                                    const struct prefix *client)
+{
+    LIST_EACH (struct account, account, &clients->networks[network], link)
+        if (memcmp(account->address.bits, client->bits, sizeof(client->bits)) == 0)
+            return account;
+    return NULL;
+}
+
 /* The client's account, a new one if it has none. There are as many as can be needed. */
 static struct account *account_of(struct clients *clients, const struct address *address)
 {
     const struct prefix client = prefix_of(address, CLIENT_V4, CLIENT_V6);
-    struct list *network = &clients->networks[hash_network(clients, address) % NETWORKS];
-    LIST_EACH (struct account, account, network, link)
-        if (memcmp(account->address.bits, client.bits, sizeof(client.bits)) == 0)
-            return account;
-    struct account *account = pool_take(&clients->accounts);
+    const uint16_t network = network_of(clients, address);
+    struct account *account = find_account(clients, network, &client);
+    if (account)
+        return account;
+    account = pool_take(&clients->accounts);
     assert(account);
-    *account = (struct account){.address = client};
-    list_append(network, &account->link);
+    *account = (struct account){.address = client, .network = network};
+    list_init(&account->held);
+    list_append(&clients->networks[network], &account->link);
     return account;
 }
 
 static void let_go(struct clients *clients, struct account *account)
 {
-    if (account->connections > 0)
+    if (account->connections > 0 || account->held_count > 0)
         return;
     list_remove(&account->link);
     pool_give(&clients->accounts, account);
@@ -129,7 +158,36 @@ void clients_disconnect(struct clients *clients, struct account *account)
 {
     assert(account->connections > 0);
     account->connections--;
+    assert(account->connections > 0 || account->stream_queries == 0);
     let_go(clients, account);
+}
+
+void clients_begin_stream_query(struct account *account)
+{
+    assert(account->connections > 0);
+    account->stream_queries++;
+}
+
+void clients_end_stream_query(struct account *account)
+{
+    assert(account->stream_queries > 0);
+    account->stream_queries--;
+}
+
+static const struct account *look_up(struct clients *clients, const struct address *address)
+{
+    const struct prefix client = prefix_of(address, CLIENT_V4, CLIENT_V6);
+    return find_account(clients, network_of(clients, address), &client);
+}
+
+bool clients_holds_back(struct clients *clients, const struct address *address,
+                        size_t waiting_count)
+{
+    const size_t eighth = clients->config->limits.queries / 8;
+    if (waiting_count < clients->config->limits.queries - eighth)
+        return false;
+    const struct account *account = look_up(clients, address);
+    return account && account->stream_queries > eighth;
 }
 
 /* --- Queries that wait --- */
@@ -170,18 +228,112 @@ static uint64_t hash_quickly(uint64_t number, uint64_t key)
 bool clients_enter(struct clients *clients, struct place *place, const struct address *address,
                    bool is_datagram, size_t waiting_count)
 {
+    place->account = NULL;
     place->counted = PLACE_UNCOUNTED;
     if (!is_datagram || waiting_count < clients->counted_from)
         return true;
     return count_datagram(clients, place, address);
 }
 
+/* --- Those that have waited for long --- */
+
+/* What random names under one have in common. */
+static uint16_t hash_suffix(const struct clients *clients, const struct account *account,
+                            const struct question *question)
+{
+    const size_t label = question->name[0] > 0 ? 1U + question->name[0] : 0;
+    assert(label < question->name_length);
+    return siphash_with(&clients->key, (uintptr_t)account, question->name + label,
+                        question->name_length - label) %
+           SUFFIXES;
+}
+
+void clients_hold(struct clients *clients, struct place *place, const struct address *address,
+                  const struct question *question)
+{
+    assert(!place->account);
+    struct account *account = account_of(clients, address);
+    place->account = account;
+    place->suffix = hash_suffix(clients, account, question);
+    list_init(&place->link);
+    list_append(&account->held, &place->link);
+    account->held_count++;
+    clients->held_count++;
+    clients->held_of_network[account->network]++;
+    clients->held_of_suffix[place->suffix]++;
+}
+
+static void let_fall(struct clients *clients, struct place *place)
+{
+    struct account *account = place->account;
+    assert(account->held_count > 0 && clients->held_of_network[account->network] > 0);
+    list_remove(&place->link);
+    account->held_count--;
+    clients->held_count--;
+    clients->held_of_network[account->network]--;
+    clients->held_of_suffix[place->suffix]--;
+    place->account = NULL;
+    let_go(clients, account);
+}
+
 void clients_leave(struct clients *clients, struct place *place)
 {
+    if (place->account)
+        let_fall(clients, place);
     if (place->counted == PLACE_UNCOUNTED)
         return;
     assert(place->counted < PLACE_BUCKETS && clients->counted[place->counted] > 0);
     clients->counted[place->counted]--;
+}
+
+bool clients_has_held(const struct clients *clients)
+{
+    return clients->held_count > 0;
+}
+
+static size_t largest_network(const struct clients *clients)
+{
+    size_t largest = 0;
+    for (size_t i = 1; i < NETWORKS; i++)
+        if (clients->held_of_network[i] > clients->held_of_network[largest])
+            largest = i;
+    return largest;
+}
+
+static struct account *largest_account(const struct list *network)
+{
+    struct account *largest = NULL;
+    LIST_EACH (struct account, account, network, link)
+        if (!largest || account->held_count > largest->held_count)
+            largest = account;
+    return largest;
+}
+
+static uint32_t held_by(struct clients *clients, const struct address *address)
+{
+    const struct account *account = look_up(clients, address);
+    return account ? account->held_count : 0;
+}
+
+struct place *clients_choose(struct clients *clients, const struct address *address,
+                             bool is_datagram)
+{
+    if (clients->held_count == 0)
+        return NULL;
+    const struct account *account = largest_account(&clients->networks[largest_network(clients)]);
+    if (!is_datagram && held_by(clients, address) >= account->held_count)
+        return NULL;
+    struct place *chosen = NULL;
+    size_t count = 0;
+    LIST_EACH (struct place, place, &account->held, link) {
+        if (!chosen ||
+            clients->held_of_suffix[place->suffix] > clients->held_of_suffix[chosen->suffix])
+            chosen = place;
+        if (++count == CHOICE_MAX)
+            break;
+    }
+    assert(chosen);
+    return chosen;
 }
 
 /* --- From open to close --- */
@@ -203,7 +355,8 @@ enum status clients_open(const struct config *config, struct clients **out)
         clients->replied_until_ns = calloc(RATES, sizeof(uint64_t));
     if ((config->limits.udp_rate > 0 && !clients->replied_until_ns) ||
         pool_open(&clients->accounts, sizeof(struct account),
-                  (size_t)config->limits.tcp_clients + REFUSED_ACCOUNTS) != STATUS_OK) {
+                  (size_t)config->limits.tcp_clients + REFUSED_ACCOUNTS + config->limits.queries) !=
+            STATUS_OK) {
         clients_close(clients);
         return STATUS_SYSTEM;
     }
@@ -215,6 +368,7 @@ void clients_close(struct clients *clients)
 {
     if (!clients)
         return;
+    assert(clients->held_count == 0);
     pool_close(&clients->accounts);
     free(clients->replied_until_ns);
     free(clients);

@@ -5,6 +5,11 @@
  * can use all of its addresses; over all transports. Accounts stand in their network, the /24 or
  * /56 that one customer is given (RFC 6177).
  *
+ * No account limits anybody while nothing is short. When places to wait are, only what has waited
+ * for long gives way, and of that the largest holder's (FAULTS K5). Behind NAT, dnsmasq or Docker's
+ * proxy one address is a whole fleet: its good questions wait for milliseconds and are never what
+ * gives way. Those cost an account nothing, either: they are not in it.
+ *
  * Thread: one worker.   Owner: struct resolver. */
 #ifndef QUERY_CLIENTS_H
 #define QUERY_CLIENTS_H
@@ -14,20 +19,25 @@
 #include <stdint.h>
 
 #include "base/address.h"
+#include "base/list.h"
 #include "base/status.h"
 #include "config/config.h"
+#include "dns/message.h"
 
 struct clients;
-struct account; /* of a client with connections */
+struct account; /* of a client with connections, or with queries that have waited for long */
 
 /* Of one query among those that wait. */
 struct place {
-    uint16_t counted; /* in which bucket of the datagrams; PLACE_UNCOUNTED: none */
+    struct list link;        /* in its account, in order of age */
+    struct account *account; /* NULL: it has not waited for long */
+    uint16_t suffix;         /* in which bucket of parent suffixes, if it has */
+    uint16_t counted;        /* in which bucket of the datagrams; PLACE_UNCOUNTED: none */
 };
 
 enum { PLACE_BITS = 12, PLACE_BUCKETS = 1 << PLACE_BITS, PLACE_UNCOUNTED = PLACE_BUCKETS };
 
-/* `config` outlives the clients. */
+/* For limits.queries that wait and limits.tcp-clients. `config` outlives the clients. */
 enum status clients_open(const struct config *config, struct clients **out);
 void clients_close(struct clients *clients); /* safe on NULL; all must have left */
 
@@ -40,6 +50,16 @@ struct account *clients_connect(struct clients *clients, const struct address *a
                                 uint64_t now);
 void clients_disconnect(struct clients *clients, struct account *account);
 
+/* A query of one of its connections begins to wait, and has ended. */
+void clients_begin_stream_query(struct account *account);
+void clients_end_stream_query(struct account *account);
+
+/* True when its streams are not read for now: the last eighth of limits.queries, of which
+ * `waiting_count` wait, is not for a client that has an eighth of them in its streams. Else one
+ * that asks for thousands at once would leave nobody a place until its own have waited for long. */
+bool clients_holds_back(struct clients *clients, const struct address *address,
+                        size_t waiting_count);
+
 /* False for one datagram too many to its network, by limits.udp-rate (FAULTS A17). */
 bool clients_may_reply(struct clients *clients, const struct address *address, uint64_t now);
 
@@ -48,5 +68,21 @@ bool clients_may_reply(struct clients *clients, const struct address *address, u
 bool clients_enter(struct clients *clients, struct place *place, const struct address *address,
                    bool is_datagram, size_t waiting_count);
 void clients_leave(struct clients *clients, struct place *place);
+
+/* The query of this place, which asks `question`, has waited for so long that it gives way when
+ * others want for a place. They are told in order of age. */
+void clients_hold(struct clients *clients, struct place *place, const struct address *address,
+                  const struct question *question);
+
+/* Whether any has. */
+bool clients_has_held(const struct clients *clients);
+
+/* The one that gives way to a query from that address: of the network that holds most places for
+ * long, in it of the client that does, of its queries for the parent suffix that does, the oldest.
+ * NULL when there is none, and for a stream whose client holds as many: it is not read meanwhile,
+ * where a datagram would be lost. Else two that ask for all they can get would have each other's
+ * places by turns, and none be held for long enough to give way to anybody else. */
+struct place *clients_choose(struct clients *clients, const struct address *address,
+                             bool is_datagram);
 
 #endif

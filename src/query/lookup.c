@@ -33,6 +33,7 @@ enum {
     KEPT_ERRORS_SIZE = ANSWER_EXTENDED_ERRORS_MAX, /* it, and those of an upstream */
     TIMEOUT_TTL_S = 1,      /* RFC 9520 3.2: no less, and the next answer may come at any moment */
     ALONE_DIVISOR = 64,     /* of limits.queries */
+    REPEATED_MAX = 8,       /* waiting queries that one may repeat */
     REPLIES_LEFT_OVER = 16, /* at a time: then others have their turn */
     /* Octets of a body from which on those who wait share it. Below it a copy costs less than the
      * two more system calls that it takes to send the body apart, and little memory. */
@@ -150,7 +151,7 @@ static void attach(struct lookup *lookup, struct query *query)
     end_alone(lookup);
     query->lookup = lookup;
     list_append(&lookup->queries, &query->waiting);
-    deadline_arm(&resolver->slow_queries, &query->deadline, resolver->loop->now);
+    deadline_arm(&resolver->young_queries, &query->deadline, resolver->loop->now);
     resolver->waiting_count++;
     metric_set(&resolver->metrics->queries_in_flight, resolver->waiting_count);
 }
@@ -383,6 +384,15 @@ static void give_kept_answer(struct query *query)
     answer_one(query, &lookup->kept, cause);
 }
 
+/* The same out of its turn. */
+static void give_kept_answer_early(struct query *query)
+{
+    struct lookup *lookup = query->lookup;
+    give_kept_answer(query);
+    if (list_is_empty(&lookup->queries))
+        lookup_free(lookup);
+}
+
 static void on_rest(struct loop_task *task)
 {
     struct lookup *lookup = CONTAINER_OF(task, struct lookup, rest);
@@ -602,9 +612,7 @@ void lookup_expire(struct query *query)
     struct resolver *resolver = lookup->resolver;
     uint8_t option[OWN_ERROR_MAX];
     if (lookup->has_ended) {
-        give_kept_answer(query);
-        if (list_is_empty(&lookup->queries))
-            lookup_free(lookup);
+        give_kept_answer_early(query);
         return;
     }
     note_unanswered(lookup);
@@ -622,19 +630,51 @@ void lookup_expire(struct query *query)
 }
 
 /* RFC 8767 5: who waits gets a stale answer, if there is one, and the lookup goes on without. */
+static bool settle_with_stale(struct query *query)
+{
+    const struct answer slow = {.kind = ANSWER_TIMEOUT, .rcode = RCODE_SERVFAIL};
+    store(query->lookup, &slow);
+    return settle_from_cache(query);
+}
+
+void lookup_grow_old(struct query *query)
+{
+    struct resolver *resolver = query->lookup->resolver;
+    assert(list_is_linked(&query->waiting));
+    deadline_arm(&resolver->slow_queries, &query->deadline,
+                 query->deadline.armed_ns + resolver->young_queries.duration_ns);
+    clients_hold(resolver->clients, &query->place, &query->origin.client, &query->message.question);
+    resolver_tell_starved(resolver);
+}
+
+void lookup_give_way(struct query *query)
+{
+    static const struct extended_error gave_way = {
+        EDE_OTHER, "gave its place to others: no answer had come, and too many queries wait"};
+    struct resolver *resolver = query->lookup->resolver;
+    assert(query->place.account);
+    if (query->lookup->has_ended) {
+        give_kept_answer_early(query);
+        return;
+    }
+    metric_add(&resolver->metrics->queries_gave_way, 1);
+    if (settle_with_stale(query))
+        return;
+    if (query->origin.transport->is_datagram)
+        query_truncate(resolver, query);
+    else
+        query_fail(resolver, query, RCODE_SERVFAIL, &gave_way);
+}
+
 void lookup_slow(struct query *query)
 {
-    struct lookup *lookup = query->lookup;
-    struct resolver *resolver = lookup->resolver;
+    struct resolver *resolver = query->lookup->resolver;
     assert(list_is_linked(&query->waiting));
-    const struct answer slow = {.kind = ANSWER_TIMEOUT, .rcode = RCODE_SERVFAIL};
     /* From when it was due, not from now: the deadline stays the one fixed at arrival. */
     deadline_arm(&resolver->query_deadlines, &query->deadline,
                  query->deadline.armed_ns + resolver->slow_queries.duration_ns);
-    if (lookup->has_ended)
-        return;
-    store(lookup, &slow);
-    (void)settle_from_cache(query);
+    if (!query->lookup->has_ended)
+        (void)settle_with_stale(query);
 }
 
 static void on_alone_for_long(struct deadline *deadline, uint64_t now)
@@ -678,13 +718,36 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
     return lookup;
 }
 
+/* The query that a client over UDP asks once more since it has no reply yet: one reply will do. It
+ * is one of the oldest here, or not worth the search. */
+static struct query *find_repeated(const struct lookup *lookup, const struct query *query)
+{
+    size_t count = 0;
+    if (!query->origin.transport->is_datagram)
+        return NULL;
+    LIST_EACH (struct query, other, &lookup->queries, waiting) {
+        if (other->message.id == query->message.id &&
+            other->origin.listener == query->origin.listener &&
+            address_equal(&other->origin.client, &query->origin.client))
+            return other;
+        if (++count == REPEATED_MAX)
+            break;
+    }
+    return NULL;
+}
+
 bool lookup_join_or_start(struct resolver *resolver, struct query *query)
 {
     const struct question *question = &query->message.question;
     struct lookup *lookup = table_find(resolver, question, query->hash);
     if (lookup) {
+        struct query *repeated = find_repeated(lookup, query);
         metric_add(&resolver->metrics->lookups_joined, 1);
         attach(lookup, query);
+        if (repeated) {
+            metric_add(&resolver->metrics->queries_repeated, 1);
+            query_drop(resolver, repeated);
+        }
         return true;
     }
     lookup = lookup_new(resolver, question, query->hash);

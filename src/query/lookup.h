@@ -30,6 +30,13 @@ void lookup_refresh(struct resolver *resolver, const struct question *question, 
 /* Takes a waiting query out; a lookup that this leaves without any is cancelled. */
 void lookup_leave(struct query *query);
 
+/* A waiting query has waited so long that it gives way from now on when others want for a place. */
+void lookup_grow_old(struct query *query);
+
+/* Ends such a query for them: with a stale answer, as all that wait with it, else TC=1 or SERVFAIL.
+ */
+void lookup_give_way(struct query *query);
+
 /* A waiting query has waited for as long as its client may be willing to: all that wait with it are
  * given a stale answer, if there is one. It waits on otherwise. */
 void lookup_slow(struct query *query);

@@ -15,14 +15,23 @@
 /* The part of timeouts.query that is left for the reply's way to the client. */
 enum { QUERY_MARGIN_DIVISOR = 20 };
 
+/* A good question is answered within it, whatever the way to the authority. */
+#define YOUNG_NS (200 * NANOSECONDS_PER_MILLISECOND)
+
 /* RFC 8767 5, the client response timer; with a short timeouts.query half of that. */
 #define SLOW_NS (1800 * NANOSECONDS_PER_MILLISECOND)
 
+void resolver_tell_starved(struct resolver *resolver)
+{
+    if (!list_is_empty(&resolver->starved) && resolver_has_room(resolver))
+        loop_defer(resolver->loop, &resolver->space, LOOP_FLUSH);
+}
+
 /* --- Ends --- */
 
-static bool has_room(const struct resolver *resolver)
+static bool is_full(const struct resolver *resolver)
 {
-    return resolver->waiting_count < resolver->config->limits.queries;
+    return resolver->waiting_count == resolver->config->limits.queries;
 }
 
 static void give_back(struct resolver *resolver, struct query *query)
@@ -31,7 +40,7 @@ static void give_back(struct resolver *resolver, struct query *query)
     list_remove(&query->sibling);
     deadline_cancel(&query->deadline);
     pool_give(&resolver->queries, query);
-    if (has_room(resolver) && !list_is_empty(&resolver->starved))
+    if (!is_full(resolver) && !list_is_empty(&resolver->starved))
         loop_defer(resolver->loop, &resolver->space, LOOP_FLUSH);
 }
 
@@ -256,6 +265,12 @@ enum status query_begin(struct resolver *resolver, const struct origin *origin,
 
 /* --- The resolver --- */
 
+static void on_query_old(struct deadline *deadline, uint64_t now)
+{
+    (void)now;
+    lookup_grow_old(CONTAINER_OF(deadline, struct query, deadline));
+}
+
 static void on_query_slow(struct deadline *deadline, uint64_t now)
 {
     (void)now;
@@ -287,7 +302,7 @@ void resolver_wait_for_space(struct resolver *resolver, struct starved *starved)
     assert(starved->on_space);
     list_remove(&starved->link);
     list_append(&resolver->starved, &starved->link);
-    if (has_room(resolver))
+    if (!is_full(resolver) && loop_is_spent(resolver->loop)) /* it was the turn that had no room */
         loop_defer(resolver->loop, &resolver->space, LOOP_LEFT_OVER);
 }
 
@@ -306,7 +321,9 @@ enum status resolver_open(struct resolver *resolver)
     loop_task_init(&resolver->space, on_space);
     const uint64_t query_ns = resolver_query_ns(resolver);
     const uint64_t slow_ns = SLOW_NS < query_ns / 2 ? SLOW_NS : query_ns / 2;
-    loop_add_queue(resolver->loop, &resolver->slow_queries, slow_ns, on_query_slow);
+    const uint64_t young_ns = YOUNG_NS < slow_ns / 2 ? YOUNG_NS : slow_ns / 2;
+    loop_add_queue(resolver->loop, &resolver->young_queries, young_ns, on_query_old);
+    loop_add_queue(resolver->loop, &resolver->slow_queries, slow_ns - young_ns, on_query_slow);
     loop_add_queue(resolver->loop, &resolver->query_deadlines, query_ns - slow_ns,
                    on_query_deadline);
     TRY(clients_open(config, &resolver->clients));
@@ -317,8 +334,9 @@ enum status resolver_open(struct resolver *resolver)
 
 void resolver_abort(struct resolver *resolver)
 {
-    struct list *queues[] = {&resolver->slow_queries.armed, &resolver->query_deadlines.armed};
-    for (size_t i = 0; i < 2; i++)
+    struct list *queues[] = {&resolver->young_queries.armed, &resolver->slow_queries.armed,
+                             &resolver->query_deadlines.armed};
+    for (size_t i = 0; i < sizeof(queues) / sizeof(queues[0]); i++)
         while (!list_is_empty(queues[i]))
             query_drop(resolver, CONTAINER_OF(queues[i]->next, struct query, deadline.link));
     lookups_abort(resolver);
@@ -326,6 +344,7 @@ void resolver_abort(struct resolver *resolver)
 
 void resolver_close(struct resolver *resolver)
 {
+    loop_remove_queue(&resolver->young_queries);
     loop_remove_queue(&resolver->slow_queries);
     loop_remove_queue(&resolver->query_deadlines);
     lookups_close(resolver);

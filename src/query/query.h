@@ -79,8 +79,9 @@ struct resolver {
     size_t alone_count;   /* lookups without queries */
     size_t alone_max;
     size_t ended_count; /* lookups with an answer, whose queries it reaches in the next turns */
-    struct deadline_queue slow_queries;    /* of waiting queries: time for a stale answer */
-    struct deadline_queue query_deadlines; /* of the same ones from there on */
+    struct deadline_queue young_queries;   /* of waiting ones: then they give way if need be */
+    struct deadline_queue slow_queries;    /* from there on: time for a stale answer */
+    struct deadline_queue query_deadlines; /* from there on */
     struct deadline_queue alone_lookups;
     struct siphash_key key; /* of the questions' hashes when there is no cache, which has its own */
     struct lookup **buckets; /* coalescing table */
@@ -108,9 +109,9 @@ void resolver_close(struct resolver *resolver);
 void resolver_abort(struct resolver *resolver);
 
 /* Takes one message of a client from the bytes to its reply, or to a lookup that it waits for. A
- * message that deserves no reply is counted and forgotten. STATUS_FULL: it would have to wait, as
- * limits.queries do already, and was dropped. On STATUS_OK, `*out` (may be NULL) is the query when
- * it is still waiting, else NULL. */
+ * message that deserves no reply is counted and forgotten. STATUS_FULL, not for a datagram: it
+ * would have to wait, as limits.queries do already, and was dropped. On STATUS_OK, `*out` (may be
+ * NULL) is the query when it is still waiting, else NULL. */
 enum status query_begin(struct resolver *resolver, const struct origin *origin,
                         const uint8_t *message, size_t length, struct query **out);
 
@@ -133,11 +134,21 @@ void query_drop(struct resolver *resolver, struct query *query);
 /* The first of them with nothing but TC=1, for a datagram: its client may come back over TCP. */
 void query_truncate(struct resolver *resolver, struct query *query);
 
+/* Whether one more may wait: beside limits.queries, when one of them may give way. */
+static inline bool resolver_has_room(const struct resolver *resolver)
+{
+    return resolver->waiting_count < resolver->config->limits.queries ||
+           clients_has_held(resolver->clients);
+}
+
+/* There may be room now for those who wait for it. */
+void resolver_tell_starved(struct resolver *resolver);
+
 /* The time that a query waits at most. */
 uint64_t resolver_query_ns(const struct resolver *resolver);
 
-/* Calls `starved->on_space` once when a query can be begun again: when there is room already, in
- * the next turn. */
+/* Calls `starved->on_space` once when a query can be begun again: when there is room already, for
+ * which this turn's budget was too small, in the next. */
 void resolver_wait_for_space(struct resolver *resolver, struct starved *starved);
 
 /* resolve.c: the way of an accepted query through policy, cache and lookup. On STATUS_OK `*waits`

@@ -49,6 +49,41 @@ static void answer_cached(struct resolver *resolver, struct query *query,
     return true;
 }
 
+/* Whether there is a place for one more query that waits, if need be since another gives its own.
+ */
+static bool find_place(struct resolver *resolver, const struct query *query)
+{
+    const struct address *client = &query->origin.client;
+    const bool is_datagram = query->origin.transport->is_datagram;
+    if (!is_datagram && clients_holds_back(resolver->clients, client, resolver->waiting_count))
+        return false;
+    if (resolver->waiting_count < resolver->config->limits.queries)
+        return true;
+    struct place *place = clients_choose(resolver->clients, client, is_datagram);
+    if (place)
+        lookup_give_way(CONTAINER_OF(place, struct query, place));
+    return place != NULL;
+}
+
+/* A miss waits, unless no more may: then a datagram is sent to TCP, and a stream is not read. */
+static enum status wait_for_answer(struct resolver *resolver, struct query *query, bool *waits)
+{
+    const bool is_datagram = query->origin.transport->is_datagram;
+    const bool has_place = find_place(resolver, query);
+    if (!has_place && !is_datagram)
+        return STATUS_FULL;
+    if (!has_place || !clients_enter(resolver->clients, &query->place, &query->origin.client,
+                                     is_datagram, resolver->waiting_count)) {
+        metric_add(has_place ? &resolver->metrics->replies_wait_limited
+                             : &resolver->metrics->replies_full,
+                   1);
+        query_truncate(resolver, query);
+        return STATUS_OK;
+    }
+    *waits = lookup_join_or_start(resolver, query);
+    return STATUS_OK;
+}
+
 enum status resolve_query(struct resolver *resolver, struct query *query, bool *waits)
 {
     static const struct extended_error prohibited = {EDE_PROHIBITED,
@@ -81,14 +116,5 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
         answer_loop_probe(resolver, query))
         return STATUS_OK;
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */
-    if (resolver->waiting_count == resolver->config->limits.queries)
-        return STATUS_FULL;
-    if (!clients_enter(resolver->clients, &query->place, &query->origin.client,
-                       query->origin.transport->is_datagram, resolver->waiting_count)) {
-        metric_add(&resolver->metrics->replies_wait_limited, 1);
-        query_truncate(resolver, query);
-        return STATUS_OK;
-    }
-    *waits = lookup_join_or_start(resolver, query);
-    return STATUS_OK;
+    return wait_for_answer(resolver, query, waits);
 }

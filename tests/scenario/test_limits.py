@@ -20,7 +20,7 @@ import pytest
 from support import ports, zone
 from support.network import ADDRESS
 from support.proxy import binary, extended_errors, make_query
-from support.upstream import fast_answer, never
+from support.upstream import fast_address, fast_answer, never
 from support.waiting import eventually
 from test_client_udp import BAD
 
@@ -131,18 +131,66 @@ def release(proxy, upstream):
         fast_answer(query)
 
 
-def test_limit_of_queries_drops_udp(full_proxy, upstream):
-    with full_proxy.udp() as sock:
-        for number in range(30):
-            sock.send(make_query(f"dropped{number}.test").to_wire())
-        full_proxy.wait_for_metric("dnsproxy_dropped_total", at_least=30, reason="full")
-        assert full_proxy.metric("dnsproxy_queries_in_flight") == 10
-        release(full_proxy, upstream)
-        for _ in range(10):
-            assert dns.message.from_wire(full_proxy.filler.recv(4096)).answer
-        sock.send(make_query("0042.test").to_wire())
-        assert dns.message.from_wire(sock.recv(4096)).question[0].name.to_text() == "0042.test."
-    assert upstream.names()[-1] == "0042.test."
+def test_K5_limit_of_queries_sends_udp_to_tcp_while_none_is_old(start_proxy, upstream):
+    upstream.on_query = never
+    proxy = start_proxy(upstream, config={"limits": {"queries": 1000}, "timeouts": {"query": "20s"}})
+    with proxy.udp() as sock:
+        os.kill(proxy.process.pid, signal.SIGSTOP)  # so that they come at once, however slow this is
+        for number in range(3000):
+            sock.send(make_query(f"{number:04}.test").to_wire())
+        os.kill(proxy.process.pid, signal.SIGCONT)
+        for _ in range(100):  # as many as there is room for in any case
+            assert is_cut(sock.recv(4096))
+        eventually(lambda: sum(proxy.metric(f"dnsproxy_{kind}_total") for kind in ("replies_full", "queries_gave_way"))
+                   == 2000)
+    assert proxy.metric("dnsproxy_queries_in_flight") == 1000
+    assert proxy.metric("dnsproxy_replies_full_total") > 0
+
+
+def test_K5_those_that_waited_give_way_to_newcomers(full_proxy, upstream):
+    """One place is enough for all that are answered soon. Who gave it is told: TC=1 over UDP."""
+    time.sleep(0.25)  # 0.2 s of waiting protect them
+    upstream.on_query = lambda query: query.name.endswith(".new.test.") and fast_answer(query)
+    for number in range(30):
+        name = f"{number:04}.new.test"
+        assert full_proxy.query(name, tcp=number % 2 == 1).answer[0][0].address == fast_address(f"{number:04}")
+        assert full_proxy.metric("dnsproxy_queries_in_flight") == 9
+    assert full_proxy.metric("dnsproxy_queries_gave_way_total") == 1
+    assert is_cut(full_proxy.filler.recv(4096))
+    assert not select.select([full_proxy.filler], [], [], 0)[0]
+    release(full_proxy, upstream)
+
+
+def test_K5_tcp_query_that_gives_way_fails_with_its_cause(start_proxy, upstream):
+    upstream.on_query = lambda query: query.name.startswith("held") or fast_answer(query)
+    proxy = start_proxy(upstream, config={"limits": {"queries": 4}, "timeouts": {"query": "20s"}})
+    with proxy.tcp() as client:
+        client.send(*[make_query(f"held{number}.test") for number in range(4)])
+        proxy.wait_for_metric("dnsproxy_queries_in_flight", at_least=4)
+        time.sleep(0.25)  # 0.2 s of waiting protect them
+        client.send(make_query("0001.test"))  # it takes no place of its own client's
+        assert proxy.query("0002.test").answer
+        reply = client.receive()
+        assert reply.question[0].name.to_text() == "held0.test."
+        assert reply.rcode() == dns.rcode.SERVFAIL
+        assert "gave its place to others" in extended_errors(reply)[0][1]
+        assert client.receive().question[0].name.to_text() == "0001.test."
+    assert proxy.metric("dnsproxy_queries_gave_way_total") == 1
+
+
+def test_K5_query_that_is_repeated_has_one_place_and_one_reply(start_proxy, upstream):
+    held = []
+    upstream.on_query = held.append
+    proxy = start_proxy(upstream)
+    with proxy.udp() as sock:
+        for _ in range(3):
+            sock.send(QUERY.to_wire())
+        proxy.wait_for_metric("dnsproxy_queries_repeated_total", at_least=2)
+        assert proxy.metric("dnsproxy_queries_in_flight") == 1
+        upstream.wait_for(lambda: held)
+        held[0].answer()
+        assert is_answered(sock.recv(4096))
+        assert not select.select([sock], [], [], 0.1)[0]
 
 
 def test_what_the_kernel_has_no_room_for_is_told(start_proxy, upstream):
@@ -172,7 +220,6 @@ def test_limit_of_queries_makes_tcp_wait(full_proxy, upstream):
         release(full_proxy, upstream)
         assert client.receive().question[0].name.to_text() == "0011.test."
         assert other.receive().question[0].name.to_text() == "0012.test."
-    assert full_proxy.metric("dnsproxy_dropped_total", reason="full") == 0
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
@@ -181,7 +228,6 @@ def test_I4_hits_are_answered_while_no_more_can_be_asked(full_proxy, upstream, t
         reply = full_proxy.query("cached.test", timeout=2, tcp=tcp)
         assert reply.answer[0][0].address == zone.address("cached.test")
     assert full_proxy.query("cached.test", "ANY").rcode() == dns.rcode.NOERROR
-    assert full_proxy.metric("dnsproxy_dropped_total", reason="full") == 0
     release(full_proxy, upstream)
 
 
@@ -222,8 +268,8 @@ def ask_from(source, proxy, count):
     sock.settimeout(6)
     sock.bind((source, 0))
     sock.connect((proxy.address, proxy.port))
-    for _ in range(count):
-        sock.send(QUERY.to_wire())
+    for number in range(count):
+        sock.send(number.to_bytes(2, "big") + QUERY.to_wire()[2:])
     return sock
 
 

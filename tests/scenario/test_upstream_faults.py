@@ -479,7 +479,7 @@ def test_F9_as_many_as_may_wait_have_an_identifier_each(upstream, start_proxy):
     proxy.query("warm.test")
     upstream.wait_for(lambda: upstream.probes)
     upstream.on_query = never
-    held = [proxy.ask_later(f"held{number}.test", tcp=True) for number in range(16)]
+    held = [proxy.ask_later(f"held{number}.test") for number in range(16)]
     upstream.wait_for(lambda: len(upstream.queries) == 1 + 16)
     assert len({query.id for query in upstream.connections[0].queries[1:]}) == 8
     for query in upstream.queries[1:]:

@@ -47,7 +47,6 @@ enum ask_state {
     ASK_STARVED,
     ASK_WAITING,
     ASK_REPLIED,
-    ASK_DROPPED, /* the worker was full */
     ASK_LEFT,    /* the client has gone */
     ASK_IGNORED, /* it deserved no reply */
 };
@@ -97,8 +96,10 @@ static struct {
     size_t leaving_count;
     uint64_t begun;
     uint64_t replies;
-    uint64_t full;      /* datagrams dropped for want of room */
-    uint64_t held_back; /* messages of streams that were begun too early */
+    uint64_t full;        /* replies, with TC=1 for want of a place */
+    uint64_t gave_way;    /* queries */
+    uint64_t gave_way_ns; /* when one last did */
+    uint64_t held_back;   /* messages of streams that were begun too early */
     uint64_t left;
     uint64_t stale;     /* replies */
     uint64_t limited;   /* replies, with TC=1 for want of room for the client */
@@ -302,8 +303,8 @@ static void check_stale_reason(const struct ask *ask)
 {
     struct subject *subject = ask->subject;
     const uint64_t now = net_now();
-    if (ask->state == ASK_WAITING &&
-        (a_lookup_has_just_failed() || now - ask->begun_ns >= slow_ns())) {
+    if (ask->state == ASK_WAITING && (a_lookup_has_just_failed() || clients.gave_way_ns == now ||
+                                      now - ask->begun_ns >= slow_ns())) {
         subject->failed_ns = now;
         return;
     }
@@ -407,6 +408,52 @@ static bool is_limited(void)
     return metric_get(&clients.resolver->metrics->replies_wait_limited) != clients.limited;
 }
 
+static bool is_full(void)
+{
+    return metric_get(&clients.resolver->metrics->replies_full) != clients.full;
+}
+
+/* One may give way and others have their replies with it. */
+static bool gives_way(void)
+{
+    const uint64_t gave_way = metric_get(&clients.resolver->metrics->queries_gave_way);
+    const bool is_first = gave_way != clients.gave_way;
+    clients.gave_way = gave_way;
+    if (is_first)
+        clients.gave_way_ns = net_now();
+    return is_first;
+}
+
+static void check_sent_to_tcp(const struct ask *ask, const struct reply_view *view)
+{
+    if (!ask->is_datagram || view->rcode != RCODE_NOERROR || !(view->flags & DNS_FLAG_TC))
+        sim_fail("a query is not sent to TCP as it should");
+}
+
+/* Nobody could give way to it. */
+static void check_full(const struct ask *ask, const struct reply_view *view)
+{
+    const struct resolver *resolver = clients.resolver;
+    if (resolver->waiting_count != plan.config.limits.queries ||
+        clients_has_held(resolver->clients) || ask->state != ASK_ARRIVED)
+        sim_fail("a query finds no place beside %zu others", resolver->waiting_count);
+    check_sent_to_tcp(ask, view);
+}
+
+/* FAULTS K5: none that has not waited for long, and only while places are short. */
+static void check_gave_way(const struct ask *ask, const struct reply_view *view)
+{
+    const uint64_t age_ns = net_now() - ask->begun_ns;
+    if (ask->state != ASK_WAITING || age_ns < clients.resolver->young_queries.duration_ns)
+        sim_fail("a query gives way after %.3f ms", (double)age_ns / 1e6);
+    if (clients.resolver->waiting_count + 1 != plan.config.limits.queries)
+        sim_fail("a query gives way though there are places");
+    if (ask->is_datagram)
+        check_sent_to_tcp(ask, view);
+    else if (view->rcode != RCODE_SERVFAIL || (view->has_opt && !view->is_explained))
+        sim_fail("RCODE %u for a query that gave way", view->rcode);
+}
+
 static size_t count_waiting_datagrams(uint32_t address)
 {
     size_t count = 0;
@@ -423,9 +470,9 @@ static void check_limited(const struct ask *ask, const struct reply_view *view)
     const size_t waiting = count_waiting_datagrams(ask->address);
     if (limit == 0 || (waiting < limit - limit / 2 && !has_fault(FAULT_FORGED)))
         sim_fail("a query is sent to TCP while %zu wait", waiting);
-    if (!ask->is_datagram || ask->state != ASK_ARRIVED || view->rcode != RCODE_NOERROR ||
-        !(view->flags & DNS_FLAG_TC))
-        sim_fail("a query is not sent to TCP as it should");
+    if (ask->state != ASK_ARRIVED)
+        sim_fail("a query that waits is sent to TCP");
+    check_sent_to_tcp(ask, view);
 }
 
 static void check_reply(const struct ask *ask, const uint8_t *reply, size_t length)
@@ -440,10 +487,15 @@ static void check_reply(const struct ask *ask, const uint8_t *reply, size_t leng
     const bool is_failure = view.rcode != RCODE_NOERROR && view.rcode != RCODE_NXDOMAIN;
     if ((is_failure || view.flags & DNS_FLAG_TC) && view.answers + view.authorities > 0)
         sim_fail("records in a reply that fails");
+    const bool has_given_way = gives_way();
     if (is_stale())
         check_stale_reason(ask);
     if (is_limited()) {
         check_limited(ask, &view);
+    } else if (is_full()) {
+        check_full(ask, &view);
+    } else if (has_given_way && (is_failure || view.flags & DNS_FLAG_TC)) {
+        check_gave_way(ask, &view);
     } else if (view.flags & DNS_FLAG_TC) {
         if (!is_too_long(ask, &truth, 0) && !may_fail(ask))
             sim_fail("TC=1 for no reason");
@@ -492,6 +544,8 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
     else if (length < 2 || load_u16(reply) != load_u16(ask->message))
         sim_fail("a reply with another ID than the hostile query's");
     clients.stale = metric_get(&clients.resolver->metrics->replies_stale);
+    (void)gives_way();
+    clients.full = metric_get(&clients.resolver->metrics->replies_full);
     clients.limited = metric_get(&clients.resolver->metrics->replies_wait_limited);
     clients.refreshes = metric_get(&clients.resolver->metrics->refreshes_started);
     if (fault_happens(FAULT_BUSY))
@@ -534,13 +588,8 @@ static void leave_later(void *subject, const uint8_t *bytes, size_t length)
 /* After query_begin: it waits, has had its reply, or never will. */
 static void note_begun(struct ask *ask, enum status status, struct query *query)
 {
-    if (status != STATUS_OK) {
-        ask->state = ASK_DROPPED;
-        clients.full++;
-        if (plan.healthy != SIZE_MAX || !has_fault(FAULT_SMALL_LIMITS))
-            sim_fail("a query is dropped though the limits are wide");
-        return;
-    }
+    if (status != STATUS_OK)
+        sim_fail("a query is dropped");
     if (query) {
         ask->state = ASK_WAITING;
         ask->query = query;
@@ -889,12 +938,12 @@ void clients_check_counters(void)
     if (replies != clients.replies)
         sim_fail("%llu replies are counted and %llu sent", (unsigned long long)replies,
                  (unsigned long long)clients.replies);
-    if (clients.begun !=
-        replies + ignored + clients.full + clients.left + clients.resolver->waiting_count)
+    if (clients.begun != replies + ignored + clients.left + clients.resolver->waiting_count)
         sim_fail("%llu queries began, and their ends do not add up",
                  (unsigned long long)clients.begun);
-    if (clients.resolver->cache && lookups + clients.full + clients.held_back + clients.limited !=
-                                       metric_get(&metrics->cache_misses))
+    const uint64_t full = metric_get(&metrics->replies_full);
+    if (clients.resolver->cache &&
+        lookups + full + clients.held_back + clients.limited != metric_get(&metrics->cache_misses))
         sim_fail("%llu lookups for %llu misses", (unsigned long long)lookups,
                  (unsigned long long)metric_get(&metrics->cache_misses));
 }

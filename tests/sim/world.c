@@ -247,7 +247,9 @@ static void check_lookups(void)
     if (metric_get(&world.metrics->queries_in_flight) != waiting ||
         resolver->queries.in_use != waiting)
         sim_fail("%zu queries wait, %zu are out of the pool", waiting, resolver->queries.in_use);
-    if (count_armed(&resolver->slow_queries) + count_armed(&resolver->query_deadlines) != waiting)
+    if (count_armed(&resolver->young_queries) + count_armed(&resolver->slow_queries) +
+            count_armed(&resolver->query_deadlines) !=
+        waiting)
         sim_fail("not each of %zu queries has a deadline", waiting);
     if (metric_get(&world.metrics->lookups_in_flight) != resolver->lookups.in_use ||
         resolver->lookups.in_use > waiting + alone || resolver->lookups.in_use < alone)

@@ -222,20 +222,6 @@ static void A3_source_port_0_is_dropped(void **state)
     assert_int_equal(fake.begun, 0);
 }
 
-static void full_resolver_drops_and_counts(void **state)
-{
-    (void)state;
-    fake.config.limits.queries = 1;
-    serve();
-    ask(1, 'w');
-    ask(2, 'w');
-    TURN_UNTIL(METRIC(dropped_full) == 1);
-    fake_answer(fake_waiting(0));
-    await_reply(1);
-    ask(3, 'a');
-    await_reply(3);
-}
-
 static void dropped_query_sends_nothing(void **state)
 {
     (void)state;
@@ -590,7 +576,6 @@ int main(void)
         TEST(A1_datagram_above_the_limit_is_cut_and_the_next_is_whole),
         TEST(A3_refused_source_port_is_dropped),
         TEST(A3_source_port_0_is_dropped),
-        TEST(full_resolver_drops_and_counts),
         TEST(dropped_query_sends_nothing),
         TEST(burst_is_received_and_sent_in_batches),
         TEST(a_busy_listener_is_read_in_every_turn_until_nothing_comes),

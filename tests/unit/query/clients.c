@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What each client may take: connections, replies a second, datagrams that wait. */
+/* What each client may take: connections, replies a second, datagrams that wait; and who gives way.
+ */
 #include "test.h"
+
+#include <string.h>
 
 #include "base/deadline.h"
 #include "query/clients.h"
@@ -87,6 +90,33 @@ static void B9_v6_counts_by_64(void **state)
     assert_non_null(other);
     clients_disconnect(bench.clients, first);
     clients_disconnect(bench.clients, other);
+}
+
+static bool is_held_back(const char *text, size_t waiting_count)
+{
+    const struct address client = address(text);
+    return clients_holds_back(bench.clients, &client, waiting_count);
+}
+
+static void K5_last_eighth_of_the_places_is_not_for_streams_that_have_one(void **state)
+{
+    (void)state;
+    bench.config.limits.queries = 80;
+    begin();
+    struct account *account = connect_from("192.0.2.1");
+    for (size_t i = 0; i < 11; i++) {
+        assert_false(is_held_back("192.0.2.1", 79));
+        clients_begin_stream_query(account);
+    }
+    assert_true(is_held_back("192.0.2.1", 79));
+    assert_true(is_held_back("192.0.2.1", 70));
+    assert_false(is_held_back("192.0.2.1", 69));
+    assert_false(is_held_back("192.0.2.2", 79));
+    clients_end_stream_query(account);
+    assert_false(is_held_back("192.0.2.1", 79));
+    for (size_t i = 0; i < 10; i++)
+        clients_end_stream_query(account);
+    clients_disconnect(bench.clients, account);
 }
 
 /* --- Rates --- */
@@ -293,6 +323,194 @@ static void I5_half_may_wait_uncounted_and_zero_is_no_limit(void **state)
     }
 }
 
+/* --- Those that have waited for long --- */
+
+enum { HELD_MAX = 128 };
+
+static struct place held[HELD_MAX];
+static size_t held_count;
+
+/* One more of that client for NAME under test; gives its index. */
+static size_t hold(const char *text, const char *name)
+{
+    const struct address client = address(text);
+    struct question question = {.name_length = (uint8_t)(strlen(name) + 6)};
+    assert_true(held_count < HELD_MAX);
+    memcpy(question.name, name, strlen(name));
+    memcpy(question.name + strlen(name), "\x04test", 6);
+    assert_true(clients_enter(bench.clients, &held[held_count], &client, true, 0));
+    clients_hold(bench.clients, &held[held_count], &client, &question);
+    return held_count++;
+}
+
+static void begin_holding(void)
+{
+    bench.config.limits.queries = HELD_MAX;
+    held_count = 0;
+    begin();
+}
+
+static const struct place *choose_for(const char *text, bool is_datagram)
+{
+    const struct address newcomer = address(text);
+    return clients_choose(bench.clients, &newcomer, is_datagram);
+}
+
+/* The index of the one that gives way; it is gone. */
+static size_t give_way(void)
+{
+    const struct place *place = choose_for("203.0.113.1", true);
+    assert_non_null(place);
+    const size_t index = (size_t)(place - held);
+    clients_leave(bench.clients, &held[index]);
+    return index;
+}
+
+static void let_all_go(void)
+{
+    while (clients_has_held(bench.clients))
+        give_way();
+}
+
+/* Two networks, or two suffixes, meet by chance, but not with three keys. */
+static bool has_met;
+
+static void expect(bool is_so)
+{
+    has_met = has_met || !is_so;
+}
+
+static void assert_holds(void (*scenario)(void))
+{
+    has_met = true;
+    for (int i = 0; i < 3 && has_met; i++) {
+        has_met = false;
+        begin_holding();
+        scenario();
+        let_all_go();
+    }
+    assert_false(has_met);
+}
+
+static void hold_for_networks(void)
+{
+    hold("192.0.2.1", "\1a");
+    hold("192.0.2.1", "\1b");
+    const size_t first = hold("198.51.100.1", "\1a");
+    hold("198.51.100.2", "\1a");
+    hold("198.51.100.3", "\1a");
+    expect(give_way() == first); /* three of them, though each has less */
+    let_all_go();
+    hold("2001:db8:0:100::1", "\1a");
+    const size_t v6 = hold("2001:db8:0:200::1", "\1a");
+    hold("2001:db8:0:2ff::1", "\1a");
+    expect(give_way() == v6);
+}
+
+static void K5_of_the_largest_network_one_gives_way(void **state)
+{
+    (void)state;
+    assert_holds(hold_for_networks);
+}
+
+static void K5_of_the_network_the_largest_client_gives_way(void **state)
+{
+    (void)state;
+    begin_holding();
+    hold("192.0.2.1", "\1a");
+    const size_t first = hold("192.0.2.2", "\1a");
+    hold("192.0.2.2:7000", "\1a");
+    hold("192.0.2.3", "\1a");
+    assert_int_equal(give_way(), first);
+    assert_int_equal(give_way(), 0); /* then all are equal */
+    let_all_go();
+}
+
+static void hold_for_suffixes(void)
+{
+    hold("192.0.2.1", "\1a\4slow");
+    hold("192.0.2.1", "\1b\4good");
+    const size_t first = hold("192.0.2.1", "\1a\4dead");
+    const size_t second = hold("192.0.2.1", "\1b\4dead");
+    hold("192.0.2.1", "\1c\4dead");
+    expect(give_way() == first);
+    expect(give_way() == second);
+    expect(give_way() == 0);
+}
+
+static void K5_of_the_client_the_oldest_of_the_largest_suffix_gives_way(void **state)
+{
+    (void)state;
+    assert_holds(hold_for_suffixes);
+}
+
+/* What others ask for makes no suffix of a client the larger one. */
+static void hold_for_suffixes_of_two(void)
+{
+    for (size_t i = 0; i < 3; i++)
+        hold("192.0.2.1", "\1a\4name");
+    hold("192.0.2.2", "\1a\4name");
+    const size_t first = hold("192.0.2.2", "\1b\5thing");
+    hold("192.0.2.2", "\1c\5thing");
+    hold("192.0.2.2", "\1d\5other");
+    expect(give_way() == first);
+}
+
+static void K5_suffixes_are_counted_for_each_client(void **state)
+{
+    (void)state;
+    assert_holds(hold_for_suffixes_of_two);
+}
+
+static void hold_for_streams(void)
+{
+    expect(!choose_for("192.0.2.1", true)); /* there is none */
+    hold("192.0.2.1", "\1a");
+    hold("192.0.2.1", "\1b");
+    hold("198.51.100.1", "\1a");
+    expect(!choose_for("192.0.2.1", false));
+    expect(choose_for("192.0.2.1", true) == &held[0]); /* it would be lost else */
+    expect(choose_for("198.51.100.1", false) == &held[0]);
+    hold("198.51.100.1", "\1b");
+    expect(!choose_for("198.51.100.1", false));
+    expect(choose_for("198.51.100.2", false) != NULL);
+}
+
+static void K5_stream_gets_no_place_of_a_client_that_holds_no_more_than_its_own(void **state)
+{
+    (void)state;
+    assert_holds(hold_for_streams);
+}
+
+static void K5_who_has_left_is_not_chosen(void **state)
+{
+    (void)state;
+    begin_holding();
+    assert_false(clients_has_held(bench.clients));
+    const size_t first = hold("192.0.2.1", "\1a");
+    const size_t second = hold("192.0.2.1", "\1a");
+    hold("198.51.100.1", "\1a");
+    clients_leave(bench.clients, &held[first]);
+    clients_leave(bench.clients, &held[second]);
+    assert_int_equal(give_way(), 2);
+    assert_false(clients_has_held(bench.clients));
+}
+
+/* Both are of one account, which lives as long as either. */
+static void K5_B9_account_is_one_for_connections_and_queries(void **state)
+{
+    (void)state;
+    begin_holding();
+    struct account *account = connect_from("192.0.2.1");
+    hold("192.0.2.1", "\1a");
+    clients_disconnect(bench.clients, account);
+    assert_ptr_equal(connect_from("192.0.2.1:6000"), account);
+    let_all_go();
+    assert_ptr_equal(connect_from("192.0.2.1"), account);
+    clients_disconnect(bench.clients, account);
+    clients_disconnect(bench.clients, account);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -300,6 +518,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(B9_address_has_its_limit_and_others_theirs),
         TEST(B9_v6_counts_by_64),
+        TEST(K5_last_eighth_of_the_places_is_not_for_streams_that_have_one),
         TEST(one_second_comes_at_once_then_evenly),
         TEST(what_is_refused_is_not_charged),
         TEST(silence_saves_up_one_second_only),
@@ -311,6 +530,13 @@ int main(void)
         TEST(I5_the_host_itself_has_no_limit),
         TEST(I5_streams_have_no_limit),
         TEST(I5_half_may_wait_uncounted_and_zero_is_no_limit),
+        TEST(K5_of_the_largest_network_one_gives_way),
+        TEST(K5_of_the_network_the_largest_client_gives_way),
+        TEST(K5_of_the_client_the_oldest_of_the_largest_suffix_gives_way),
+        TEST(K5_suffixes_are_counted_for_each_client),
+        TEST(K5_stream_gets_no_place_of_a_client_that_holds_no_more_than_its_own),
+        TEST(K5_who_has_left_is_not_chosen),
+        TEST(K5_B9_account_is_one_for_connections_and_queries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -236,6 +236,7 @@ struct bench {
 {
     bench->loop.now += ms * NANOSECONDS_PER_MILLISECOND;
     bench->loop.budget = LOOP_BUDGET;
+    deadline_queue_expire(&bench->resolver->young_queries, bench->loop.now, UINT_MAX);
     deadline_queue_expire(&bench->resolver->slow_queries, bench->loop.now, UINT_MAX);
     deadline_queue_expire(&bench->resolver->query_deadlines, bench->loop.now, UINT_MAX);
     deadline_queue_expire(&bench->resolver->alone_lookups, bench->loop.now, UINT_MAX);

@@ -215,12 +215,128 @@ static void on_space(struct starved *starved)
     assert_non_null(ask(waiter->bench, 100, "again"));
 }
 
+/* All places are taken, by queries for names of their own under test. */
+static void take_all_places(struct bench *bench, const struct transport *transport)
+{
+    for (uint16_t id = 0; id < 8; id++) {
+        const char label[] = {'t', (char)('0' + id), '\0'};
+        struct query *query = NULL;
+        assert_true(ask_over(bench, transport, id, label, TYPE_A, &query) == STATUS_OK);
+        assert_non_null(query);
+    }
+}
+
+static void K5_no_query_gives_way_that_has_not_waited_for_200_ms(void **state)
+{
+    struct bench *bench = *state;
+    take_all_places(bench, &datagrams);
+    advance(bench, 199);
+    assert_null(ask(bench, 9, "more"));
+    assert_true(is_sent_to_tcp(0));
+    assert_int_equal(metric_get(&bench->metrics->replies_full), 1);
+    assert_true(ask_over(bench, &stream_transport, 10, "more", TYPE_A, NULL) == STATUS_FULL);
+    assert_int_equal(bench->resolver->queries.in_use, 8);
+    assert_int_equal(metric_get(&bench->metrics->queries_gave_way), 0);
+    advance(bench, 1);
+    assert_non_null(ask(bench, 11, "more"));
+    assert_int_equal(metric_get(&bench->metrics->queries_gave_way), 1);
+    assert_int_equal(bench->resolver->queries.in_use, 8);
+}
+
+static void K5_oldest_datagram_that_gives_way_is_sent_to_tcp(void **state)
+{
+    struct bench *bench = *state;
+    take_all_places(bench, &datagrams);
+    advance(bench, 1000);
+    for (uint16_t id = 0; id < 3; id++) {
+        assert_non_null(ask(bench, 100 + id, "new"));
+        assert_int_equal(load_u16(replies.bytes[id]), id);
+        assert_true(is_sent_to_tcp(id));
+    }
+    assert_int_equal(fake.cancelled, 3); /* nobody waits for them any more */
+    assert_int_equal(replies.count, 3);
+}
+
+static void K5_stream_query_that_gives_way_fails_with_a_cause_of_its_own(void **state)
+{
+    struct bench *bench = *state;
+    take_all_places(bench, &stream_transport);
+    advance(bench, 1000);
+    assert_non_null(ask(bench, 100, "new"));
+    assert_int_equal(load_u16(replies.bytes[0]), 0);
+    assert_int_equal(reply_rcode(0), RCODE_SERVFAIL);
+    assert_true(reply_contains(0, "gave its place to others"));
+}
+
+/* The good questions of the others wait for less, however many they are. */
+static void K5_newcomers_displace_what_is_old_and_not_one_another(void **state)
+{
+    struct bench *bench = *state;
+    take_all_places(bench, &datagrams);
+    advance(bench, 200);
+    for (uint16_t id = 0; id < 8; id++)
+        assert_non_null(ask(bench, 100 + id, "new"));
+    assert_int_equal(metric_get(&bench->metrics->queries_gave_way), 8);
+    assert_null(ask(bench, 200, "new"));
+    assert_int_equal(metric_get(&bench->metrics->replies_full), 1);
+}
+
+/* It is not read until one of its own has its reply; who holds less has a place at once. */
+static void K5_stream_displaces_none_of_a_client_that_holds_no_more(void **state)
+{
+    struct bench *bench = *state;
+    take_all_places(bench, &stream_transport);
+    advance(bench, 1000);
+    assert_true(ask_over(bench, &stream_transport, 9, "own", TYPE_A, NULL) == STATUS_FULL);
+    assert_int_equal(metric_get(&bench->metrics->queries_gave_way), 0);
+    bench->client = "127.0.0.2:5000";
+    assert_true(ask_over(bench, &stream_transport, 10, "other", TYPE_A, NULL) == STATUS_OK);
+    assert_int_equal(metric_get(&bench->metrics->queries_gave_way), 1);
+    assert_int_equal(load_u16(replies.bytes[0]), 0);
+}
+
+static void K5_who_waits_for_room_is_told_when_one_may_give_way(void **state)
+{
+    struct bench *bench = *state;
+    take_all_places(bench, &datagrams);
+    struct waiter waiter = {.starved.on_space = on_space, .bench = bench};
+    list_init(&waiter.starved.link);
+    resolver_wait_for_space(bench->resolver, &waiter.starved);
+    advance(bench, 199);
+    assert_false(list_is_linked(&bench->resolver->space.link));
+    advance(bench, 1);
+    assert_true(list_is_linked(&bench->resolver->space.link));
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(waiter.called, 1);
+    assert_int_equal(metric_get(&bench->metrics->queries_gave_way), 1);
+}
+
+static void K5_query_that_is_asked_once_more_takes_the_place_of_the_first(void **state)
+{
+    struct bench *bench = *state;
+    struct query *query = ask(bench, 1, "slow");
+    advance(bench, 1000);
+    assert_non_null(ask(bench, 1, "slow"));
+    assert_int_equal(bench->resolver->waiting_count, 1);
+    assert_int_equal(fake.submitted, 1);
+    assert_int_equal(fake.cancelled, 0);
+    assert_int_equal(metric_get(&bench->metrics->queries_repeated), 1);
+    /* Another query of the same client, another client, and a stream are no repetition. */
+    assert_non_null(ask(bench, 2, "slow"));
+    bench->client = "127.0.0.1:5001";
+    assert_non_null(ask(bench, 1, "slow"));
+    assert_true(ask_over(bench, &stream_transport, 1, "slow", TYPE_A, &query) == STATUS_OK);
+    assert_int_equal(bench->resolver->waiting_count, 4);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(replies.count, 4);
+}
+
 static void full_pool_is_told_and_its_end_too(void **state)
 {
     struct bench *bench = *state;
     for (uint16_t id = 0; id < 8; id++)
         assert_non_null(ask(bench, id, "full"));
-    assert_true(ask_over(bench, &datagrams, 9, "more", TYPE_A, NULL) == STATUS_FULL);
+    assert_true(ask_over(bench, &stream_transport, 9, "more", TYPE_A, NULL) == STATUS_FULL);
     assert_int_equal(bench->resolver->queries.in_use, 8);
     assert_true(ask_over(bench, &datagrams, 10, "local", TYPE_ANY, NULL) == STATUS_OK);
     assert_int_equal(replies.count, 1); /* FAULTS I4: what need not wait is answered */
@@ -246,12 +362,17 @@ static void K6_each_message_and_each_reply_is_spent(void **state)
     assert_int_equal(bench->loop.budget, before - 3);
 }
 
-/* What a client that waits for room did not use does not wait for the end of a query. */
-static void K5_room_that_is_there_is_offered_again(void **state)
+/* What a turn left of the room does not wait for the end of a query; what is kept from a client
+ * does. */
+static void K5_room_that_a_turn_has_left_is_offered_in_the_next(void **state)
 {
     struct bench *bench = *state;
     struct waiter waiter = {.starved.on_space = on_space, .bench = bench};
     list_init(&waiter.starved.link);
+    resolver_wait_for_space(bench->resolver, &waiter.starved);
+    assert_true(loop_turn(&bench->loop, 0));
+    assert_int_equal(waiter.called, 0);
+    bench->loop.budget = 0;
     resolver_wait_for_space(bench->resolver, &waiter.starved);
     assert_true(loop_turn(&bench->loop, 0));
     assert_int_equal(waiter.called, 1);
@@ -274,8 +395,15 @@ int main(void)
         TEST(H11_stranger_is_refused_on_cache_hits_too),
         TEST(cache_off_asks_every_time),
         TEST(every_rcode_has_its_counter),
+        TEST(K5_no_query_gives_way_that_has_not_waited_for_200_ms),
+        TEST(K5_oldest_datagram_that_gives_way_is_sent_to_tcp),
+        TEST(K5_stream_query_that_gives_way_fails_with_a_cause_of_its_own),
+        TEST(K5_newcomers_displace_what_is_old_and_not_one_another),
+        TEST(K5_stream_displaces_none_of_a_client_that_holds_no_more),
+        TEST(K5_who_waits_for_room_is_told_when_one_may_give_way),
+        TEST(K5_query_that_is_asked_once_more_takes_the_place_of_the_first),
         TEST(full_pool_is_told_and_its_end_too),
-        TEST(K5_room_that_is_there_is_offered_again),
+        TEST(K5_room_that_a_turn_has_left_is_offered_in_the_next),
         TEST(K6_each_message_and_each_reply_is_spent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -584,7 +584,32 @@ static void I4_refreshes_take_no_place_of_queries(void **state)
         assert_non_null(ask(bench, id, label));
     }
     assert_int_equal(bench->resolver->lookups.in_use, 9);
-    assert_true(ask_over(bench, &datagrams, 9, "more", TYPE_A, NULL) == STATUS_FULL);
+    assert_true(ask_over(bench, &stream_transport, 9, "more", TYPE_A, NULL) == STATUS_FULL);
+}
+
+/* Better than to end with nothing; and for all who wait with it. */
+static void K5_H6_who_gives_way_gets_a_stale_answer_if_there_is_one(void **state)
+{
+    struct bench *bench = *state;
+    age(bench, "stale");
+    advance(bench, 60 * 1000);
+    const size_t before = replies.count;
+    ask(bench, 3, "stale");
+    ask(bench, 4, "stale");
+    for (uint16_t id = 0; id < 6; id++) {
+        const char label[] = {'n', (char)('0' + id), '\0'};
+        assert_non_null(ask(bench, id, label));
+    }
+    advance(bench, 200);
+    assert_int_equal(replies.count, before);
+    assert_non_null(ask(bench, 5, "new"));
+    assert_int_equal(replies.count, before + 2);
+    for (size_t i = before; i < before + 2; i++) {
+        assert_int_equal(load_u16(replies.bytes[i] + 6), 1);
+        assert_int_equal(load_u16(replies.bytes[i] + 2) & DNS_FLAG_TC, 0);
+    }
+    assert_int_equal(metric_get(&bench->metrics->replies_stale), 2);
+    assert_int_equal(metric_get(&bench->metrics->queries_gave_way), 1);
 }
 
 /* --- Failures kept --- */
@@ -642,6 +667,7 @@ int main(void)
         TEST(I4_refreshes_are_bounded_and_counted),
         TEST(H6_nothing_is_refreshed_while_all_upstreams_are_down),
         TEST(I4_refreshes_take_no_place_of_queries),
+        TEST(K5_H6_who_gives_way_gets_a_stale_answer_if_there_is_one),
         TEST(H5_RFC9520_servfail_in_a_row_is_kept_twice_as_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
