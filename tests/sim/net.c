@@ -32,7 +32,7 @@ enum {
     DESCRIPTORS_MAX = 256,
     WINDOW = 16384,
     WINDOW_SMALL = 200,
-    INBOX_MAX = 1 << 20,
+    INBOX_MAX = 32 << 20,
     TURNS_MAX = 200000, /* no run comes near: who gets there spins */
 };
 

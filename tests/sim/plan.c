@@ -29,7 +29,7 @@ uint64_t fault_counts[FAULT_COUNT];
 static const uint64_t harmless_faults =
     BIT(SPLIT) | BIT(REORDER) | BIT(TLS_TURNS) | BIT(IDLE_CLOSE) | BIT(DUPLICATE) |
     BIT(UNSOLICITED) | BIT(WRONG_ID) | BIT(KEEPALIVE) | BIT(SMALL_CACHE) | BIT(SIGNAL) |
-    BIT(NETWORK) | BIT(LEAVE) | BIT(HOSTILE_CLIENT) | BIT(BUSY);
+    BIT(NETWORK) | BIT(LEAVE) | BIT(HOSTILE_CLIENT) | BIT(BUSY) | BIT(HUGE);
 
 static uint64_t plan_state;
 static uint64_t run_state;
@@ -270,6 +270,7 @@ void plan_draw(const struct sim_options *options)
     plan.has_cache = plan_below(4) > 0;
     plan.has_loop_check = plan_below(2);
     draw_config(&plan.config);
+    fault_counts[FAULT_HUGE] += has_fault(FAULT_HUGE);
     fault_counts[FAULT_SMALL_LIMITS] += has_fault(FAULT_SMALL_LIMITS);
     fault_counts[FAULT_ODD_TIMEOUTS] += has_fault(FAULT_ODD_TIMEOUTS);
     fault_counts[FAULT_SMALL_CACHE] += has_fault(FAULT_SMALL_CACHE) && plan.has_cache;

@@ -56,6 +56,7 @@ enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256 };
     ROW(TRUNCATED, "truncated", "answers with TC=1")                                             \
     ROW(ERROR_RCODE, "error-rcode", "SERVFAIL, REFUSED and other errors")                        \
     ROW(KEEPALIVE, "keepalive", "keepalive 0, or a short one")                                   \
+    ROW(HUGE, "huge", "many answers are nearly as long as a message can be")                     \
     ROW(SMALL_LIMITS, "small-limits", "few queries, requests and connections are allowed")       \
     ROW(ODD_TIMEOUTS, "odd-timeouts", "timeouts of any length and order")                        \
     ROW(SMALL_CACHE, "small-cache", "a cache that is full at once")                              \

@@ -19,6 +19,7 @@ enum {
     OPTIONAL_TYPE = 65300, /* and those after it */
     GREETING_LENGTH = 3,
     IDS_MAX = 1024,
+    HUGE_COUNT = 3500, /* records */
     MESSAGE_ROOM = 65535 + 2,
     POISON = 0x0badbad0,
     OUTAGES_MAX = 3,
@@ -84,8 +85,8 @@ struct truth truth_of(const uint8_t *name, size_t name_length, uint16_t type, bo
         truth.kind = TRUTH_NODATA;
     else if (hash / 8 % 8 == 2)
         truth.filler_count = 90; /* more than UDP takes */
-    else if (hash / 8 % 64 == 3)
-        truth.filler_count = 3500;
+    else if (hash / 8 % 64 == 3 || (has_fault(FAULT_HUGE) && hash / 64 % 4 == 0))
+        truth.filler_count = HUGE_COUNT;
     return truth;
 }
 
