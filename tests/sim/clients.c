@@ -16,6 +16,7 @@
 /* From the end of an outage on, until each query is answered again. */
 #define RECOVERY_NS MILLISECONDS(1000)
 
+#define HELD_SLACK_NS MILLISECONDS(100)
 #define GREEDY_PERMILLE UINT64_C(300) /* of the questions, at least */
 
 /* RFC 8767 5: who waits for so long gets a stale answer; for so long after a failure nobody asks.
@@ -440,6 +441,32 @@ static void check_full(const struct ask *ask, const struct reply_view *view)
     check_sent_to_tcp(ask, view);
 }
 
+/* How many of its /24 wait, for that long at least. */
+static size_t count_waiting_of_network(uint32_t address, uint64_t age_ns)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < clients.count; i++)
+        count += clients.asks[i].state == ASK_WAITING &&
+                 clients.asks[i].address >> 8 == address >> 8 &&
+                 net_now() - clients.asks[i].begun_ns >= age_ns;
+    return count;
+}
+
+/* Of the network that holds most; who has just begun to is not looked at, and of many networks two
+ * may be counted as one. */
+static void check_gives_way_first(const struct ask *ask)
+{
+    const uint64_t long_ns = clients.resolver->young_queries.duration_ns;
+    const size_t networks = has_fault(FAULT_FORGED) ? 2 : 1;
+    const size_t most = networks * count_waiting_of_network(ask->address, long_ns);
+    for (size_t i = 0; i < clients.count; i++) {
+        const struct ask *other = &clients.asks[i];
+        if (other->state == ASK_WAITING &&
+            count_waiting_of_network(other->address, long_ns + HELD_SLACK_NS) > most)
+            sim_fail("a query gives way, though another network holds more (K5)");
+    }
+}
+
 /* FAULTS K5: none that has not waited for long, and only while places are short. */
 static void check_gave_way(const struct ask *ask, const struct reply_view *view)
 {
@@ -448,6 +475,8 @@ static void check_gave_way(const struct ask *ask, const struct reply_view *view)
         sim_fail("a query gives way after %.3f ms", (double)age_ns / 1e6);
     if (clients.resolver->waiting_count + 1 != plan.config.limits.queries)
         sim_fail("a query gives way though there are places");
+    if (net_last_jump() == 0)
+        check_gives_way_first(ask);
     if (ask->is_datagram)
         check_sent_to_tcp(ask, view);
     else if (view->rcode != RCODE_SERVFAIL || (view->has_opt && !view->is_explained))
