@@ -138,14 +138,14 @@ static size_t message_limit(const struct reply *reply)
     return limit > DNS_MESSAGE_MAX ? DNS_MESSAGE_MAX : limit;
 }
 
-static size_t body_room(const struct query_message *query, const struct reply *reply)
+static size_t body_room(const struct query_message *query, size_t limit)
 {
-    return message_limit(reply) - reply_body_at(query) - (query->has_edns ? DNS_OPT_FIXED : 0);
+    return limit - reply_body_at(query) - (query->has_edns ? DNS_OPT_FIXED : 0);
 }
 
 bool reply_is_whole(const struct query_message *query, const struct reply *reply)
 {
-    return !reply->answer || reply->answer->body_length <= body_room(query, reply);
+    return !reply->answer || reply->answer->body_length <= body_room(query, message_limit(reply));
 }
 
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
@@ -155,7 +155,8 @@ size_t reply_write(const struct query_message *query, const struct reply *reply,
     assert(out && truncated);
     assert(!reply->is_around || reply_is_whole(query, reply));
     const struct answer *answer = reply->answer;
-    const size_t room = body_room(query, reply);
+    const size_t limit = message_limit(reply);
+    const size_t room = body_room(query, limit);
     struct answer cut;
     *truncated = answer && answer->needed_length > room;
     if (*truncated) {
@@ -166,8 +167,9 @@ size_t reply_write(const struct query_message *query, const struct reply *reply,
         answer = &cut;
     }
 
-    const size_t left_out = answer && reply->is_around ? answer->body_length : 0;
-    struct writer writer = writer_over(out, message_limit(reply) - left_out);
+    struct writer writer = writer_over(out, limit);
+    if (answer && reply->is_around)
+        writer.end -= answer->body_length;
     const uint16_t flags = reply_flags(query, reply) | (*truncated ? DNS_FLAG_TC : 0) |
                            (reply_rcode(query, reply) & DNS_RCODE_MASK);
     write_header(&writer, query, flags, answer);

@@ -107,17 +107,19 @@ static void limit_rate(struct resolver *resolver, const struct query *query, str
     *reply = (struct reply){.answer = reply_truncated()};
 }
 
-/* Hands the reply to the transport: what is in the resolver's scratch, and a body that it lacks. */
-static void hand_over(struct resolver *resolver, struct query *query, size_t length,
-                      struct body *body)
+/* Whether the body of the answer need not be copied. */
+static bool is_around(const struct query *query, const struct reply *reply)
 {
-    const struct transport *transport = query->origin.transport;
-    loop_spend(resolver->loop, length + (body ? body->length : 0));
-    if (body)
-        transport->send_around(query, resolver->reply, length, reply_body_at(&query->message),
-                               body);
-    else
-        transport->send(query, resolver->reply, length);
+    return reply->answer && reply->answer->shared && query->origin.transport->send_around &&
+           reply_is_whole(&query->message, reply);
+}
+
+[[gnu::noinline]] static void send_around(const struct resolver *resolver, struct query *query,
+                                          size_t length, struct body *body)
+{
+    loop_spend(resolver->loop, body->length);
+    query->origin.transport->send_around(query, resolver->reply, length,
+                                         reply_body_at(&query->message), body);
 }
 
 static void send_reply(struct resolver *resolver, struct query *query, struct reply *reply)
@@ -130,9 +132,7 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
     reply->limit = reply_limit(resolver, query);
     reply->has_keepalive = !is_datagram;
     reply->keepalive_100ms = (uint16_t)(keepalive < UINT16_MAX ? keepalive : UINT16_MAX);
-    struct body *body = reply->answer ? reply->answer->shared : NULL;
-    reply->is_around =
-        body && query->origin.transport->send_around && reply_is_whole(&query->message, reply);
+    reply->is_around = is_around(query, reply);
     bool is_truncated = false;
     const size_t length = reply_write(&query->message, reply, resolver->reply, &is_truncated);
     assert(length >= DNS_HEADER_SIZE && length <= sizeof(resolver->reply));
@@ -144,7 +144,11 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
         metric_add(&resolver->metrics->replies_truncated, 1);
     if (query->lookup)
         lookup_leave(query);
-    hand_over(resolver, query, length, reply->is_around ? body : NULL);
+    loop_spend(resolver->loop, length);
+    if (reply->is_around)
+        send_around(resolver, query, length, reply->answer->shared);
+    else
+        query->origin.transport->send(query, resolver->reply, length);
     give_back(resolver, query);
 }
 
