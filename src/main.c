@@ -204,13 +204,23 @@ static bool open_parts(const struct config *config, const struct sockets *socket
     return true;
 }
 
+/* What all that is there once can occupy: measured, with the system's authorities. */
+#define PROGRAM_SIZE ((uint64_t)24 << 20)
+
+static uint64_t of_workers(const struct worker_memory *one)
+{
+    return server.config->workers *
+           (uint64_t)(one->queries + one->listeners + one->tcp_output + one->upstreams);
+}
+
 static void log_start(const struct config *config, const struct sockets *sockets)
 {
     char workers[16];
     char ceiling[32];
+    const struct worker_memory memory = worker_memory(server.workers[0]);
     snprintf(workers, sizeof(workers), "%" PRIu32, config->workers);
     snprintf(ceiling, sizeof(ceiling), "%" PRIu64,
-             config->cache.size_bytes + config->workers * worker_memory_ceiling(server.workers[0]));
+             PROGRAM_SIZE + config->cache.size_bytes + of_workers(&memory));
     for (size_t i = 0; i < config->listener_count; i++) {
         const struct listener_config *listener = &config->listeners[i];
         if (!sockets_is_bound(sockets, i))
@@ -414,14 +424,71 @@ static int serve(const struct config *config)
     return exit_status;
 }
 
+/* --- Check --- */
+
+static void print_part(const char *part, uint64_t size, const char *of)
+{
+    printf("  %-12s %8.1f MiB%s%s\n", part, (double)size / (1 << 20), *of ? "  " : "", of);
+}
+
+/* The same sum as in the log of the start. */
+static void print_memory(const struct config *config, const struct worker_memory *one)
+{
+    const uint64_t workers = config->workers;
+    printf("memory: at most %.1f MiB\n",
+           (double)(PROGRAM_SIZE + config->cache.size_bytes + of_workers(one)) / (1 << 20));
+    print_part("program", PROGRAM_SIZE, "");
+    print_part("cache", config->cache.size_bytes, "cache.size");
+    print_part("queries", workers * one->queries, "limits.queries of each worker");
+    print_part("listeners", workers * one->listeners, "limits.tcp-clients of each worker");
+    print_part("tcp output", workers * one->tcp_output, "limits.tcp-memory of each worker");
+    print_part("upstreams", workers * one->upstreams,
+               "limits.upstream-connections to each, of each worker");
+    printf("and in the kernel, for sockets of clients, at most %.1f MiB\n",
+           (double)(workers * one->in_kernel) / (1 << 20));
+}
+
+/* Opens a worker without sockets to see what it can occupy. */
+static enum status measure_worker(const struct config *config, struct worker_memory *out)
+{
+    int none[CONFIG_LISTENERS_MAX];
+    struct worker *worker = NULL;
+    for (size_t i = 0; i < CONFIG_LISTENERS_MAX; i++)
+        none[i] = -1;
+    struct metrics *metrics = metrics_open(config->upstream_count);
+    if (!metrics)
+        return STATUS_FULL;
+    const struct worker_settings settings = {
+        .config = config,
+        .metrics = metrics,
+        .trusts = trusts_of_upstreams(server.trusts),
+        .udp_fds = none,
+        .tcp_fds = none,
+        .on_stopped = on_worker_stopped,
+    };
+    const enum status status = worker_open(&settings, &worker);
+    if (status == STATUS_OK)
+        *out = worker_memory(worker);
+    worker_close(worker);
+    metrics_close(metrics);
+    return status;
+}
+
 static int check(const struct config *config)
 {
-    struct trusts *trusts = NULL;
-    if (trusts_open(config, stderr, &trusts) != STATUS_OK)
+    struct worker_memory memory;
+    server.config = config;
+    if (trusts_open(config, stderr, &server.trusts) != STATUS_OK)
         return EXIT_CONFIGURATION;
-    trusts_close(trusts);
+    const enum status status = measure_worker(config, &memory);
+    trusts_close(server.trusts);
+    if (status != STATUS_OK) {
+        start_failed("worker");
+        return EXIT_START;
+    }
     printf("the configuration is valid: %zu listeners, %zu upstreams\n", config->listener_count,
            config->upstream_count);
+    print_memory(config, &memory);
     return EXIT_CLEAN;
 }
 

@@ -16,6 +16,7 @@
 #include "listen/listen.h"
 #include "net/link.h"
 #include "net/loop.h"
+#include "net/socket.h"
 #include "observe/log.h"
 #include "query/query.h"
 #include "upstream/upstream.h"
@@ -112,10 +113,20 @@ bool worker_has_stopped(const struct worker *worker)
     return atomic_load(&worker->has_stopped);
 }
 
-size_t worker_memory_ceiling(const struct worker *worker)
+/* The kernel allows twice what a socket asks for. */
+struct worker_memory worker_memory(const struct worker *worker)
 {
-    return pool_ceiling(&worker->resolver.queries) + pool_ceiling(&worker->resolver.lookups) +
-           clients_ceiling(worker->resolver.clients);
+    const struct config *config = worker->config;
+    const size_t udp_sockets = (size_t)4 * SOCKET_UDP_BUFFER * config->listener_count;
+    const size_t tcp_sockets = (size_t)4 * SOCKET_TCP_BUFFER * config->limits.tcp_clients;
+    return (struct worker_memory){
+        .queries = resolver_ceiling(&worker->resolver),
+        .listeners =
+            config->listener_count * udp_ceiling() + tcp_clients_ceiling(worker->tcp_clients),
+        .tcp_output = tcp_clients_output_ceiling(worker->tcp_clients),
+        .upstreams = group_ceiling(worker->group),
+        .in_kernel = udp_sockets + tcp_sockets,
+    };
 }
 
 /* --- Birth and death --- */

@@ -49,7 +49,15 @@ uint64_t worker_last_turn_ns(const struct worker *worker);
 /* True once the thread has ended. */
 bool worker_has_stopped(const struct worker *worker);
 
-/* The most bytes that this worker's pools can occupy. */
-size_t worker_memory_ceiling(const struct worker *worker);
+/* The most bytes that one worker can occupy, and the kernel for its sockets. */
+struct worker_memory {
+    size_t queries;    /* those that wait, their lookups, accounts of clients */
+    size_t listeners;  /* batches of datagrams, TCP clients */
+    size_t tcp_output; /* what TCP clients make it hold: limits.tcp-memory, and a turn's worth */
+    size_t upstreams;  /* connections: slots, buffers, TLS */
+    size_t in_kernel;
+};
+
+struct worker_memory worker_memory(const struct worker *worker);
 
 #endif

@@ -114,6 +114,7 @@ struct config {
         uint32_t tcp_queries_total;       /* asked on one connection before it is closed; 0: any */
         uint32_t tcp_accept_rate;         /* new connections per second; 0: any */
         uint64_t tcp_lifetime_ns;         /* age at which a connection is closed; 0: never */
+        uint64_t tcp_memory_bytes;        /* that TCP clients may make a worker hold */
         uint32_t udp_rate; /* replies per second to one /24 or /56, then TC=1 only; 0: any */
         uint32_t udp_queries_per_address; /* in flight of one address, then TC=1 only; 0: any */
         uint16_t udp_reply_size;          /* bytes, 512 to 4096 (RFC 9715: 1232) */

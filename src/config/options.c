@@ -195,6 +195,12 @@ const struct option OPTIONS[] = {
      .default_text = "0s", DURATION(limits.tcp_lifetime_ns, MILLISECONDS(10), SECONDS(7 * 86400)),
      .zero_is_off = true,
      .help = "Close a TCP client's connection at this age; 0 never does."},
+    {.key = "limits.tcp-memory", .environment = "DNSPROXY_LIMITS_TCP_MEMORY",
+     .argument = "SIZE", .default_text = "32MiB",
+     NUMBER(limits.tcp_memory_bytes, SIZES, UINT64_C(1) << 20, UINT64_C(1) << 40),
+     .help = "What TCP clients may make each worker hold: replies that they do not read, messages "
+             "that they do not finish. Beyond it connections that do not move are closed, those "
+             "that hold most first."},
     {.key = "limits.udp-rate", .environment = "DNSPROXY_LIMITS_UDP_RATE",
      .default_text = "0", COUNT(limits.udp_rate, 1, 1000000), .zero_is_off = true,
      .help = "UDP replies per second of each worker to one network (/24 or /56); beyond it clients "

@@ -127,36 +127,16 @@ static void write_header(struct writer *writer, const struct query_message *quer
     store_u16(header + 10, (uint16_t)((answer ? answer->additional_count : 0) + query->has_edns));
 }
 
-size_t reply_body_at(const struct query_message *query)
-{
-    return DNS_HEADER_SIZE + question_length(query);
-}
-
-static size_t message_limit(const struct reply *reply)
-{
-    const size_t limit = reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
-    return limit > DNS_MESSAGE_MAX ? DNS_MESSAGE_MAX : limit;
-}
-
-static size_t body_room(const struct query_message *query, size_t limit)
-{
-    return limit - reply_body_at(query) - (query->has_edns ? DNS_OPT_FIXED : 0);
-}
-
-bool reply_is_whole(const struct query_message *query, const struct reply *reply)
-{
-    return !reply->answer || reply->answer->body_length <= body_room(query, message_limit(reply));
-}
-
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
                    bool *truncated)
 {
     assert(query->has_question || reply->answer == NULL);
     assert(out && truncated);
-    assert(!reply->is_around || reply_is_whole(query, reply));
+    size_t limit = reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
+    limit = limit > DNS_MESSAGE_MAX ? DNS_MESSAGE_MAX : limit;
     const struct answer *answer = reply->answer;
-    const size_t limit = message_limit(reply);
-    const size_t room = body_room(query, limit);
+    const size_t room =
+        limit - DNS_HEADER_SIZE - question_length(query) - (query->has_edns ? DNS_OPT_FIXED : 0);
     struct answer cut;
     *truncated = answer && answer->needed_length > room;
     if (*truncated) {
@@ -168,16 +148,39 @@ size_t reply_write(const struct query_message *query, const struct reply *reply,
     }
 
     struct writer writer = writer_over(out, limit);
-    if (answer && reply->is_around)
-        writer.end -= answer->body_length;
     const uint16_t flags = reply_flags(query, reply) | (*truncated ? DNS_FLAG_TC : 0) |
                            (reply_rcode(query, reply) & DNS_RCODE_MASK);
     write_header(&writer, query, flags, answer);
     write_question(&writer, query);
-    if (answer && !reply->is_around)
+    if (answer)
         write_body(&writer, answer);
     if (query->has_edns)
         write_opt(&writer, query, reply, !*truncated);
+    assert(!writer.failed);
+    return writer_length(&writer);
+}
+
+size_t reply_body_at(const struct query_message *query)
+{
+    return DNS_HEADER_SIZE + question_length(query);
+}
+
+bool reply_is_whole(const struct query_message *query, const struct answer *answer)
+{
+    return reply_body_at(query) + answer->body_length + (query->has_edns ? DNS_OPT_FIXED : 0) <=
+           DNS_MESSAGE_MAX;
+}
+
+size_t reply_write_around(const struct query_message *query, const struct reply *reply,
+                          uint8_t *out)
+{
+    assert(reply->answer && reply_is_whole(query, reply->answer));
+    struct writer writer = writer_over(out, DNS_MESSAGE_MAX - (size_t)reply->answer->body_length);
+    const uint16_t flags = reply_flags(query, reply) | (reply_rcode(query, reply) & DNS_RCODE_MASK);
+    write_header(&writer, query, flags, reply->answer);
+    write_question(&writer, query);
+    if (query->has_edns)
+        write_opt(&writer, query, reply, true);
     assert(!writer.failed);
     return writer_length(&writer);
 }

@@ -22,7 +22,6 @@ struct reply {
     enum rcode rcode;            /* used when there is no answer */
     /* NULL: none of our own. Those of the answer are passed on. */
     const struct extended_error *error;
-    bool is_around;     /* the answer's body is left out, see reply_is_whole */
     size_t limit;       /* octets: the message is cut above it; at most DNS_MESSAGE_MAX */
     bool has_keepalive; /* tell the client how long we keep the stream (if it asked) */
     uint16_t keepalive_100ms;
@@ -35,9 +34,11 @@ struct reply {
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
                    bool *truncated);
 
-/* True when nothing of the answer has to be cut. Only then may its body be left out of what
- * reply_write writes, to be put at offset reply_body_at. */
-bool reply_is_whole(const struct query_message *query, const struct reply *reply);
+/* For an answer of which a client over a stream gets all, the same without its body, whose TTLs are
+ * what is meant: the message has it at offset reply_body_at. */
+size_t reply_write_around(const struct query_message *query, const struct reply *reply,
+                          uint8_t *out);
+bool reply_is_whole(const struct query_message *query, const struct answer *answer);
 size_t reply_body_at(const struct query_message *query);
 
 /* The reply to ANY over UDP without DO: one HINFO "RFC8482" (RFC 8482 4.2), as an answer with

@@ -21,6 +21,7 @@ enum status udp_open(struct resolver *resolver, int fd, const struct address *ad
                      struct udp_listener **out);
 void udp_stop(struct udp_listener *listener);  /* takes all that already waits, and no more */
 void udp_close(struct udp_listener *listener); /* safe on NULL */
+size_t udp_ceiling(void);                      /* the bytes of one */
 
 enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out);
 void tcp_clients_close(struct tcp_clients *clients); /* stops its listeners; safe on NULL */
@@ -28,6 +29,10 @@ void tcp_clients_close(struct tcp_clients *clients); /* stops its listeners; saf
 enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **out);
 void tcp_stop(struct tcp_listener *listener);  /* accepts those who already wait, and no more */
 void tcp_close(struct tcp_listener *listener); /* safe on NULL */
+
+/* The most bytes that clients can occupy, and what they make us hold. */
+size_t tcp_clients_ceiling(const struct tcp_clients *clients);
+size_t tcp_clients_output_ceiling(const struct tcp_clients *clients);
 
 /* Takes what each client has sent so far, and no more: those without queries close at once, the
  * others after their replies. */

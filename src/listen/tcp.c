@@ -24,6 +24,10 @@ enum {
     ACCEPTS_AT_STOP = 4096, /* the longest queue of the kernel (net/socket.c) */
 };
 #define ACCEPT_PAUSE_NS (500 * NANOSECONDS_PER_MILLISECOND)
+#define STILL_NS (200 * NANOSECONDS_PER_MILLISECOND) /* by then a client has read something */
+#define RELIEF_PAUSE_NS                                                       \
+    (10 * NANOSECONDS_PER_MILLISECOND) /* each time all clients are looked at \
+                                        */
 #define ACCEPT_LOG_NS (10 * NANOSECONDS_PER_SECOND)
 
 struct tcp_listener {
@@ -164,6 +168,92 @@ void tcp_close(struct tcp_listener *listener)
     free(listener);
 }
 
+/* --- Memory --- */
+
+static uint64_t soft_max(const struct output_account *account)
+{
+    return account->max - account->max / 4;
+}
+
+bool tcp_clients_are_short(const struct tcp_clients *clients)
+{
+    const struct output_account *account = &clients->resolver->output;
+    return account->used > soft_max(account);
+}
+
+/* For how long it has neither taken a byte of its replies nor sent one of a message that it has
+ * begun. */
+static uint64_t stalled_ns(const struct tcp_client *client, uint64_t now)
+{
+    uint64_t since_ns = now;
+    if (list_is_linked(&client->send.link))
+        since_ns = client->send.armed_ns;
+    if (list_is_linked(&client->message.link) && client->message.armed_ns < since_ns)
+        since_ns = client->message.armed_ns;
+    return now - since_ns;
+}
+
+/* What would be free without it; 0: it has not been still for that long. */
+static size_t to_be_had(const struct tcp_client *client, uint64_t still_ns)
+{
+    const bool is_still = stalled_ns(client, client->stream.loop->now) >= still_ns;
+    return is_still && client->stream.state != STREAM_CLOSED ? stream_held(&client->stream) : 0;
+}
+
+static size_t most_to_be_had(const struct tcp_clients *clients, uint64_t still_ns)
+{
+    size_t most = 0;
+    LIST_EACH (struct tcp_client, client, &clients->open, link) {
+        const size_t held = to_be_had(client, still_ns);
+        most = held > most ? held : most;
+    }
+    return most;
+}
+
+/* Closes clients that have been still for so long, in the order of what they hold (an eighth does
+ * not matter), until no more than `max` bytes are used. `used` are those without the closed, which
+ * are freed at the end of the turn. Returns what is used then. */
+static size_t close_still(struct tcp_clients *clients, uint64_t still_ns, size_t used, size_t max)
+{
+    while (used > max) {
+        const size_t most = most_to_be_had(clients, still_ns);
+        if (most == 0)
+            break;
+        LIST_EACH (struct tcp_client, client, &clients->open, link) {
+            const size_t held = to_be_had(client, still_ns);
+            if (held < most - most / 8 || used <= max)
+                continue;
+            stream_close(&client->stream, FAILURE_STALLED);
+            metric_add(&clients->resolver->metrics->tcp_evicted, 1);
+            used -= held < used ? held : used;
+        }
+    }
+    return used;
+}
+
+/* A client that reads is still for some milliseconds at most. At three quarters of what may be used
+ * only those go that do not read at all; at the limit it is those that hold most (FAULTS K5). */
+static void on_relief(struct loop_task *task)
+{
+    struct tcp_clients *clients = CONTAINER_OF(task, struct tcp_clients, relief);
+    const struct output_account *account = &clients->resolver->output;
+    const uint64_t now = clients->resolver->loop->now;
+    const uint64_t before = metric_get(&clients->resolver->metrics->tcp_evicted);
+    size_t used = account->used;
+    if (used <= account->max && now < clients->next_relief_ns)
+        return;
+    clients->next_relief_ns = now + RELIEF_PAUSE_NS;
+    used = close_still(clients, STILL_NS, used, soft_max(account));
+    used = close_still(clients, STILL_NS / 10, used, account->max);
+    (void)close_still(clients, 0, used, account->max);
+    if (metric_get(&clients->resolver->metrics->tcp_evicted) > before)
+        log_event_limited(&clients->relief_limit, now, LOG_LEVEL_WARNING, "tcp_memory_short",
+                          "cause",
+                          "clients that did not read their replies were closed; limits.tcp-memory "
+                          "would be passed",
+                          NULL);
+}
+
 /* --- What listeners share --- */
 
 static void open_queues(struct tcp_clients *clients)
@@ -187,6 +277,8 @@ enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out
         return STATUS_SYSTEM;
     clients->resolver = resolver;
     clients->room.on_space = tcp_client_on_space;
+    loop_task_init(&clients->relief, on_relief);
+    resolver->output.max = resolver->config->limits.tcp_memory_bytes;
     list_init(&clients->room.link);
     list_init(&clients->listeners);
     list_init(&clients->open);
@@ -219,9 +311,23 @@ void tcp_clients_close(struct tcp_clients *clients)
         tcp_client_free(CONTAINER_OF(clients->open.next, struct tcp_client, link));
     assert(list_is_empty(&clients->starved));
     list_remove(&clients->room.link);
+    loop_cancel_task(&clients->relief);
     close_queues(clients);
     pool_close(&clients->pool);
     free(clients);
+}
+
+size_t tcp_clients_ceiling(const struct tcp_clients *clients)
+{
+    return sizeof(*clients) + pool_ceiling(&clients->pool);
+}
+
+/* When there is too much some go in the next turn. Until then what a turn writes comes on top, in
+ * buffers that may be twice as large, and what it reads. */
+size_t tcp_clients_output_ceiling(const struct tcp_clients *clients)
+{
+    return clients->resolver->config->limits.tcp_memory_bytes +
+           (size_t)2 * LOOP_BUDGET * LOOP_OCTETS_PER_UNIT + (size_t)LOOP_EVENTS * STREAM_IN_MAX;
 }
 
 void tcp_clients_drain(struct tcp_clients *clients)

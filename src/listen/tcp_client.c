@@ -231,6 +231,10 @@ static void settle(struct tcp_client *client)
     settle_message(client);
     settle_idle(client);
     settle_send(client);
+    metric_set(&client->clients->resolver->metrics->tcp_memory,
+               client->clients->resolver->output.used);
+    if (tcp_clients_are_short(client->clients))
+        loop_defer(stream->loop, &client->clients->relief, LOOP_NEXT_TURN);
 }
 
 /* --- Events of the stream --- */
@@ -403,4 +407,5 @@ void tcp_client_free(struct tcp_client *client)
     clients_disconnect(clients->resolver->clients, client->account);
     pool_give(&clients->pool, client);
     metric_subtract(&clients->resolver->metrics->tcp_clients, 1);
+    metric_set(&clients->resolver->metrics->tcp_memory, clients->resolver->output.used);
 }

@@ -16,13 +16,17 @@
 #include "base/pool.h"
 #include "base/status.h"
 #include "net/stream.h"
+#include "observe/log.h"
 #include "query/query.h"
 
 struct tcp_clients {
     struct resolver *resolver;
-    struct pool pool;                   /* of struct tcp_client */
-    struct list listeners;              /* those not stopped */
-    struct list open;                   /* every client */
+    struct pool pool;        /* of struct tcp_client */
+    struct list listeners;   /* those not stopped */
+    struct list open;        /* every client */
+    struct loop_task relief; /* closes clients when memory is short */
+    uint64_t next_relief_ns;
+    struct log_limit relief_limit;
     struct list starved;                /* clients with a message and no query to be had for it */
     struct starved room;                /* waits for the resolver while `starved` is not empty */
     struct deadline_queue idle;         /* tcp_client.idle: timeouts.tcp_idle */
@@ -56,6 +60,9 @@ struct tcp_client {
     bool has_buffered; /* the stream may hold whole messages */
     bool is_ending;    /* takes no more messages; closes after its last reply */
 };
+
+/* Clients hold so much that some may have to go; see tcp.c. */
+bool tcp_clients_are_short(const struct tcp_clients *clients);
 
 /* Begins to serve an accepted socket. STATUS_FULL when all limits.tcp_clients are open. On failure
  * the descriptor and the account stay the caller's. */

@@ -362,6 +362,11 @@ enum status udp_open(struct resolver *resolver, int fd, const struct address *ad
     return STATUS_OK;
 }
 
+size_t udp_ceiling(void)
+{
+    return sizeof(struct udp_listener);
+}
+
 void udp_stop(struct udp_listener *listener)
 {
     /* What the kernel has taken is not lost, and who comes later learns of it (FAULTS J14). */

@@ -17,8 +17,7 @@
 #include <unistd.h>
 
 enum {
-    BATCH_SIZE = 128, /* events of one turn; what is left over comes in the next */
-    ROUNDS_MAX = 16,  /* of end-of-turn work, before the clock and the sockets have their turn */
+    ROUNDS_MAX = 16, /* of end-of-turn work, before the clock and the sockets have their turn */
     EXPIRIES_PER_TURN = 256, /* of one queue: thousands may have been armed at the same time */
     LEFT_OVER_MAX = 1024,    /* tasks of a turn */
 };
@@ -222,11 +221,11 @@ bool loop_is_behind(const struct loop *loop)
 
 bool loop_turn(struct loop *loop, uint64_t max_wait_ns)
 {
-    struct epoll_event batch[BATCH_SIZE];
+    struct epoll_event batch[LOOP_EVENTS];
     /* What is armed in the turn is not due in it, so this holds until its end. */
     const uint64_t deadline_ns = next_deadline(loop);
     const int count =
-        epoll_wait(loop->epoll_fd, batch, BATCH_SIZE, wait_ms(loop, deadline_ns, max_wait_ns));
+        epoll_wait(loop->epoll_fd, batch, LOOP_EVENTS, wait_ms(loop, deadline_ns, max_wait_ns));
     if (count == -1 && errno != EINTR)
         return false;
     loop->now = loop_clock();

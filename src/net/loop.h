@@ -39,6 +39,8 @@ enum loop_phase {
  * as copying and sending those takes its time. */
 enum { LOOP_BUDGET = 2048, LOOP_OCTETS_PER_UNIT = 4096 };
 
+enum { LOOP_EVENTS = 128 }; /* of one turn; what is left over comes in the next */
+
 /* A descriptor in the loop; member of the object that handles it, which also closes it. */
 struct loop_source {
     int fd;                                                        /* -1: not in the loop */

@@ -17,10 +17,9 @@
 #include "base/deadline.h"
 
 enum {
-    UDP_BUFFER_SIZE = 4 << 20, /* a burst of 10,000 queries; the kernel caps it at rmem_max */
-    BACKLOG = 4096,            /* the kernel caps it at somaxconn */
-    UNSENT_SIZE = 64 << 10,    /* what the kernel keeps of a client that reads slowly */
-    KEEPALIVE_IDLE_S = 15,     /* below the 30 s at which some NATs forget a silent connection */
+    BACKLOG = 4096,         /* the kernel caps it at somaxconn */
+    UNSENT_SIZE = 64 << 10, /* what the kernel keeps of a client that reads slowly */
+    KEEPALIVE_IDLE_S = 15,  /* below the 30 s at which some NATs forget a silent connection */
     KEEPALIVE_INTERVAL_S = 5,
     KEEPALIVE_PROBES = 3,
 };
@@ -81,8 +80,8 @@ static enum status set_up_udp(int fd, const struct address *address)
 {
     const bool is_v6 = address->any.sa_family == AF_INET6;
     TRY(set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1));
-    try_option(fd, SOL_SOCKET, SO_RCVBUF, UDP_BUFFER_SIZE);
-    try_option(fd, SOL_SOCKET, SO_SNDBUF, UDP_BUFFER_SIZE);
+    try_option(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_UDP_BUFFER);
+    try_option(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_UDP_BUFFER);
     TRY(is_v6 ? set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_OMIT)
               : set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT));
     if (address_is_any(address))
@@ -116,7 +115,10 @@ static enum status set_up_listener(int fd, const struct address *address)
 {
     TRY(set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1));
     TRY(set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1));
-    /* For the accepted sockets. Without it the kernel takes megabytes for each client that does not
+    /* For the accepted sockets, as what follows: what the kernel holds for a client has a bound. */
+    try_option(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_TCP_BUFFER);
+    try_option(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_TCP_BUFFER);
+    /* Without it the kernel takes megabytes for each client that does not
      * read, and has room again, which is how we see progress, only when a third of that is gone. */
     try_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_SIZE);
     TRY(bind_to(fd, address));

@@ -13,6 +13,12 @@
 #include "base/failure.h"
 #include "base/status.h"
 
+/* What the kernel may hold for a socket in each direction, in bytes; it allows twice as much. */
+enum {
+    SOCKET_UDP_BUFFER = 4 << 20,  /* a burst of 10,000 queries; the kernel caps it at rmem_max */
+    SOCKET_TCP_BUFFER = 32 << 10, /* of a client */
+};
+
 /* UDP with SO_REUSEPORT, large buffers, and on a wildcard address IP_PKTINFO / IPV6_RECVPKTINFO, so
  * that the reply can leave from the address that was asked (FAULTS A15). IPv6 sockets take IPv6
  * only. Path MTU discovery is off: no fragment-needed message can shrink our replies (RFC 9715).

@@ -26,7 +26,6 @@ enum {
     LENGTH_SIZE = 2,
     MESSAGE_LENGTH_MAX = 65535,
     BUFFER_SIZE_KEPT = 65536, /* an empty buffer of a TLS stream is kept up to this size */
-    IN_SIZE_MAX = 69632,      /* the longest message behind its length, with room to read on */
     READ_BUDGET = 65536,      /* bytes read from one stream at a time: at most twice in a turn */
     WRITE_BUDGET = 65536,     /* bytes of one stream sent at a time */
 };
@@ -244,11 +243,11 @@ static size_t read_once(struct stream *stream)
     struct buffer *in = &stream->in;
     assert(is_reading(stream));
     buffer_compact(in);
-    if (in->end == IN_SIZE_MAX) { /* holds whole messages that were not taken */
+    if (in->end == STREAM_IN_MAX) { /* holds whole messages that were not taken */
         loop_defer(stream->loop, &stream->more, LOOP_NEXT_TURN);
         return 0;
     }
-    if (!buffer_reserve(in, stream->account, 1, IN_SIZE_MAX)) {
+    if (!buffer_reserve(in, stream->account, 1, STREAM_IN_MAX)) {
         stream_close(stream, FAILURE_LOCAL);
         return 0;
     }

@@ -37,6 +37,9 @@ enum stream_state {
     STREAM_CLOSED, /* nothing more is sent or reported, except on_closed if that is still due */
 };
 
+/* The longest message behind its length, with room to read on. */
+enum { STREAM_IN_MAX = 69632 };
+
 struct stream;
 
 /* All are called from the loop, never from inside a function of this header. */

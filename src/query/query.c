@@ -111,11 +111,11 @@ static void limit_rate(struct resolver *resolver, const struct query *query, str
 static bool is_around(const struct query *query, const struct reply *reply)
 {
     return reply->answer && reply->answer->shared && query->origin.transport->send_around &&
-           reply_is_whole(&query->message, reply);
+           reply_is_whole(&query->message, reply->answer);
 }
 
-[[gnu::noinline]] static void send_around(const struct resolver *resolver, struct query *query,
-                                          size_t length, struct body *body)
+static void send_around(const struct resolver *resolver, struct query *query, size_t length,
+                        struct body *body)
 {
     loop_spend(resolver->loop, body->length);
     query->origin.transport->send_around(query, resolver->reply, length,
@@ -132,9 +132,11 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
     reply->limit = reply_limit(resolver, query);
     reply->has_keepalive = !is_datagram;
     reply->keepalive_100ms = (uint16_t)(keepalive < UINT16_MAX ? keepalive : UINT16_MAX);
-    reply->is_around = is_around(query, reply);
     bool is_truncated = false;
-    const size_t length = reply_write(&query->message, reply, resolver->reply, &is_truncated);
+    const bool around = is_around(query, reply);
+    const size_t length = around
+                              ? reply_write_around(&query->message, reply, resolver->reply)
+                              : reply_write(&query->message, reply, resolver->reply, &is_truncated);
     assert(length >= DNS_HEADER_SIZE && length <= sizeof(resolver->reply));
     const unsigned rcode = reply->answer ? reply->answer->rcode : reply->rcode;
     metric_add(rcode_counter(resolver->metrics, rcode), 1);
@@ -145,7 +147,7 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
     if (query->lookup)
         lookup_leave(query);
     loop_spend(resolver->loop, length);
-    if (reply->is_around)
+    if (around)
         send_around(resolver, query, length, reply->answer->shared);
     else
         query->origin.transport->send(query, resolver->reply, length);
@@ -334,6 +336,13 @@ enum status resolver_open(struct resolver *resolver)
     TRY(pool_open(&resolver->queries, sizeof(struct query),
                   config->limits.queries + QUERIES_IN_HAND_MAX));
     return lookups_open(resolver);
+}
+
+size_t resolver_ceiling(const struct resolver *resolver)
+{
+    return sizeof(*resolver) + pool_ceiling(&resolver->queries) + pool_ceiling(&resolver->lookups) +
+           (resolver->bucket_mask + 1) * sizeof(resolver->buckets[0]) +
+           clients_ceiling(resolver->clients);
 }
 
 void resolver_abort(struct resolver *resolver)

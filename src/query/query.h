@@ -104,6 +104,9 @@ struct starved {
 enum status resolver_open(struct resolver *resolver);
 void resolver_close(struct resolver *resolver);
 
+/* The most bytes that it can occupy. */
+size_t resolver_ceiling(const struct resolver *resolver);
+
 /* Drops every query that still waits, and lookups: the worker is ending and its time to drain is
  * over. */
 void resolver_abort(struct resolver *resolver);

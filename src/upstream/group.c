@@ -39,7 +39,8 @@ enum {
     /* At a time to an upstream while all are down: a connect whose first packet was lost is not
      * repeated by TCP within a second. */
     TRIALS_MAX = 4,
-    CONNECT_BURST = 64, /* every upstream at once, twice */
+    CONNECT_BURST = 64,       /* every upstream at once, twice */
+    TLS_SIZE_MAX = 128 << 10, /* OpenSSL's state, record buffers and certificates of a connection */
 };
 
 #define UNMEASURED_RTT_NS (1 * NANOSECONDS_PER_MILLISECOND)
@@ -612,6 +613,21 @@ enum status group_open(const struct group_settings *settings, struct group **out
 fail:
     group_close(group);
     return status;
+}
+
+/* One more connection of each upstream may be draining. However many there are, the queries in
+ * their buffers are at most those in flight: two for each that waits, with some for the cache. */
+size_t group_ceiling(const struct group *group)
+{
+    const struct config *config = group->config;
+    const size_t connections =
+        group->upstream_count * ((size_t)config->limits.upstream_connections + 1);
+    const size_t connection = sizeof(struct connection) + group->slot_count * sizeof(struct slot) +
+                              STREAM_IN_MAX + TLS_SIZE_MAX;
+    const size_t slots = connections * group->slot_count;
+    const size_t requests = (size_t)4 * config->limits.queries; /* buffers may be twice as large */
+    return sizeof(*group) + connections * connection +
+           (slots < requests ? slots : requests) * (2 + MESSAGE_QUERY_MAX);
 }
 
 void group_close(struct group *group)

@@ -77,6 +77,9 @@ enum status group_open(const struct group_settings *settings, struct group **out
 /* Closes every connection at once. No request may be in flight. Safe on NULL. */
 void group_close(struct group *group);
 
+/* The most bytes that connections to upstreams can occupy. */
+size_t group_ceiling(const struct group *group);
+
 /* The network may have changed: where another way leads to an upstream now, or none, its
  * connections are dropped and what is in flight moves; where nothing has changed, nothing is done.
  */

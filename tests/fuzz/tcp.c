@@ -312,6 +312,7 @@ static void open_listener(void)
     config->limits.tcp_clients = 4;
     config->limits.tcp_clients_per_address = 4;
     config->limits.tcp_queries = 3;
+    config->limits.tcp_memory_bytes = 1 << 18;
     config->timeouts.tcp_message_ns = 5 * NANOSECONDS_PER_SECOND;
     config->timeouts.tcp_send_ns = 5 * NANOSECONDS_PER_SECOND;
     accepted = 0;

@@ -2,10 +2,12 @@
 """What TCP clients do to their connections, and that none of it is felt by anybody else."""
 
 import contextlib
+import functools
 import itertools
 import select
 import socket
 import struct
+import subprocess
 import time
 
 import dns.edns
@@ -14,7 +16,7 @@ import dns.rcode
 import pytest
 
 from support import ports, zone
-from support.proxy import Proxy, make_query
+from support.proxy import Proxy, binary, make_query
 from support.upstream import KEEPALIVE, fast_address, fast_answer
 from support.waiting import eventually
 
@@ -293,6 +295,40 @@ def test_K6_long_answer_is_there_once_however_many_wait_for_it(start_proxy, upst
     assert set(replies) == {number * count + i for number in range(0, clients, 20) for i in range(count)}
     assert len(set(replies.values())) == 1
     assert dns.message.from_wire(b"\0\0" + replies[0]).answer == held[0].make_answer().answer
+
+
+def test_K5_K6_who_does_not_read_gives_way_when_memory_is_short(start_proxy, upstream):
+    proxy = start_proxy(upstream, config={"limits": {"tcp-memory": "2MiB"},
+                                          "timeouts": {"tcp-send": "60s"}})
+    name = "big-60000.short.test"
+    reply = proxy.query(name, "TXT", tcp=True)
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(proxy.tcp())
+        for _ in range(40):  # each would have more than 64 KB kept
+            stack.enter_context(small_client(proxy)).sendall(framed(make_query(name, "TXT")) * 5)
+        evicted = functools.partial(proxy.metric, "dnsproxy_tcp_connections_total", result="evicted")
+        eventually(lambda: evicted() > 0 and proxy.metric("dnsproxy_tcp_memory_bytes") <= 2 << 20)
+        for _ in range(5):
+            reader.send(make_query(name, "TXT"))
+            assert reader.receive().answer == reply.answer
+        assert evicted() < 40
+        proxy.wait_for_log("tcp_memory_short")
+
+
+def test_K6_check_prints_the_ceiling_of_the_start_with_its_parts(start_proxy, upstream, tmp_path):
+    proxy = start_proxy(upstream, config={"workers": 2, "cache": {"size": "8MiB"},
+                                          "limits": {"tcp-memory": "4MiB"}})
+    ceiling = int(proxy.wait_for_log("started")["memory_ceiling_bytes"])
+    path = tmp_path / f"dnsproxy-{proxy.port}.yaml"
+    lines = subprocess.run([binary(), "check", "-c", path], capture_output=True, text=True,
+                           check=True).stdout.splitlines()
+    assert lines[1] == f"memory: at most {ceiling / (1 << 20):.1f} MiB"
+    parts = {line[2:14].strip(): float(line[14:].split()[0])
+             for line in lines if line.startswith("  ")}
+    assert abs(sum(parts.values()) - ceiling / (1 << 20)) < 0.5
+    assert parts["cache"] == 8 and parts["tcp output"] > 2 * 4 and parts["queries"] > 2
+    assert proxy.memory_bytes() < ceiling
+    assert lines[-1].startswith("and in the kernel")
 
 
 def test_B4_client_that_reads_slowly_gets_everything(hasty_proxy):

@@ -179,6 +179,7 @@ static inline void describe_numbers(FILE *out, const struct config *config)
     LIMIT("tcp-queries-total", tcp_queries_total);
     LIMIT("tcp-accept-rate", tcp_accept_rate);
     LIMIT("tcp-lifetime", tcp_lifetime_ns);
+    LIMIT("tcp-memory", tcp_memory_bytes);
     LIMIT("udp-rate", udp_rate);
     LIMIT("udp-queries-per-address", udp_queries_per_address);
     LIMIT("udp-reply-size", udp_reply_size);

@@ -45,6 +45,7 @@ static void every_default(void **state)
               "limits.upstream-connections = 2\nlimits.tcp-clients = 4096\n"
               "limits.tcp-clients-per-address = 512\nlimits.tcp-queries = 128\n"
               "limits.tcp-queries-total = 0\nlimits.tcp-accept-rate = 0\nlimits.tcp-lifetime = 0\n"
+              "limits.tcp-memory = 33554432\n"
               "limits.udp-rate = 0\nlimits.udp-queries-per-address = 4096\nlimits.udp-reply-size = "
               "1232\n");
     free(text);

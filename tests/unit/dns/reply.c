@@ -499,27 +499,23 @@ static void K6_reply_around_its_body_is_the_whole_one_without_it(void **state)
 {
     (void)state;
     const struct extended_error error = {EDE_OTHER, "text"};
-    static uint8_t whole[DNS_MESSAGE_MAX];
+    static uint8_t around[DNS_MESSAGE_MAX];
     ask(0, 1232, 0, true);
     const size_t at = reply_body_at(&query);
     for (size_t total = DNS_MESSAGE_MAX - 40; total <= DNS_MESSAGE_MAX; total++) {
         struct reply reply = {
             .answer = &answer, .error = &error, .limit = DNS_MESSAGE_MAX, .has_keepalive = true};
         answer_of(0, total - QUESTION_END - DNS_OPT_FIXED, false);
-        assert_true(reply_is_whole(&query, &reply));
+        assert_true(reply_is_whole(&query, &answer));
         reply_to_query(&reply);
-        const size_t whole_length = length;
-        memcpy(whole, out, length);
-        reply.is_around = true;
-        reply_to_query(&reply);
-        assert_int_equal(length + answer.body_length, whole_length);
-        assert_memory_equal(out, whole, at);
-        assert_memory_equal(whole + at, answer.body, answer.body_length);
-        assert_memory_equal(out + at, whole + at + answer.body_length, length - at);
+        const size_t around_length = reply_write_around(&query, &reply, around);
+        assert_int_equal(around_length + answer.body_length, length);
+        assert_memory_equal(around, out, at);
+        assert_memory_equal(out + at, answer.body, answer.body_length);
+        assert_memory_equal(around + at, out + at + answer.body_length, around_length - at);
     }
     answer_of(0, DNS_MESSAGE_MAX + 1 - QUESTION_END - DNS_OPT_FIXED, false);
-    assert_false(
-        reply_is_whole(&query, &(struct reply){.answer = &answer, .limit = DNS_MESSAGE_MAX}));
+    assert_false(reply_is_whole(&query, &answer));
 }
 
 static void G9_additional_records_are_counted_with_the_opt(void **state)

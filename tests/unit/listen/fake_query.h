@@ -50,6 +50,7 @@ static void fake_open(void)
     fake.config.limits.tcp_clients = 8;
     fake.config.limits.tcp_clients_per_address = 8;
     fake.config.limits.tcp_queries = 100;
+    fake.config.limits.tcp_memory_bytes = 32 << 20;
     fake.config.timeouts.tcp_idle_ns = 60 * NANOSECONDS_PER_SECOND;
     fake.config.timeouts.tcp_message_ns = 60 * NANOSECONDS_PER_SECOND;
     fake.config.timeouts.tcp_send_ns = 60 * NANOSECONDS_PER_SECOND;

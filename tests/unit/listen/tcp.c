@@ -30,6 +30,15 @@ void log_event(enum log_level level, const char *event, ...)
     logged++;
 }
 
+void log_event_limited(struct log_limit *limit, uint64_t now, enum log_level level,
+                       const char *event, ...)
+{
+    (void)limit;
+    (void)now;
+    (void)level;
+    assert_string_equal(event, "tcp_memory_short");
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -884,6 +893,79 @@ static void K5_clients_take_turns_while_the_budget_is_spent(void **state)
     loop_cancel_task(&greedy);
 }
 
+static struct tcp_client *client_from(const char *source)
+{
+    struct address from;
+    assert_int_equal(address_parse(source, 53, &from), STATUS_OK);
+    LIST_EACH (struct tcp_client, client, &clients->open, link)
+        if (client->address.v4.sin_addr.s_addr == from.v4.sin_addr.s_addr)
+            return client;
+    return NULL;
+}
+
+/* Asks for as much as is written for a client that does not read. */
+static void ask_and_never_read(const char *source, size_t count)
+{
+    const int size = 4096;
+    const int fd = connect_from(source);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+    ask_many(fd, count, 'w');
+}
+
+static void answer_everybody(void)
+{
+    while (fake_waiting_count() > 0)
+        fake_answer(fake_waiting(0));
+}
+
+/* At three quarters of the limit those go who have been still for 200 ms, and no others. */
+static void K5_who_does_not_read_gives_way_and_who_reads_never(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_memory_bytes = 7 << 18;
+    fake.reply_length = 60000;
+    serve();
+    const int reader = connect_from("127.0.0.9");
+    ask_and_never_read("127.0.0.2", 10); /* buffers of 1 MiB: the limit for one */
+    ask_and_never_read("127.0.0.3", 5);  /* of 512 KiB */
+    ask_and_never_read("127.0.0.4", 1);
+    TURN_UNTIL(fake_waiting_count() == 16);
+    answer_everybody();
+    for (uint16_t id = 0; METRIC(tcp_evicted) == 0; id++) {
+        assert_true(id < UINT16_MAX);
+        ask(reader, id, 'a');
+        await_reply(reader, id);
+    }
+    TURN_UNTIL(client_from("127.0.0.2") == NULL);
+    assert_non_null(client_from("127.0.0.3"));
+    assert_non_null(client_from("127.0.0.4"));
+    assert_true(is_served(reader));
+    assert_int_equal(METRIC(tcp_evicted), 1);
+    assert_int_equal(METRIC(tcp_memory), fake.resolver.output.used);
+    assert_in_range(fake.resolver.output.used, 256 << 10, 1 << 20);
+}
+
+/* At the limit nobody can be waited for. */
+static void K6_what_clients_make_us_hold_is_bounded_at_once(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_memory_bytes = 1 << 20;
+    fake.reply_length = 60000;
+    serve();
+    for (unsigned i = 2; i < 8; i++) {
+        char source[32];
+        snprintf(source, sizeof(source), "127.0.0.%u", i);
+        ask_and_never_read(source, 10);
+    }
+    TURN_UNTIL(fake_waiting_count() == 60);
+    answer_everybody();
+    const uint64_t before_ns = loop_clock();
+    TURN_UNTIL(fake.resolver.output.used <= fake.resolver.output.max);
+    assert_true(loop_clock() - before_ns < 150 * NANOSECONDS_PER_MILLISECOND);
+    assert_int_equal(METRIC(tcp_evicted), 6 - METRIC(tcp_clients));
+    assert_in_range(METRIC(tcp_clients), 1, 2);
+}
+
 static void I4_room_reaches_every_client_that_waits(void **state)
 {
     (void)state;
@@ -1157,6 +1239,8 @@ int main(void)
         TEST(I1_no_descriptors_pauses_accepting_only),
         TEST(I4_full_resolver_holds_clients_back_and_loses_nothing),
         TEST(K5_clients_take_turns_while_the_budget_is_spent),
+        TEST(K5_who_does_not_read_gives_way_and_who_reads_never),
+        TEST(K6_what_clients_make_us_hold_is_bounded_at_once),
         TEST(I4_room_reaches_every_client_that_waits),
         TEST(I4_client_that_goes_while_held_back_is_forgotten),
         TEST(I6_idle_client_takes_less_than_one_KiB),
