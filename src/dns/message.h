@@ -98,11 +98,11 @@ enum {
     ANSWER_POINTER_REACH = 16384,     /* a compression pointer has 14 bits */
 };
 
+struct body; /* base/body.h */
+
 /* An answer, without the parts that belong to one hop: no ID, no question, no OPT. Compression
  * pointers in `body` count from the header, over a question of the same length as the one asked.
  * The pointers are borrowed: see the function that fills them. */
-struct body; /* base/body.h */
-
 struct answer {
     enum answer_kind kind;
     enum answer_age age;

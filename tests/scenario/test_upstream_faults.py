@@ -671,7 +671,7 @@ def test_F16_upstream_that_does_not_read_is_bounded_and_left(start_upstream, sta
     blocked.on_query = never  # the first may come together with the end of the handshake
     good.on_query = fast_answer
     proxy = start_proxy(blocked, good, config={"strategy": "ordered",
-                                               "timeouts": {"request": "400ms", "query": "20s"}},
+                                               "timeouts": {"query": "20s"}},
                         environment={"ASAN_OPTIONS": "quarantine_size_mb=1"})
     before = proxy.memory_bytes()
     names = [f"{number:04}-blocked." + "y" * 60 + ".test" for number in range(3000)]
@@ -745,7 +745,7 @@ def test_F18_all_down_fails_fast_with_the_cause_and_recovers_within_a_second(ups
     while time.monotonic() < end:
         started = time.monotonic()
         assert proxy.query(f"down{asked}.test").rcode() == dns.rcode.SERVFAIL
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 1  # far from its deadline of 5 s, nor did a request time out
         asked += 1
     assert len(proxy.logs("upstream_failed")) <= 4
     upstream.listen()
