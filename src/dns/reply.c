@@ -165,24 +165,18 @@ size_t reply_body_at(const struct query_message *query)
     return DNS_HEADER_SIZE + question_length(query);
 }
 
-bool reply_is_whole(const struct query_message *query, const struct answer *answer)
+bool reply_fits_around(const struct answer *answer)
 {
-    return reply_body_at(query) + answer->body_length + (query->has_edns ? DNS_OPT_FIXED : 0) <=
-           DNS_MESSAGE_MAX;
+    return answer->body_length <= DNS_MESSAGE_MAX - DNS_UDP_DEFAULT;
 }
 
-size_t reply_write_around(const struct query_message *query, const struct reply *reply,
-                          uint8_t *out)
+void reply_leave_out_body(struct reply *reply, struct answer *without)
 {
-    assert(reply->answer && reply_is_whole(query, reply->answer));
-    struct writer writer = writer_over(out, DNS_MESSAGE_MAX - (size_t)reply->answer->body_length);
-    const uint16_t flags = reply_flags(query, reply) | (reply_rcode(query, reply) & DNS_RCODE_MASK);
-    write_header(&writer, query, flags, reply->answer);
-    write_question(&writer, query);
-    if (query->has_edns)
-        write_opt(&writer, query, reply, true);
-    assert(!writer.failed);
-    return writer_length(&writer);
+    assert(reply->answer && reply_fits_around(reply->answer));
+    *without = *reply->answer;
+    without->body_length = without->needed_length = without->ttl_count = 0;
+    reply->limit = DNS_MESSAGE_MAX - (size_t)reply->answer->body_length;
+    reply->answer = without;
 }
 
 const struct answer *reply_minimal_any(void)

@@ -34,11 +34,11 @@ struct reply {
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
                    bool *truncated);
 
-/* For an answer of which a client over a stream gets all, the same without its body, whose TTLs are
- * what is meant: the message has it at offset reply_body_at. */
-size_t reply_write_around(const struct query_message *query, const struct reply *reply,
-                          uint8_t *out);
-bool reply_is_whole(const struct query_message *query, const struct answer *answer);
+/* Makes the reply, over a stream, one without the answer's body, whose TTLs are what is meant: the
+ * message has it at offset reply_body_at. `without` becomes the answer. For a body that leaves 512
+ * octets for the rest. */
+void reply_leave_out_body(struct reply *reply, struct answer *without);
+bool reply_fits_around(const struct answer *answer);
 size_t reply_body_at(const struct query_message *query);
 
 /* The reply to ANY over UDP without DO: one HINFO "RFC8482" (RFC 8482 4.2), as an answer with

@@ -111,7 +111,7 @@ static void limit_rate(struct resolver *resolver, const struct query *query, str
 static bool is_around(const struct query *query, const struct reply *reply)
 {
     return reply->answer && reply->answer->shared && query->origin.transport->send_around &&
-           reply_is_whole(&query->message, reply->answer);
+           reply_fits_around(reply->answer);
 }
 
 static void send_around(const struct resolver *resolver, struct query *query, size_t length,
@@ -134,9 +134,9 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
     reply->keepalive_100ms = (uint16_t)(keepalive < UINT16_MAX ? keepalive : UINT16_MAX);
     bool is_truncated = false;
     const bool around = is_around(query, reply);
-    const size_t length = around
-                              ? reply_write_around(&query->message, reply, resolver->reply)
-                              : reply_write(&query->message, reply, resolver->reply, &is_truncated);
+    if (around)
+        reply_leave_out_body(reply, &resolver->around);
+    const size_t length = reply_write(&query->message, reply, resolver->reply, &is_truncated);
     assert(length >= DNS_HEADER_SIZE && length <= sizeof(resolver->reply));
     const unsigned rcode = reply->answer ? reply->answer->rcode : reply->rcode;
     metric_add(rcode_counter(resolver->metrics, rcode), 1);

@@ -90,6 +90,7 @@ struct resolver {
     struct list starved;    /* of struct starved: listeners that stopped reading for want of room */
     struct clients *clients;
     struct output_account output;   /* what clients make this worker hold */
+    struct answer around;           /* one whose body is not copied into the reply */
     uint8_t body[DNS_MESSAGE_MAX];  /* a cached answer on its way to a reply */
     uint8_t reply[DNS_MESSAGE_MAX]; /* a reply on its way to a transport */
 };
