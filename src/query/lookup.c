@@ -599,7 +599,8 @@ static bool settle_from_cache(struct query *query)
     if (!find_better(lookup, &better))
         return false;
     answer_one(query, &better, why); /* whoever else has waited longer */
-    answer_some(lookup, &better, why);
+    if (!loop_is_spent(lookup->resolver->loop))
+        answer_some(lookup, &better, why);
     if (list_is_empty(&lookup->queries))
         let_alone(lookup, better.age);
     return true;

@@ -566,6 +566,8 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
     const uint64_t age_ns = net_now() - ask->begun_ns;
     if (age_ns > plan.config.timeouts.query_ns && net_last_jump() <= ask->begun_ns)
         sim_fail("a reply after %.3f ms", (double)age_ns / 1e6);
+    const bool is_displaced =
+        metric_get(&clients.resolver->metrics->queries_gave_way) != clients.gave_way;
     /* Nobody knows what a hostile client has asked, and what has failed for it. */
     if (ask->is_hostile && is_stale())
         clients.failed_ns = net_now();
@@ -580,7 +582,8 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
     clients.refreshes = metric_get(&clients.resolver->metrics->refreshes_started);
     if (fault_happens(FAULT_BUSY))
         clients.resolver->loop->budget = 0;
-    check_budget(ask);
+    if (!is_displaced)
+        check_budget(ask);
     ask->state = ASK_REPLIED;
     ask->query = NULL;
     clients.replies++;
