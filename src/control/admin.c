@@ -7,8 +7,8 @@
  * anew with each octet, and a client that sends one now and then would hold its place for ever.
  *
  * Whoever comes finds a place (FAULTS K5): when the last one is taken, the connection that has been
- * idle for longest is closed. Who has asked is not idle for as long as an honest client takes to
- * read its answer.
+ * idle for longest is closed. Who has just come is not idle for as long as an honest client takes
+ * to ask, nor who has asked for as long as that takes to read its answer.
  *
  * Thread: main.   Owner: main.
  * RFC:    9110 (methods, status codes), 9112 3.2 (what is asked for). */
@@ -34,7 +34,8 @@ enum {
 };
 
 #define CONNECTION_AGE_NS (5 * NANOSECONDS_PER_SECOND)
-#define ANSWER_AGE_NS (NANOSECONDS_PER_SECOND / 2) /* of an answer that is being read */
+#define REQUEST_AGE_NS (NANOSECONDS_PER_SECOND / 10) /* of a request that is on its way */
+#define ANSWER_AGE_NS (NANOSECONDS_PER_SECOND / 2)   /* of an answer that is being read */
 #define ACCEPT_PAUSE_NS NANOSECONDS_PER_SECOND
 #define TICK_NS (NANOSECONDS_PER_SECOND / 4) /* how often ages are looked at */
 
@@ -164,14 +165,14 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return is_end ? respond(admin->source, connection, path_of(url)) : MHD_YES;
 }
 
-/* The answer has left. */
+/* The answer has left, and another request may follow. */
 static void on_answered(void *context, struct MHD_Connection *connection, void **request_context,
                         enum MHD_RequestTerminationCode code)
 {
     (void)context;
     (void)request_context;
     (void)code;
-    place_of(connection)->idle_ns = loop_clock();
+    place_of(connection)->idle_ns = loop_clock() + REQUEST_AGE_NS;
 }
 
 /* ---- connections ---- */
@@ -193,8 +194,8 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
         assert(mine);
         mine->fd =
             MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-        mine->idle_ns = loop_clock();
-        mine->expires_ns = mine->idle_ns + CONNECTION_AGE_NS;
+        mine->idle_ns = loop_clock() + REQUEST_AGE_NS;
+        mine->expires_ns = loop_clock() + CONNECTION_AGE_NS;
         *place = mine;
         admin->connection_count++;
     } else {
@@ -214,7 +215,6 @@ static void shut_down_expired(struct admin *admin, uint64_t now)
     }
 }
 
-/* After all that has arrived was read: who is idle now had its chance. */
 static void make_room(struct admin *admin)
 {
     if (admin->connection_count < CONNECTIONS_MAX)

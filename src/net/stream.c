@@ -350,6 +350,19 @@ void stream_end_message(struct stream *stream, size_t length)
     send_later(stream);
 }
 
+/* `at` is the body's place among all that the stream ever sends. NULL when memory is short. */
+static struct share *share_add(struct stream *stream, struct body *body, uint64_t at)
+{
+    struct share *share = malloc(sizeof(*share));
+    if (!share)
+        return NULL;
+    *share = (struct share){.body = body_hold(body), .at = at};
+    list_append(&stream->shares, &share->link);
+    stream->shared += body->length;
+    output_take(stream->account, sizeof(*share));
+    return share;
+}
+
 bool stream_send_around(struct stream *stream, const uint8_t *bytes, size_t length, size_t at,
                         struct body *body)
 {
@@ -359,18 +372,12 @@ bool stream_send_around(struct stream *stream, const uint8_t *bytes, size_t leng
     if (!may_queue(stream, length + body->length) ||
         !buffer_reserve(out, stream->account, LENGTH_SIZE + length, stream->out_limit))
         return false;
-    struct share *share = malloc(sizeof(*share));
-    if (!share)
+    const uint64_t body_at = stream->bytes_sent + stream_unsent(stream) + LENGTH_SIZE + at;
+    if (!share_add(stream, body, body_at))
         return false;
     store_u16(length_field, (uint16_t)(length + body->length));
     buffer_append(out, length_field, LENGTH_SIZE);
-    buffer_append(out, bytes, at);
-    *share =
-        (struct share){.body = body_hold(body), .at = stream->bytes_sent + stream_unsent(stream)};
-    list_append(&stream->shares, &share->link);
-    stream->shared += body->length;
-    output_take(stream->account, sizeof(*share));
-    buffer_append(out, bytes + at, length - at);
+    buffer_append(out, bytes, length);
     send_later(stream);
     return true;
 }
