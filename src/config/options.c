@@ -276,7 +276,7 @@ static void check_slots(struct settings *settings)
         (uint64_t)config->limits.upstream_requests * config->limits.upstream_connections;
     settings->where = (struct origin){.name = "limits.queries"};
     if (config->limits.queries > slots)
-        settings_report(settings, "is more than one upstream can be asked at once: "
+        settings_report(settings, "is more than the requests in flight to one upstream may be: "
                                   "limits.upstream-requests times limits.upstream-connections");
 }
 

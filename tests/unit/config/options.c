@@ -327,8 +327,9 @@ static void bad_values_are_refused_with_what_is_allowed(void **state)
     assert_errors(CONFIG_LOAD(), "cache.ttl-min: is longer than cache.ttl-max\n");
     config_clear_environment();
     setenv("DNSPROXY_LIMITS_UPSTREAM_REQUESTS", "8191", 1);
-    assert_errors(CONFIG_LOAD(), "limits.queries: is more than one upstream can be asked at once: "
-                                 "limits.upstream-requests times limits.upstream-connections\n");
+    assert_errors(CONFIG_LOAD(),
+                  "limits.queries: is more than the requests in flight to one upstream may be: "
+                  "limits.upstream-requests times limits.upstream-connections\n");
     setenv("DNSPROXY_LIMITS_UPSTREAM_REQUESTS", "8192", 1);
     assert_errors(CONFIG_LOAD(), "");
 }
