@@ -2,10 +2,8 @@
 /* Lookups: identical questions in flight are merged, each is asked until a good answer comes or
  * there is nobody left to ask.
  *
- * A lookup has two requests. The first is sent at once, and again elsewhere when it fails. When it
- * is late the second is sent to another upstream while the first stays in flight (a hedge, within
- * the budget that upstream/group.c keeps); the first good answer ends both. An upstream's error
- * (SERVFAIL, REFUSED, ...) is kept, and passed on when nobody does better (FAULTS F19): a good
+ * Its ask (upstream/ask.c) ends with a good answer or with none. An upstream's error (SERVFAIL,
+ * REFUSED, ...) is kept meanwhile, and passed on when nobody does better (FAULTS F19): a good
  * answer still possible is never beaten by it.
  *
  * An answer past its time is given when the lookup fails, or when it has taken so long that a
@@ -14,7 +12,7 @@
  * who ask.
  *
  * Thread: one worker.   Owner: the coalescing table; the functions under "Ends" free it.
- * RFC:    5452 (merging makes guessing harder), 8767 5 (timers), 9520 3.1 (attempts, failures). */
+ * RFC:    5452 (merging makes guessing harder), 8767 5 (timers), 9520 3.2 (failures are kept). */
 #include "query/lookup.h"
 
 #include <assert.h>
@@ -25,11 +23,7 @@
 #include "dns/extended_error.h"
 
 enum {
-    REQUESTS_PER_LOOKUP = 2,
-    ATTEMPTS_MAX = 8,      /* most failures cost no time and did not reach anybody */
-    REQUESTS_MAX = 64,     /* with those that the end of a connection has handed back */
-    ERROR_ANSWERS_MAX = 2, /* upstreams that may say no before their answer is passed on */
-    OWN_ERROR_MAX = 256,   /* octets of the extended error that says what became of it */
+    OWN_ERROR_MAX = 256, /* octets of the extended error that says what became of it */
     KEPT_ERRORS_SIZE = ANSWER_EXTENDED_ERRORS_MAX, /* it, and those of an upstream */
     TIMEOUT_TTL_S = 1,      /* RFC 9520 3.2: no less, and the next answer may come at any moment */
     ALONE_DIVISOR = 64,     /* of limits.queries */
@@ -47,14 +41,10 @@ struct lookup {
     uint64_t hash;
     struct list queries;
     struct deadline alone; /* armed: no query waits, and it goes on all the same */
-    struct attempts attempts;
-    uint16_t error_answer_count;
-    bool has_ended;    /* is out of the table, and asks no more: `body` and `rest` are set */
-    uint64_t begun_ns; /* when it first asked, or asked anew */
-    struct request requests[REQUESTS_PER_LOOKUP];
+    bool has_ended;        /* is out of the table, and asks no more: `body` and `rest` are set */
+    uint64_t begun_ns;     /* when it first asked, or asked anew */
+    struct ask ask;
     struct question question;
-    enum failure failure; /* the last one, and who it was about */
-    size_t failed_upstream;
     /* The best error answer so far, without records; once it has ended, the answer for those who
      * wait on. */
     struct answer kept;
@@ -172,8 +162,7 @@ static void detach(struct query *query)
 
 static void stop_asking(struct lookup *lookup)
 {
-    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
-        request_cancel(&lookup->requests[i]);
+    ask_cancel(&lookup->ask);
     end_alone(lookup);
     table_remove(lookup);
 }
@@ -299,10 +288,10 @@ enum { CAUSE_SIZE = OWN_ERROR_MAX - DNS_OPTION_FIXED - 2 };
 /* The upstream and what became of it, in words. */
 static void write_cause(const struct lookup *lookup, char text[static CAUSE_SIZE])
 {
-    assert(lookup->failure != FAILURE_NONE);
+    assert(lookup->ask.failure != FAILURE_NONE);
     snprintf(text, CAUSE_SIZE, "%s: %s",
-             group_upstream_label(lookup->resolver->group, lookup->failed_upstream),
-             failure_text(lookup->failure));
+             group_upstream_label(lookup->resolver->group, lookup->ask.failed_upstream),
+             failure_text(lookup->ask.failure));
 }
 
 /* The same as an extended error. */
@@ -311,7 +300,7 @@ static void write_own_error(const struct lookup *lookup, struct writer *writer)
     char text[CAUSE_SIZE];
     assert(writer_left(writer) >= OWN_ERROR_MAX);
     write_cause(lookup, text);
-    extended_error_write(writer, (uint16_t)code_of(lookup->failure), text, strlen(text), 0);
+    extended_error_write(writer, (uint16_t)code_of(lookup->ask.failure), text, strlen(text), 0);
 }
 
 /* Our own SERVFAIL as an answer that lives in `option`: its extended error names the upstream and
@@ -324,7 +313,7 @@ static struct answer failure_answer(const struct lookup *lookup,
     return (struct answer){
         .kind = ANSWER_TIMEOUT,
         .rcode = RCODE_SERVFAIL,
-        .ttl_s = is_kept(lookup->failure) ? TIMEOUT_TTL_S : 0,
+        .ttl_s = is_kept(lookup->ask.failure) ? TIMEOUT_TTL_S : 0,
         .extended_errors = option,
         .extended_errors_length = (uint16_t)writer_length(&writer),
     };
@@ -428,7 +417,7 @@ static void lookup_fail(struct lookup *lookup)
     char cause[CAUSE_SIZE];
     struct answer better;
     const struct answer failure =
-        lookup->error_answer_count > 0 ? lookup->kept : failure_answer(lookup, option);
+        lookup->ask.error_answer_count > 0 ? lookup->kept : failure_answer(lookup, option);
     metric_add(&lookup->resolver->metrics->lookups_failed, 1);
     store(lookup, &failure);
     write_cause(lookup, cause);
@@ -437,78 +426,20 @@ static void lookup_fail(struct lookup *lookup)
     lookup_end(lookup, answer, cause);
 }
 
-static bool is_in_flight(const struct lookup *lookup)
-{
-    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
-        if (request_is_in_flight(&lookup->requests[i]))
-            return true;
-    return false;
-}
+/* --- The ask --- */
 
-/* A request still out at the deadline is the cause; without one, whatever failed last. */
-static void note_unanswered(struct lookup *lookup)
+static struct lookup *of_ask(struct ask *ask)
 {
-    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++) {
-        if (!request_is_in_flight(&lookup->requests[i]))
-            continue;
-        lookup->failure = FAILURE_REQUEST_TIMEOUT;
-        lookup->failed_upstream = lookup->requests[i].upstream;
-    }
-}
-
-/* --- Requests --- */
-
-static struct lookup *of_request(struct request *request)
-{
-    struct attempts *attempts = request->attempts;
-    return CONTAINER_OF(attempts, struct lookup, attempts);
-}
-
-static void reset_attempts(struct lookup *lookup)
-{
-    lookup->begun_ns = lookup->resolver->loop->now;
-    lookup->attempts = (struct attempts){0};
-    lookup->error_answer_count = 0;
-}
-
-static bool may_be_asked(const struct lookup *lookup)
-{
-    const struct attempts *attempts = &lookup->attempts;
-    return attempts->count - attempts->returned < ATTEMPTS_MAX && attempts->count < REQUESTS_MAX;
-}
-
-/* Sends `request`, if the lookup may send one more and there is somebody to ask. */
-static bool try_request(struct lookup *lookup, struct request *request, enum request_scope scope)
-{
-    assert(!request_is_in_flight(request));
-    if (!may_be_asked(lookup))
-        return false;
-    enum failure failure;
-    if (request_submit(lookup->resolver->group, request, scope, &failure) == STATUS_OK) {
-        lookup->attempts.count++;
-        return true;
-    }
-    if (lookup->failure == FAILURE_NONE) {
-        lookup->failure = failure;
-        lookup->failed_upstream = request->upstream;
-    }
-    return false;
-}
-
-static void retry(struct lookup *lookup, struct request *request, enum request_scope scope)
-{
-    if (try_request(lookup, request, scope))
-        metric_add(&lookup->resolver->metrics->lookups_retried, 1);
-    else if (!is_in_flight(lookup))
-        lookup_fail(lookup);
+    return CONTAINER_OF(ask, struct lookup, ask);
 }
 
 /* Keeps the first error answer; a truncated one is better, since it says that there is data. Behind
  * its own extended errors comes ours, which says whose it is. */
-static void keep_error_answer(struct lookup *lookup, const struct answer *answer)
+static void on_error(struct ask *ask, const struct answer *answer)
 {
+    struct lookup *lookup = of_ask(ask);
     const bool is_better = (answer->flags & DNS_FLAG_TC) && !(lookup->kept.flags & DNS_FLAG_TC);
-    if (lookup->error_answer_count++ > 0 && !is_better)
+    if (lookup->ask.error_answer_count > 1 && !is_better)
         return;
     struct writer errors = writer_over(lookup->kept_errors, KEPT_ERRORS_SIZE - OWN_ERROR_MAX);
     extended_errors_copy(&errors, answer->extended_errors, answer->extended_errors_length);
@@ -524,54 +455,17 @@ static void keep_error_answer(struct lookup *lookup, const struct answer *answer
     };
 }
 
-static void on_done(struct request *request, const struct answer *answer, enum failure failure)
+static void on_done(struct ask *ask, const struct answer *answer)
 {
-    struct lookup *lookup = of_request(request);
-    assert(answer || failure != FAILURE_NONE);
-    if (failure == FAILURE_NONE) {
-        lookup_finish(lookup, answer);
-        return;
-    }
-    lookup->failure = failure;
-    lookup->failed_upstream = request->upstream;
-    if (!answer) {
-        /* With the other request still out, the same upstream need not hear it twice. */
-        retry(lookup, request, is_in_flight(lookup) ? REQUEST_ELSEWHERE : REQUEST_ANYWHERE);
-        return;
-    }
-    keep_error_answer(lookup, answer);
-    if (lookup->error_answer_count < ERROR_ANSWERS_MAX)
-        retry(lookup, request, REQUEST_ELSEWHERE);
-    else if (!is_in_flight(lookup))
-        lookup_fail(lookup);
+    if (answer)
+        lookup_finish(of_ask(ask), answer);
+    else
+        lookup_fail(of_ask(ask));
 }
 
-/* One that is still late, and was refused before or has lost its hedge, is told again. With both in
- * vain, as when an upstream loses what it is asked, a third upstream is asked in the end. */
-static void on_late(struct request *request)
-{
-    struct lookup *lookup = of_request(request);
-    struct group *group = lookup->resolver->group;
-    struct request *second = &lookup->requests[request == &lookup->requests[0]];
-    if (!may_be_asked(lookup))
-        return;
-    const enum status status = request_is_in_flight(second) ? request_move(group, request, second)
-                                                            : request_hedge(group, request, second);
-    if (status == STATUS_OK)
-        lookup->attempts.count++;
-}
+static const struct ask_events ask_events = {.on_done = on_done, .on_error = on_error};
 
 /* --- Deadlines --- */
-
-/* All that was asked has had a query's whole time, but others still wait that joined later, and
- * more may join for ever: the search begins again from nothing. */
-static void ask_anew(struct lookup *lookup)
-{
-    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
-        request_cancel(&lookup->requests[i]);
-    reset_attempts(lookup);
-    retry(lookup, &lookup->requests[0], REQUEST_ANYWHERE);
-}
 
 /* Goes on for the cache when nothing fresh is there, if not too many others do so. */
 static void let_alone(struct lookup *lookup, enum answer_age known)
@@ -616,7 +510,7 @@ void lookup_expire(struct query *query)
         give_kept_answer_early(query);
         return;
     }
-    note_unanswered(lookup);
+    ask_note_unanswered(&lookup->ask);
     const bool is_last = query->waiting.next == query->waiting.previous;
     if (is_last) {
         lookup_fail(lookup);
@@ -625,9 +519,14 @@ void lookup_expire(struct query *query)
     if (settle_from_cache(query))
         return;
     const struct answer answer = failure_answer(lookup, option);
-    query_answer(resolver, query, lookup->error_answer_count > 0 ? &lookup->kept : &answer, NULL);
-    if (resolver->loop->now - lookup->begun_ns >= resolver_query_ns(resolver))
-        ask_anew(lookup);
+    query_answer(resolver, query, lookup->ask.error_answer_count > 0 ? &lookup->kept : &answer,
+                 NULL);
+    /* All that was asked has had a query's whole time, but others still wait that joined later, and
+     * more may join for ever: the search begins again from nothing. */
+    if (resolver->loop->now - lookup->begun_ns >= resolver_query_ns(resolver)) {
+        lookup->begun_ns = resolver->loop->now;
+        ask_anew(&lookup->ask);
+    }
 }
 
 /* RFC 8767 5: who waits gets a stale answer, if there is one, and the lookup goes on without. */
@@ -683,7 +582,7 @@ static void on_alone_for_long(struct deadline *deadline, uint64_t now)
     (void)now;
     struct lookup *lookup = CONTAINER_OF(deadline, struct lookup, alone);
     lookup->resolver->alone_count--;
-    note_unanswered(lookup);
+    ask_note_unanswered(&lookup->ask);
     lookup_fail(lookup);
 }
 
@@ -707,12 +606,10 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
     deadline_init(&lookup->alone);
     question_copy(&lookup->question, question);
     lookup->hash = hash;
-    lookup->failure = FAILURE_NONE;
-    reset_attempts(lookup);
+    lookup->begun_ns = resolver->loop->now;
     lookup->has_ended = false;
     list_init(&lookup->queries);
-    for (size_t i = 0; i < REQUESTS_PER_LOOKUP; i++)
-        request_init(&lookup->requests[i], &lookup->question, &lookup->attempts, on_done, on_late);
+    ask_init(&lookup->ask, resolver->group, resolver->metrics, &lookup->question, &ask_events);
     table_add(lookup);
     metric_add(&resolver->metrics->lookups_started, 1);
     metric_set(&resolver->metrics->lookups_in_flight, resolver->lookups.in_use);
@@ -753,7 +650,7 @@ bool lookup_join_or_start(struct resolver *resolver, struct query *query)
     }
     lookup = lookup_new(resolver, question, query->hash);
     attach(lookup, query);
-    if (try_request(lookup, &lookup->requests[0], REQUEST_ANYWHERE))
+    if (ask_begin(&lookup->ask))
         return true;
     lookup_fail(lookup);
     return false;
@@ -770,6 +667,6 @@ void lookup_refresh(struct resolver *resolver, const struct question *question, 
     metric_add(&resolver->metrics->refreshes_started, 1);
     struct lookup *lookup = lookup_new(resolver, question, hash);
     begin_alone(lookup);
-    if (!try_request(lookup, &lookup->requests[0], REQUEST_ANYWHERE))
+    if (!ask_begin(&lookup->ask))
         lookup_fail(lookup);
 }

@@ -124,6 +124,51 @@ bool request_is_in_flight(const struct request *request);
 /* True when no upstream is up: asking would be for nothing but to learn whether one is back. */
 bool group_is_down(const struct group *group);
 
+/* --- Asks: ask.c --- */
+
+struct ask;
+
+struct ask_events {
+    /* The end: a good answer, or NULL when there is nobody left to ask; then `ask->failure` and
+     * `ask->failed_upstream` say why. Nothing is in flight but what ask_cancel takes back. */
+    void (*on_done)(struct ask *ask, const struct answer *answer);
+    /* An upstream has answered with an error, as `ask->failure` says; others may do better. */
+    void (*on_error)(struct ask *ask, const struct answer *answer);
+};
+
+enum { REQUESTS_PER_ASK = 2 };
+
+/* One question until an answer or a failure, which on_done tells once, never from inside of
+ * ask_begin. What is first in it is touched first. */
+struct ask {
+    struct group *group;
+    const struct ask_events *events;
+    struct metrics *metrics;
+    struct attempts attempts;
+    uint16_t error_answer_count;
+    struct request requests[REQUESTS_PER_ASK];
+    enum failure failure; /* the last one, and who it was about */
+    size_t failed_upstream;
+};
+
+/* `question` and `events` outlive the ask. */
+void ask_init(struct ask *ask, struct group *group, struct metrics *metrics,
+              const struct question *question, const struct ask_events *events);
+
+/* False when nobody can be asked, with the cause in `ask->failure`; on_done is not called. */
+bool ask_begin(struct ask *ask);
+
+/* Asks as if it had never been asked; on_done may be called from inside. */
+void ask_anew(struct ask *ask);
+
+/* Takes back what is in flight; no event comes any more. */
+void ask_cancel(struct ask *ask);
+
+bool ask_is_in_flight(const struct ask *ask);
+
+/* Its owner waits no longer: what is still out is the cause of the failure. */
+void ask_note_unanswered(struct ask *ask);
+
 /* The addresses of upstream `index`, best first: the configured one, or those that its name is
  * known to have. 0 with `*failure` when its name was looked up in vain, and with FAILURE_NONE while
  * it still is. */

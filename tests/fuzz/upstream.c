@@ -25,7 +25,7 @@ static struct loop loop;
 static struct group *group;
 
 /* A lookup of one request, as the query layer would have it. */
-static struct ask {
+static struct asked {
     struct question question;
     struct attempts attempts;
     struct request request;
@@ -75,7 +75,7 @@ enum status __wrap_message_check_answer(const uint8_t *bytes, size_t length,
 
 /* --- The lookup's side --- */
 
-static void check_answer(const struct ask *ask)
+static void check_answer(const struct asked *ask)
 {
     const struct question *question = &ask->question;
     assert(checked && checked_length >= DNS_HEADER_SIZE + question->name_length + 4u);
@@ -93,11 +93,11 @@ static void check_answer(const struct ask *ask)
     assert(memmem(peer->in.bytes, peer->taken, checked, checked_length));
 }
 
-static void submit(struct ask *ask, enum request_scope scope);
+static void submit(struct asked *ask, enum request_scope scope);
 
 static void on_done(struct request *request, const struct answer *answer, enum failure failure)
 {
-    struct ask *ask = CONTAINER_OF(request, struct ask, request);
+    struct asked *ask = CONTAINER_OF(request, struct asked, request);
     assert(ask->is_in_flight && !request_is_in_flight(request));
     assert(answer || failure != FAILURE_NONE);
     ask->is_in_flight = false;
@@ -110,11 +110,11 @@ static void on_done(struct request *request, const struct answer *answer, enum f
 
 static void on_late(struct request *request)
 {
-    const struct ask *ask = CONTAINER_OF(request, struct ask, request);
+    const struct asked *ask = CONTAINER_OF(request, struct asked, request);
     assert(ask->is_in_flight);
 }
 
-static void note_id(const struct ask *ask)
+static void note_id(const struct asked *ask)
 {
     assert(given_count < IDS_MAX);
     for (size_t i = 0; i < given_count; i++)
@@ -123,7 +123,7 @@ static void note_id(const struct ask *ask)
     given[given_count++].id = ask->id;
 }
 
-static void submit(struct ask *ask, enum request_scope scope)
+static void submit(struct asked *ask, enum request_scope scope)
 {
     enum failure failure = FAILURE_NONE;
     if (given_count == IDS_MAX)
@@ -143,10 +143,10 @@ static void submit(struct ask *ask, enum request_scope scope)
 
 static void begin_ask(void)
 {
-    struct ask *ask = &asks[choose(ASKS)];
+    struct asked *ask = &asks[choose(ASKS)];
     if (ask->is_in_flight)
         return;
-    *ask = (struct ask){.question = {.type = choose_one_in(4) ? TYPE_AAAA : TYPE_A,
+    *ask = (struct asked){.question = {.type = choose_one_in(4) ? TYPE_AAAA : TYPE_A,
                                      .class = CLASS_IN,
                                      .recursion_desired = true,
                                      .name_length = 4,
@@ -155,7 +155,7 @@ static void begin_ask(void)
     submit(ask, choose_one_in(4) ? REQUEST_ELSEWHERE : REQUEST_ANYWHERE);
 }
 
-static void cancel(struct ask *ask)
+static void cancel(struct asked *ask)
 {
     if (!ask->is_in_flight)
         return;

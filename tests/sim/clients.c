@@ -52,7 +52,7 @@ enum ask_state {
     ASK_IGNORED, /* it deserved no reply */
 };
 
-struct ask {
+struct asked {
     enum ask_state state;
     enum asker asker;
     uint32_t address;
@@ -88,7 +88,7 @@ static struct {
     struct resolver *resolver;
     struct loop_source bell;
     struct starved room;
-    struct ask asks[SIM_QUERIES_MAX];
+    struct asked asks[SIM_QUERIES_MAX];
     size_t count;
     struct subject subjects[SIM_QUERIES_MAX];
     size_t subject_count;
@@ -174,7 +174,7 @@ static void read_record(struct reader *reader, struct reply_view *view, unsigned
         view->values[index] = load_u32(data);
 }
 
-static struct reply_view view_reply(const struct ask *ask, const uint8_t *reply, size_t length)
+static struct reply_view view_reply(const struct asked *ask, const uint8_t *reply, size_t length)
 {
     struct reply_view view = {0};
     struct reader reader = reader_over(reply, length);
@@ -197,7 +197,7 @@ static struct reply_view view_reply(const struct ask *ask, const uint8_t *reply,
     return view;
 }
 
-static size_t reply_limit(const struct ask *ask)
+static size_t reply_limit(const struct asked *ask)
 {
     if (!ask->is_datagram)
         return DNS_MESSAGE_MAX;
@@ -206,7 +206,7 @@ static size_t reply_limit(const struct ask *ask)
     return theirs < ours ? theirs : ours;
 }
 
-static void check_header(const struct ask *ask, const uint8_t *reply, size_t length)
+static void check_header(const struct asked *ask, const uint8_t *reply, size_t length)
 {
     const uint16_t copied = DNS_FLAG_RD | DNS_FLAG_CD;
     if (length < DNS_HEADER_SIZE + ask->question_length || length > reply_limit(ask))
@@ -239,7 +239,7 @@ static void check_age(const struct reply_view *view, const struct truth *truth)
                  view->ttl_s, age_in_ms(view));
 }
 
-static bool is_too_long(const struct ask *ask, const struct truth *truth, unsigned optionals)
+static bool is_too_long(const struct asked *ask, const struct truth *truth, unsigned optionals)
 {
     const size_t body = truth->kind == TRUTH_POSITIVE ? 16 * (3 + (size_t)truth->filler_count) : 36;
     return DNS_HEADER_SIZE + ask->question_length + body + 16 * (size_t)optionals +
@@ -248,7 +248,7 @@ static bool is_too_long(const struct ask *ask, const struct truth *truth, unsign
 }
 
 /* Optional records end sooner than the answer, and are cut when they do not fit, without TC. */
-static void check_optional(const struct ask *ask, const struct reply_view *view,
+static void check_optional(const struct asked *ask, const struct reply_view *view,
                            const struct truth *truth)
 {
     if (view->optionals > truth->optional_count || view->optional_ttl_s > truth->optional_ttl_s)
@@ -266,7 +266,7 @@ static void check_optional(const struct ask *ask, const struct reply_view *view,
 }
 
 /* RFC 8767: a stale answer is past its time, but not for longer than max-stale, and says so. */
-static void check_stale_age(const struct ask *ask, const struct reply_view *view,
+static void check_stale_age(const struct asked *ask, const struct reply_view *view,
                             const struct truth *truth)
 {
     const uint64_t stale_max_ms = plan.config.cache.stale_max_s * UINT64_C(1000);
@@ -300,7 +300,7 @@ static bool a_lookup_has_just_failed(void)
 /* Not before asking has failed, or been slow: now for a query that waits, or a turn before when
  * that was too busy to reach it, and a moment ago for one that comes. Those without clients fail
  * unseen, and their failures are taken for this question's. */
-static void check_stale_reason(const struct ask *ask)
+static void check_stale_reason(const struct asked *ask)
 {
     struct subject *subject = ask->subject;
     const uint64_t now = net_now();
@@ -321,7 +321,7 @@ static void check_stale_reason(const struct ask *ask)
 }
 
 /* A hit may ask anew for the answer that it gives, once, in the last tenth of its time. */
-static void check_refresh(const struct ask *ask, const struct reply_view *view,
+static void check_refresh(const struct asked *ask, const struct reply_view *view,
                           const struct truth *truth)
 {
     const uint64_t refreshes = metric_get(&clients.resolver->metrics->refreshes_started);
@@ -340,7 +340,7 @@ static void check_refresh(const struct ask *ask, const struct reply_view *view,
 }
 
 /* What was answered well to a question that may be kept can be had from then on. */
-static void note_usable(const struct ask *ask, const struct reply_view *view,
+static void note_usable(const struct asked *ask, const struct reply_view *view,
                         const struct truth *truth)
 {
     const uint64_t for_s = truth->ttl_s + (uint64_t)plan.config.cache.stale_max_s;
@@ -358,7 +358,7 @@ static bool is_stale(void)
     return metric_get(&clients.resolver->metrics->replies_stale) != clients.stale;
 }
 
-static void check_truth(const struct ask *ask, const struct reply_view *view,
+static void check_truth(const struct asked *ask, const struct reply_view *view,
                         const struct truth *truth)
 {
     const bool is_positive = truth->kind == TRUTH_POSITIVE;
@@ -382,7 +382,7 @@ static void check_truth(const struct ask *ask, const struct reply_view *view,
 }
 
 /* Whether anything is wrong that may cost this query its answer. */
-static bool may_fail(const struct ask *ask)
+static bool may_fail(const struct asked *ask)
 {
     const uint64_t silence = UINT64_C(1) << FAULT_GREEDY | UINT64_C(1) << FAULT_FORGED;
     if (ask->asker != ASKER_HONEST)
@@ -397,7 +397,7 @@ static bool may_fail(const struct ask *ask)
     return true;
 }
 
-static struct truth truth_of_ask(const struct ask *ask)
+static struct truth truth_of_ask(const struct asked *ask)
 {
     return truth_of(ask->message + DNS_HEADER_SIZE, ask->question_length - DNS_QUESTION_TAIL,
                     ask->type, ask->dnssec_ok, load_u16(ask->message + 2) & DNS_FLAG_CD);
@@ -425,14 +425,14 @@ static bool gives_way(void)
     return is_first;
 }
 
-static void check_sent_to_tcp(const struct ask *ask, const struct reply_view *view)
+static void check_sent_to_tcp(const struct asked *ask, const struct reply_view *view)
 {
     if (!ask->is_datagram || view->rcode != RCODE_NOERROR || !(view->flags & DNS_FLAG_TC))
         sim_fail("a query is not sent to TCP as it should");
 }
 
 /* Nobody could give way to it. */
-static void check_full(const struct ask *ask, const struct reply_view *view)
+static void check_full(const struct asked *ask, const struct reply_view *view)
 {
     const struct resolver *resolver = clients.resolver;
     if (resolver->waiting_count != plan.config.limits.queries ||
@@ -454,13 +454,13 @@ static size_t count_waiting_of_network(uint32_t address, uint64_t age_ns)
 
 /* Of the network that holds most; who has just begun to is not looked at, and of many networks two
  * may be counted as one. */
-static void check_gives_way_first(const struct ask *ask)
+static void check_gives_way_first(const struct asked *ask)
 {
     const uint64_t long_ns = clients.resolver->young_queries.duration_ns;
     const size_t networks = has_fault(FAULT_FORGED) ? 2 : 1;
     const size_t most = networks * count_waiting_of_network(ask->address, long_ns);
     for (size_t i = 0; i < clients.count; i++) {
-        const struct ask *other = &clients.asks[i];
+        const struct asked *other = &clients.asks[i];
         if (other->state == ASK_WAITING &&
             count_waiting_of_network(other->address, long_ns + HELD_SLACK_NS) > most)
             sim_fail("a query gives way, though another network holds more (K5)");
@@ -468,7 +468,7 @@ static void check_gives_way_first(const struct ask *ask)
 }
 
 /* FAULTS K5: none that has not waited for long, and only while places are short. */
-static void check_gave_way(const struct ask *ask, const struct reply_view *view)
+static void check_gave_way(const struct asked *ask, const struct reply_view *view)
 {
     const uint64_t age_ns = net_now() - ask->begun_ns;
     if (ask->state != ASK_WAITING || age_ns < clients.resolver->young_queries.duration_ns)
@@ -493,7 +493,7 @@ static size_t count_waiting_datagrams(uint32_t address)
 }
 
 /* FAULTS I5. Of many addresses two may be counted as one. */
-static void check_limited(const struct ask *ask, const struct reply_view *view)
+static void check_limited(const struct asked *ask, const struct reply_view *view)
 {
     const uint32_t limit = plan.config.limits.udp_queries_per_address;
     const size_t waiting = count_waiting_datagrams(ask->address);
@@ -504,7 +504,7 @@ static void check_limited(const struct ask *ask, const struct reply_view *view)
     check_sent_to_tcp(ask, view);
 }
 
-static void check_reply(const struct ask *ask, const uint8_t *reply, size_t length)
+static void check_reply(const struct asked *ask, const uint8_t *reply, size_t length)
 {
     const struct truth truth = truth_of_ask(ask);
     check_header(ask, reply, length);
@@ -542,7 +542,7 @@ static void check_reply(const struct ask *ask, const uint8_t *reply, size_t leng
 
 /* FAULTS K6: the answer that many wait for goes to no more of them than a turn may do, unless there
  * is no memory to keep it. What comes for another reason comes to each at its own time. */
-static void check_budget(const struct ask *ask)
+static void check_budget(const struct asked *ask)
 {
     const bool is_answered = ask->state == ASK_WAITING && net_now() - ask->begun_ns < slow_ns();
     const bool is_recursive = load_u16(ask->message + 2) & DNS_FLAG_RD;
@@ -558,7 +558,7 @@ static void check_budget(const struct ask *ask)
 
 static void on_reply(struct query *query, const uint8_t *reply, size_t length)
 {
-    struct ask *ask = query->origin.listener;
+    struct asked *ask = query->origin.listener;
     if (ask->state != ASK_ARRIVED && ask->state != ASK_WAITING)
         sim_fail("a reply to a query in state %d: a second one, or to nobody", (int)ask->state);
     if (ask->state == ASK_WAITING && ask->query != query)
@@ -596,7 +596,7 @@ static const struct transport transports[] = {
 
 /* --- Asking --- */
 
-static struct origin origin_of(struct ask *ask)
+static struct origin origin_of(struct asked *ask)
 {
     struct origin origin = {.transport = &transports[ask->is_datagram], .listener = ask};
     origin.client.v4 =
@@ -609,7 +609,7 @@ static struct origin origin_of(struct ask *ask)
 
 static void leave_later(void *subject, const uint8_t *bytes, size_t length)
 {
-    struct ask *ask = subject;
+    struct asked *ask = subject;
     (void)bytes;
     (void)length;
     if (ask->state != ASK_WAITING || ask->is_leaving)
@@ -619,7 +619,7 @@ static void leave_later(void *subject, const uint8_t *bytes, size_t length)
 }
 
 /* After query_begin: it waits, has had its reply, or never will. */
-static void note_begun(struct ask *ask, enum status status, struct query *query)
+static void note_begun(struct asked *ask, enum status status, struct query *query)
 {
     if (status != STATUS_OK)
         sim_fail("a query is dropped");
@@ -635,7 +635,7 @@ static void note_begun(struct ask *ask, enum status status, struct query *query)
     }
 }
 
-static void begin_stream(struct ask *ask)
+static void begin_stream(struct asked *ask)
 {
     struct resolver *resolver = clients.resolver;
     struct query *query = NULL;
@@ -654,7 +654,7 @@ static void begin_stream(struct ask *ask)
 }
 
 /* As udp.c does it: the first half for each, then the second for each. */
-static void begin_datagrams(struct ask *const batch[], size_t count)
+static void begin_datagrams(struct asked *const batch[], size_t count)
 {
     struct query *queries[QUERIES_IN_HAND_MAX];
     for (size_t i = 0; i < count; i++) {
@@ -674,10 +674,10 @@ static void begin_datagrams(struct ask *const batch[], size_t count)
 
 static void begin_arrived(void)
 {
-    struct ask *batch[QUERIES_IN_HAND_MAX];
+    struct asked *batch[QUERIES_IN_HAND_MAX];
     size_t count = 0;
     for (size_t i = 0; i < clients.arrived_count; i++) {
-        struct ask *ask = &clients.asks[clients.arrived[i]];
+        struct asked *ask = &clients.asks[clients.arrived[i]];
         if (ask->is_datagram)
             batch[count++] = ask;
         else
@@ -690,7 +690,7 @@ static void begin_arrived(void)
     clients.arrived_count = 0;
 }
 
-static void leave(struct ask *ask)
+static void leave(struct asked *ask)
 {
     ask->is_leaving = false;
     clients.leaving_count--;
@@ -728,7 +728,7 @@ static void on_space(struct starved *room)
 
 static void arrive(void *subject, const uint8_t *bytes, size_t length)
 {
-    struct ask *ask = subject;
+    struct asked *ask = subject;
     (void)bytes;
     (void)length;
     ask->state = ASK_ARRIVED;
@@ -764,7 +764,7 @@ static void write_name(struct writer *writer, uint32_t number)
     write_u8(writer, 0);
 }
 
-static void write_query(struct ask *ask)
+static void write_query(struct asked *ask)
 {
     static const uint16_t types[] = {TYPE_A, TYPE_A, TYPE_TXT, 65280};
     static const uint16_t sizes[] = {100, 512, 1232, 4096};
@@ -810,7 +810,7 @@ static struct subject *find_subject(uint32_t hash)
 }
 
 /* Cuts it, or writes over some of its octets. */
-static void spoil(struct ask *ask)
+static void spoil(struct asked *ask)
 {
     fault_counts[FAULT_HOSTILE_CLIENT]++;
     ask->is_hostile = true;
@@ -829,7 +829,7 @@ static bool plan_is_of(enum fault fault)
     return is_of && has_fault(fault);
 }
 
-static void plan_asker(struct ask *ask, uint32_t number)
+static void plan_asker(struct asked *ask, uint32_t number)
 {
     ask->address = HONEST_ADDRESS;
     if (plan_is_of(FAULT_GREEDY)) {
@@ -848,7 +848,7 @@ static void plan_asks(void)
     const bool in_bursts = plan_below(2);
     uint64_t at_ns = 0;
     for (uint32_t i = 0; i < plan.queries; i++) {
-        struct ask *ask = &clients.asks[i];
+        struct asked *ask = &clients.asks[i];
         const bool is_with_last = in_bursts && i > 0 && plan_below(10) > 0;
         const uint64_t draw = plan_below(plan.duration_ns);
         if (!is_with_last)
@@ -938,7 +938,7 @@ void clients_check(void)
     size_t waiting = 0;
     size_t datagrams[ASKER_COUNT] = {0};
     for (size_t i = 0; i < clients.count; i++) {
-        const struct ask *ask = &clients.asks[i];
+        const struct asked *ask = &clients.asks[i];
         if (ask->state != ASK_WAITING)
             continue;
         waiting++;

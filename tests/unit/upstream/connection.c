@@ -10,7 +10,7 @@ static uint16_t id_of(size_t stream, size_t written)
 static void answers_out_of_order_reach_their_requests(void **state)
 {
     struct bench *bench = *state;
-    struct ask asks[50];
+    struct asked asks[50];
     begin(bench);
     for (size_t i = 0; i < 50; i++) {
         char label[8];
@@ -29,7 +29,7 @@ static void answers_out_of_order_reach_their_requests(void **state)
 static void F9_identifiers_in_flight_never_collide(void **state)
 {
     struct bench *bench = *state;
-    static struct ask asks[100];
+    static struct asked asks[100];
     static bool is_used[65536];
     bench->config.limits.upstream_connections = 1;
     begin(bench);
@@ -45,7 +45,7 @@ static void F9_identifiers_in_flight_never_collide(void **state)
     /* 128 slots would leave 512 generations: an ID comes back only after its slot was used that
      * often. */
     for (size_t i = 0; i < 3000; i++) {
-        struct ask one;
+        struct asked one;
         ask(bench, &one, "y");
         const size_t last = streams[0].written_count - 1;
         assert_false(is_used[id_of(0, last)]);
@@ -65,7 +65,7 @@ static void I8_identifiers_of_each_connection_begin_anywhere(void **state)
     bench->config.upstream_count = 1;
     begin(bench);
     for (size_t i = 0; i < CONNECTIONS; i++) {
-        struct ask one;
+        struct asked one;
         bench->group->random_state = 1;
         ask(bench, &one, "x");
         make_ready(i);
@@ -81,13 +81,13 @@ static void I8_identifiers_of_each_connection_begin_anywhere(void **state)
 static void full_connection_opens_a_second_and_no_third(void **state)
 {
     struct bench *bench = *state;
-    static struct ask asks[201];
+    static struct asked asks[201];
     bench->config.upstream_count = 1;
     begin(bench);
     for (size_t i = 0; i < 200; i++)
         ask(bench, &asks[i], "x");
     assert_int_equal(stream_count, 2);
-    ask_init(&asks[200], "x");
+    asked_init(&asks[200], "x");
     assert_true(ask_again(bench, &asks[200]) == STATUS_NOT_FOUND);
     assert_int_equal(asks[200].failure, FAILURE_OVERLOADED);
     for (size_t i = 0; i < 200; i++)
@@ -97,8 +97,8 @@ static void full_connection_opens_a_second_and_no_third(void **state)
 static void F10_late_answer_reaches_nobody(void **state)
 {
     struct bench *bench = *state;
-    struct ask first;
-    struct ask second;
+    struct asked first;
+    struct asked second;
     begin(bench);
     ask(bench, &first, "same");
     make_ready(0);
@@ -116,7 +116,7 @@ static void F10_late_answer_reaches_nobody(void **state)
 static void F10_too_many_reserved_identifiers_retire_the_connection(void **state)
 {
     struct bench *bench = *state;
-    static struct ask asks[40];
+    static struct asked asks[40];
     begin(bench);
     ask(bench, &asks[0], "stays");
     make_ready(0);
@@ -134,7 +134,7 @@ static void F10_too_many_reserved_identifiers_retire_the_connection(void **state
 static void F12_answer_to_another_question_is_thrown_away(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "right");
     make_ready(0);
@@ -153,7 +153,7 @@ static void F12_answer_to_another_question_is_thrown_away(void **state)
 static void F13_second_answer_and_strangers_are_counted(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
@@ -166,7 +166,7 @@ static void F13_second_answer_and_strangers_are_counted(void **state)
 static void F13_flood_of_strangers_closes_the_connection(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
@@ -182,7 +182,7 @@ static void F13_flood_of_strangers_closes_the_connection(void **state)
 static void F8_message_too_short_for_a_header_closes_the_connection(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
@@ -194,7 +194,7 @@ static void F8_message_too_short_for_a_header_closes_the_connection(void **state
 static void G4_answer_without_question_is_a_failure_at_once(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
@@ -219,7 +219,7 @@ static void F19_error_codes_come_with_their_answer(void **state)
     };
     begin(bench);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct ask one;
+        struct asked one;
         ask(bench, &one, "x");
         if (i == 0)
             make_ready(0);
@@ -232,7 +232,7 @@ static void F19_error_codes_come_with_their_answer(void **state)
 static void F6_each_state_has_its_own_deadline(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     turn(bench, 999);
@@ -250,8 +250,8 @@ static void F6_each_state_has_its_own_deadline(void **state)
 static void F5_silence_since_the_oldest_request_ends_the_connection(void **state)
 {
     struct bench *bench = *state;
-    struct ask first;
-    struct ask later;
+    struct asked first;
+    struct asked later;
     begin(bench);
     ask(bench, &first, "first");
     make_ready(0);
@@ -268,7 +268,7 @@ static void F5_silence_since_the_oldest_request_ends_the_connection(void **state
 static void measure(struct bench *bench, uint64_t ms)
 {
     for (size_t i = 0; i < 100; i++) {
-        struct ask one;
+        struct asked one;
         assert_int_equal(ask(bench, &one, "measured"), 0);
         if (i == 0)
             make_ready(0);
@@ -281,7 +281,7 @@ static void measure(struct bench *bench, uint64_t ms)
 static void late_is_clearly_longer_than_nearly_all_answers_take(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     measure(bench, 20);
     const uint64_t p95_ms = bench->group->upstreams[0].p95_ns / NANOSECONDS_PER_MILLISECOND;
@@ -351,8 +351,8 @@ static void flood_at_the_end_of_a_stall_is_one_sample(void **state)
 static void F5_silent_connection_is_suspect_until_it_answers_what_it_was_asked(void **state)
 {
     struct bench *bench = *state;
-    struct ask first;
-    struct ask second;
+    struct asked first;
+    struct asked second;
     begin(bench);
     measure(bench, 5);
     assert_true(upstream_is_ready(&bench->group->upstreams[0]));
@@ -378,7 +378,7 @@ static void F5_silent_connection_is_suspect_until_it_answers_what_it_was_asked(v
 static void F5_dead_path_is_noticed_though_nobody_waits_for_it_any_more(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     measure(bench, 5);
     ask(bench, &one, "lost");
@@ -396,7 +396,7 @@ static void F5_dead_path_is_noticed_though_nobody_waits_for_it_any_more(void **s
 static void F5_server_that_hangs_has_more_time_than_a_dead_path(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     measure(bench, 5);
     is_acknowledged = true;
@@ -411,7 +411,7 @@ static void F5_server_that_hangs_has_more_time_than_a_dead_path(void **state)
 static void F5_answer_to_a_probe_keeps_a_slow_upstream_alive(void **state)
 {
     struct bench *bench = *state;
-    struct ask slow;
+    struct asked slow;
     begin(bench);
     measure(bench, 5);
     ask(bench, &slow, "slow");
@@ -449,7 +449,7 @@ static void turn_with_probes(struct bench *bench)
 static void F5_full_connection_is_probed_in_the_slot_kept_for_it(void **state)
 {
     struct bench *bench = *state;
-    static struct ask asks[100];
+    static struct asked asks[100];
     bench->config.upstream_count = 1;
     bench->config.limits.upstream_connections = 1;
     begin(bench);
@@ -467,8 +467,8 @@ static void F5_full_connection_is_probed_in_the_slot_kept_for_it(void **state)
 static void F5_upstream_that_is_full_and_answers_is_not_down(void **state)
 {
     struct bench *bench = *state;
-    struct ask dead[2];
-    struct ask good[2];
+    struct asked dead[2];
+    struct asked good[2];
     bench->config.upstream_count = 1;
     bench->config.limits.upstream_requests = 2;
     begin(bench);
@@ -495,7 +495,7 @@ static void F9_thousands_of_requests_have_identifiers_of_their_own(void **state)
 {
     struct bench *bench = *state;
     enum { MANY = 2500 };
-    static struct ask asks[MANY];
+    static struct asked asks[MANY];
     static bool is_used[65536];
     bench->config.upstream_count = 1;
     bench->config.limits.upstream_requests = MANY;
@@ -515,7 +515,7 @@ static void F9_thousands_of_requests_have_identifiers_of_their_own(void **state)
 static void F20_answered_probe_is_no_reason_to_trust(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     measure(bench, 5);
     ask(bench, &one, "hangs");
@@ -534,7 +534,7 @@ static void F20_answered_probe_is_no_reason_to_trust(void **state)
 static void closes_after_the_same_number_are_foreseen(void **state)
 {
     struct bench *bench = *state;
-    struct ask asks[60];
+    struct asked asks[60];
     bench->config.upstream_count = 1;
     begin(bench);
     for (size_t stream = 0; stream < 2; stream++) {
@@ -568,7 +568,7 @@ static void closes_after_the_same_number_are_foreseen(void **state)
 static void F3_more_than_upstreams_take_before_they_close_are_asked(void **state)
 {
     struct bench *bench = *state;
-    struct ask asks[10];
+    struct asked asks[10];
     bench->config.upstream_count = 1;
     bench->config.limits.upstream_connections = 2;
     begin(bench);
@@ -594,8 +594,8 @@ static void F3_more_than_upstreams_take_before_they_close_are_asked(void **state
 static void RFC7766_close_that_is_normal_is_no_attempt(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask other;
+    struct asked one;
+    struct asked other;
     bench->config.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "moves");
@@ -613,8 +613,8 @@ static void RFC7766_close_that_is_normal_is_no_attempt(void **state)
 static void slow_answer_on_a_live_connection_is_late_but_not_lost(void **state)
 {
     struct bench *bench = *state;
-    struct ask slow;
-    struct ask quick;
+    struct asked slow;
+    struct asked quick;
     begin(bench);
     ask(bench, &slow, "slow");
     make_ready(0);
@@ -633,7 +633,7 @@ static void slow_answer_on_a_live_connection_is_late_but_not_lost(void **state)
 static void F1_idle_close_is_no_failure(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
@@ -646,7 +646,7 @@ static void F1_idle_close_is_no_failure(void **state)
 static void F2_close_with_requests_in_flight_hands_each_back_once(void **state)
 {
     struct bench *bench = *state;
-    struct ask asks[3];
+    struct asked asks[3];
     begin(bench);
     for (size_t i = 0; i < 3; i++)
         ask(bench, &asks[i], "x");
@@ -665,7 +665,7 @@ static void F2_close_with_requests_in_flight_hands_each_back_once(void **state)
 static void idle_connection_is_closed_after_its_time(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
@@ -696,7 +696,7 @@ static void answer_with_keepalive(size_t stream, size_t written, uint16_t timeou
 static void RFC7828_keepalive_shortens_the_idle_time(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
@@ -711,7 +711,7 @@ static void RFC7828_keepalive_shortens_the_idle_time(void **state)
 static void RFC7828_keepalive_shortens_the_idle_time_of_all_connections(void **state)
 {
     struct bench *bench = *state;
-    struct ask asks[3];
+    struct asked asks[3];
     bench->config.limits.upstream_requests = 1;
     bench->config.limits.upstream_connections = 3;
     begin(bench);
@@ -738,9 +738,9 @@ static void RFC7828_keepalive_shortens_the_idle_time_of_all_connections(void **s
 static void RFC7828_keepalive_of_zero_closes_when_all_is_answered(void **state)
 {
     struct bench *bench = *state;
-    struct ask first;
-    struct ask second;
-    struct ask third;
+    struct asked first;
+    struct asked second;
+    struct asked third;
     begin(bench);
     ask(bench, &first, "first");
     ask(bench, &second, "second");
@@ -757,15 +757,15 @@ static void RFC7828_keepalive_of_zero_closes_when_all_is_answered(void **state)
 static void F16_full_stream_is_overload_and_no_failure(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->config.upstream_count = 1;
     bench->config.limits.upstream_connections = 1;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
-    struct ask two;
+    struct asked two;
     refuse_bytes = true;
-    ask_init(&two, "y");
+    asked_init(&two, "y");
     assert_true(ask_again(bench, &two) == STATUS_NOT_FOUND);
     assert_int_equal(two.failure, FAILURE_OVERLOADED);
     assert_int_equal(bench->group->upstreams[0].failures, 0);
@@ -776,7 +776,7 @@ static void F16_full_stream_is_overload_and_no_failure(void **state)
 static void E5_resumed_handshakes_are_counted_apart(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     is_resumed = true;
     ask(bench, &one, "x");

@@ -258,7 +258,7 @@ const char *tls_error_text(const struct tls *tls)
 
 /* --- The group under test --- */
 
-struct ask {
+struct asked {
     struct question question;
     struct attempts attempts;
     struct request request;
@@ -477,7 +477,7 @@ static void deliver(size_t index, const uint8_t *message, size_t length)
 
 static void ask_done(struct request *request, const struct answer *answer, enum failure failure)
 {
-    struct ask *ask = CONTAINER_OF(request, struct ask, request);
+    struct asked *ask = CONTAINER_OF(request, struct asked, request);
     ask->done++;
     ask->has_answer = answer != NULL;
     ask->rcode = answer ? answer->rcode : 0;
@@ -486,28 +486,28 @@ static void ask_done(struct request *request, const struct answer *answer, enum 
 
 static void ask_late(struct request *request)
 {
-    CONTAINER_OF(request, struct ask, request)->late++;
+    CONTAINER_OF(request, struct asked, request)->late++;
 }
 
-static void ask_init(struct ask *ask, const char *label)
+static void asked_init(struct asked *ask, const char *label)
 {
-    *ask = (struct ask){.question = {.type = TYPE_A, .class = CLASS_IN}};
+    *ask = (struct asked){.question = {.type = TYPE_A, .class = CLASS_IN}};
     ask->question.name_length = (uint8_t)(strlen(label) + 2);
     ask->question.name[0] = (uint8_t)strlen(label);
     memcpy(ask->question.name + 1, label, strlen(label) + 1);
     request_init(&ask->request, &ask->question, &ask->attempts, ask_done, ask_late);
 }
 
-[[maybe_unused]] static enum status ask_again(struct bench *bench, struct ask *ask)
+[[maybe_unused]] static enum status ask_again(struct bench *bench, struct asked *ask)
 {
     ask->failure = FAILURE_NONE;
     return request_submit(bench->group, &ask->request, REQUEST_ANYWHERE, &ask->failure);
 }
 
 /* The index of the stream that carries it. */
-[[maybe_unused]] static size_t ask(struct bench *bench, struct ask *ask, const char *label)
+[[maybe_unused]] static size_t ask(struct bench *bench, struct asked *ask, const char *label)
 {
-    ask_init(ask, label);
+    asked_init(ask, label);
     assert_true(ask_again(bench, ask) == STATUS_OK);
     return (size_t)(fake_of(&ask->request.connection->stream) - streams);
 }

@@ -7,7 +7,7 @@
 /* The upstream that a request was sent to; the request is cancelled. */
 static size_t chosen(struct bench *bench, const char *label)
 {
-    struct ask one;
+    struct asked one;
     ask(bench, &one, label);
     request_cancel(&one.request);
     return one.request.upstream;
@@ -95,7 +95,7 @@ static void fastest_prefers_the_quick_and_measures_the_others_again(void **state
 static void fastest_turns_away_from_one_that_piles_up(void **state)
 {
     struct bench *bench = *state;
-    struct ask asks[20];
+    struct asked asks[20];
     size_t counts[UPSTREAMS_MAX] = {0};
     bench->config.strategy = STRATEGY_FASTEST;
     bench->config.upstream_count = 2;
@@ -127,7 +127,7 @@ static void round_trip_time_is_smoothed(void **state)
 static void retry_goes_to_each_upstream_before_any_twice_and_to_none_thrice(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->config.upstream_count = 2;
     begin(bench);
     ask(bench, &one, "x");
@@ -146,7 +146,7 @@ static void retry_goes_to_each_upstream_before_any_twice_and_to_none_thrice(void
 static void elsewhere_is_never_the_same_upstream(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     enum failure failure;
     bench->config.upstream_count = 1;
     begin(bench);
@@ -159,7 +159,7 @@ static void elsewhere_is_never_the_same_upstream(void **state)
 static void one_quick_failure_is_chance_and_two_take_an_upstream_down(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     peer_closes(0, FAILURE_REFUSED_CONNECTION);
@@ -172,7 +172,7 @@ static void one_quick_failure_is_chance_and_two_take_an_upstream_down(void **sta
 static void timeout_takes_an_upstream_down_at_once(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     turn(bench, 1000);
@@ -183,7 +183,7 @@ static void timeout_takes_an_upstream_down_at_once(void **state)
 static void recovery_is_found_by_a_trial_that_no_query_pays_for(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     turn(bench, 1000);
@@ -217,7 +217,7 @@ static void F4_backoff_doubles_with_jitter_up_to_its_limit(void **state)
 static void F4_accept_then_close_costs_two_connects_at_most(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->config.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "x");
@@ -233,7 +233,7 @@ static void F4_accept_then_close_costs_two_connects_at_most(void **state)
 static void F18_all_down_is_a_failure_at_once_and_tried_again_soon(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->config.upstream_count = 2;
     begin(bench);
     for (size_t i = 0; i < 2; i++) {
@@ -241,7 +241,7 @@ static void F18_all_down_is_a_failure_at_once_and_tried_again_soon(void **state)
             upstream_failed(&bench->group->upstreams[i], FAILURE_UNREACHABLE, "");
         bench->group->upstreams[i].attempted_ns = bench->loop.now;
     }
-    ask_init(&one, "x");
+    asked_init(&one, "x");
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     assert_int_equal(one.failure, FAILURE_UNREACHABLE);
     turn(bench, 250);
@@ -255,7 +255,7 @@ static void F18_all_down_is_a_failure_at_once_and_tried_again_soon(void **state)
 static void F18_first_to_come_back_is_asked_what_waits_for_the_others(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->config.upstream_count = 2;
     begin(bench);
     for (size_t i = 0; i < 2; i++) {
@@ -276,7 +276,7 @@ static void F18_first_to_come_back_is_asked_what_waits_for_the_others(void **sta
     answer_written(0, 0, RCODE_NOERROR);
 }
 
-static const struct ask *waiting;
+static const struct asked *waiting;
 static unsigned late_when_done;
 
 static void note_late_of_the_other(struct request *request, const struct answer *answer,
@@ -293,8 +293,8 @@ static void note_late_of_the_other(struct request *request, const struct answer 
 static void F17_recovery_wakes_nobody_while_a_request_ends(void **state)
 {
     struct bench *bench = *state;
-    struct ask ending;
-    struct ask other;
+    struct asked ending;
+    struct asked other;
     bench->config.upstream_count = 2;
     begin(bench);
     ask(bench, &ending, "x");
@@ -315,11 +315,11 @@ static void F17_recovery_wakes_nobody_while_a_request_ends(void **state)
 static void F18_one_that_is_down_is_the_last_resort(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->config.upstream_count = 2;
     begin(bench);
     cool_down(bench, 0);
-    ask_init(&one, "x");
+    asked_init(&one, "x");
     one.attempts = (struct attempts){.once = 2, .twice = 2}; /* the other lost it twice */
     assert_true(request_submit(bench->group, &one.request, REQUEST_ELSEWHERE, &one.failure) ==
                 STATUS_NOT_FOUND);
@@ -331,10 +331,10 @@ static void F18_one_that_is_down_is_the_last_resort(void **state)
 static void connect_that_cannot_begin_moves_on_in_the_same_call(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     refuse_connects = FAILURE_UNREACHABLE;
-    ask_init(&one, "x");
+    asked_init(&one, "x");
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     assert_int_equal(one.failure, FAILURE_UNREACHABLE);
     for (size_t i = 0; i < UPSTREAMS_MAX; i++)
@@ -345,10 +345,10 @@ static void connect_that_cannot_begin_moves_on_in_the_same_call(void **state)
 static void I1_want_of_descriptors_is_not_the_upstreams_fault(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     refuse_connects = FAILURE_LOCAL;
-    ask_init(&one, "x");
+    asked_init(&one, "x");
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     assert_int_equal(one.failure, FAILURE_LOCAL);
     assert_false(bench->group->upstreams[0].down);
@@ -358,11 +358,11 @@ static void I1_want_of_descriptors_is_not_the_upstreams_fault(void **state)
 
 /* One request of `one` in flight on upstream 0, which has been silent for long; upstreams 0 and 1
  * are ready, the third is not. */
-static void stall(struct bench *bench, struct ask *one)
+static void stall(struct bench *bench, struct asked *one)
 {
     bench->config.upstream_count = 3;
     begin(bench);
-    struct ask warm;
+    struct asked warm;
     for (size_t i = 0; i < 2; i++) {
         cool_down(bench, 1 - i);
         assert_int_equal(ask(bench, &warm, "warm"), i);
@@ -377,9 +377,9 @@ static void stall(struct bench *bench, struct ask *one)
 }
 
 /* A second request for the lookup of `one`. */
-static enum status hedge(struct bench *bench, const struct ask *one, struct ask *second)
+static enum status hedge(struct bench *bench, const struct asked *one, struct asked *second)
 {
-    ask_init(second, "late");
+    asked_init(second, "late");
     second->request.attempts = one->request.attempts;
     return request_hedge(bench->group, &one->request, &second->request);
 }
@@ -387,8 +387,8 @@ static enum status hedge(struct bench *bench, const struct ask *one, struct ask 
 static void late_request_is_hedged_to_another_that_is_ready(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask second;
+    struct asked one;
+    struct asked second;
     stall(bench, &one);
     assert_true(hedge(bench, &one, &second) == STATUS_OK);
     assert_int_equal(second.request.upstream, 1);
@@ -402,8 +402,8 @@ static void late_request_is_hedged_to_another_that_is_ready(void **state)
 static void hedge_goes_to_none_that_is_busy_suspect_or_not_ready(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask second;
+    struct asked one;
+    struct asked second;
     struct upstream *other;
     stall(bench, &one);
     other = &bench->group->upstreams[1];
@@ -422,8 +422,8 @@ static void hedge_goes_to_none_that_is_busy_suspect_or_not_ready(void **state)
 static void hedges_are_a_burst_and_then_one_of_twenty_requests(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask second;
+    struct asked one;
+    struct asked second;
     size_t count = 0;
     bench->config.limits.upstream_requests = 10000;
     stall(bench, &one);
@@ -450,8 +450,8 @@ static void hedges_are_a_burst_and_then_one_of_twenty_requests(void **state)
 static void half_of_the_burst_is_for_silent_connections(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask second;
+    struct asked one;
+    struct asked second;
     stall(bench, &one);
     bench->group->hedge_credit = HEDGE_BURST * HEDGE_COST / 2;
     one.request.connection->suspect_since_ns = 0; /* merely slow */
@@ -466,8 +466,8 @@ static void half_of_the_burst_is_for_silent_connections(void **state)
 static void hedge_makes_another_ready_when_none_is(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask second;
+    struct asked one;
+    struct asked second;
     stall(bench, &one);
     bench->group->upstreams[1].down = true;
     const size_t before = stream_count;
@@ -485,8 +485,8 @@ static void hedge_makes_another_ready_when_none_is(void **state)
 static void request_without_an_answer_for_its_time_needs_no_budget(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask second;
+    struct asked one;
+    struct asked second;
     stall(bench, &one);
     bench->group->hedge_credit = 0;
     assert_true(hedge(bench, &one, &second) == STATUS_FULL);
@@ -501,8 +501,8 @@ static void request_without_an_answer_for_its_time_needs_no_budget(void **state)
 static void request_that_is_lost_moves_to_one_not_yet_asked(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask other;
+    struct asked one;
+    struct asked other;
     stall(bench, &one);
     cool_down(bench, 0);
     cool_down(bench, 1);
@@ -527,8 +527,8 @@ static void request_that_is_lost_moves_to_one_not_yet_asked(void **state)
 static void single_upstream_is_hedged_on_a_second_connection(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask second;
+    struct asked one;
+    struct asked second;
     bench->config.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "warm");
@@ -560,8 +560,8 @@ static void single_upstream_is_hedged_on_a_second_connection(void **state)
 static void hedges_leave_half_of_the_slots_to_queries(void **state)
 {
     struct bench *bench = *state;
-    struct ask asks[10];
-    struct ask second;
+    struct asked asks[10];
+    struct asked second;
     unsigned hedged = 0;
     bench->config.upstream_count = 1;
     bench->config.limits.upstream_requests = 1;
@@ -592,8 +592,8 @@ static void hedges_leave_half_of_the_slots_to_queries(void **state)
 static void full_connection_that_is_silent_is_hedged_on_the_second(void **state)
 {
     struct bench *bench = *state;
-    struct ask asks[3];
-    struct ask second;
+    struct asked asks[3];
+    struct asked second;
     bench->config.upstream_count = 1;
     bench->config.limits.upstream_requests = 2;
     begin(bench);
@@ -615,8 +615,8 @@ static void full_connection_that_is_silent_is_hedged_on_the_second(void **state)
 static void single_upstream_that_is_merely_slow_is_asked_once(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask second;
+    struct asked one;
+    struct asked second;
     bench->config.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "warm");
@@ -639,9 +639,9 @@ static void single_upstream_that_is_merely_slow_is_asked_once(void **state)
 static void single_upstream_that_lost_a_question_is_asked_again(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask other;
-    struct ask second;
+    struct asked one;
+    struct asked other;
+    struct asked second;
     bench->config.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "lost");
@@ -671,12 +671,12 @@ static void no_strategy_asks_behind_a_silence(void **state)
     struct bench *bench = *state;
     static const enum strategy all[] = {STRATEGY_FASTEST, STRATEGY_ORDERED, STRATEGY_WEIGHTED,
                                         STRATEGY_HASH};
-    struct ask one;
+    struct asked one;
     stall(bench, &one);
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         bench->config.strategy = all[i];
         for (char label[] = "a"; label[0] <= 'z'; label[0]++) {
-            struct ask other;
+            struct asked other;
             assert_int_equal(ask(bench, &other, label), 1);
             answer_written(1, streams[1].written_count - 1, RCODE_NOERROR);
         }
@@ -689,8 +689,8 @@ static void no_strategy_asks_behind_a_silence(void **state)
 static void one_that_is_not_ready_is_made_so_while_another_is_asked(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask second;
+    struct asked one;
+    struct asked second;
     stall(bench, &one);
     peer_closes(0, FAILURE_CLOSED);
     const size_t before = stream_count;
@@ -708,7 +708,7 @@ static void one_that_is_not_ready_is_made_so_while_another_is_asked(void **state
 static void second_upstream_is_ready_before_it_is_needed(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->keeps_standby = true;
     begin(bench);
     turn(bench, 1000);
@@ -736,7 +736,7 @@ static void second_upstream_is_ready_before_it_is_needed(void **state)
 static void E7_upstream_that_fails_is_no_standby(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->keeps_standby = true;
     bench->config.upstream_count = 2;
     begin(bench);
@@ -759,8 +759,8 @@ static void F4_connects_are_limited_however_they_come(void **state)
     for (allowed = 0; group_may_connect(bench->group);)
         allowed++;
     assert_in_range(allowed, 60, 70);
-    struct ask one;
-    ask_init(&one, "x");
+    struct asked one;
+    asked_init(&one, "x");
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     assert_int_equal(one.failure, FAILURE_LOCAL);
     assert_false(bench->group->upstreams[0].down);
@@ -770,12 +770,12 @@ static void F4_connects_are_limited_however_they_come(void **state)
 static void F18_all_down_is_tried_quickly_at_first_and_never_seldom(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     size_t tries[4] = {0};
     bench->config.upstream_count = 1;
     begin(bench);
     refuse_connects = FAILURE_UNREACHABLE;
-    ask_init(&one, "x");
+    asked_init(&one, "x");
     for (size_t second = 0; second < 4; second++)
         for (size_t ms = 0; ms < 1000; ms += 5) {
             const uint64_t before_ns = bench->group->upstreams[0].attempted_ns;
@@ -794,7 +794,7 @@ static void F18_all_down_is_tried_quickly_at_first_and_never_seldom(void **state
 static void J8_change_of_another_link_drops_nothing(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
@@ -808,7 +808,7 @@ static void J8_change_of_another_link_drops_nothing(void **state)
 static void I1_J8_want_of_descriptors_is_no_change_of_the_network(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
@@ -826,7 +826,7 @@ static void I1_J8_want_of_descriptors_is_no_change_of_the_network(void **state)
 static void J8_new_way_drops_connections_and_what_is_in_flight_moves(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->config.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "x");
@@ -849,11 +849,11 @@ static void J8_new_way_drops_connections_and_what_is_in_flight_moves(void **stat
 static void J8_return_of_the_network_ends_every_back_off(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->config.upstream_count = 2;
     has_no_route = true;
     begin(bench);
-    ask_init(&one, "x");
+    asked_init(&one, "x");
     refuse_connects = FAILURE_UNREACHABLE;
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     for (size_t i = 0; i < 2; i++) {
@@ -872,7 +872,7 @@ static void J8_return_of_the_network_ends_every_back_off(void **state)
 static void J8_after_sleep_no_connection_is_trusted(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);

@@ -169,7 +169,7 @@ static void race_lost(size_t index, enum failure failure)
 
 /* A name with these addresses from a bootstrap server, and a request on a connection to the first
  * of them, which is stream 0 by race 0. */
-static void start_with(struct bench *bench, struct ask *one, const char *addresses, uint32_t ttl_s)
+static void start_with(struct bench *bench, struct asked *one, const char *addresses, uint32_t ttl_s)
 {
     start_named(bench, 1, 1);
     answer_datagram(0, addresses, ttl_s);
@@ -191,7 +191,7 @@ static uint64_t lookups(const struct bench *bench, bool found)
 static void name_is_looked_up_through_the_other_upstream_at_start(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 2, 0);
     assert_int_equal(stream_count, 1);
     assert_int_equal(address_port(&streams[0].peer), 1001);
@@ -225,7 +225,7 @@ static void name_is_looked_up_through_the_other_upstream_at_start(void **state)
 static void request_waits_for_the_lookup_and_is_then_sent(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 1, 1);
     ask(bench, &one, "x"); /* stream 0 */
     assert_int_equal(race_count, 0);
@@ -242,7 +242,7 @@ static void request_waits_for_the_lookup_and_is_then_sent(void **state)
 static void queries_go_to_others_while_a_name_is_unknown(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 2, 0);
     ask(bench, &one, "x");
     assert_int_equal(one.request.upstream, 1);
@@ -396,7 +396,7 @@ static void an_upstream_that_is_alone_and_slow_is_waited_for(void **state)
 static void a_name_that_becomes_known_gets_its_connection_before_it_is_needed(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     bench->keeps_standby = true;
     start_named(bench, 2, 0);
     ask(bench, &one, "x");
@@ -447,7 +447,7 @@ static void J8_a_name_is_looked_up_when_the_network_is_back(void **state)
 static void J8_a_change_elsewhere_leaves_the_connections_of_a_name(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 1, 1);
     answer_datagram(0, "2001:db8::1", 300);
     answer_datagram(1, "192.0.2.1", 300);
@@ -472,7 +472,7 @@ static void J8_a_change_elsewhere_leaves_the_connections_of_a_name(void **state)
 static void J8_a_change_in_the_midst_of_a_handshake_is_no_fault_of_the_address(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 1, 1);
     answer_datagram(0, "2001:db8::1", 300);
     answer_datagram(1, "192.0.2.1", 300);
@@ -491,7 +491,7 @@ static void J8_a_change_in_the_midst_of_a_handshake_is_no_fault_of_the_address(v
 static void J8_a_way_to_another_address_is_tried_at_once(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 2, 1);
     make_ready(0);
     answer_stream(0, 0, "2001:db8::1", 3600, RCODE_NOERROR);
@@ -511,7 +511,7 @@ static void J8_a_way_to_another_address_is_tried_at_once(void **state)
 static void I1_want_of_descriptors_is_not_the_fault_of_a_name(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 1, 1);
     answer_datagram(0, "", 3600);
     answer_datagram(1, "192.0.2.1 192.0.2.2", 3600);
@@ -536,7 +536,7 @@ static void I1_want_of_descriptors_is_not_the_fault_of_a_name(void **state)
 static void bootstrap_servers_take_turns_and_then_it_fails(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     name_upstreams(bench, 1, 1);
     add_bootstrap_server(bench, "192.0.2.53");
     add_bootstrap_server(bench, "[2001:db8::53]");
@@ -641,13 +641,13 @@ static void a_slow_upstream_is_overtaken_though_queries_have_no_more_time(void *
 static void servers_that_all_refuse_are_not_asked_again_and_again(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     name_upstreams(bench, 1, 1);
     add_bootstrap_server(bench, "192.0.2.53");
     refuse_datagrams = FAILURE_UNREACHABLE; /* J9: before the network */
     start(bench);
     assert_int_equal(lookups(bench, false), 1);
-    ask_init(&one, "x");
+    asked_init(&one, "x");
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     assert_int_equal(one.failure, FAILURE_NAME_LOOKUP);
     assert_int_equal(datagram_count, 0);
@@ -656,7 +656,7 @@ static void servers_that_all_refuse_are_not_asked_again_and_again(void **state)
 static void J9_first_query_after_the_network_is_back_finds_the_name(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     name_upstreams(bench, 1, 1);
     add_bootstrap_server(bench, "192.0.2.53");
     refuse_datagrams = FAILURE_UNREACHABLE;
@@ -770,7 +770,7 @@ static void a_bootstrap_error_is_no_answer(void **state)
 static void addresses_that_are_nobodys_are_left_out(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(
         bench, &one,
         "2001:db8::1 fe80::1 ff02::1 ::ffff:192.0.2.9 0.0.0.1 224.0.0.1 169.254.1.1 192.0.2.1",
@@ -782,7 +782,7 @@ static void addresses_that_are_nobodys_are_left_out(void **state)
 static void more_than_eight_addresses_are_cut(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(bench, &one,
                "192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4 192.0.2.5 192.0.2.6 192.0.2.7 192.0.2.8 "
                "192.0.2.9 2001:db8::1",
@@ -796,7 +796,7 @@ static void more_than_eight_addresses_are_cut(void **state)
 static void RFC_2181_5_an_address_that_is_said_twice_is_one(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(bench, &one, "192.0.2.1 192.0.2.1 192.0.2.2 2001:db8::1 2001:db8::1", 3600);
     answer_written(0, 0, RCODE_NOERROR);
     peer_closes(0, FAILURE_CLOSED);
@@ -814,7 +814,7 @@ static void RFC_2181_5_an_address_that_is_said_twice_is_one(void **state)
 static void RFC_8305_3_one_family_waits_50_ms_for_the_other(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 1, 1);
     ask(bench, &one, "x");
     answer_datagram(1, "192.0.2.1", 300);
@@ -831,8 +831,8 @@ static void RFC_8305_3_one_family_waits_50_ms_for_the_other(void **state)
 static void RFC_8305_the_winner_comes_first_next_time(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask two;
+    struct asked one;
+    struct asked two;
     start_named(bench, 1, 1);
     answer_datagram(0, "2001:db8::1", 3600);
     answer_datagram(1, "192.0.2.1", 3600);
@@ -872,7 +872,7 @@ static void assert_order(struct bench *bench, const char *expected)
 static void F20_an_address_that_connects_and_does_not_answer_is_left(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(bench, &one, "192.0.2.1 192.0.2.2", 3600);
     assert_order(bench, "192.0.2.1:853 192.0.2.2:853");
     turn(bench, 250);
@@ -892,7 +892,7 @@ static void F20_an_address_that_connects_and_does_not_answer_is_left(void **stat
 static void addresses_that_failed_are_tried_last_longest_ago_first(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(bench, &one, "2001:db8::1 192.0.2.1 2001:db8::2 192.0.2.2", 3600);
     peer_closes(0, FAILURE_TLS);
     assert_order(bench, "192.0.2.1:853 [2001:db8::2]:853 192.0.2.2:853 [2001:db8::1]:853");
@@ -915,7 +915,7 @@ static void addresses_that_failed_are_tried_last_longest_ago_first(void **state)
 static void no_more_failed_addresses_are_known_than_a_race_has(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     char text[32];
     start_with(bench, &one, "192.0.2.1", 5);
     peer_closes(0, FAILURE_TLS);
@@ -937,7 +937,7 @@ static void no_more_failed_addresses_are_known_than_a_race_has(void **state)
 static void a_connect_that_takes_too_long_ends_the_race(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 1, 1);
     ask(bench, &one, "x");
     turn(bench, 400); /* of the lookup, which do not count */
@@ -955,7 +955,7 @@ static void a_connect_that_takes_too_long_ends_the_race(void **state)
 static void addresses_are_renewed_at_the_end_of_their_TTL(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(bench, &one, "192.0.2.1", 100);
     answer_written(0, 0, RCODE_NOERROR);
     turn(bench, 89 * 1000);
@@ -968,7 +968,7 @@ static void addresses_are_renewed_at_the_end_of_their_TTL(void **state)
 static void a_TTL_has_a_floor_and_a_cap(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(bench, &one, "192.0.2.1", 0);
     request_cancel(&one.request);
     turn(bench, 4400);
@@ -986,7 +986,7 @@ static void a_TTL_has_a_floor_and_a_cap(void **state)
 static void J9_addresses_that_cannot_be_renewed_are_used_on(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(bench, &one, "192.0.2.1", 10);
     answer_written(0, 0, RCODE_NOERROR);
     peer_closes(0, FAILURE_CLOSED);
@@ -1011,7 +1011,7 @@ static void J9_addresses_that_cannot_be_renewed_are_used_on(void **state)
 static void a_family_that_the_name_has_lost_is_forgotten(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(bench, &one, "192.0.2.1 2001:db8::1", 10);
     request_cancel(&one.request);
     turn(bench, 10 * 1000);
@@ -1023,8 +1023,8 @@ static void a_family_that_the_name_has_lost_is_forgotten(void **state)
 static void new_addresses_take_over_without_a_gap(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask two;
+    struct asked one;
+    struct asked two;
     start_with(bench, &one, "192.0.2.1", 10);
     answer_written(0, 0, RCODE_NOERROR);
     turn(bench, 10 * 1000);
@@ -1047,7 +1047,7 @@ static void new_addresses_take_over_without_a_gap(void **state)
 static void connections_stay_when_the_new_address_is_dead(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(bench, &one, "192.0.2.1", 10);
     answer_written(0, 0, RCODE_NOERROR);
     turn(bench, 10 * 1000);
@@ -1062,7 +1062,7 @@ static void connections_stay_when_the_new_address_is_dead(void **state)
 static void connections_stay_when_their_address_does(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with(bench, &one, "192.0.2.1", 10);
     answer_written(0, 0, RCODE_NOERROR);
     turn(bench, 10 * 1000);
@@ -1076,7 +1076,7 @@ static void connections_stay_when_their_address_does(void **state)
 static void a_connection_that_comes_to_an_old_address_is_replaced(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 1, 1);
     answer_datagram(0, "", 5);
     answer_datagram(1, "192.0.2.1", 5);
@@ -1102,8 +1102,8 @@ static void a_connection_that_comes_to_an_old_address_is_replaced(void **state)
 static void a_connection_that_comes_to_an_old_address_gives_way_to_a_new_one(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask two;
+    struct asked one;
+    struct asked two;
     bench->config.limits.upstream_requests = 1;
     start_named(bench, 1, 1);
     answer_datagram(0, "", 5);
@@ -1128,7 +1128,7 @@ static void a_connection_that_comes_to_an_old_address_gives_way_to_a_new_one(voi
 static void a_name_whose_addresses_fail_is_looked_up_before_its_time(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_named(bench, 1, 1);
     answer_datagram(0, "", 3000);
     answer_datagram(1, "192.0.2.1", 3000);
@@ -1145,7 +1145,7 @@ static void a_name_whose_addresses_fail_is_looked_up_before_its_time(void **stat
 static void everything_may_end_in_the_midst_of_a_lookup(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     name_upstreams(bench, 2, 3);
     add_bootstrap_server(bench, "192.0.2.53");
     start(bench);
@@ -1190,8 +1190,8 @@ static void start_with_loop_check(struct bench *bench, size_t count)
 static void G11_an_upstream_that_is_this_daemon_is_left_at_once(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
-    struct ask two;
+    struct asked one;
+    struct asked two;
     start_with_loop_check(bench, 2);
     ask(bench, &one, "x");
     make_ready(0);
@@ -1208,7 +1208,7 @@ static void G11_an_upstream_that_is_this_daemon_is_left_at_once(void **state)
 static void G11_a_loop_is_tried_again_slowly_and_without_queries(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with_loop_check(bench, 1);
     ask(bench, &one, "x");
     make_ready(0);
@@ -1237,7 +1237,7 @@ static void G11_a_loop_is_tried_again_slowly_and_without_queries(void **state)
 static void G11_another_daemon_is_no_loop(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     const struct siphash_key another = {3, 4};
     start_with_loop_check(bench, 1);
     ask(bench, &one, "x");
@@ -1266,7 +1266,7 @@ static void G11_another_daemon_is_no_loop(void **state)
 static void G11_a_name_that_comes_to_lead_to_this_daemon_is_left(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     const struct siphash_key another = {3, 4};
     bench->loop_key = &loop_key;
     start_with(bench, &one, "192.0.2.1", 10);
@@ -1286,7 +1286,7 @@ static void G11_a_name_that_comes_to_lead_to_this_daemon_is_left(void **state)
 static void G11_an_upstream_that_closes_over_the_probe_is_not_lost(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with_loop_check(bench, 1);
     for (size_t i = 0; i < 4; i++) {
         ask(bench, &one, "x");
@@ -1303,7 +1303,7 @@ static void G11_an_upstream_that_closes_over_the_probe_is_not_lost(void **state)
 static void G11_a_connection_used_up_before_it_is_open_is_not_asked(void **state)
 {
     struct bench *bench = *state;
-    struct ask asks[8];
+    struct asked asks[8];
     start_with_loop_check(bench, 1);
     bench->group->upstreams[0].request_limit = 8;
     for (size_t i = 0; i < 8; i++)
@@ -1321,7 +1321,7 @@ static void G11_a_connection_used_up_before_it_is_open_is_not_asked(void **state
 static void G11_silence_about_the_probe_brings_nobody_back(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with_loop_check(bench, 1);
     ask(bench, &one, "x");
     make_ready(0);
@@ -1335,7 +1335,7 @@ static void G11_silence_about_the_probe_brings_nobody_back(void **state)
 static void F20_the_answer_to_the_probe_ends_no_suspicion(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     const struct siphash_key another = {3, 4};
     start_with_loop_check(bench, 1);
     ask(bench, &one, "x");
@@ -1351,7 +1351,7 @@ static void F20_the_answer_to_the_probe_ends_no_suspicion(void **state)
 static void F20_an_answer_to_the_probe_that_comes_late_ends_no_suspicion(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     const struct siphash_key another = {3, 4};
     start_with_loop_check(bench, 1);
     ask(bench, &one, "x");
@@ -1367,7 +1367,7 @@ static void F20_an_answer_to_the_probe_that_comes_late_ends_no_suspicion(void **
 static void G11_silence_about_the_probe_is_no_fault(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     start_with_loop_check(bench, 1);
     ask(bench, &one, "x");
     make_ready(0);
