@@ -18,8 +18,10 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* Messages that answer nothing before the connection is given up (FAULTS F12, F13). */
-enum { UNMATCHED_MAX = 64 };
+enum {
+    ID_SIZE = 2,        /* octets of a message */
+    UNMATCHED_MAX = 64, /* answer nothing before the connection is given up (FAULTS F12, F13) */
+};
 
 /* A close this soon after a message is no idle close. */
 #define BUSY_CLOSE_NS (50 * NANOSECONDS_PER_MILLISECOND)
@@ -295,11 +297,9 @@ static void receive(struct connection *connection, const uint8_t *message, size_
 {
     assert(connection->state == CONNECTION_READY || connection->state == CONNECTION_DRAINING);
     connection->last_message_ns = connection->upstream->group->loop->now;
-    if (length < DNS_HEADER_SIZE) {
-        stream_close(&connection->stream, FAILURE_PROTOCOL);
-        return;
-    }
-    struct slot *slot = slot_of_id(connection, load_u16(message));
+    /* One too short for a header is bad, but the framing is intact (FAULTS F8): if it has an ID it
+     * costs that request and nobody else. */
+    struct slot *slot = length < ID_SIZE ? NULL : slot_of_id(connection, load_u16(message));
     if (!slot) {
         count_unmatched(connection);
         return;
@@ -313,8 +313,7 @@ static void receive(struct connection *connection, const uint8_t *message, size_
                                                     &connection->upstream->group->scratch, &answer);
     /* An answer without any question can only be meant for this one: a failure, not a stranger
      * (FAULTS G4). One with another question is a stranger (F12): this request goes on waiting. */
-    const bool has_question = load_u16(message + 4) > 0;
-    if (status == STATUS_NOT_FOUND && has_question) {
+    if (status == STATUS_NOT_FOUND && load_u16(message + 4) > 0) {
         count_unmatched(connection);
         return;
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """F: what an upstream's stream can do to us, and that no client notices."""
 
+import concurrent.futures
 import copy
 import itertools
 import random
@@ -369,17 +370,44 @@ def test_F8_longest_frame(upstream, proxy):
     assert len(reply.to_wire(max_size=65535)) == 65535
 
 
-SHORT_FRAMES = [bytes(length) for length in range(12)]
+def ask_two(proxy, upstream, message):
+    """`beside.test` is in flight when `short.test` is answered by `message`, a function of that query; what is told of
+    `short.test`, as its future does."""
+    asked = []
+
+    def hook(query):
+        asked.append(query)
+        if len(asked) == 2:
+            short, beside = sorted(asked, key=lambda one: one.name != "short.test.")
+            short.reply(message(short))
+            beside.connection.after(0.05, beside.answer)
+    upstream.on_query = first(2, hook)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        short, beside = (pool.submit(proxy.query, name) for name in ("short.test", "beside.test"))
+        assert_right(beside.result(), "beside.test")
+        return short.result()
 
 
-@pytest.mark.parametrize("message", SHORT_FRAMES, ids=[f"length-{n}" for n in range(12)])
-def test_F8_frame_shorter_than_a_header_ends_the_connection(upstream, proxy, message):
-    upstream.on_query = first(1, lambda query: query.reply(message))
-    assert_right(proxy.query("short.test"), "short.test")
-    assert len(upstream.connections) == 2
-    upstream.wait_for(lambda: not upstream.connections[0].is_open)
-    assert upstream.names() == ["short.test."] * 2
-    assert proxy.metric(FAILURES, cause="protocol") == 1
+@pytest.mark.parametrize("length", range(2, 12))
+def test_F8_frame_shorter_than_a_header_costs_its_own_request_alone(upstream, proxy, length):
+    reply = ask_two(proxy, upstream, lambda query: query.raw[:length])
+    assert_right(reply, "short.test")
+    assert sorted(upstream.names()) == ["beside.test.", "short.test.", "short.test."]
+    assert len(upstream.connections) == 1
+    assert proxy.metric(FAILURES, cause="malformed_answer") == 1
+    assert proxy.metric(FAILURES) == 1
+
+
+@pytest.mark.parametrize("length", range(2))
+def test_F8_frame_shorter_than_an_id_is_nobodys(start_upstream, start_proxy, length):
+    upstream, other = start_upstream(), start_upstream()
+    proxy = start_proxy(upstream, other, config={"strategy": "ordered"})
+    reply = ask_two(proxy, upstream, lambda query: query.raw[:length])
+    assert_right(reply, "short.test")  # asked elsewhere, as what is late
+    assert other.names() == ["short.test."]
+    assert len(upstream.connections) == 1
+    assert proxy.metric(UNMATCHED) == 1
+    assert proxy.metric(FAILURES) == 0
 
 
 @pytest.mark.parametrize("kept", [1, 2, 20])

@@ -179,16 +179,62 @@ static void F13_flood_of_strangers_closes_the_connection(void **state)
     assert_int_equal(one.failure, FAILURE_PROTOCOL);
 }
 
-static void F8_message_too_short_for_a_header_closes_the_connection(void **state)
+/* Its framing is intact: it costs the one whose ID it has, and nobody when that is none. */
+static void F8_message_too_short_for_a_header_costs_its_own_request_alone(void **state)
+{
+    struct bench *bench = *state;
+    begin(bench);
+    for (size_t length = 2; length < DNS_HEADER_SIZE; length++) {
+        struct ask one;
+        struct ask other;
+        const size_t first = 2 * (length - 2);
+        ask(bench, &one, "x");
+        ask(bench, &other, "y");
+        if (first == 0)
+            make_ready(0);
+        deliver(0, streams[0].written[first], length);
+        assert_int_equal(one.failure, FAILURE_MALFORMED_ANSWER);
+        assert_false(one.has_answer);
+        assert_int_equal(other.done, 0);
+        deliver(0, streams[0].written[first], length); /* once more: nobody's */
+        assert_int_equal(other.done, 0);
+        answer_written(0, first + 1, RCODE_NOERROR);
+        assert_int_equal(other.rcode, RCODE_NOERROR);
+    }
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].unmatched), 10);
+    assert_int_equal(bench->group->upstreams[0].failures, 0);
+}
+
+static void F8_message_too_short_for_an_id_is_nobodys(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
-    deliver(0, (const uint8_t *)"\0\1\2", 3);
-    assert_int_equal(one.failure, FAILURE_PROTOCOL);
-    assert_null(streams[0].stream);
+    deliver(0, streams[0].written[0], 0);
+    deliver(0, streams[0].written[0], 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].unmatched), 2);
+    assert_int_equal(one.done, 0);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(one.rcode, RCODE_NOERROR);
+}
+
+/* As any answer that is too late it makes its ID free again. */
+static void F8_F10_message_too_short_for_who_gave_up_frees_the_id(void **state)
+{
+    struct bench *bench = *state;
+    struct ask one;
+    begin(bench);
+    ask(bench, &one, "x");
+    make_ready(0);
+    request_cancel(&one.request);
+    const struct connection *connection =
+        CONTAINER_OF(streams[0].stream, struct connection, stream);
+    assert_int_equal(connection->abandoned, 1);
+    deliver(0, streams[0].written[0], 5);
+    assert_int_equal(connection->abandoned, 0);
+    assert_int_equal(one.done, 0);
 }
 
 static void G4_answer_without_question_is_a_failure_at_once(void **state)
@@ -798,7 +844,9 @@ int main(void)
         TEST(F12_answer_to_another_question_is_thrown_away),
         TEST(F13_second_answer_and_strangers_are_counted),
         TEST(F13_flood_of_strangers_closes_the_connection),
-        TEST(F8_message_too_short_for_a_header_closes_the_connection),
+        TEST(F8_message_too_short_for_a_header_costs_its_own_request_alone),
+        TEST(F8_message_too_short_for_an_id_is_nobodys),
+        TEST(F8_F10_message_too_short_for_who_gave_up_frees_the_id),
         TEST(G4_answer_without_question_is_a_failure_at_once),
         TEST(F19_error_codes_come_with_their_answer),
         TEST(F6_each_state_has_its_own_deadline),
