@@ -5,36 +5,32 @@
  * what is new by what it saw before. */
 #include <string.h>
 
+#include "dns/message.h"
+#include "observe/metrics.h"
 #include "sim.h"
-#include "upstream/internal.h"
 
 enum {
-    HEDGES_FREE = 16,    /* before any is earned */
-    HEDGE_REQUESTS = 20, /* that earn one: at most 5 % more */
-    SIGHTS_MAX = 2048,
-    CONNECTIONS_MAX = 256,
+    HEDGES_FREE = 16,      /* before any is earned */
+    HEDGE_REQUESTS = 20,   /* that earn one: at most 5 % more */
     PAIRS_CHECK_TURNS = 8, /* all pairs are looked at in every so many turns */
 };
 
-/* One request in flight. */
+/* One request in flight, when something was last asked. */
 struct sight {
-    const struct request *request;
-    const struct connection *connection;
-    uint16_t slot;
-    uint16_t generation;
+    const void *request;
+    const void *connection;
+    uint32_t use;
     uint64_t sent_ns;
 };
 
 static struct {
-    struct sight seen[SIGHTS_MAX]; /* when something was last asked */
+    struct sight seen[VIEW_REQUESTS_MAX];
     size_t seen_count;
-    struct sight now[SIGHTS_MAX];
-    size_t count;
-    uint64_t requests;                 /* ever sent, when something was last asked */
-    uint64_t hedges;                   /* that needed budget */
-    bool was_ready[SIM_UPSTREAMS_MAX]; /* at the end of the last turn */
-    const struct connection *suspects[CONNECTIONS_MAX]; /* the same */
+    uint64_t hedges;                            /* that needed budget */
+    bool was_ready[SIM_UPSTREAMS_MAX];          /* at the end of the last turn */
+    const void *suspects[VIEW_CONNECTIONS_MAX]; /* the same: connections */
     size_t suspect_count;
+    const struct group_view *view; /* of this turn */
 } requests;
 
 void requests_reset(void)
@@ -42,104 +38,89 @@ void requests_reset(void)
     memset(&requests, 0, sizeof(requests));
 }
 
-static const struct connection *connection_of(struct list *link)
-{
-    return CONTAINER_OF(link, struct connection, link);
-}
-
 /* --- What is there --- */
 
-static void look_at_slots(const struct connection *connection)
+static const struct connection_view *connection_of(const struct request_view *request)
 {
-    for (size_t i = 0; i < connection->slots_used; i++) {
-        const struct slot *slot = &connection->slots[i];
-        if (!slot->request || loop_check_owns(connection->upstream, slot->request))
-            continue;
-        if (requests.count == SIGHTS_MAX)
-            sim_fail("more than %d requests are in flight", SIGHTS_MAX);
-        requests.now[requests.count++] = (struct sight){
-            .request = slot->request,
-            .connection = connection,
-            .slot = (uint16_t)i,
-            .generation = slot->generation,
-            .sent_ns = slot->request->sent_ns,
-        };
-    }
+    return &requests.view->connections[request->connection];
 }
 
-static void look_at_requests(const struct group *group)
-{
-    requests.count = 0;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        const struct list *connections = &group->upstreams[i].connections;
-        for (struct list *link = connections->next; link != connections; link = link->next)
-            look_at_slots(connection_of(link));
-    }
-}
-
-static const struct sight *find_seen(const struct request *request)
+static const struct sight *find_seen(const struct request_view *request)
 {
     for (size_t i = 0; i < requests.seen_count; i++)
-        if (requests.seen[i].request == request)
+        if (requests.seen[i].request == request->identity)
             return &requests.seen[i];
     return NULL;
 }
 
-static bool is_new(const struct sight *sight)
+static bool is_new(const struct request_view *request)
 {
-    const struct sight *seen = find_seen(sight->request);
-    return !seen || seen->connection != sight->connection || seen->slot != sight->slot ||
-           seen->generation != sight->generation;
+    const struct sight *seen = find_seen(request);
+    return !seen || seen->connection != connection_of(request)->identity ||
+           seen->use != request->use;
 }
 
-/* The other request of its lookup. */
-static const struct sight *find_partner(const struct sight *sight)
+static void note_seen(void)
 {
-    for (size_t i = 0; i < requests.count; i++)
-        if (requests.now[i].request != sight->request &&
-            requests.now[i].request->attempts == sight->request->attempts)
-            return &requests.now[i];
+    requests.seen_count = requests.view->request_count;
+    for (size_t i = 0; i < requests.seen_count; i++) {
+        const struct request_view *request = &requests.view->requests[i];
+        requests.seen[i] = (struct sight){.request = request->identity,
+                                          .connection = connection_of(request)->identity,
+                                          .use = request->use,
+                                          .sent_ns = request->sent_ns};
+    }
+}
+
+/* The other request for the same. */
+static const struct request_view *find_partner(const struct request_view *request)
+{
+    for (size_t i = 0; i < requests.view->request_count; i++) {
+        const struct request_view *other = &requests.view->requests[i];
+        if (other->identity != request->identity && other->ask == request->ask)
+            return other;
+    }
     return NULL;
 }
 
 /* --- Hedges --- */
 
 /* Sent, and not in this very turn. */
-static bool is_sent(const struct sight *sight)
+static bool is_sent(const struct request_view *request)
 {
-    return sight->connection->state >= CONNECTION_READY && sight->sent_ns < net_now();
+    return connection_of(request)->phase >= PHASE_READY && request->sent_ns < net_now();
 }
 
 /* One that was sent and has had timeouts.request is lost: to ask another is no hedge. */
-static bool is_lost(const struct sight *sight)
+static bool is_lost(uint64_t sent_ns)
 {
-    return net_now() - sight->sent_ns >= plan.config.timeouts.request_ns;
+    return net_now() - sent_ns >= plan.config.timeouts.request_ns;
 }
 
-static void check_hedge(const struct sight *hedge)
+static void check_hedge(const struct request_view *hedge)
 {
-    const struct sight *moved = find_seen(hedge->request);
-    const struct sight *late = find_partner(hedge);
+    const struct sight *moved = find_seen(hedge);
+    const struct request_view *late = find_partner(hedge);
     if (!late)
         return;
-    if (late->connection == hedge->connection && !is_lost(late))
+    if (late->connection == hedge->connection && !is_lost(late->sent_ns))
         sim_fail("a hedge on the same connection");
-    const bool is_again = late->connection->upstream == hedge->connection->upstream &&
-                          is_sent(late) && late->connection->suspect_since_ns == 0;
-    if (is_again && !is_lost(late))
+    const bool is_again = connection_of(late)->upstream == connection_of(hedge)->upstream &&
+                          is_sent(late) && !connection_of(late)->is_suspect;
+    if (is_again && !is_lost(late->sent_ns))
         sim_fail("a hedge to the same upstream, which is merely slow");
-    const bool is_needed = is_lost(late) || (moved && is_lost(moved));
+    const bool is_needed = is_lost(late->sent_ns) || (moved && is_lost(moved->sent_ns));
     requests.hedges += is_sent(late) && (is_again || !is_needed);
 }
 
 /* A late request is asked a second time only within a budget, lest overloaded upstreams get twice
  * their load. */
-static void check_budget(const struct group *group)
+static void check_budget(const struct metrics *metrics)
 {
     uint64_t plain = 0;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        plain += metric_get(&group->upstreams[i].metrics->requests) -
-                 metric_get(&group->upstreams[i].metrics->hedges);
+    for (size_t i = 0; i < plan.upstream_count; i++)
+        plain +=
+            metric_get(&metrics->upstreams[i].requests) - metric_get(&metrics->upstreams[i].hedges);
     if (requests.hedges > HEDGES_FREE + plain / HEDGE_REQUESTS)
         sim_fail("%llu hedges for %llu requests", (unsigned long long)requests.hedges,
                  (unsigned long long)plain);
@@ -147,57 +128,47 @@ static void check_budget(const struct group *group)
 
 /* --- Silence --- */
 
-static bool was_suspect(const struct connection *connection)
+static bool was_suspect(const struct connection_view *connection)
 {
     for (size_t i = 0; i < requests.suspect_count; i++)
-        if (requests.suspects[i] == connection)
+        if (requests.suspects[i] == connection->identity)
             return true;
     return false;
 }
 
-static bool is_trusted(const struct connection *connection)
+static bool is_ready(size_t upstream)
 {
-    return connection->state == CONNECTION_READY && connection->suspect_since_ns == 0 &&
-           connection_has_room(connection);
-}
-
-static bool is_ready(const struct upstream *upstream)
-{
-    const struct list *connections = &upstream->connections;
-    if (upstream->down)
+    if (requests.view->upstreams[upstream].health == HEALTH_DOWN)
         return false;
-    for (struct list *link = connections->next; link != connections; link = link->next)
-        if (is_trusted(connection_of(link)))
+    for (size_t i = 0; i < requests.view->connection_count; i++) {
+        const struct connection_view *connection = &requests.view->connections[i];
+        if (connection->upstream == upstream && connection->phase == PHASE_READY &&
+            !connection->is_suspect && connection->has_room)
             return true;
+    }
     return false;
 }
 
 /* What is asked first goes to nobody who is silent, while another is ready before and after it. */
-static void check_choice(const struct group *group, const struct sight *sight)
+static void check_choice(const struct request_view *request)
 {
-    const struct connection *connection = sight->connection;
-    const struct attempts *attempts = sight->request->attempts;
-    const uint32_t only = UINT32_C(1) << connection->upstream->index;
-    if (connection->suspect_since_ns == 0 || !was_suspect(connection) || attempts->once != only ||
-        attempts->twice != 0 || attempts->beside != 0)
+    const struct connection_view *connection = connection_of(request);
+    if (!request->is_first || !connection->is_suspect || !was_suspect(connection))
         return;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        if (requests.was_ready[i] && is_ready(&group->upstreams[i]))
+    for (size_t i = 0; i < requests.view->upstream_count; i++)
+        if (requests.was_ready[i] && is_ready(i))
             sim_fail("upstream %zu is asked behind a silence, though %zu is ready",
-                     connection->upstream->index, i);
+                     connection->upstream, i);
 }
 
-static void note_silence(const struct group *group)
+static void note_silence(void)
 {
     requests.suspect_count = 0;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        const struct list *connections = &group->upstreams[i].connections;
-        requests.was_ready[i] = is_ready(&group->upstreams[i]);
-        for (struct list *link = connections->next; link != connections; link = link->next)
-            if (connection_of(link)->suspect_since_ns > 0 &&
-                requests.suspect_count < CONNECTIONS_MAX)
-                requests.suspects[requests.suspect_count++] = connection_of(link);
-    }
+    for (size_t i = 0; i < requests.view->upstream_count; i++)
+        requests.was_ready[i] = is_ready(i);
+    for (size_t i = 0; i < requests.view->connection_count; i++)
+        if (requests.view->connections[i].is_suspect)
+            requests.suspects[requests.suspect_count++] = requests.view->connections[i].identity;
 }
 
 /* --- Lookups --- */
@@ -205,39 +176,35 @@ static void note_silence(const struct group *group)
 /* Who asks what is being asked already waits for that answer. */
 static void check_pairs(void)
 {
-    for (size_t i = 0; i < requests.count; i++)
-        for (size_t j = i + 1; j < requests.count; j++)
-            if (requests.now[i].request->attempts != requests.now[j].request->attempts &&
-                question_equal(requests.now[i].request->question,
-                               requests.now[j].request->question))
+    const struct request_view *all = requests.view->requests;
+    for (size_t i = 0; i < requests.view->request_count; i++)
+        for (size_t j = i + 1; j < requests.view->request_count; j++)
+            if (!all[i].is_own && !all[j].is_own && all[i].ask != all[j].ask &&
+                question_equal(all[i].question, all[j].question))
                 sim_fail("one question has two lookups");
 }
 
-static void check_new_requests(const struct group *group)
+static void check_new_requests(void)
 {
-    look_at_requests(group);
-    for (size_t i = 0; i < requests.count; i++) {
-        if (!is_new(&requests.now[i]))
+    for (size_t i = 0; i < requests.view->request_count; i++) {
+        const struct request_view *request = &requests.view->requests[i];
+        if (request->is_own || !is_new(request))
             continue;
-        if (requests.now[i].request->is_hedge)
-            check_hedge(&requests.now[i]);
+        if (request->is_hedge)
+            check_hedge(request);
         else
-            check_choice(group, &requests.now[i]);
+            check_choice(request);
     }
     if (net_turns() % PAIRS_CHECK_TURNS == 0)
         check_pairs();
-    memcpy(requests.seen, requests.now, requests.count * sizeof(requests.now[0]));
-    requests.seen_count = requests.count;
+    note_seen();
 }
 
-void requests_check(const struct group *group)
+void requests_check(const struct group_view *view, const struct metrics *metrics, bool has_asked)
 {
-    uint64_t sent = 0;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        sent += metric_get(&group->upstreams[i].metrics->requests);
-    if (sent != requests.requests)
-        check_new_requests(group);
-    requests.requests = sent;
-    check_budget(group);
-    note_silence(group);
+    requests.view = view;
+    if (has_asked)
+        check_new_requests();
+    check_budget(metrics);
+    note_silence();
 }

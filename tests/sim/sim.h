@@ -22,6 +22,7 @@
 #include "base/deadline.h"
 #include "base/siphash.h"
 #include "config/config.h"
+#include "upstream_view.h"
 
 enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256 };
 
@@ -242,12 +243,12 @@ void clients_check_counters(void);
 
 /* --- requests.c --- */
 
-struct group;
+struct metrics;
 
 void requests_reset(void);
 
-/* Invariants of requests, at the end of a turn. */
-void requests_check(const struct group *group);
+/* Invariants of requests, at the end of a turn; `has_asked`: something was asked in it. */
+void requests_check(const struct group_view *view, const struct metrics *metrics, bool has_asked);
 
 /* --- world.c --- */
 

@@ -4,14 +4,13 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#include "query/lookup.h"
+#include "query/query.h"
 #include "sim.h"
-#include "upstream/internal.h"
 
 enum {
-    TURN_MAX_MS = 1000,    /* as worker.c's */
-    SLOTS_CHECK_TURNS = 8, /* all slots are looked at in every so many turns */
-    QUIET_MS = 12000,      /* beyond the idle time of connections: every deadline is over */
+    TURN_MAX_MS = 1000,   /* as worker.c's */
+    CLOSE_LOOK_TURNS = 8, /* all slots are looked at in every so many turns */
+    QUIET_MS = 12000,     /* beyond the idle time of connections: every deadline is over */
     TRIALS_MAX = 4,
     ALONE_MAX = 32,       /* of what is drawn for limits.upstream-requests the largest part below */
     ALONE_DIVISOR = 64,   /* of limits.queries, for lookups without queries */
@@ -48,44 +47,27 @@ static struct {
     struct patience patience[SIM_UPSTREAMS_MAX];
     struct alone alone[ALONE_MAX];
     size_t alone_count;
+    struct group_view view; /* of the end of this turn */
+    uint64_t sent;          /* requests, ever */
+    enum view_health health[SIM_UPSTREAMS_MAX];
 } world;
+
+static const char *const health_words[] = {"up", "suspect", "down"};
 
 /* --- Invariants --- */
 
 struct sums {
-    size_t states[CONNECTION_CLOSED];
-    size_t connections;
+    size_t phases[PHASE_COUNT];
     size_t in_flight;
+    size_t taking; /* requests */
 };
-
-static void check_slots(const struct connection *connection)
-{
-    const size_t count = connection->slots_used;
-    const size_t all = world.group->slot_count;
-    size_t in_flight = 0;
-    size_t abandoned = 0;
-    size_t free_slots = 0;
-    for (size_t i = 0; i < count; i++) {
-        in_flight += connection->slots[i].request != NULL;
-        abandoned += connection->slots[i].abandoned_ms > 0;
-    }
-    for (size_t i = connection->first_free; i < all; i = connection->slots[i].next_free)
-        if (++free_slots > count)
-            sim_fail("the free slots go in a circle");
-    if (in_flight != connection->in_flight || abandoned != connection->abandoned)
-        sim_fail("%zu requests and %zu abandoned IDs in the slots, %u and %u counted", in_flight,
-                 abandoned, connection->in_flight, connection->abandoned);
-    if (in_flight + abandoned + free_slots != count)
-        sim_fail("of %zu slots %zu are in flight, %zu abandoned and %zu free", count, in_flight,
-                 abandoned, free_slots);
-}
 
 /* What an upstream's p95 makes of timeouts.request may shrink from one answer to the next, and is
  * looked at only now and then: the largest of the last moments counts. */
-static void note_patience(const struct upstream *upstream)
+static void note_patience(size_t index)
 {
-    const uint64_t dead_ns = upstream_dead_ns(upstream);
-    struct patience *patience = &world.patience[upstream->index];
+    const uint64_t dead_ns = world.view.upstreams[index].dead_ns;
+    struct patience *patience = &world.patience[index];
     if (dead_ns > plan.config.timeouts.request_ns)
         sim_fail("a path may be silent for longer than timeouts.request");
     if (dead_ns < patience->dead_ns && net_now() - patience->noted_ns < SILENCE_SLACK_NS)
@@ -94,78 +76,72 @@ static void note_patience(const struct upstream *upstream)
 }
 
 /* How long a connection may be silent: what is lost on the way tells sooner. */
-static uint64_t patience_ns(const struct connection *connection)
+static uint64_t patience_ns(const struct connection_view *connection)
 {
-    const struct upstream *upstream = connection->upstream;
-    const uint64_t blocked_ns = net_blocked_since(connection->stream.fd);
-    const uint64_t late_ns = upstream->late.duration_ns;
+    const uint64_t blocked_ns = net_blocked_since(connection->fd);
+    const uint64_t late_ns = world.view.upstreams[connection->upstream].late_ns;
     uint64_t dead_ns = plan.config.timeouts.request_ns * 3 / 2;
     if (blocked_ns > 0 && net_now() - blocked_ns > SILENCE_SLACK_NS)
-        dead_ns = world.patience[upstream->index].dead_ns;
+        dead_ns = world.patience[connection->upstream].dead_ns;
     return (dead_ns > late_ns ? dead_ns : late_ns) + SILENCE_SLACK_NS;
 }
 
 /* A request that waits on a silent connection, whatever else was sent there, shows that the path is
  * dead, or the upstream (F5). It must be late before that is looked at, and late ones and silence
  * are looked at again and again. */
-static void check_silence(const struct connection *connection)
+static void check_silence(void)
 {
-    if (connection->stream.state != STREAM_OPEN || net_last_jump() > 0)
+    if (net_last_jump() > 0)
         return;
-    const uint64_t patience = patience_ns(connection);
-    const uint64_t heard_ns = net_last_heard(connection->stream.fd);
-    for (size_t i = 0; i < connection->slots_used; i++) {
-        const struct request *request = connection->slots[i].request;
-        if (request && !loop_check_owns(connection->upstream, request) &&
-            net_now() - request->sent_ns > patience && net_now() - heard_ns > patience)
+    for (size_t i = 0; i < world.view.request_count; i++) {
+        const struct request_view *request = &world.view.requests[i];
+        const struct connection_view *connection = &world.view.connections[request->connection];
+        if (request->is_own || !connection->is_open)
+            continue;
+        const uint64_t patience = patience_ns(connection);
+        if (net_now() - request->sent_ns > patience &&
+            net_now() - net_last_heard(connection->fd) > patience)
             sim_fail("a dead path is not noticed (F5)");
     }
 }
 
-static struct sums check_connections(const struct upstream *upstream, bool with_slots)
+static struct sums sum_connections(size_t index)
 {
     struct sums sums = {0};
-    size_t taking = 0;
-    for (struct list *link = upstream->connections.next; link != &upstream->connections;
-         link = link->next) {
-        const struct connection *connection = CONTAINER_OF(link, struct connection, link);
-        sums.states[connection->state]++;
-        sums.connections++;
+    for (size_t i = 0; i < world.view.connection_count; i++) {
+        const struct connection_view *connection = &world.view.connections[i];
+        if (connection->upstream != index)
+            continue;
+        sums.phases[connection->phase]++;
         sums.in_flight += connection->in_flight;
-        taking += connection_takes_requests(connection);
-        if (with_slots) {
-            check_slots(connection);
-            check_silence(connection);
-        }
+        sums.taking += connection->takes_requests;
     }
-    /* More than the limit only on trial, while all upstreams are down. */
-    if (taking > plan.config.limits.upstream_connections && taking > TRIALS_MAX)
-        sim_fail("%zu connections to upstream %zu", taking, upstream->index);
     return sums;
 }
 
-static void check_gauges(const struct upstream *upstream, const struct sums *sums)
+static void check_gauges(size_t index, const struct sums *sums)
 {
-    const struct upstream_metrics *metrics = upstream->metrics;
-    if (metric_get(&metrics->connecting) != sums->states[CONNECTION_CONNECTING] ||
-        metric_get(&metrics->handshaking) != sums->states[CONNECTION_HANDSHAKING] ||
-        metric_get(&metrics->ready) != sums->states[CONNECTION_READY] ||
-        metric_get(&metrics->draining) != sums->states[CONNECTION_DRAINING])
-        sim_fail("the gauges of upstream %zu are not its connections", upstream->index);
-    const size_t checks = upstream->loop_check.request.connection != NULL;
-    if (metric_get(&metrics->in_flight) != sums->in_flight - checks ||
-        upstream->in_flight != sums->in_flight - checks)
-        sim_fail("%zu requests in flight at upstream %zu, %u counted", sums->in_flight,
-                 upstream->index, upstream->in_flight);
-    if (metric_get(&metrics->up) != !upstream->down)
-        sim_fail("the gauge `up` of upstream %zu is not its health", upstream->index);
+    const struct upstream_view *upstream = &world.view.upstreams[index];
+    const struct upstream_metrics *metrics = &world.metrics->upstreams[index];
+    if (metric_get(&metrics->connecting) != sums->phases[PHASE_CONNECTING] ||
+        metric_get(&metrics->handshaking) != sums->phases[PHASE_HANDSHAKING] ||
+        metric_get(&metrics->ready) != sums->phases[PHASE_READY] ||
+        metric_get(&metrics->draining) != sums->phases[PHASE_DRAINING])
+        sim_fail("the gauges of upstream %zu are not its connections", index);
+    if (metric_get(&metrics->in_flight) != sums->in_flight - upstream->own ||
+        upstream->in_flight != sums->in_flight - upstream->own)
+        sim_fail("%zu requests in flight at upstream %zu, %u counted", sums->in_flight, index,
+                 upstream->in_flight);
+    if (metric_get(&metrics->up) != (upstream->health != HEALTH_DOWN))
+        sim_fail("the gauge `up` of upstream %zu is not its health", index);
     /* A change of the network makes it forget its failures, and its back-off with them. */
-    if (upstream->down && upstream->failures == 0 && metric_get(&metrics->network_changes) == 0)
-        sim_fail("upstream %zu is down though it has answered since", upstream->index);
-    if (metric_get(&metrics->requests) < upstream_queries(upstream->index))
-        sim_fail("upstream %zu got more queries than requests were counted", upstream->index);
-    if (metric_get(&metrics->probes) < upstream_probes(upstream->index))
-        sim_fail("upstream %zu got more probes than were counted", upstream->index);
+    if (upstream->health == HEALTH_DOWN && upstream->failures == 0 &&
+        metric_get(&metrics->network_changes) == 0)
+        sim_fail("upstream %zu is down though it has answered since", index);
+    if (metric_get(&metrics->requests) < upstream_queries(index))
+        sim_fail("upstream %zu got more queries than requests were counted", index);
+    if (metric_get(&metrics->probes) < upstream_probes(index))
+        sim_fail("upstream %zu got more probes than were counted", index);
 }
 
 /* Who is left over when an answer has come has it in the next turns: each gives it to one at least.
@@ -185,25 +161,42 @@ static bool may_seem_dead(void)
     return has_fault(FAULT_NETWORK) && (has_fault(FAULT_GREEDY) || has_fault(FAULT_FORGED));
 }
 
-static void check_upstreams(bool with_slots)
+static size_t check_upstream(size_t index)
 {
-    size_t connections = 0;
+    const struct upstream_view *upstream = &world.view.upstreams[index];
+    const struct sums sums = sum_connections(index);
+    note_patience(index);
+    check_gauges(index, &sums);
+    /* More than the limit only on trial, while all upstreams are down. */
+    if (sums.taking > plan.config.limits.upstream_connections && sums.taking > TRIALS_MAX)
+        sim_fail("%zu connections to upstream %zu", sums.taking, index);
+    if (index == plan.healthy && upstream->failures > 0 && !may_seem_dead())
+        sim_fail("the healthy upstream is said to have failed");
+    if (upstream->health != world.health[index])
+        sim_tell("upstream %zu is %s", index, health_words[upstream->health]);
+    world.health[index] = upstream->health;
+    return sums.in_flight - upstream->own;
+}
+
+static void check_upstreams(void)
+{
     size_t in_flight = 0;
-    for (size_t i = 0; i < world.group->upstream_count; i++) {
-        const struct upstream *upstream = &world.group->upstreams[i];
-        note_patience(upstream);
-        const struct sums sums = check_connections(upstream, with_slots);
-        check_gauges(upstream, &sums);
-        if (i == plan.healthy && upstream->failures > 0 && !may_seem_dead())
-            sim_fail("the healthy upstream is said to have failed");
-        connections += sums.connections;
-        in_flight += sums.in_flight - (upstream->loop_check.request.connection != NULL);
-    }
+    for (size_t i = 0; i < world.view.upstream_count; i++)
+        in_flight += check_upstream(i);
     const size_t lookups = world.resolver.lookups.in_use - world.resolver.ended_count;
-    if (connections != net_open_links())
-        sim_fail("%zu connections, %zu sockets", connections, net_open_links());
-    if (in_flight < lookups || in_flight > 2 * lookups)
+    if (world.view.connection_count != net_open_links())
+        sim_fail("%zu connections, %zu sockets", world.view.connection_count, net_open_links());
+    if (in_flight + world.view.parked < lookups || in_flight > 2 * lookups)
         sim_fail("%zu requests in flight for %zu lookups", in_flight, lookups);
+}
+
+/* Slots and silence in some turns, for there may be many of the former. */
+static void look_closely(void)
+{
+    const char *flaw = view_flaw(world.group);
+    if (flaw)
+        sim_fail("%s", flaw);
+    check_silence();
 }
 
 static size_t count_armed(const struct deadline_queue *queue)
@@ -261,6 +254,19 @@ static void check_lookups(void)
     check_alone();
 }
 
+/* At requests when something was asked since, which it returns. */
+static bool look_at_group(bool is_close)
+{
+    uint64_t sent = 0;
+    for (size_t i = 0; i < plan.upstream_count; i++)
+        sent += metric_get(&world.metrics->upstreams[i].requests);
+    if (!view_group(world.group, is_close || sent != world.sent, &world.view))
+        sim_fail("more connections or requests than anybody should need");
+    const bool has_asked = sent != world.sent;
+    world.sent = sent;
+    return has_asked;
+}
+
 void world_check_turn(void)
 {
     if (!world.is_open)
@@ -268,8 +274,12 @@ void world_check_turn(void)
     check_lookups();
     clients_check();
     clients_check_counters();
-    requests_check(world.group);
-    check_upstreams(net_turns() % SLOTS_CHECK_TURNS == 0);
+    const bool is_close = net_turns() % CLOSE_LOOK_TURNS == 0;
+    const bool has_asked = look_at_group(is_close);
+    requests_check(&world.view, world.metrics, has_asked);
+    check_upstreams();
+    if (is_close)
+        look_closely();
     check_ended();
 }
 
@@ -329,12 +339,6 @@ static bool network_has_changed(void)
     return world.has_changed;
 }
 
-/* Our address towards it, by which the product judges, 0: no way leads there. */
-static uint32_t known_source(const struct upstream *upstream)
-{
-    return upstream->has_route ? ntohl(upstream->source.v4.sin_addr.s_addr) : 0;
-}
-
 /* Connections are dropped where another way leads now, and nowhere else (J8). */
 static void on_network(struct loop_source *source, uint32_t events)
 {
@@ -343,14 +347,14 @@ static void on_network(struct loop_source *source, uint32_t events)
     (void)events;
     world.has_changed = false;
     sim_tell("the network is said to have changed");
-    for (size_t i = 0; i < plan.upstream_count; i++) {
-        const struct upstream *upstream = &world.group->upstreams[i];
-        changes[i] = metric_get(&upstream->metrics->network_changes) +
-                     (known_source(upstream) != upstream_source(i));
-    }
+    if (!view_group(world.group, false, &world.view))
+        sim_fail("more connections than anybody should need");
+    for (size_t i = 0; i < plan.upstream_count; i++)
+        changes[i] = metric_get(&world.metrics->upstreams[i].network_changes) +
+                     (world.view.upstreams[i].source != upstream_source(i));
     group_network_changed(world.group);
     for (size_t i = 0; i < plan.upstream_count; i++) {
-        const uint64_t dropped = metric_get(&world.group->upstreams[i].metrics->network_changes);
+        const uint64_t dropped = metric_get(&world.metrics->upstreams[i].network_changes);
         if (dropped > changes[i] || (dropped < changes[i] && !has_fault(FAULT_DESCRIPTORS)))
             sim_fail("the way to upstream %zu has %schanged (J8)", i,
                      dropped > changes[i] ? "not " : "");
@@ -393,8 +397,8 @@ static void check_quiet(void)
         sim_fail("%zu bytes of output are left", world.resolver.output.used);
     if (net_open_links() > 0)
         sim_fail("%zu connections are open long after their idle time", net_open_links());
-    for (size_t i = 0; i < world.group->upstream_count; i++)
-        if (world.group->upstreams[i].in_flight > 0)
+    for (size_t i = 0; i < plan.upstream_count; i++)
+        if (metric_get(&world.metrics->upstreams[i].in_flight) > 0)
             sim_fail("requests are in flight with nobody waiting");
     const uint64_t turns = net_turns();
     const uint64_t from = net_now();

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "upstream_view.h"
+
+#include <arpa/inet.h>
+
+#include "upstream/internal.h"
+
+/* --- Slots --- */
+
+static const char *flaw_of_slots(const struct connection *connection)
+{
+    const size_t count = connection->slots_used;
+    const size_t all = connection->upstream->group->slot_count;
+    size_t in_flight = 0;
+    size_t abandoned = 0;
+    size_t free_slots = 0;
+    for (size_t i = 0; i < count; i++) {
+        in_flight += connection->slots[i].request != NULL;
+        abandoned += connection->slots[i].abandoned_ms > 0;
+    }
+    for (size_t i = connection->first_free; i < all; i = connection->slots[i].next_free)
+        if (++free_slots > count)
+            return "the free slots go in a circle";
+    if (in_flight != connection->in_flight || abandoned != connection->abandoned)
+        return "other requests and abandoned IDs are in the slots than are counted";
+    if (in_flight + abandoned + free_slots != count)
+        return "a slot is neither in flight nor abandoned nor free, or twice so";
+    return NULL;
+}
+
+const char *view_flaw(const struct group *group)
+{
+    const char *flaw = NULL;
+    for (size_t i = 0; i < group->upstream_count && !flaw; i++)
+        LIST_EACH (struct connection, connection, &group->upstreams[i].connections, link)
+            if (!flaw)
+                flaw = flaw_of_slots(connection);
+    return flaw;
+}
+
+/* --- Upstreams, connections, requests --- */
+
+static bool has_suspect(const struct upstream *upstream)
+{
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        if (connection->suspect_since_ns > 0)
+            return true;
+    return false;
+}
+
+static enum view_health health_of(const struct upstream *upstream)
+{
+    if (upstream->down)
+        return HEALTH_DOWN;
+    return has_suspect(upstream) && !upstream_is_heard(upstream) ? HEALTH_SUSPECT : HEALTH_UP;
+}
+
+static struct upstream_view view_upstream(const struct upstream *upstream)
+{
+    return (struct upstream_view){
+        .health = health_of(upstream),
+        .failures = upstream->failures,
+        .in_flight = upstream->in_flight,
+        .own = upstream->loop_check.request.connection != NULL,
+        .late_ns = upstream->late.duration_ns,
+        .dead_ns = upstream_dead_ns(upstream),
+        .source = upstream->has_route ? ntohl(upstream->source.v4.sin_addr.s_addr) : 0,
+    };
+}
+
+/* The states of a connection are its phases; none that is CLOSED is in a list. */
+static_assert((int)CONNECTION_CONNECTING == PHASE_CONNECTING &&
+              (int)CONNECTION_HANDSHAKING == PHASE_HANDSHAKING &&
+              (int)CONNECTION_READY == PHASE_READY && (int)CONNECTION_DRAINING == PHASE_DRAINING);
+
+static struct connection_view view_connection(const struct connection *connection)
+{
+    return (struct connection_view){
+        .identity = connection,
+        .upstream = connection->upstream->index,
+        .phase = (enum view_phase)connection->state,
+        .fd = connection->stream.fd,
+        .is_open = connection->stream.state == STREAM_OPEN,
+        .takes_requests = connection_takes_requests(connection),
+        .has_room = connection_has_room(connection),
+        .is_suspect = connection->suspect_since_ns > 0,
+        .in_flight = connection->in_flight,
+    };
+}
+
+static struct request_view view_request(const struct connection *connection, size_t slot)
+{
+    const struct request *request = connection->slots[slot].request;
+    const struct attempts *attempts = request->attempts;
+    const uint32_t only = UINT32_C(1) << connection->upstream->index;
+    return (struct request_view){
+        .identity = request,
+        .ask = attempts,
+        .question = request->question,
+        .use = (uint32_t)connection->slots[slot].generation << 16 | (uint32_t)slot,
+        .sent_ns = request->sent_ns,
+        .is_own = loop_check_owns(connection->upstream, request),
+        .is_hedge = request->is_hedge,
+        .is_first = attempts->once == only && attempts->twice == 0 && attempts->beside == 0,
+    };
+}
+
+static bool add_requests(struct group_view *view, const struct connection *connection)
+{
+    for (size_t i = 0; i < connection->slots_used; i++) {
+        if (!connection->slots[i].request)
+            continue;
+        if (view->request_count == VIEW_REQUESTS_MAX)
+            return false;
+        view->requests[view->request_count] = view_request(connection, i);
+        view->requests[view->request_count++].connection = view->connection_count - 1;
+    }
+    return true;
+}
+
+bool view_group(const struct group *group, bool with_requests, struct group_view *view)
+{
+    view->connection_count = 0;
+    view->request_count = 0;
+    view->parked = 0; /* who finds nobody to ask fails at once */
+    view->upstream_count = group->upstream_count;
+    for (size_t i = 0; i < group->upstream_count; i++) {
+        view->upstreams[i] = view_upstream(&group->upstreams[i]);
+        LIST_EACH (struct connection, connection, &group->upstreams[i].connections, link) {
+            if (view->connection_count == VIEW_CONNECTIONS_MAX)
+                return false;
+            view->connections[view->connection_count++] = view_connection(connection);
+            if (with_requests && !add_requests(view, connection))
+                return false;
+        }
+    }
+    return true;
+}
+
+bool view_convicts(const struct group *group, const struct question *question)
+{
+    (void)group;
+    (void)question;
+    return false; /* nobody judges questions */
+}
