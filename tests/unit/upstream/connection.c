@@ -185,8 +185,8 @@ static void F8_message_too_short_for_a_header_costs_its_own_request_alone(void *
     struct bench *bench = *state;
     begin(bench);
     for (size_t length = 2; length < DNS_HEADER_SIZE; length++) {
-        struct ask one;
-        struct ask other;
+        struct asked one;
+        struct asked other;
         const size_t first = 2 * (length - 2);
         ask(bench, &one, "x");
         ask(bench, &other, "y");
@@ -224,7 +224,7 @@ static void F8_message_too_short_for_an_id_is_nobodys(void **state)
 static void F8_F10_message_too_short_for_who_gave_up_frees_the_id(void **state)
 {
     struct bench *bench = *state;
-    struct ask one;
+    struct asked one;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
