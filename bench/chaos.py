@@ -50,6 +50,7 @@ class Scenario:
     source: str = ""  # of the load, in faults.CLIENTS
     config: dict = dataclasses.field(default_factory=dict)
     has_links: bool = False  # each upstream has a network namespace of its own
+    far_ms: int = 0  # each upstream has a link of its own that takes so long each way
     has_clients: bool = False  # their addresses are those of faults.CLIENTS
     log_over_ms: int = 0
     short_rate: int = 300
@@ -220,21 +221,21 @@ def beside_others(trial, tag, *, rate=None, **greedy):
 
 def join_one_name(trial):
     connections = 136 if trial.workers == 1 else 300
-    beside_others(trial, "joined", names="hot:1:never", tcp=True, source=GREEDY,
+    beside_others(trial, "joined", names="hot:1:joined:mute", tcp=True, source=GREEDY,
                   options=("--greedy", "--sockets", connections, "--window", 16 if trial.is_short else 128))
 
 
 def leave_huge_answers(trial):
-    beside_others(trial, "huge", names="hot:1:huge", tcp=True, source=GREEDY,
+    beside_others(trial, "huge", names="hot:1:huge:huge", tcp=True, source=GREEDY,
                   options=("--mute", "--sockets", 50 if trial.is_short else 500, "--window", 15))
 
 
 def ask_for_the_silent(trial):
-    beside_others(trial, "never", rate=120 if trial.is_short else 1200, source=GREEDY)
+    beside_others(trial, "never", names="unique:never:mute", rate=120 if trial.is_short else 1200, source=GREEDY)
 
 
 def forge(trial, rate):
-    beside_others(trial, "never", rate=rate // 10 if trial.is_short else rate, source=FORGED)
+    beside_others(trial, "never", names="unique:never:mute", rate=rate // 10 if trial.is_short else rate, source=FORGED)
 
 
 def fill_admin(trial):
@@ -341,7 +342,7 @@ SCENARIOS = {scenario.name: scenario for scenario in (
              push_mute_client, 2000, 10, at_most(max_ms=1100), options=(("--slow-ms", 50),), strategy="weighted"),
     Scenario("flood", "I4", "cache hits, while ten times as many new names wait for dead upstreams", flood, 2000, 12,
              at_most(flood_p99_ms=2), names="hot:100"),
-    *(Scenario(name, label, text, body, rate, 9, SHARED, prepare=fill_cache, upstreams=1, options=(("--by-tag",),),
+    *(Scenario(name, label, text, body, rate, 9, SHARED, prepare=fill_cache, upstreams=1,
                source=OTHERS, has_clients=True, short_rate=50, always=("misses_failed", "tcp_misses_failed"))
       for name, label, text, body, rate in (
         ("greedy-tcp", "K5", "one TCP client asks for one name that is never answered, on all connections that it gets",
@@ -383,17 +384,27 @@ def number(value):
 
 COLUMNS = ("lost", "failed", "p50_ms", "p99_ms", "p999_ms", "max_ms", "extra", "connects", "resumption")
 HIDDEN = ("sent", "servfail", "wrong", "send_delay_ms", "extra_requests", "inconsistent", "missed", "story")  # of the table
+NAME_WIDTH = max(map(len, SCENARIOS)) + 1
 
 
 def heading():
-    return f"{'scenario':<18}" + "".join(f"{column.removesuffix('_ms'):>11}" for column in COLUMNS) + "  targets"
+    return f"{'scenario':<{NAME_WIDTH}}" + "".join(f"{column.removesuffix('_ms'):>11}" for column in COLUMNS) + "  targets"
 
 
 def line(scenario, figures):
     further = [f"{name} {number(value)}" for name, value in figures.items() if name not in COLUMNS + HIDDEN]
     verdict = "MISSED: " + "; ".join(figures["missed"]) if figures["missed"] else "met"
-    return (f"{scenario.name:<18}" + "".join(f"{number(figures.get(column)):>11}" for column in COLUMNS) +
+    return (f"{scenario.name:<{NAME_WIDTH}}" + "".join(f"{number(figures.get(column)):>11}" for column in COLUMNS) +
             f"  {verdict}" + (f" ({', '.join(further)})" if further else ""))
+
+
+def lacking(scenario, is_apart):
+    """What a scenario needs and is not there, in words."""
+    if (scenario.has_links or scenario.far_ms or scenario.has_clients) and not is_apart:
+        return "making a network namespace is not allowed here"
+    if scenario.far_ms and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "there is no /dev/net/tun here"
+    return None
 
 
 def run_all(arguments, certificates):
@@ -402,8 +413,8 @@ def run_all(arguments, certificates):
     print(lines[0], flush=True)
     for name in arguments.scenarios:
         scenario = SCENARIOS[name]
-        if (scenario.has_links or scenario.has_clients) and not arguments.is_apart:
-            lines.append(f"{name:<18} left out: making a network namespace is not allowed here")
+        if lack := lacking(scenario, arguments.is_apart):
+            lines.append(f"{name:<{NAME_WIDTH}} left out: {lack}")
         else:
             figures = faults.run(scenario, arguments, certificates)
             figures["missed"] = missed(scenario, figures, arguments.short)
@@ -426,6 +437,7 @@ def parse_arguments():
     parser.add_argument("--short", action="store_true", help="as the tests do: shorter, and no targets of time")
     parser.add_argument("--seconds", type=float, help="of each scenario")
     parser.add_argument("--workers", type=int, default=1, help="of the daemon (1)")
+    parser.add_argument("--strategy", choices=STRATEGIES, help="for all instead of the scenario's own")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="all when none is named; kill is all of kill-*")
     arguments = parser.parse_intermixed_args()
     wanted = []
@@ -443,7 +455,7 @@ def show_list():
         targets = ", ".join(f"{figure} {'≥' if is_least else '≤'} {number(bound)}"
                             for figure, (bound, is_least) in scenario.targets.items())
         rate = f"{scenario.rate:,} q/s" if scenario.rate else "half of the maximum rate"
-        print(f"{scenario.name:<18}{scenario.text}: {rate}, {scenario.seconds:g} s; {targets}")
+        print(f"{scenario.name:<{NAME_WIDTH}}{scenario.text}: {rate}, {scenario.seconds:g} s; {targets}")
 
 
 def main():

@@ -28,6 +28,7 @@ from support.proxy import Proxy
 DELAY_US = 5000  # of each upstream's answers
 TIMEOUT_MS = 6000  # of the load: longer than a client waits
 WARM_SECONDS = 0.5
+UNSETTLED_S = 2  # of a fault: until then it may take longer
 LOST = 17  # in the log of bench/load.c
 COUNTS = ("queries", "connections", "writes", "handshakes", "resumed")  # of bench/upstream.c
 INSIDE = "CHAOS_INSIDE"
@@ -65,15 +66,20 @@ def tool(command, **options):
 # --- Links ------------------------------------------------------------------------------------------------------------
 
 class Link:
-    """A network namespace for an upstream, and the only way there. It is gone when its process is."""
+    """A network namespace for an upstream, and the only way there, `far_ms` long one way. It is gone when its process is.
+    """
 
-    def __init__(self, index):
+    def __init__(self, trial, index, far_ms):
         self.name, self.near, self.far = f"chaos{index}", f"10.77.{index}.1", f"10.77.{index}.2"
         self.process = tool(["unshare", "--net", "sh", "-c", "echo ready; read end"], stdin=subprocess.PIPE)
         self.process.wait_line("ready")
         pid = str(self.process.process.pid)
         self.enter = ["nsenter", "--target", pid, "--net"]
-        ip("link", "add", self.name, "type", "veth", "peer", "name", "far", "netns", pid)
+        self.delay = None
+        if far_ms:
+            self.delay = tool([trial.tools / "bench-delay", far_ms, self.name, pid]).wait_line("ready")
+        else:
+            ip("link", "add", self.name, "type", "veth", "peer", "name", "far", "netns", pid)
         ip("address", "add", f"{self.near}/24", "dev", self.name)
         self.inside("ip", "address", "add", f"{self.far}/24", "dev", "far")
         self.inside("ip", "link", "set", "far", "up")
@@ -100,6 +106,8 @@ class Link:
     def stop(self):
         # At once: the end of the namespace takes its time, or has begun.
         subprocess.run(["ip", "link", "delete", self.name], capture_output=True, check=False)
+        if self.delay:
+            self.delay.stop()
         self.process.stop()
 
 
@@ -116,6 +124,7 @@ class Upstream:
         self.trial, self.options, self.link = trial, options, link
         self.address, self.port = link.far if link else "127.0.0.1", servers.free_port()
         self.enter = link.enter if link else []
+        self.delay_us = 0 if trial.scenario.far_ms else DELAY_US
         self.file = trial.directory / f"counts-{index}"
         self.process = None
         self.start()
@@ -130,7 +139,7 @@ class Upstream:
 
     def start(self, *options, certificate="good"):
         command = [*self.enter, self.trial.tools / "bench-upstream", self.address, self.port,
-                   self.trial.certificates[certificate].path, "--delay-us", DELAY_US, "--counts", self.file,
+                   self.trial.certificates[certificate].path, "--delay-us", self.delay_us, "--counts", self.file,
                    *(options or self.options)]
         self.process = tool(command).wait_line("ready")
 
@@ -148,6 +157,12 @@ class Upstream:
 
     def resume(self):
         self.process.process.send_signal(signal.SIGCONT)
+
+    def turn_bad(self):
+        """From now on it does what its options say, with --at-signal among them;"""
+        self.process.process.send_signal(signal.SIGUSR2)
+
+    turn_good = turn_bad  # and from now on it does not.
 
     def counts(self):
         """Of all that were ever here."""
@@ -174,7 +189,7 @@ class Load:
         self.log, self.is_tcp = trial.directory / f"{tag}.log", tcp
         command = [*(("nice", "-n", 10) if is_last else ()), trial.tools / "bench-load", "--server",
                    f"127.0.0.1:{trial.proxy.port}", "--names", names or f"unique:{tag}", "--seconds", seconds,
-                   "--timeout-ms", TIMEOUT_MS, *options]
+                   "--timeout-ms", TIMEOUT_MS]
         if rate:
             command += ["--rate", rate, "--scheduled", "--sockets", 16 if tcp else 64, "--window", 1024, "--log", self.log,
                         "--log-over-ms", log_over_ms]
@@ -183,7 +198,7 @@ class Load:
         if source:
             command += ["--source", source]
         self.report = None
-        self.process = tool(command)
+        self.process = tool([*command, *options])
 
     def is_over_within(self, seconds):
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -279,13 +294,13 @@ class Trial:
         self.figures, self.loads, self.dark, self.samples, self.moments, self.story = {}, [], [], [], {}, []
         self.upstreams = []
         for index in range(scenario.upstreams):
-            link = self.keep(Link(index)) if scenario.has_links else None
+            link = self.keep(Link(self, index, scenario.far_ms)) if scenario.has_links or scenario.far_ms else None
             options = scenario.options[index] if index < len(scenario.options) else ()
             self.upstreams.append(self.keep(Upstream(self, index, options, link)))
         self.proxy = self.keep(Proxy(self.upstreams, ca=certificates.ca, directory=directory,
                                      lifetime=self.seconds + 600, wrapper=("setpriv", "--pdeathsig", "KILL"),
-                                     config={"strategy": scenario.strategy, "workers": arguments.workers} |
-                                     scenario.config))
+                                     config={"strategy": arguments.strategy or scenario.strategy,
+                                             "workers": arguments.workers} | scenario.config))
 
     def keep(self, thing):
         """Stops it at the end, the last first."""
@@ -350,6 +365,12 @@ class Trial:
         self.note("back")
         self.dark[-1][1] = self.moments["back"]
 
+    def strike(self, unsettled_s=UNSETTLED_S):
+        """The fault begins: so long it is not judged how long questions take, but whether they fail."""
+        self.note("fault")
+        self.judged_ns = self.moments["fault"] + int(unsettled_s * SECOND_NS)
+        self.counts_at_fault = self.total_counts()
+
     def sample(self):
         """What must not grow."""
         self.samples.append((self.proxy.memory_bytes(), len(os.listdir(f"/proc/{self.proxy.process.pid}/fd"))))
@@ -390,6 +411,11 @@ class Trial:
         return [self.proxy.metric("dnsproxy_replies_full_total"),
                 self.proxy.metric("dnsproxy_dropped_total", reason="overflow")]
 
+    def convicted(self):
+        """How many names the proxy has taken for the cause of what befell their connections."""
+        return sum(value for (series, _), value in self.proxy.metrics().items()
+                   if "convict" in series and series.endswith("_total"))
+
     def since_start(self, name):
         return self.total_counts()[name] - self.before[name]
 
@@ -422,6 +448,8 @@ class Trial:
         outcomes = self.main_load.outcomes()
         if self.dark and not self.scenario.names:
             self.measure_return(outcomes)
+        if "fault" in self.moments:
+            self.measure_fault(outcomes)
         self.forgive([outcome for outcome in outcomes if outcome[2] != 0])
         if len(self.samples) >= 8:
             self.measure_growth()
@@ -432,6 +460,22 @@ class Trial:
         back_ns = self.moments["back"]
         answers_ns = [sent + took for sent, took, rcode in outcomes if rcode == 0 and sent + took >= back_ns]
         self.figures["recovered_s"] = (min(answers_ns) - back_ns) / SECOND_NS if answers_ns else None
+
+    def measure_fault(self, outcomes):
+        """Beside the calm before it. How long it took is that of what was answered."""
+        begun_ns, figures = self.moments["fault"], self.figures
+        struck = [outcome for outcome in outcomes if outcome[0] >= begun_ns]
+        figures["failed_share"] = sum(rcode != 0 for _, _, rcode in struck) / len(struck)
+        calm = sorted(took for sent, took, rcode in outcomes if sent + took < begun_ns and rcode == 0)
+        judged = sorted(took for sent, took, rcode in struck if sent >= self.judged_ns and rcode == 0)
+        for prefix, took in (("calm", calm), ("fault", judged)):
+            for percent in (50, 95, 99):
+                figures[f"{prefix}_p{percent}_ms"] = took[len(took) * percent // 100] / 1e6 if took else None
+        figures["p99_by_calm"] = judged and figures["fault_p99_ms"] / figures["calm_p99_ms"] or None
+        figures["convicted"] = self.convicted()
+        seconds = (max(struck)[0] - begun_ns) / SECOND_NS
+        for name in ("connections", "handshakes"):
+            figures[f"{name}_a_second"] = (self.total_counts()[name] - self.counts_at_fault[name]) / seconds
 
     def forgive(self, bad):
         """Failures while nobody could be asked, and a second longer, are right; what had no room then, if it was counted, too.

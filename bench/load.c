@@ -87,7 +87,8 @@ static struct {
     unsigned source_bits; /* fewer than 32: each query has a source of its own in the network */
     bool tcp, edns, scheduled, greedy, mute;
     unsigned sockets, window;
-    uint64_t queries, duration_ns, rate, timeout_ns;
+    uint64_t queries, duration_ns, timeout_ns;
+    double rate; /* a second; 0: a closed loop */
     const char *histogram_path;
     FILE *log;
     uint64_t log_over_ns;
@@ -494,7 +495,7 @@ static uint64_t send_due(uint64_t now)
     static unsigned turn;
     for (;;) {
         const uint64_t due =
-            counts.begun_ns + (uint64_t)((double)counts.sent * 1e9 / (double)settings.rate);
+            counts.begun_ns + (uint64_t)((double)counts.sent * 1e9 / settings.rate);
         if (due > now)
             return due - now;
         if (is_done_sending(now))
@@ -636,7 +637,7 @@ static void usage(void)
         "            [--histogram FILE] [--log FILE [--log-over-ms N]]\n"
         "       load --server ADDRESS:PORT --names KIND --idle N\n"
         "       load --names KIND --queries N [--seed N] --print-names\n"
-        "KIND: hot:COUNT[:TAG]   unique:TAG   zipf:COUNT:EXPONENT\n",
+        "KIND: hot:COUNT[:TAG[:DEED]]   unique:TAG[:DEED]   zipf:COUNT:EXPONENT\n",
         stderr);
     exit(1);
 }
@@ -707,7 +708,7 @@ int main(int count, char **arguments)
             settings.window = (unsigned)atoi(optarg);
             break;
         case 'r':
-            settings.rate = strtoull(optarg, NULL, 10);
+            settings.rate = strtod(optarg, NULL);
             break;
         case 'x':
             seed = strtoull(optarg, NULL, 10);

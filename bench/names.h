@@ -4,7 +4,14 @@
  *
  * A kind is hot:COUNT or hot:COUNT:TAG (in turn), unique:TAG (never the same twice; the tag keeps
  * two runs apart) or zipf:COUNT:EXPONENT (the k-th name with a frequency of k^-EXPONENT; the same
- * seed gives the same sequence). */
+ * seed gives the same sequence). Behind a tag may be what the upstream does when it is asked for
+ * such a name, hot:COUNT:TAG:DEED or unique:TAG:DEED. The name begins with the deed's letter:
+ *   close  it ends the connection without an answer
+ *   runt   the answer is of 1 to 11 octets
+ *   late   the answer comes late
+ *   fail   SERVFAIL comes late
+ *   huge   an answer of 64 KB comes late
+ *   mute   no answer comes */
 #ifndef BENCH_NAMES_H
 #define BENCH_NAMES_H
 
@@ -14,6 +21,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum deed {
+    DEED_NONE = 'n',
+    DEED_CLOSE = 'c',
+    DEED_RUNT = 'r',
+    DEED_LATE = 'l',
+    DEED_FAIL = 'f',
+    DEED_HUGE = 'h',
+    DEED_MUTE = 'm',
+};
 
 enum { NAME_DIGITS = 10, NAME_TAG = 8, NAME_LENGTH = 1 + 1 + NAME_DIGITS + 1 + NAME_TAG + 12 };
 
@@ -25,9 +42,19 @@ struct names {
     uint8_t template[NAME_LENGTH];
 };
 
+/* The letter of a deed; 0 when there is none of that name. */
+static inline uint8_t names_deed(const char *word)
+{
+    static const char *const deeds[] = {"none", "close", "runt", "late", "fail", "huge", "mute"};
+    for (size_t i = 0; i < sizeof deeds / sizeof *deeds; i++)
+        if (strcmp(word, deeds[i]) == 0)
+            return (uint8_t)*word;
+    return 0;
+}
+
 static inline bool names_open(struct names *names, const char *kind, uint64_t seed)
 {
-    char tag[NAME_TAG + 1] = "";
+    char tag[NAME_TAG + 1] = "", deed[8] = "none";
     double exponent = 0;
     int length = 0;
     *names = (struct names){.random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1};
@@ -39,17 +66,20 @@ static inline bool names_open(struct names *names, const char *kind, uint64_t se
         for (uint64_t i = 0; i < names->count; i++)
             names->cumulative[i] /= sum;
         strcpy(tag, "zipf");
-    } else if (sscanf(kind, "hot:%lu:%8[0-9a-z]", &names->count, tag) >= 1 && names->count > 0) {
+    } else if (sscanf(kind, "hot:%lu:%8[0-9a-z]:%7s", &names->count, tag, deed) >= 1 &&
+               names->count > 0) {
         if (tag[0] == 0)
             strcpy(tag, "hot");
-    } else if (sscanf(kind, "unique:%8[0-9a-z]%n", tag, &length) != 1 || kind[length] != 0) {
+    } else if (sscanf(kind, "unique:%8[0-9a-z]%n:%7s%n", tag, &length, deed, &length) < 1 ||
+               kind[length] != 0) {
         return false; /* a tag cut short could be another run's */
     }
     memcpy(names->template, "\x0bn0000000000\x08", 13);
+    names->template[1] = names_deed(deed);
     memset(names->template + 13, '-', NAME_TAG);
     memcpy(names->template + 13, tag, strlen(tag));
     memcpy(names->template + 13 + NAME_TAG, "\5bench\4test", 12);
-    return true;
+    return names->template[1] != 0;
 }
 
 /* xorshift64*, in [0, 1). */

@@ -6,13 +6,18 @@
  * leave together, a record for each 16 KiB.
  *
  * `upstream ADDRESS PORT CERTIFICATE_AND_KEY [option]...` prints `ready` once it listens, its
- * counts at SIGUSR1, and runs until SIGTERM. Options make it a bad one:
+ * counts at SIGUSR1, and runs until SIGTERM. It does what a name says is to be done (names.h).
+ * Options make it a bad one:
  *   --delay-us N     each answer waits that long, in order
  *   --close-after N  ends a connection behind the answer to its Nth query
  *   --reset-after N  resets a connection within the answer to its Nth query
+ *   --fail-us N      answers all with SERVFAIL, after that time instead of the delay
+ *   --shut           closes all connections, and each new one as soon as it is there
+ *   --at-signal      the four above hold from a SIGUSR2 to the next
  *   --slow-ms N      reads a record of each connection in that time, through a small window
- *   --by-tag         what the tag of a name (names.h) begins with is done: `never` answered, or
- * after half a second with 64 KB, `huge`
+ *   --late-ms N      how late what is late comes (500)
+ *   --in-order       on a connection nothing comes before what was asked for earlier
+ *   --admit N        that many connections at once; more are reset
  *   --counts FILE    adds to the counts that an earlier one left in FILE, which anyone may read
  * Tickets are good for all that serve the same certificate, however often they are killed.
  *
@@ -44,11 +49,13 @@ enum {
     OUTPUT_LIMIT = 1 << 20,      /* when more than that waits nothing more is read */
     OUTPUT_SIZE = 2 * OUTPUT_LIMIT + 2 * INPUT_SIZE, /* an answer is under twice its query */
     HELD_LIMIT = 1 << 14,
+    HELD_SPARE = 1 << 10, /* what the queries of a record may take: two each */
+    RUNT_LIMIT = HEADER_LENGTH - 1,
+    SERVFAIL = 2,
     SLOW_WINDOW_SIZE = 4 << 10,
     HUGE_RECORDS = 4080, /* nearly as long as a message can be */
     HUGE_SIZE = UINT16_MAX,
-    HUGE_DELAY_NS = 500'000'000,
-    LATE_LIMIT = 8,
+    LATE_LIMIT = 256,
     LATE_SIZE = 512,
     LATE_LOOK_NS = 10'000'000, /* how often it is looked whether they are due */
     TICKET_KEYS_SIZE = 80,     /* of OpenSSL: name, HMAC key, AES key */
@@ -63,7 +70,9 @@ struct counts {
     uint64_t resumed; /* of the handshakes */
 };
 
-/* With a delay: the next `length` bytes of the output may leave at `due_ns`. */
+static const uint64_t NEVER_NS = UINT64_MAX;
+
+/* The next `length` bytes of the output may leave at `due_ns`. */
 struct held {
     uint64_t due_ns;
     size_t length;
@@ -72,6 +81,7 @@ struct held {
 /* A query that is not to be answered before `due_ns`. */
 struct late {
     uint64_t due_ns;
+    uint8_t deed;
     size_t length;
     uint8_t query[LATE_SIZE];
 };
@@ -96,6 +106,7 @@ struct connection {
     size_t input_length;
     size_t written; /* this much of the output is gone, */
     size_t due;     /* this much may go, */
+    size_t timed;   /* of this much it is known when it may, */
     size_t queued;  /* this much is there */
     struct held held[HELD_LIMIT];
     uint8_t input[INPUT_SIZE];
@@ -109,12 +120,19 @@ static struct {
     int signals;
     uint64_t delay_ns;
     uint64_t slow_ns;
+    uint64_t late_ns;
+    uint64_t fail_ns;
     uint64_t close_after; /* 0: never */
+    uint64_t admitted;
+    uint64_t open; /* connections */
     bool does_reset;
-    bool is_by_tag;
+    bool does_fail;
+    bool does_shut;
+    bool is_calm; /* does none of these four yet, or no more */
+    bool is_in_order;
     struct connection *connections;
     struct counts *counts;
-} server;
+} server = {.late_ns = 500'000'000, .admitted = UINT64_MAX};
 
 /* With what OpenSSL has to say. */
 _Noreturn static void give_up(const char *what)
@@ -139,28 +157,32 @@ static void write_opt(uint8_t *at, const uint8_t *query_opt)
 }
 
 /* Returns the answer's length. What has no question that can be read is answered by FORMERR. */
-static size_t answer(const uint8_t *query, size_t length, uint8_t *out)
+static size_t answer(const uint8_t *query, size_t length, uint8_t rcode, uint8_t *out)
 {
-    const size_t end = question_end(query, length);
-    const bool has_opt = end > 0 && is_opt(query + end, length - end);
-    const uint8_t counts[] = {0, end > 0, 0, end > 0, 0, 0, 0, has_opt};
-    memcpy(out, query, end > 0 ? end : HEADER_LENGTH);
-    out[2] |= 0x80;                 /* QR */
-    out[3] = end > 0 ? 0x80 : 0x81; /* RA; NOERROR or FORMERR */
+    const size_t question = question_end(query, length);
+    const bool has_record = question > 0 && rcode == 0;
+    const bool has_opt = question > 0 && is_opt(query + question, length - question);
+    const uint8_t counts[] = {0, question > 0, 0, has_record, 0, 0, 0, has_opt};
+    size_t end = question > 0 ? question : HEADER_LENGTH;
+    memcpy(out, query, end);
+    out[2] |= 0x80;                                         /* QR */
+    out[3] = question > 0 ? (uint8_t)(0x80 | rcode) : 0x81; /* RA; or FORMERR */
     memcpy(out + 4, counts, sizeof counts);
-    if (end == 0)
-        return HEADER_LENGTH;
-    memcpy(out + end, ANSWER_RECORD, ANSWER_LENGTH);
-    if (!has_opt)
-        return end + ANSWER_LENGTH;
-    write_opt(out + end + ANSWER_LENGTH, query + end);
-    return end + ANSWER_LENGTH + OPT_LENGTH;
+    if (has_record) {
+        memcpy(out + end, ANSWER_RECORD, ANSWER_LENGTH);
+        end += ANSWER_LENGTH;
+    }
+    if (has_opt) {
+        write_opt(out + end, query + question);
+        end += OPT_LENGTH;
+    }
+    return end;
 }
 
 /* The many records have one name, as a compression pointer. */
 static size_t huge_answer(const uint8_t *query, size_t length, uint8_t *out)
 {
-    size_t end = answer(query, length, out);
+    size_t end = answer(query, length, 0, out);
     write16(out + 6, HUGE_RECORDS);
     write16(out + 10, 0); /* no OPT */
     end = question_end(out, end);
@@ -171,41 +193,120 @@ static size_t huge_answer(const uint8_t *query, size_t length, uint8_t *out)
     return end;
 }
 
-static bool has_tag(const uint8_t *query, size_t length, const char *tag)
-{
-    const size_t at = HEADER_LENGTH + 1 + NAME_DIGITS + 2;
-    return length > at + NAME_TAG && memcmp(query + at, tag, strlen(tag)) == 0;
-}
-
-/* True when the query is not to be answered now. */
-static bool put_off(struct connection *connection, const uint8_t *query, size_t length)
-{
-    if (has_tag(query, length, "never"))
-        return true;
-    if (!has_tag(query, length, "huge"))
-        return false;
-    if (connection->late_count < LATE_LIMIT && length <= LATE_SIZE) {
-        struct late *late = &connection->late[connection->late_count++];
-        *late = (struct late){.due_ns = clock_ns() + HUGE_DELAY_NS, .length = length};
-        memcpy(late->query, query, length);
-    }
-    return true;
-}
-
-/* Puts an answer and its length into the output. */
-static size_t queue_answer(struct connection *connection, const uint8_t *query, size_t length,
-                           size_t (*write)(const uint8_t *, size_t, uint8_t *))
+/* Puts the answer to a query and its length into the output. */
+static size_t queue_answer(struct connection *connection, uint8_t deed, const uint8_t *query,
+                           size_t length)
 {
     uint8_t *frame = connection->output + connection->queued;
-    const size_t answer_length = write(query, length, frame + PREFIX_LENGTH);
+    uint8_t *out = frame + PREFIX_LENGTH;
+    const bool does_fail = deed == DEED_FAIL || (server.does_fail && !server.is_calm);
+    size_t answer_length = deed == DEED_HUGE ? huge_answer(query, length, out)
+                                             : answer(query, length, does_fail ? SERVFAIL : 0, out);
+    if (deed == DEED_RUNT)
+        answer_length = 1 + server.counts->queries % RUNT_LIMIT;
     write16(frame, (uint16_t)answer_length);
     connection->queued += PREFIX_LENGTH + answer_length;
     return answer_length;
 }
 
-/* Answers the whole queries of the input and keeps the beginning of the next. False: it is not DNS.
+/* When what was queued may leave. */
+
+static uint64_t usual_delay_ns(void)
+{
+    return server.does_fail && !server.is_calm ? server.fail_ns : server.delay_ns;
+}
+
+/* All that was queued since the last time; never before what was queued earlier. */
+static void hold(struct connection *connection, uint64_t delay_ns)
+{
+    const size_t length = connection->queued - connection->timed;
+    const size_t last = (connection->held_first + connection->held_count) % HELD_LIMIT;
+    connection->timed = connection->queued;
+    if (length == 0)
+        return;
+    if (delay_ns == 0 && connection->held_count == 0) {
+        connection->due += length;
+        return;
+    }
+    connection->held[last] =
+        (struct held){delay_ns == NEVER_NS ? NEVER_NS : clock_ns() + delay_ns, length};
+    connection->held_count++;
+}
+
+static void release_held(struct connection *connection, uint64_t now_ns)
+{
+    while (connection->held_count > 0 &&
+           connection->held[connection->held_first].due_ns <= now_ns) {
+        connection->due += connection->held[connection->held_first].length;
+        connection->held_first = (connection->held_first + 1) % HELD_LIMIT;
+        connection->held_count--;
+    }
+}
+
+/* What is late is answered when its time has come and the output has room; held like the rest. */
+static void answer_late(struct connection *connection, uint64_t now_ns)
+{
+    while (connection->late_count > 0 && connection->late[0].due_ns <= now_ns &&
+           connection->queued <= OUTPUT_SIZE - PREFIX_LENGTH - HUGE_SIZE &&
+           connection->held_count < HELD_LIMIT) {
+        const struct late *late = &connection->late[0];
+        queue_answer(connection, late->deed, late->query, late->length);
+        hold(connection, usual_delay_ns());
+        memmove(connection->late, connection->late + 1,
+                --connection->late_count * sizeof *connection->late);
+    }
+}
+
+/* Queries. */
+
+static uint8_t deed_of(const uint8_t *query, size_t length)
+{
+    const uint8_t *name = query + HEADER_LENGTH;
+    const bool is_of_load = length > HEADER_LENGTH + NAME_LENGTH && name[0] == 1 + NAME_DIGITS;
+    return is_of_load ? name[1] : DEED_NONE;
+}
+
+static void put_off(struct connection *connection, uint8_t deed, const uint8_t *query,
+                    size_t length)
+{
+    if (server.is_in_order && deed != DEED_HUGE) {
+        hold(connection, usual_delay_ns());
+        queue_answer(connection, deed, query, length);
+        hold(connection, deed == DEED_MUTE ? NEVER_NS : server.late_ns);
+    } else if (deed != DEED_MUTE && connection->late_count < LATE_LIMIT && length <= LATE_SIZE) {
+        struct late *late = &connection->late[connection->late_count++];
+        *late =
+            (struct late){.due_ns = clock_ns() + server.late_ns, .deed = deed, .length = length};
+        memcpy(late->query, query, length);
+    }
+}
+
+static void answer_now(struct connection *connection, uint8_t deed, const uint8_t *query,
+                       size_t length)
+{
+    const size_t answer_length = queue_answer(connection, deed, query, length);
+    connection->query_count++;
+    connection->is_ending =
+        server.close_after > 0 && !server.is_calm && connection->query_count >= server.close_after;
+    if (connection->is_ending && server.does_reset)
+        connection->queued -= answer_length / 2;
+}
+
+static void take_query(struct connection *connection, const uint8_t *query, size_t length)
+{
+    const uint8_t deed = deed_of(query, length);
+    server.counts->queries++;
+    if (deed == DEED_CLOSE)
+        connection->is_ending = true;
+    else if (deed == DEED_NONE || deed == DEED_RUNT)
+        answer_now(connection, deed, query, length);
+    else
+        put_off(connection, deed, query, length);
+}
+
+/* Takes the whole queries of the input and keeps the beginning of the next. False: it is not DNS.
  */
-static bool answer_input(struct connection *connection)
+static bool take_input(struct connection *connection)
 {
     size_t at = 0;
     while (!connection->is_ending && connection->input_length - at >= PREFIX_LENGTH) {
@@ -214,54 +315,12 @@ static bool answer_input(struct connection *connection)
             return false;
         if (connection->input_length - at < PREFIX_LENGTH + length)
             break;
-        const uint8_t *query = connection->input + at + PREFIX_LENGTH;
+        take_query(connection, connection->input + at + PREFIX_LENGTH, length);
         at += PREFIX_LENGTH + length;
-        server.counts->queries++;
-        if (server.is_by_tag && put_off(connection, query, length))
-            continue;
-        const size_t answer_length = queue_answer(connection, query, length, answer);
-        connection->is_ending = ++connection->query_count == server.close_after;
-        if (connection->is_ending && server.does_reset)
-            connection->queued -= answer_length / 2;
     }
     connection->input_length -= at;
     memmove(connection->input, connection->input + at, connection->input_length);
     return true;
-}
-
-/* The delay. */
-
-static void hold(struct connection *connection, size_t length)
-{
-    const size_t last = (connection->held_first + connection->held_count++) % HELD_LIMIT;
-    connection->held[last] = (struct held){clock_ns() + server.delay_ns, length};
-}
-
-/* What is late is answered when its time has come and the output has room; held like the rest. */
-static void answer_late(struct connection *connection, uint64_t now_ns)
-{
-    if (connection->late_count == 0 || connection->late[0].due_ns > now_ns ||
-        connection->queued > OUTPUT_SIZE - PREFIX_LENGTH - HUGE_SIZE ||
-        connection->held_count == HELD_LIMIT)
-        return;
-    const struct late *late = &connection->late[0];
-    hold(connection,
-         PREFIX_LENGTH + queue_answer(connection, late->query, late->length, huge_answer));
-    memmove(connection->late, connection->late + 1,
-            --connection->late_count * sizeof *connection->late);
-}
-
-/* True when there was something. */
-static bool release_held(struct connection *connection, uint64_t now_ns)
-{
-    const size_t due = connection->due;
-    while (connection->held_count > 0 &&
-           connection->held[connection->held_first].due_ns <= now_ns) {
-        connection->due += connection->held[connection->held_first].length;
-        connection->held_first = (connection->held_first + 1) % HELD_LIMIT;
-        connection->held_count--;
-    }
-    return connection->due > due;
 }
 
 /* Connections. */
@@ -269,7 +328,7 @@ static bool release_held(struct connection *connection, uint64_t now_ns)
 static bool is_full(const struct connection *connection)
 {
     return connection->queued - connection->written >= OUTPUT_LIMIT ||
-           connection->held_count == HELD_LIMIT || connection->is_ending;
+           connection->held_count >= HELD_LIMIT - HELD_SPARE || connection->is_ending;
 }
 
 static void note_handshake(struct connection *connection)
@@ -292,7 +351,6 @@ static bool may_go_on(struct connection *connection, int result)
 /* A call reads one record. Once OpenSSL holds nothing more, epoll is asked rather than TCP. */
 static bool read_queries(struct connection *connection)
 {
-    const size_t queued = connection->queued;
     bool is_alive = true;
     bool is_more = true;
     while (is_alive && is_more && !is_full(connection)) {
@@ -303,15 +361,12 @@ static bool read_queries(struct connection *connection)
             break;
         }
         connection->input_length += (size_t)result;
-        is_alive = answer_input(connection);
+        is_alive = take_input(connection);
         is_more = SSL_has_pending(connection->ssl) == 1 && server.slow_ns == 0;
     }
     note_handshake(connection);
     connection->is_held_back = is_full(connection);
-    if (server.delay_ns == 0)
-        connection->due = connection->queued;
-    else if (connection->queued > queued)
-        hold(connection, connection->queued - queued);
+    hold(connection, usual_delay_ns());
     return is_alive;
 }
 
@@ -323,6 +378,7 @@ static void forget_written(struct connection *connection)
     memmove(connection->output, connection->output + gone, connection->queued - gone);
     connection->written -= gone;
     connection->due -= gone;
+    connection->timed -= gone;
     connection->queued -= gone;
 }
 
@@ -357,13 +413,19 @@ static void set_interest(struct connection *connection)
         fatal("epoll_ctl");
 }
 
-/* RST, on every second connection behind a TLS record that is not whole either. */
-static void reset(struct connection *connection)
+/* The close of `fd` is a RST. */
+static void reset(int fd)
 {
     const struct linger at_once = {.l_onoff = 1};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
+/* On every second connection behind a TLS record that is not whole either. */
+static void reset_within(struct connection *connection)
+{
     if (server.counts->connections % 2 == 0)
         (void)send(connection->fd, "\x17\x03\x03\x01\x00half", 9, MSG_NOSIGNAL);
-    setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    reset(connection->fd);
 }
 
 static void close_connection(struct connection *connection)
@@ -372,9 +434,10 @@ static void close_connection(struct connection *connection)
     if (connection->next)
         connection->next->link = connection->link;
     if (connection->is_ending && server.does_reset)
-        reset(connection);
+        reset_within(connection);
     else
         SSL_shutdown(connection->ssl);
+    server.open--;
     ERR_clear_error();
     SSL_free(connection->ssl);
     close(connection->fd);
@@ -404,12 +467,14 @@ static void watch(int fd, void *what)
         fatal("epoll_ctl");
 }
 
-static void accept_connection(void)
+static bool is_shut(void)
+{
+    return server.does_shut && !server.is_calm;
+}
+
+static void open_connection(int fd)
 {
     const int on = 1;
-    const int fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0)
-        return;
     struct connection *connection = calloc(1, sizeof *connection);
     SSL *ssl = SSL_new(server.context);
     if (!connection || !ssl || SSL_set_fd(ssl, fd) != 1)
@@ -424,17 +489,36 @@ static void accept_connection(void)
     if (connection->next)
         connection->next->link = &connection->next;
     server.connections = connection;
-    server.counts->connections++;
+    server.open++;
     watch(fd, connection);
+}
+
+static void accept_connection(void)
+{
+    const int fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0)
+        return;
+    server.counts->connections++;
+    if (!is_shut() && server.open < server.admitted) {
+        open_connection(fd);
+        return;
+    }
+    if (!is_shut())
+        reset(fd);
+    close(fd);
 }
 
 /* The server. */
 
-static void print_counts(void)
+static void heed_signal(void)
 {
     struct signalfd_siginfo signal;
     if (read(server.signals, &signal, sizeof signal) != sizeof signal)
         return;
+    if (signal.ssi_signo == SIGUSR2) {
+        server.is_calm = !server.is_calm;
+        return;
+    }
     printf("queries %lu connections %lu writes %lu\n", server.counts->queries,
            server.counts->connections, server.counts->writes);
     fflush(stdout);
@@ -448,7 +532,8 @@ static uint64_t serve_held(void)
     for (struct connection *connection = server.connections, *next; connection; connection = next) {
         next = connection->next;
         answer_late(connection, now_ns);
-        if (release_held(connection, now_ns)) {
+        release_held(connection, now_ns);
+        if (connection->due > connection->written && !connection->is_blocked) {
             serve(connection);
             wait_ns = 0; /* it may be gone: look again */
         } else if (connection->held_count > 0) {
@@ -464,8 +549,7 @@ static uint64_t serve_held(void)
 static void turn(void)
 {
     struct epoll_event events[EVENT_LIMIT];
-    const bool may_hold = server.delay_ns > 0 || server.is_by_tag;
-    const uint64_t wait_ns = may_hold ? serve_held() : UINT64_MAX;
+    const uint64_t wait_ns = serve_held();
     const struct timespec wait = {.tv_sec = (time_t)(wait_ns / 1'000'000'000),
                                   .tv_nsec = (long)(wait_ns % 1'000'000'000)};
     const int count =
@@ -474,10 +558,12 @@ static void turn(void)
         if (events[i].data.ptr == &server.listener)
             accept_connection();
         else if (events[i].data.ptr == &server.signals)
-            print_counts();
+            heed_signal();
         else
             serve(events[i].data.ptr);
     }
+    while (is_shut() && server.connections)
+        close_connection(server.connections);
     if (server.slow_ns > 0)
         nanosleep(&(struct timespec){.tv_nsec = (long)server.slow_ns}, NULL);
 }
@@ -526,6 +612,7 @@ static int open_signals(void)
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -559,8 +646,24 @@ static bool take_option(int letter)
     case 's':
         server.slow_ns = number * 1'000'000;
         return true;
-    case 't':
-        server.is_by_tag = true;
+    case 'f':
+        server.does_fail = true;
+        server.fail_ns = number * 1000;
+        return true;
+    case 'x':
+        server.does_shut = true;
+        return true;
+    case 'g':
+        server.is_calm = true;
+        return true;
+    case 'l':
+        server.late_ns = number * 1'000'000;
+        return true;
+    case 'o':
+        server.is_in_order = true;
+        return true;
+    case 'a':
+        server.admitted = number;
         return true;
     case 'n':
         server.counts = open_counts(optarg);
@@ -572,13 +675,11 @@ static bool take_option(int letter)
 
 static bool take_options(int count, char **words)
 {
-    static const struct option options[] = {{"delay-us", 1, 0, 'd'},
-                                            {"close-after", 1, 0, 'c'},
-                                            {"reset-after", 1, 0, 'r'},
-                                            {"slow-ms", 1, 0, 's'},
-                                            {"by-tag", 0, 0, 't'},
-                                            {"counts", 1, 0, 'n'},
-                                            {}};
+    static const struct option options[] = {
+        {"delay-us", 1, 0, 'd'},  {"close-after", 1, 0, 'c'}, {"reset-after", 1, 0, 'r'},
+        {"slow-ms", 1, 0, 's'},   {"fail-us", 1, 0, 'f'},     {"shut", 0, 0, 'x'},
+        {"at-signal", 0, 0, 'g'}, {"late-ms", 1, 0, 'l'},     {"in-order", 0, 0, 'o'},
+        {"admit", 1, 0, 'a'},     {"counts", 1, 0, 'n'},      {}};
     bool is_good = true;
     for (int letter; (letter = getopt_long(count, words, "", options, NULL)) != -1;)
         is_good = is_good && take_option(letter);
@@ -591,8 +692,9 @@ int main(int count, char **words)
     server.counts = &own;
     if (!take_options(count, words))
         fatal_usage("usage: upstream ADDRESS PORT CERTIFICATE_AND_KEY [--delay-us N] "
-                    "[--close-after N]\n                [--reset-after N] [--slow-ms N] "
-                    "[--by-tag] [--counts FILE]");
+                    "[--close-after N | --reset-after N]\n                [--fail-us N] [--shut] "
+                    "[--at-signal] [--slow-ms N] [--late-ms N]\n                [--in-order] "
+                    "[--admit N] [--counts FILE]");
     words += optind;
     const struct endpoint endpoint = parse_endpoint(words[0], words[1]);
     server.context = new_context(words[2]);
