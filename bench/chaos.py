@@ -54,7 +54,7 @@ class Scenario:
     has_clients: bool = False  # their addresses are those of faults.CLIENTS
     log_over_ms: int = 0
     short_rate: int = 300
-    short_seconds: float = 3
+    short_seconds: float = 3  # 0: not in the tests
     always: tuple = ("lost", "failed")
 
 
@@ -250,6 +250,94 @@ def fill_admin(trial):
     trial.figures |= {"scrapes": len(took_ms), "scrapes_failed": failed, "scrape_max_ms": max(took_ms)}
 
 
+# --- Questions that harm what carries them, and what the others notice -----------------------------------------------
+
+CALM_S = 3  # before
+
+
+def ask_bad(trial, deed, rate, tag="main", source="", **how):
+    """The main load asks for good names under the suffix `main`."""
+    return trial.load("bad", names=f"unique:{tag}:{deed}", rate=rate, source=source or trial.scenario.source, **how)
+
+
+def beside_bad(deed, rate, **how):
+    """New names that are `deed` (bench/names.h), so many a second, from the fault on."""
+    def body(trial):
+        trial.sleep(CALM_S)
+        trial.strike()
+        ask_bad(trial, deed, rate, seconds=trial.seconds - CALM_S, **how)
+    return body
+
+
+def restart_all(away_s):
+    def body(trial):
+        trial.sleep(CALM_S)
+        trial.strike()
+        for upstream in trial.upstreams:
+            upstream.kill()
+        trial.sleep(away_s)
+        for upstream in trial.upstreams:
+            upstream.start()
+    return body
+
+
+def turn_bad(count, seconds=None):
+    """The first so many upstreams, for good or for so long."""
+    def body(trial):
+        trial.sleep(CALM_S)
+        trial.strike()
+        for upstream in trial.upstreams[:count]:
+            upstream.turn_bad()
+        if seconds:
+            trial.sleep(seconds)
+            for upstream in trial.upstreams[:count]:
+                upstream.turn_good()
+    return body
+
+
+def fail_all(trial):
+    """While somebody asks for one name again and again."""
+    trial.sleep(1)
+    trial.darken()
+    for upstream in trial.upstreams:
+        upstream.turn_bad()
+    popular = trial.load("popular", names="hot:1:popular", rate=50, seconds=trial.seconds - 1, source=OTHERS)
+    trial.sleep(20)
+    for upstream in trial.upstreams:
+        upstream.turn_good()
+    trial.lighten()
+    trial.wait()
+    failed_ns = [sent for sent, _, rcode in trial.outcomes_since("back", popular) if rcode != 0]
+    trial.figures["popular_failed_s"] = (max(failed_ns) - trial.moments["back"]) / 1e9 if failed_ns else 0
+
+
+def be_slow_then_stall(trial):
+    trial.sleep(1)
+    trial.strike(unsettled_s=20)
+    ask_bad(trial, "late", 25, seconds=20)
+    trial.sleep(19)
+    upstream = trial.busiest()
+    while trial.sleep(0):
+        upstream.pause()
+        trial.sleep(0.8)
+        upstream.resume()
+        trial.sleep(1.2)
+
+
+def feign_limit(trial):
+    """Whoever takes the close for the server's own limit takes it to be ten."""
+    for turn in range(3):
+        for names, count in ((f"unique:ten{turn}", 10), (f"unique:one{turn}:close", 1)):
+            trial.load(f"{count}-{turn}", names=names, rate=100, seconds=count / 100 - 0.005, source=OTHERS).wait()
+
+
+def count_connects(trial):
+    trial.sleep(1)
+    before = trial.total_counts()["connections"]
+    trial.main_load.wait()
+    trial.figures["connects_later"] = trial.total_counts()["connections"] - before
+
+
 # --- All of it at random ----------------------------------------------------------------------------------------------
 
 def strike_all(trial):
@@ -311,6 +399,7 @@ HITS = "hot:100"
 SHARED = {name: (bound, False) for name, bound in {
     "misses_failed": 0.01, "tcp_misses_failed": 0.01, "hit_max_ms": 50, "tcp_hit_max_ms": 50, "seen_down": 0,
     "peak_over_ceiling": 1}.items()}
+ONE_PERCENT = {"failed_share": (0.01, False)}
 GROWTH = {"memory_growth": (0.02, False), "descriptors_growth": (2, False)}
 
 SCENARIOS = {scenario.name: scenario for scenario in (
@@ -356,6 +445,57 @@ SCENARIOS = {scenario.name: scenario for scenario in (
         ("forged-5000", "K5", "the same with 5,000", lambda trial: forge(trial, 5000), 125))),
     Scenario("idle-admin", "K5", "32 idle sockets on the admin address, renewed", fill_admin, 500, 6,
              at_most(scrapes_failed=0, scrape_max_ms=1000), always=("lost", "failed", "scrapes_failed")),
+    *(Scenario(f"closer-{name}", "K1", f"{rate} names a second that make the upstream close{text}",
+               beside_bad("close", rate, **how), 500, 15, at_most(p99_by_calm=by_calm) if by_calm else at_most(),
+               upstreams=upstreams, far_ms=far_ms, source=OTHERS, has_clients=True, short_seconds=0)
+      for name, rate, upstreams, far_ms, by_calm, text, how in (
+        ("5-one", 5, 1, 5, None, ", 5 ms away", {}),
+        ("50-two", 50, 2, 5, 3, ", 5 ms away", {}),
+        ("200-four", 200, 4, 5, 3, ", 5 ms away", {}),
+        ("20-far", 20, 1, 40, 3, ", 40 ms away", {}),
+        ("200-far", 200, 2, 40, 3, ", 40 ms away", {}),
+        ("other-address", 200, 2, 40, 1.5, ", from another address", {"source": GREEDY}),
+        ("other-suffix", 200, 2, 40, 1.5, ", under another suffix", {"tag": "other"}))),
+    *(Scenario(f"runt-{name}", "F8", "a name a second whose answer is of 1 to 11 octets", beside_bad("runt", 1), 100, 13,
+               at_most(), upstreams=upstreams, far_ms=40, source=OTHERS, has_clients=True, short_seconds=0)
+      for name, upstreams in (("one", 1), ("two", 2))),
+    *(Scenario(f"restart-{name}", "K3", f"all upstreams are away for {away_s:g} s", restart_all(away_s), 500, 11,
+               at_most(convicted=0), upstreams=upstreams, far_ms=5, source=OTHERS, has_clients=True, short_seconds=0)
+      for name, away_s, upstreams in (
+        ("50ms", 0.05, 1), ("300ms", 0.3, 1), ("2500ms", 2.5, 1), ("2500ms-two", 2.5, 2))),
+    Scenario("accepts-and-closes", "K3", "the only upstream closes every connection at once for 3 s", turn_bad(1, 3), 500,
+             11, at_most(convicted=0), upstreams=1, options=(("--shut", "--at-signal"),), far_ms=5, source=OTHERS,
+             has_clients=True, short_seconds=0),
+    *(Scenario(f"quick-errors-{name}", "K4", f"two of {name} upstreams answer SERVFAIL in 1 ms, the others well in 20 ms",
+               turn_bad(2), 500, 13, ONE_PERCENT, upstreams=upstreams,
+               options=(("--delay-us", 20000, "--fail-us", 1000, "--at-signal"),) * upstreams, source=OTHERS,
+               has_clients=True, short_seconds=0)
+      for name, upstreams in (("three", 3), ("four", 4))),
+    *(Scenario(f"in-order-{name}", "K8", f"an upstream answers in order on a connection, {text}", beside_bad(deed, rate), 50,
+               CALM_S + 20, ONE_PERCENT, upstreams=1, options=(("--in-order", "--late-ms", 2000),), source=OTHERS,
+               has_clients=True, short_seconds=0)
+      for name, deed, rate, text in (("slow", "late", 1, "a name a second after 2 s"),
+                                     ("silent", "mute", 0.2, "a name each 5 s never"))),
+    *(Scenario(f"closes-each-50th-{rate}", "K2", "an upstream closes each connection behind its 50th answer", turn_bad(1),
+               rate, 13, at_most(convicted=0, p99_by_calm=3), upstreams=1,
+               options=(("--close-after", 50, "--at-signal"),), far_ms=40, source=OTHERS, has_clients=True, short_seconds=0)
+      for rate in (1000, 5000)),
+    Scenario("slow-servfail", "K7", "a name each 3 s is answered with SERVFAIL after 3 s; upstreams of 5 and 100 ms",
+             beside_bad("fail", 1 / 3), 50, CALM_S + 18, {"fault_p50_ms": (12, False), "fault_p95_ms": (30, False)},
+             options=(("--late-ms", 3000), ("--late-ms", 3000, "--delay-us", 100000)), source=OTHERS, has_clients=True,
+             short_seconds=0),
+    Scenario("slow-names-then-stall", "K7", "25 names of 1.5 s a second for 20 s, then one of two upstreams is stopped for "
+             "0.8 s of each 2 s", be_slow_then_stall, 100, 27, {"fault_p95_ms": (60, False)}, far_ms=5,
+             options=(("--late-ms", 1500),) * 2, source=OTHERS, has_clients=True, short_seconds=0),
+    Scenario("closes-after-ten-suspected", "K9", "three times an upstream closed on a name behind ten others",
+             count_connects, 500, 6, at_most(connects_later=0), prepare=feign_limit, upstreams=1, far_ms=5, source=OTHERS,
+             has_clients=True, short_seconds=0),
+    Scenario("servfail-20s", "K10", "SERVFAIL for everything for 20 s, then well", fail_all, 500, 28,
+             {"popular_failed_s": (5, False)}, options=(("--fail-us", 5000, "--at-signal"),) * 2, source=OTHERS,
+             has_clients=True, short_seconds=0),
+    Scenario("ten-connections", "K1_K9", "5 names a second that make an upstream close that admits ten connections",
+             beside_bad("close", 5), 300, 15, at_most(), upstreams=1, options=(("--admit", 10),), far_ms=40, source=OTHERS,
+             has_clients=True, short_seconds=0),
     Scenario("soak", "I3", "all of that at random, at half of the maximum rate", soak, 0, 120,
              at_most(overflow=0) | GROWTH, prepare=strike_all, upstreams=3, has_links=True, names="zipf:200000:1.0",
              config={"cache": {"size": "8MiB"}}, log_over_ms=1000, short_rate=300, short_seconds=6, always=("lost",)),
