@@ -18,6 +18,7 @@
 
 #define HELD_SLACK_NS MILLISECONDS(100)
 #define GREEDY_PERMILLE UINT64_C(300) /* of the questions, at least */
+#define MARKED_PERMILLE UINT64_C(20)  /* the same */
 
 /* RFC 8767 5: who waits for so long gets a stale answer; for so long after a failure nobody asks.
  */
@@ -38,9 +39,12 @@ enum {
     GREEDY_ADDRESS = 0x0a010001,
     FORGED_ADDRESS = 0x0a020001, /* and many others */
     FORGED_STEP = 131,           /* two in a network */
+    MARKED_ADDRESS = 0x0a030001, /* in half of the runs; in the others the honest one */
+
 };
 
-enum asker { ASKER_HONEST, ASKER_GREEDY, ASKER_FORGED, ASKER_COUNT };
+/* MARKED: for a name that some upstreams do not take. */
+enum asker { ASKER_HONEST, ASKER_GREEDY, ASKER_MARKED, ASKER_FORGED, ASKER_COUNT };
 
 enum ask_state {
     ASK_PLANNED,
@@ -55,6 +59,7 @@ enum ask_state {
 struct asked {
     enum ask_state state;
     enum asker asker;
+    enum mark mark;
     uint32_t address;
     bool is_datagram;
     bool is_hostile;
@@ -95,6 +100,7 @@ static struct {
     uint16_t arrived[SIM_QUERIES_MAX]; /* in this order, and not yet begun */
     size_t arrived_count;
     size_t leaving_count;
+    uint32_t marks[MARK_COUNT]; /* planned */
     uint64_t begun;
     uint64_t replies;
     uint64_t full;        /* replies, with TC=1 for want of a place */
@@ -108,6 +114,8 @@ static struct {
     uint64_t failed_ns; /* when there was last one */
     uint64_t refreshes;
 } clients;
+
+struct innocents innocents;
 
 /* --- Replies --- */
 
@@ -381,20 +389,49 @@ static void check_truth(const struct asked *ask, const struct reply_view *view,
     }
 }
 
+#define BIT(name) (UINT64_C(1) << FAULT_##name)
+
+/* By none of these, whichever of a line come together, is an innocent question lost, though they
+ * are at all upstreams; errors are never at all. */
+static const uint64_t costless_faults[] = {
+    BIT(GREEDY) | BIT(FORGED),
+    BIT(CLOSES_ON_A_NAME) | BIT(CLOSES_ON_A_SUFFIX) | BIT(CLOSES_EACH_NTH) | BIT(ANSWERS_IN_ORDER) |
+        BIT(RUNT_FRAMES),
+    BIT(ERRORS_FOR_ALL),
+    BIT(ACCEPTS_AND_CLOSES),
+    BIT(RESTARTS),
+};
+
 /* Whether anything is wrong that may cost this query its answer. */
 static bool may_fail(const struct asked *ask)
 {
-    const uint64_t silence = UINT64_C(1) << FAULT_GREEDY | UINT64_C(1) << FAULT_FORGED;
     if (ask->asker != ASKER_HONEST)
         return true;
-    if (has_only_harmless_faults_but(silence))
-        return false;
+    for (size_t i = 0; i < sizeof(costless_faults) / sizeof(costless_faults[0]); i++)
+        if (has_only_harmless_faults_but(costless_faults[i]))
+            return false;
     /* A healthy upstream that was asked for nothing but silence is trusted less than a bad one. */
     if (plan.healthy != SIZE_MAX)
-        return plan.faults & silence;
-    if (has_only_harmless_faults_but(UINT64_C(1) << FAULT_OUTAGE))
+        return plan.faults & (BIT(GREEDY) | BIT(FORGED));
+    if (has_only_harmless_faults_but(BIT(OUTAGE)))
         return upstreams_were_dead_since(ask->begun_ns - RECOVERY_NS);
     return true;
+}
+
+/* Counts it, and fails when it has failed though nobody may lose an answer. */
+static void check_innocent(const struct asked *ask, const struct query *query, unsigned rcode)
+{
+    const bool is_failure = rcode != RCODE_NOERROR && rcode != RCODE_NXDOMAIN;
+    if (ask->asker != ASKER_HONEST)
+        return;
+    innocents.replied++;
+    innocents.convicted += view_convicts(clients.resolver->group, &query->message.question);
+    if (may_fail(ask))
+        return;
+    innocents.promised++;
+    innocents.failed += is_failure;
+    if (is_failure && !sim_options.counts_failures)
+        sim_fail("RCODE %u though a good answer could be had", rcode);
 }
 
 static struct truth truth_of_ask(const struct asked *ask)
@@ -504,7 +541,8 @@ static void check_limited(const struct asked *ask, const struct reply_view *view
     check_sent_to_tcp(ask, view);
 }
 
-static void check_reply(const struct asked *ask, const uint8_t *reply, size_t length)
+static void check_reply(const struct asked *ask, const struct query *query, const uint8_t *reply,
+                        size_t length)
 {
     const struct truth truth = truth_of_ask(ask);
     check_header(ask, reply, length);
@@ -529,8 +567,6 @@ static void check_reply(const struct asked *ask, const uint8_t *reply, size_t le
         if (!is_too_long(ask, &truth, 0) && !may_fail(ask))
             sim_fail("TC=1 for no reason");
     } else if (is_failure) {
-        if (!may_fail(ask))
-            sim_fail("RCODE %u though a good answer could be had", view.rcode);
         if (net_now() < ask->subject->usable_ns && load_u16(ask->message + 2) & DNS_FLAG_RD)
             sim_fail("RCODE %u though a stale answer is at hand (RFC 8767)", view.rcode);
         if (view.has_opt && !view.is_explained && !has_fault(FAULT_ERROR_RCODE))
@@ -538,6 +574,8 @@ static void check_reply(const struct asked *ask, const uint8_t *reply, size_t le
     } else {
         check_truth(ask, &view, &truth);
     }
+    if (!has_given_way && !(view.flags & DNS_FLAG_TC))
+        check_innocent(ask, query, view.rcode);
 }
 
 /* FAULTS K6: the answer that many wait for goes to no more of them than a turn may do, unless there
@@ -572,7 +610,7 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
     if (ask->is_hostile && is_stale())
         clients.failed_ns = net_now();
     if (!ask->is_hostile)
-        check_reply(ask, reply, length);
+        check_reply(ask, query, reply, length);
     else if (length < 2 || load_u16(reply) != load_u16(ask->message))
         sim_fail("a reply with another ID than the hostile query's");
     clients.stale = metric_get(&clients.resolver->metrics->replies_stale);
@@ -737,12 +775,29 @@ static void arrive(void *subject, const uint8_t *bytes, size_t length)
 
 /* --- What the plan asks --- */
 
+static void write_label(struct writer *writer, const char *label)
+{
+    write_u8(writer, (uint8_t)strlen(label));
+    write_bytes(writer, label, strlen(label));
+}
+
 static void write_silent_name(struct writer *writer, uint32_t number)
 {
     char label[DNS_LABEL_MAX + 1];
-    const int length = snprintf(label, sizeof(label), SIM_SILENT_LABEL "%u", number);
-    write_u8(writer, (uint8_t)length);
-    write_bytes(writer, label, (size_t)length);
+    (void)snprintf(label, sizeof(label), SIM_SILENT_LABEL "%u", number);
+    write_label(writer, label);
+    write_u8(writer, 0);
+}
+
+static void write_marked_name(struct writer *writer, enum mark mark, uint32_t number)
+{
+    const bool is_below = mark == MARK_CLOSES_BELOW;
+    char label[DNS_LABEL_MAX + 1];
+    (void)snprintf(label, sizeof(label), "%s%u", is_below ? "name" : mark_kinds[mark].label,
+                   number);
+    write_label(writer, label);
+    if (is_below)
+        write_label(writer, mark_kinds[mark].label);
     write_u8(writer, 0);
 }
 
@@ -782,6 +837,8 @@ static void write_query(struct asked *ask)
     const uint32_t number = (uint32_t)plan_below(plan.names);
     if (ask->asker == ASKER_HONEST)
         write_name(&writer, number);
+    else if (ask->asker == ASKER_MARKED)
+        write_marked_name(&writer, ask->mark, number);
     else
         write_silent_name(&writer, number);
     write_u16(&writer, ask->type);
@@ -829,6 +886,20 @@ static bool plan_is_of(enum fault fault)
     return is_of && has_fault(fault);
 }
 
+static void plan_mark(struct asked *ask, uint32_t marked_address)
+{
+    for (size_t i = MARK_NONE + 1; i < MARK_COUNT; i++) {
+        const enum fault fault = mark_kinds[i].fault;
+        if (!has_fault(fault) || plan_below(1000) >= MARKED_PERMILLE + plan.permille[fault] ||
+            clients.marks[i] == marks_max((enum mark)i))
+            continue;
+        clients.marks[i]++;
+        ask->asker = ASKER_MARKED;
+        ask->mark = (enum mark)i;
+        ask->address = marked_address;
+    }
+}
+
 static void plan_asker(struct asked *ask, uint32_t number)
 {
     ask->address = HONEST_ADDRESS;
@@ -846,6 +917,7 @@ static void plan_asker(struct asked *ask, uint32_t number)
 static void plan_asks(void)
 {
     const bool in_bursts = plan_below(2);
+    const uint32_t marked_address = sim_options.seed % 2 ? MARKED_ADDRESS : HONEST_ADDRESS;
     uint64_t at_ns = 0;
     for (uint32_t i = 0; i < plan.queries; i++) {
         struct asked *ask = &clients.asks[i];
@@ -854,6 +926,7 @@ static void plan_asks(void)
         if (!is_with_last)
             at_ns = draw;
         plan_asker(ask, i);
+        plan_mark(ask, marked_address);
         ask->is_datagram = plan_below(2) || ask->asker == ASKER_FORGED;
         write_query(ask);
         ask->subject = find_subject(truth_of_ask(ask).hash);
@@ -897,10 +970,12 @@ bool clients_are_done(void)
 
 static uint32_t attempts_max(void)
 {
-    const bool may_be_closed = has_fault(FAULT_CLOSE) || has_fault(FAULT_RESET) ||
-                               has_fault(FAULT_IDLE_CLOSE) || has_fault(FAULT_OUTAGE) ||
-                               has_fault(FAULT_NETWORK) || has_fault(FAULT_NO_ROUTE) ||
-                               has_fault(FAULT_CLOCK_JUMP);
+    const bool may_be_closed =
+        has_fault(FAULT_CLOSE) || has_fault(FAULT_RESET) || has_fault(FAULT_IDLE_CLOSE) ||
+        has_fault(FAULT_OUTAGE) || has_fault(FAULT_NETWORK) || has_fault(FAULT_NO_ROUTE) ||
+        has_fault(FAULT_CLOCK_JUMP) || has_fault(FAULT_CLOSES_ON_A_NAME) ||
+        has_fault(FAULT_CLOSES_ON_A_SUFFIX) || has_fault(FAULT_CLOSES_EACH_NTH) ||
+        has_fault(FAULT_ACCEPTS_AND_CLOSES) || has_fault(FAULT_RESTARTS);
     return may_be_closed ? ATTEMPTS_CLOSED_MAX : ATTEMPTS_MAX;
 }
 

@@ -3,8 +3,12 @@
  * seed that fails is made small: faults are turned off one by one, queries and time cut, as long as
  * it fails, and the line that repeats it is printed.
  *
- *   sim --seeds 10000 [--seed FIRST] [--jobs N] [--only-find]
- *   sim --seed N [--queries N] [--duration MS] [--without FAULT,...] [--verbose] */
+ *   sim --seeds 10000 [--seed FIRST] [--jobs N] [--only-find] [--fault FAULT,...] [--share]
+ *   sim --seed N [--queries N] [--duration MS] [--fault FAULT,...] [--without FAULT,...]
+ * [--verbose]
+ *
+ * --fault: these are on in each run, and but harmless ones no others. --share: innocent questions
+ * that fail are counted; without it a run ends with the first. */
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -20,6 +24,7 @@
 #include "sim.h"
 
 enum {
+    SEEDS = 1000, /* when none is said */
     JOBS_MAX = 64,
     FAILURES_MAX = 10,   /* then no more are looked for */
     RUN_MAX_S = 30,      /* of real time, for a run that takes milliseconds */
@@ -31,6 +36,7 @@ struct job {
     uint64_t seed; /* which it runs */
     uint64_t done;
     uint64_t faults[FAULT_COUNT];
+    struct innocents innocents;
 };
 
 static struct job *jobs; /* shared with the children */
@@ -102,26 +108,35 @@ static _Noreturn void run_stripe(struct job *job, struct sim_options options, ui
             sim_fail("two runs of one seed differ");
         job->done++;
         memcpy(job->faults, fault_counts, sizeof(fault_counts));
+        job->innocents = innocents;
     }
     exit(0);
 }
 
 /* --- The minimiser --- */
 
+static void print_faults(FILE *out, const char *option, uint64_t faults)
+{
+    const char *separator = option;
+    for (size_t i = 0; i < FAULT_COUNT; i++) {
+        if (!(faults & UINT64_C(1) << i))
+            continue;
+        fprintf(out, "%s%s", separator, fault_labels[i]);
+        separator = ",";
+    }
+}
+
 static void print_command(FILE *out, const struct sim_options *options)
 {
-    const char *separator = " --without ";
     fprintf(out, "./dev sim --seed %" PRIu64, options->seed);
     if (options->queries_max < SIM_QUERIES_MAX)
         fprintf(out, " --queries %" PRIu32, options->queries_max);
     if (options->duration_max_ms < UINT32_MAX)
         fprintf(out, " --duration %" PRIu32, options->duration_max_ms);
-    for (size_t i = 0; i < FAULT_COUNT; i++) {
-        if (!(options->without & UINT64_C(1) << i))
-            continue;
-        fprintf(out, "%s%s", separator, fault_labels[i]);
-        separator = ",";
-    }
+    print_faults(out, " --fault ", options->faults);
+    print_faults(out, " --without ", options->without);
+    if (options->counts_failures)
+        fputs(" --share", out);
     fputc('\n', out);
 }
 
@@ -238,12 +253,32 @@ static bool all_faults_happened(size_t job_count, const struct sim_options *opti
         uint64_t count = 0;
         for (size_t j = 0; j < job_count; j++)
             count += jobs[j].faults[i];
-        const bool is_missing = count == 0 && !(options->without & UINT64_C(1) << i);
+        const bool is_missing = count == 0 && !options->faults && is_drawn((enum fault)i, options);
         if (options->verbose || is_missing)
             printf("sim: %-16s %10" PRIu64 "\n", fault_labels[i], count);
         all = all && !is_missing;
     }
     return all;
+}
+
+static double percent(uint64_t part, uint64_t all)
+{
+    return all > 0 ? 100 * (double)part / (double)all : 0;
+}
+
+static void print_innocents(size_t job_count)
+{
+    struct innocents all = {0};
+    for (size_t i = 0; i < job_count; i++) {
+        all.replied += jobs[i].innocents.replied;
+        all.convicted += jobs[i].innocents.convicted;
+        all.promised += jobs[i].innocents.promised;
+        all.failed += jobs[i].innocents.failed;
+    }
+    printf("sim: of %" PRIu64 " innocent questions %.4f %% were convicted; of %" PRIu64
+           " that may not fail %.2f %% did\n",
+           all.replied, percent(all.convicted, all.replied), all.promised,
+           percent(all.failed, all.promised));
 }
 
 static int run_many(const struct sim_options *first, uint64_t count, size_t job_count,
@@ -269,6 +304,7 @@ static int run_many(const struct sim_options *first, uint64_t count, size_t job_
         failed > 0 || count < SEEDS_FOR_ALL || all_faults_happened(job_count, first);
     if (!is_complete)
         puts("sim: a fault never happened");
+    print_innocents(job_count);
     printf("sim: %" PRIu64 " seeds passed, %zu failed\n", done, failed);
     return failed == 0 && is_complete ? 0 : 1;
 }
@@ -317,13 +353,15 @@ static uint64_t parse_number(const char *text, uint64_t max)
 
 int main(int argc, char **argv)
 {
-    enum { SEED, SEEDS, QUERIES, DURATION, WITHOUT, JOBS, VERBOSE, ONLY_FIND };
+    enum { SEED, COUNT, QUERIES, DURATION, FAULT, WITHOUT, SHARE, JOBS, VERBOSE, ONLY_FIND };
     static const struct option table[] = {
         {"seed", required_argument, NULL, SEED},
-        {"seeds", required_argument, NULL, SEEDS},
+        {"seeds", required_argument, NULL, COUNT},
         {"queries", required_argument, NULL, QUERIES},
         {"duration", required_argument, NULL, DURATION},
+        {"fault", required_argument, NULL, FAULT},
         {"without", required_argument, NULL, WITHOUT},
+        {"share", no_argument, NULL, SHARE},
         {"jobs", required_argument, NULL, JOBS},
         {"verbose", no_argument, NULL, VERBOSE},
         {"only-find", no_argument, NULL, ONLY_FIND},
@@ -331,14 +369,16 @@ int main(int argc, char **argv)
     };
     struct sim_options options = {.queries_max = SIM_QUERIES_MAX, .duration_max_ms = UINT32_MAX};
     uint64_t count = 0;
+    bool is_one = false;
     size_t job_count = (size_t)sysconf(_SC_NPROCESSORS_ONLN);
     bool only_find = false;
     for (int option; (option = getopt_long(argc, argv, "", table, NULL)) != -1;) {
         switch (option) {
         case SEED:
             options.seed = parse_number(optarg, UINT64_MAX / 2);
+            is_one = true;
             break;
-        case SEEDS:
+        case COUNT:
             count = parse_number(optarg, UINT32_MAX);
             break;
         case QUERIES:
@@ -346,6 +386,12 @@ int main(int argc, char **argv)
             break;
         case DURATION:
             options.duration_max_ms = (uint32_t)parse_number(optarg, UINT32_MAX - 1);
+            break;
+        case FAULT:
+            options.faults = parse_faults(optarg);
+            break;
+        case SHARE:
+            options.counts_failures = true;
             break;
         case WITHOUT:
             options.without = parse_faults(optarg);
@@ -364,5 +410,7 @@ int main(int argc, char **argv)
         }
     }
     job_count = job_count < 1 ? 1 : job_count > JOBS_MAX ? JOBS_MAX : job_count;
-    return count > 0 ? run_many(&options, count, job_count, only_find) : run_one(&options);
+    if (count == 0 && is_one)
+        return run_one(&options);
+    return run_many(&options, count > 0 ? count : SEEDS, job_count, only_find);
 }

@@ -6,6 +6,7 @@
  *   net.c       the kernel: clock, epoll, TCP links, allocations that fail
  *   tls.c       in place of net/tls.c: a greeting, then plain bytes
  *   upstream.c  the scripted upstreams, and what is true of each question
+ *   troubles.c  which of them close, err, fall behind or are away, and on which names
  *   clients.c   the clients, and what each reply must be
  *   requests.c  which upstreams are asked, and how often
  *   world.c     opens the product, turns its loop, holds the invariants, closes it
@@ -73,7 +74,15 @@ enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256 };
     ROW(BUSY, "busy", "a reply takes what is left of the turn's budget")                         \
     ROW(GREEDY, "greedy", "a client that asks and asks for what is never answered")              \
     ROW(FORGED, "forged", "the same, each from an address of its own")                           \
-    ROW(ABRUPT_END, "abrupt-end", "the worker ends with everything in flight")
+    ROW(ABRUPT_END, "abrupt-end", "the worker ends with everything in flight")                   \
+    ROW(CLOSES_ON_A_NAME, "closes-on-a-name", "names that make an upstream close at once")       \
+    ROW(CLOSES_ON_A_SUFFIX, "closes-on-a-suffix", "the same of all names below one")             \
+    ROW(CLOSES_EACH_NTH, "closes-each-nth", "an upstream that closes after so many answers")     \
+    ROW(ANSWERS_IN_ORDER, "answers-in-order", "what is slow holds up all that was asked behind") \
+    ROW(ERRORS_FOR_ALL, "errors-for-all", "an upstream that answers nothing but SERVFAIL")       \
+    ROW(ACCEPTS_AND_CLOSES, "accepts-and-closes", "an upstream that closes all it accepts")      \
+    ROW(RUNT_FRAMES, "runt-frames", "names whose answer is a frame of 1 to 11 octets")           \
+    ROW(RESTARTS, "restarts", "an upstream that is away for up to 2.5 s and comes back")
 
 enum fault {
 #define FAULT_ENUM(name, label, text) FAULT_##name,
@@ -90,7 +99,9 @@ struct sim_options {
     uint64_t seed;
     uint32_t queries_max;
     uint32_t duration_max_ms; /* queries that would come later are left out */
-    uint64_t without;         /* faults that are turned off, as bits */
+    uint64_t faults;          /* that are on in each run, as bits: no other harmful one is */
+    uint64_t without;         /* faults that are turned off, the same */
+    bool counts_failures;     /* of innocent questions, instead of ending with the first */
     bool verbose;
 };
 
@@ -124,6 +135,10 @@ uint64_t random_between(uint64_t low, uint64_t high);
 uint64_t plan_below(uint64_t bound);
 
 bool has_fault(enum fault fault);
+
+/* Whether it is drawn in a run with these options: those that the product does not stand yet are
+ * only by name. */
+bool is_drawn(enum fault fault, const struct sim_options *options);
 
 /* True when no fault is on but those that may cost nobody an answer, and those of `harmful`. */
 bool has_only_harmless_faults_but(uint64_t harmful);
@@ -226,7 +241,46 @@ struct truth {
 struct truth truth_of(const uint8_t *name, size_t name_length, uint16_t type, bool dnssec_ok,
                       bool checking_disabled);
 
+/* Ends all its connections after `from_ns`, and then refuses new ones or, with ACCEPTS_AND_CLOSES,
+ * closes them, for `length_ns`. */
+void upstream_plan_absence(enum fault fault, size_t index, uint64_t from_ns, uint64_t length_ns);
+
+/* --- troubles.c --- */
+
+/* What a name does to upstreams that have the fault for it. */
+enum mark { MARK_NONE, MARK_CLOSES, MARK_CLOSES_BELOW, MARK_SLOW, MARK_RUNT, MARK_COUNT };
+
+struct mark_kind {
+    enum fault fault;
+    const char *label;   /* the first one begins so, of MARK_CLOSES_BELOW the last */
+    uint32_t burst;      /* so many questions for such names there are at most, */
+    uint32_t per_second; /* and so many more for each second and upstream */
+};
+
+extern const struct mark_kind mark_kinds[MARK_COUNT];
+
+enum mark mark_of(const uint8_t *name);
+bool mark_troubles(enum mark mark, size_t index);
+
+/* So many questions for such names may be in the plan. */
+uint32_t marks_max(enum mark mark);
+
+void troubles_reset(void);
+bool upstream_has(enum fault fault, size_t index);
+unsigned upstream_closes_after(size_t index); /* so many answers, 0: never */
+bool upstream_only_errs(size_t index);        /* now */
+
 /* --- clients.c --- */
+
+/* Questions of honest clients that nothing is wrong with, over all runs. */
+struct innocents {
+    uint64_t replied;
+    uint64_t convicted;
+    uint64_t promised; /* an answer, in such a run */
+    uint64_t failed;   /* of those */
+};
+
+extern struct innocents innocents;
 
 struct resolver;
 

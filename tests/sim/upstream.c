@@ -33,6 +33,15 @@ enum {
 #define LOOP_ANSWER_NS MILLISECONDS(200)
 #define LOOP_LEAVE_NS MILLISECONDS(1500)
 
+#define SLOW_ANSWER_NS MILLISECONDS(2000)
+#define ERROR_NS MILLISECONDS(1)
+#define GOOD_NS                                                                       \
+    MILLISECONDS(20) /* what an answer takes longer beside upstreams that err at once \
+                      */
+
+/* How far a connection comes with an upstream that closes all. */
+enum stage { STAGE_ACCEPTED, STAGE_GREETED, STAGE_OPEN, STAGE_ASKED, STAGE_COUNT };
+
 struct conversation {
     struct conversation *next;
     struct link *link;
@@ -40,6 +49,10 @@ struct conversation {
     bool is_open;   /* the verdict has been sent */
     bool is_silent; /* answers nothing */
     bool is_over;
+    bool is_held_up; /* behind a question that is never answered */
+    enum stage ends_at;
+    unsigned answers;
+    uint64_t last_answer_ns; /* when the last one leaves: in order */
     uint64_t active_ns;
     uint64_t loop_told_ns; /* when it answered in time that it is the product itself, 0: never */
     uint8_t received[RECEIVED_MAX];
@@ -53,6 +66,7 @@ enum outage { OUTAGE_NONE, OUTAGE_KILLED, OUTAGE_VANISHED, OUTAGE_UNROUTED };
 
 static struct conversation *conversations;
 static enum outage outages[SIM_UPSTREAMS_MAX];
+static bool closes_all[SIM_UPSTREAMS_MAX];
 static uint64_t outages_ended_ns[SIM_UPSTREAMS_MAX];
 static size_t queries_received[SIM_UPSTREAMS_MAX];
 static size_t probes_received[SIM_UPSTREAMS_MAX];
@@ -212,6 +226,12 @@ static void end_conversation(struct conversation *conversation, bool by_reset)
         link_end(conversation->link);
 }
 
+static void trouble(enum fault fault)
+{
+    fault_counts[fault]++;
+    sim_tell("fault %s", fault_labels[fault]);
+}
+
 /* Sends bytes, unless the connection breaks at one of them. */
 static void send_bytes(struct conversation *conversation, const uint8_t *bytes, size_t length)
 {
@@ -244,6 +264,10 @@ static void send_answer(void *subject, const uint8_t *bytes, size_t length)
         return;
     (void)remove_id(conversation, load_u16(bytes + 2));
     send_bytes(conversation, bytes, length);
+    if (++conversation->answers == upstream_closes_after(conversation->index)) {
+        trouble(FAULT_CLOSES_EACH_NTH);
+        end_conversation(conversation, false);
+    }
 }
 
 static uint8_t frame[MESSAGE_ROOM];
@@ -269,6 +293,36 @@ static uint64_t work_ns(size_t index)
     if (fault_happens_at(FAULT_LATE, index))
         work += random_below(MILLISECONDS(6000));
     return work;
+}
+
+/* When an answer leaves: in order behind those that were asked for before, with a slow name, at an
+ * upstream that answers so. */
+static uint64_t answer_after_ns(struct conversation *conversation, const struct query_view *query)
+{
+    const size_t index = conversation->index;
+    uint64_t after_ns = work_ns(index);
+    if (has_fault(FAULT_ERRORS_FOR_ALL))
+        after_ns += GOOD_NS;
+    if (!upstream_has(FAULT_ANSWERS_IN_ORDER, index))
+        return after_ns;
+    if (mark_of(query->question) == MARK_SLOW)
+        after_ns += SLOW_ANSWER_NS;
+    if (net_now() + after_ns < conversation->last_answer_ns)
+        after_ns = conversation->last_answer_ns - net_now();
+    conversation->last_answer_ns = net_now() + after_ns;
+    return after_ns;
+}
+
+/* Every other slow name is never answered, and nothing behind it on its connection. */
+static bool is_held_up(struct conversation *conversation, const struct query_view *query)
+{
+    if (!upstream_has(FAULT_ANSWERS_IN_ORDER, conversation->index))
+        return false;
+    if (mark_of(query->question) == MARK_SLOW) {
+        trouble(FAULT_ANSWERS_IN_ORDER);
+        conversation->is_held_up |= truth_of_query(query).hash & 1;
+    }
+    return conversation->is_held_up;
 }
 
 /* --- Answers --- */
@@ -318,7 +372,7 @@ static void post_strangers(struct conversation *conversation, const struct query
 }
 
 static void post_empty(struct conversation *conversation, const struct query_view *query,
-                       unsigned flags, bool has_question)
+                       unsigned flags, bool has_question, uint64_t after_ns)
 {
     struct writer writer = begin_frame();
     write_header(&writer, query->id, flags, 0, 0, 0);
@@ -327,15 +381,26 @@ static void post_empty(struct conversation *conversation, const struct query_vie
     else
         store_u16(frame + 2 + 4, 0);
     write_opt(&writer, false, 0);
-    post_frame(conversation, writer_length(&writer), work_ns(conversation->index), send_answer);
+    post_frame(conversation, writer_length(&writer), after_ns, send_answer);
 }
 
-static void post_truth(struct conversation *conversation, const struct query_view *query)
+/* The first octets of the answer, in a frame of their own. */
+static void post_runt(struct conversation *conversation, const struct query_view *query,
+                      uint64_t after_ns)
+{
+    struct writer writer = begin_frame();
+    trouble(FAULT_RUNT_FRAMES);
+    write_header(&writer, query->id, 0, 0, 0, 0);
+    const size_t length = random_between(1, DNS_HEADER_SIZE - 1);
+    post_frame(conversation, length, after_ns, length < 2 ? send_message : send_answer);
+}
+
+static void post_truth(struct conversation *conversation, const struct query_view *query,
+                       uint64_t after_ns)
 {
     const size_t index = conversation->index;
     const struct truth truth = truth_of(query->question, query->question_length - DNS_QUESTION_TAIL,
                                         query->type, query->dnssec_ok, query->checking_disabled);
-    const uint64_t after_ns = work_ns(index);
     struct writer writer = begin_frame();
     write_truth(&writer, query->id, query, truth.hash, after_ns);
     const bool has_keepalive = fault_happens_at(FAULT_KEEPALIVE, index);
@@ -349,7 +414,8 @@ static void post_truth(struct conversation *conversation, const struct query_vie
 }
 
 /* The answer that only the product itself could give. */
-static void post_loop(struct conversation *conversation, const struct query_view *query)
+static void post_loop(struct conversation *conversation, const struct query_view *query,
+                      uint64_t after_ns)
 {
     struct question question = {.type = TYPE_TXT, .class = CLASS_IN};
     struct loop_probe_answer loop;
@@ -363,7 +429,6 @@ static void post_loop(struct conversation *conversation, const struct query_view
     write_bytes(&writer, query->question, query->question_length);
     write_bytes(&writer, loop.answer.body, loop.answer.body_length);
     write_opt(&writer, false, 0);
-    const uint64_t after_ns = work_ns(conversation->index);
     const bool is_in_time = after_ns < LOOP_ANSWER_NS && !has_fault(FAULT_DELAY) &&
                             !has_fault(FAULT_ODD_TIMEOUTS) && !has_fault(FAULT_CLOCK_JUMP);
     if (is_in_time)
@@ -376,21 +441,31 @@ static void answer(struct conversation *conversation, const struct query_view *q
     static const unsigned errors[] = {RCODE_SERVFAIL, RCODE_SERVFAIL, RCODE_REFUSED,
                                       RCODE_NOTIMP,   RCODE_FORMERR,  9};
     const size_t index = conversation->index;
-    if (conversation->is_silent || truth_of_query(query).kind == TRUTH_SILENCE)
+    if (conversation->is_silent || truth_of_query(query).kind == TRUTH_SILENCE ||
+        is_held_up(conversation, query))
         return;
     post_strangers(conversation, query);
     if (fault_happens_at(FAULT_LOST, index))
         return;
-    if (fault_happens_at(FAULT_ERROR_RCODE, index))
-        post_empty(conversation, query, errors[random_below(6)], true);
+    if (upstream_only_errs(index)) {
+        trouble(FAULT_ERRORS_FOR_ALL);
+        post_empty(conversation, query, RCODE_SERVFAIL, true, ERROR_NS);
+        return;
+    }
+    const uint64_t after_ns = answer_after_ns(conversation, query);
+    const enum mark mark = mark_of(query->question);
+    if (mark == MARK_RUNT && mark_troubles(mark, index))
+        post_runt(conversation, query, after_ns);
+    else if (fault_happens_at(FAULT_ERROR_RCODE, index))
+        post_empty(conversation, query, errors[random_below(6)], true, after_ns);
     else if (fault_happens_at(FAULT_TRUNCATED, index))
-        post_empty(conversation, query, DNS_FLAG_TC, true);
+        post_empty(conversation, query, DNS_FLAG_TC, true, after_ns);
     else if (fault_happens_at(FAULT_NO_QUESTION, index))
-        post_empty(conversation, query, (unsigned)random_below(6), false);
+        post_empty(conversation, query, (unsigned)random_below(6), false, after_ns);
     else if (query->kind == ASKED_ABOUT_LOOP && fault_happens_at(FAULT_LOOP, index))
-        post_loop(conversation, query);
+        post_loop(conversation, query, after_ns);
     else
-        post_truth(conversation, query);
+        post_truth(conversation, query, after_ns);
 }
 
 /* --- Receiving --- */
@@ -423,6 +498,19 @@ static enum asked kind_of(const struct query_view *query)
     return ASKED_BY_LOOKUP;
 }
 
+/* At once, whatever else is aboard. */
+static bool closes_on(const struct conversation *conversation, const struct query_view *query)
+{
+    const enum mark mark = mark_of(query->question);
+    const bool is_marked = mark == MARK_CLOSES || mark == MARK_CLOSES_BELOW;
+    if (conversation->ends_at == STAGE_ASKED)
+        return true;
+    if (!is_marked || !mark_troubles(mark, conversation->index))
+        return false;
+    trouble(mark_kinds[mark].fault);
+    return true;
+}
+
 /* Fails when a query is not as message_build_query should make it, or its ID is in flight. */
 static void take_query(struct conversation *conversation, const uint8_t *message, size_t length)
 {
@@ -451,7 +539,10 @@ static void take_query(struct conversation *conversation, const uint8_t *message
     probes_received[conversation->index] += query.kind == ASKED_AS_PROBE;
     sim_tell("upstream %zu is asked (%d) for %08x, ID %u", conversation->index, (int)query.kind,
              truth_of_query(&query).hash, query.id);
-    answer(conversation, &query);
+    if (closes_on(conversation, &query))
+        end_conversation(conversation, random_below(4) == 0);
+    else
+        answer(conversation, &query);
 }
 
 static void idle_check(void *subject, const uint8_t *bytes, size_t length)
@@ -471,7 +562,9 @@ static void send_verdict(void *subject, const uint8_t *bytes, size_t length)
         return;
     conversation->is_open = bytes[0] == 'O';
     send_bytes(conversation, bytes, length);
-    if (conversation->is_open && fault_happens_at(FAULT_UNSOLICITED, conversation->index))
+    if (conversation->ends_at == STAGE_OPEN)
+        end_conversation(conversation, false);
+    else if (conversation->is_open && fault_happens_at(FAULT_UNSOLICITED, conversation->index))
         post_stranger(conversation);
 }
 
@@ -483,6 +576,10 @@ static void take_greeting(struct conversation *conversation)
     if (greeting[0] != 'H' || greeting[1] != name || (greeting[2] != 0 && greeting[2] != name))
         sim_fail("upstream %zu is greeted as %c with the ticket of %d (E3)", index, greeting[1],
                  greeting[2]);
+    if (conversation->ends_at == STAGE_GREETED) {
+        end_conversation(conversation, false);
+        return;
+    }
     uint64_t after_ns = random_below(MILLISECONDS(2));
     if (fault_happens_at(FAULT_SLOW_HANDSHAKE, index)) {
         if (random_below(3) == 0)
@@ -503,7 +600,7 @@ static void drop_received(struct conversation *conversation, size_t count)
 
 static void take_messages(struct conversation *conversation)
 {
-    while (conversation->length >= 2) {
+    while (conversation->length >= 2 && !conversation->is_over) {
         const size_t message = load_u16(conversation->received);
         if (message + 2 > RECEIVED_MAX)
             sim_fail("upstream %zu got a message of %zu octets", conversation->index, message);
@@ -519,7 +616,7 @@ void upstream_receive(struct conversation *conversation, const uint8_t *bytes, s
     if (conversation->is_over || outages[conversation->index] != OUTAGE_NONE)
         return;
     conversation->active_ns = net_now();
-    while (length > 0) {
+    while (length > 0 && !conversation->is_over) {
         if (!conversation->is_open && conversation->length >= GREETING_LENGTH)
             sim_fail("upstream %zu got more than a greeting (E1)", conversation->index);
         size_t piece = conversation->is_open ? RECEIVED_MAX - conversation->length
@@ -592,6 +689,7 @@ struct conversation *upstream_accept(size_t index, struct link *link)
                                           .link = link,
                                           .index = index,
                                           .active_ns = net_now(),
+                                          .ends_at = STAGE_COUNT,
                                           .is_silent = fault_happens_at(FAULT_HALF_OPEN, index)};
     conversations = conversation;
     for (size_t i = 0; i < 3; i++) {
@@ -599,6 +697,12 @@ struct conversation *upstream_accept(size_t index, struct link *link)
         if (fault_happens_at(breaks[i], index))
             net_schedule(random_below(MILLISECONDS(3000)), break_later, conversation, &how, 1);
     }
+    if (closes_all[index]) {
+        trouble(FAULT_ACCEPTS_AND_CLOSES);
+        conversation->ends_at = (enum stage)random_below(STAGE_COUNT);
+    }
+    if (conversation->ends_at == STAGE_ACCEPTED)
+        end_conversation(conversation, false);
     return conversation;
 }
 
@@ -624,6 +728,39 @@ static void outage_changes(void *subject, const uint8_t *bytes, size_t length)
         else
             link_stall(conversation->link);
     }
+}
+
+static void absence_begins(void *subject, const uint8_t *bytes, size_t length)
+{
+    const size_t index = bytes[0];
+    const bool accepts = bytes[1] == FAULT_ACCEPTS_AND_CLOSES;
+    (void)subject;
+    (void)length;
+    trouble((enum fault)bytes[1]);
+    sim_tell("upstream %zu is away", index);
+    closes_all[index] = accepts;
+    outages[index] = accepts ? OUTAGE_NONE : OUTAGE_KILLED;
+    for (struct conversation *conversation = conversations; conversation;
+         conversation = conversation->next)
+        if (conversation->index == index)
+            end_conversation(conversation, random_below(2));
+}
+
+static void absence_ends(void *subject, const uint8_t *bytes, size_t length)
+{
+    const size_t index = bytes[0];
+    (void)subject;
+    (void)length;
+    sim_tell("upstream %zu is back", index);
+    closes_all[index] = false;
+    outages[index] = OUTAGE_NONE;
+}
+
+void upstream_plan_absence(enum fault fault, size_t index, uint64_t from_ns, uint64_t length_ns)
+{
+    const uint8_t what[] = {(uint8_t)index, (uint8_t)fault};
+    net_schedule(from_ns, absence_begins, NULL, what, sizeof(what));
+    net_schedule(from_ns + length_ns, absence_ends, NULL, what, sizeof(what));
 }
 
 static void network_is_told(void *subject, const uint8_t *bytes, size_t length)
@@ -700,6 +837,7 @@ void upstreams_reset(void)
 {
     memset(outages_ended_ns, 0, sizeof(outages_ended_ns));
     memset(outages, 0, sizeof(outages));
+    memset(closes_all, 0, sizeof(closes_all));
     memset(queries_received, 0, sizeof(queries_received));
     memset(probes_received, 0, sizeof(probes_received));
     for (size_t i = 0; i < plan.upstream_count; i++) {
@@ -707,6 +845,7 @@ void upstreams_reset(void)
         plan_outages(i);
     }
     plan_network_changes();
+    troubles_reset();
 }
 
 void upstreams_close(void)
