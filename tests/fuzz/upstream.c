@@ -147,10 +147,10 @@ static void begin_ask(void)
     if (ask->is_in_flight)
         return;
     *ask = (struct asked){.question = {.type = choose_one_in(4) ? TYPE_AAAA : TYPE_A,
-                                     .class = CLASS_IN,
-                                     .recursion_desired = true,
-                                     .name_length = 4,
-                                     .name = {2, 'x', (uint8_t)('a' + choose(4)), 0}}};
+                                       .class = CLASS_IN,
+                                       .recursion_desired = true,
+                                       .name_length = 4,
+                                       .name = {2, 'x', (uint8_t)('a' + choose(4)), 0}}};
     request_init(&ask->request, &ask->question, &ask->attempts, on_done, on_late);
     submit(ask, choose_one_in(4) ? REQUEST_ELSEWHERE : REQUEST_ANYWHERE);
 }

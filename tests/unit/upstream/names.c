@@ -169,7 +169,8 @@ static void race_lost(size_t index, enum failure failure)
 
 /* A name with these addresses from a bootstrap server, and a request on a connection to the first
  * of them, which is stream 0 by race 0. */
-static void start_with(struct bench *bench, struct asked *one, const char *addresses, uint32_t ttl_s)
+static void start_with(struct bench *bench, struct asked *one, const char *addresses,
+                       uint32_t ttl_s)
 {
     start_named(bench, 1, 1);
     answer_datagram(0, addresses, ttl_s);
