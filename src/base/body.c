@@ -35,6 +35,17 @@ struct body *body_new(struct output_account *account, const uint8_t *bytes, size
     return body;
 }
 
+struct body *body_share(struct output_account *account, const uint8_t *bytes, size_t length)
+{
+    struct body *last = account->last;
+    if (last && last->length == length && memcmp(last->bytes, bytes, length) == 0)
+        return body_hold(last);
+    struct body *body = body_new(account, bytes, length);
+    if (body)
+        account->last = body;
+    return body;
+}
+
 struct body *body_hold(struct body *body)
 {
     assert(body->holders > 0 && body->holders < UINT32_MAX);
@@ -49,6 +60,8 @@ void body_release(struct body *body)
     assert(body->holders > 0);
     if (--body->holders > 0)
         return;
+    if (body->account && body->account->last == body)
+        body->account->last = NULL;
     output_give(body->account, sizeof(*body) + body->length);
     free(body);
 }

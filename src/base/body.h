@@ -11,9 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct body;
+
 struct output_account {
-    size_t used; /* bytes */
-    size_t max;  /* whoever takes more goes on; it is for the listener to make room */
+    size_t used;       /* bytes */
+    size_t max;        /* whoever takes more goes on; it is for the listener to make room */
+    struct body *last; /* that body_share made last; NULL: nobody holds it any more */
 };
 
 /* Both do nothing without an account: what is not a client's is not counted. */
@@ -29,6 +32,10 @@ struct body {
 
 /* A copy of the bytes, with one holder, who may still change them; NULL when memory is short. */
 struct body *body_new(struct output_account *account, const uint8_t *bytes, size_t length);
+
+/* For one more holder a body of these bytes: the last one that was made so, if they are its own.
+ * NULL when memory is short. */
+struct body *body_share(struct output_account *account, const uint8_t *bytes, size_t length);
 
 struct body *body_hold(struct body *body);
 void body_release(struct body *body); /* safe on NULL */

@@ -127,16 +127,20 @@ static void write_header(struct writer *writer, const struct query_message *quer
     store_u16(header + 10, (uint16_t)((answer ? answer->additional_count : 0) + query->has_edns));
 }
 
+/* Without options. */
+static size_t length_around_records(const struct query_message *query)
+{
+    return DNS_HEADER_SIZE + question_length(query) + (query->has_edns ? DNS_OPT_FIXED : 0);
+}
+
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
                    bool *truncated)
 {
     assert(query->has_question || reply->answer == NULL);
     assert(out && truncated);
-    size_t limit = reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
-    limit = limit > DNS_MESSAGE_MAX ? DNS_MESSAGE_MAX : limit;
+    assert(reply->limit <= DNS_MESSAGE_MAX);
     const struct answer *answer = reply->answer;
-    const size_t room =
-        limit - DNS_HEADER_SIZE - question_length(query) - (query->has_edns ? DNS_OPT_FIXED : 0);
+    const size_t room = reply->limit - length_around_records(query);
     struct answer cut;
     *truncated = answer && answer->needed_length > room;
     if (*truncated) {
@@ -147,7 +151,7 @@ size_t reply_write(const struct query_message *query, const struct reply *reply,
         answer = &cut;
     }
 
-    struct writer writer = writer_over(out, limit);
+    struct writer writer = writer_over(out, reply->limit);
     const uint16_t flags = reply_flags(query, reply) | (*truncated ? DNS_FLAG_TC : 0) |
                            (reply_rcode(query, reply) & DNS_RCODE_MASK);
     write_header(&writer, query, flags, answer);
@@ -165,16 +169,17 @@ size_t reply_body_at(const struct query_message *query)
     return DNS_HEADER_SIZE + question_length(query);
 }
 
-bool reply_fits_around(const struct answer *answer)
+bool reply_fits_around(const struct query_message *query, const struct answer *answer)
 {
-    return answer->body_length <= DNS_MESSAGE_MAX - DNS_UDP_DEFAULT;
+    return answer->ttl_count == 0 &&
+           answer->body_length <= DNS_MESSAGE_MAX - length_around_records(query);
 }
 
 void reply_leave_out_body(struct reply *reply, struct answer *without)
 {
-    assert(reply->answer && reply_fits_around(reply->answer));
+    assert(reply->answer && reply->answer->ttl_count == 0);
     *without = *reply->answer;
-    without->body_length = without->needed_length = without->ttl_count = 0;
+    without->body_length = without->needed_length = 0;
     reply->limit = DNS_MESSAGE_MAX - (size_t)reply->answer->body_length;
     reply->answer = without;
 }

@@ -22,23 +22,23 @@ struct reply {
     enum rcode rcode;            /* used when there is no answer */
     /* NULL: none of our own. Those of the answer are passed on. */
     const struct extended_error *error;
-    size_t limit;       /* octets: the message is cut above it; at most DNS_MESSAGE_MAX */
+    size_t limit;       /* octets, 512 to DNS_MESSAGE_MAX: the message is cut above it */
     bool has_keepalive; /* tell the client how long we keep the stream (if it asked) */
     uint16_t keepalive_100ms;
 };
 
-/* Writes the reply into `out` (room for `reply->limit` octets at least, and not less than 512) and
- * returns its length. Optional parts go first when it does not fit (FAULTS G3): keepalive and
- * extended errors, then the records that are not needed (A19), then all (TC=1, question and OPT
- * only: A14). `*truncated` tells whether TC=1 was set for want of room. */
+/* Writes the reply into `out` (room for `reply->limit` octets at least) and returns its length.
+ * Optional parts go first when it does not fit (FAULTS G3): keepalive and extended errors, then the
+ * records that are not needed (A19), then all (TC=1, question and OPT only: A14). `*truncated`
+ * tells whether TC=1 was set for want of room. */
 size_t reply_write(const struct query_message *query, const struct reply *reply, uint8_t *out,
                    bool *truncated);
 
-/* Makes the reply, over a stream, one without the answer's body, whose TTLs are what is meant: the
- * message has it at offset reply_body_at. `without` becomes the answer. For a body that leaves 512
- * octets for the rest. */
+/* Makes the reply, over a stream, one without the answer's body: the message has it at offset
+ * reply_body_at. `without` becomes the answer. For a body that fits whole, and whose TTLs are what
+ * is meant. */
 void reply_leave_out_body(struct reply *reply, struct answer *without);
-bool reply_fits_around(const struct answer *answer);
+bool reply_fits_around(const struct query_message *query, const struct answer *answer);
 size_t reply_body_at(const struct query_message *query);
 
 /* The reply to ANY over UDP without DO: one HINFO "RFC8482" (RFC 8482 4.2), as an answer with

@@ -29,9 +29,6 @@ enum {
     ALONE_DIVISOR = 64,     /* of limits.queries */
     REPEATED_MAX = 8,       /* waiting queries that one may repeat */
     REPLIES_LEFT_OVER = 16, /* at a time: then others have their turn */
-    /* Octets of a body from which on those who wait share it. Below it a copy costs less than the
-     * two more system calls that it takes to send the body apart, and little memory. */
-    SHARED_MIN = 16384,
 };
 
 /* What every lookup touches stands first, in few cache lines. */
@@ -220,7 +217,7 @@ static struct answer answer_around(const struct answer *answer, struct body *bod
 {
     struct answer around = *answer;
     around.body = body->bytes;
-    around.shared = body->length >= SHARED_MIN ? body : NULL;
+    around.shared = body;
     around.ttl_count = 0;
     return around;
 }

@@ -107,19 +107,32 @@ static void limit_rate(struct resolver *resolver, const struct query *query, str
     *reply = (struct reply){.answer = reply_truncated()};
 }
 
-/* Whether the body of the answer need not be copied. */
-static bool is_around(const struct query *query, const struct reply *reply)
+/* The body of a long answer is there once for all clients that get it over streams, whether they
+ * have waited for it or it is in the cache (FAULTS K6): then the reply goes around it. NULL: it is
+ * copied. The turn pays for it in any case, also when it is cut to a few octets: out of the cache
+ * it was copied whole. */
+[[gnu::noinline]] static struct body *leave_out_body(struct resolver *resolver,
+                                                     const struct query *query, struct reply *reply)
 {
-    return reply->answer && reply->answer->shared && query->origin.transport->send_around &&
-           reply_fits_around(reply->answer);
+    const struct answer *answer = reply->answer;
+    loop_spend(resolver->loop, answer->body_length);
+    if (!query->origin.transport->send_around || !reply_fits_around(&query->message, answer))
+        return NULL;
+    struct body *body = answer->shared
+                            ? body_hold(answer->shared)
+                            : body_share(&resolver->output, answer->body, answer->body_length);
+    if (body)
+        reply_leave_out_body(reply, &resolver->around);
+    return body;
 }
 
-static void send_around(const struct resolver *resolver, struct query *query, size_t length,
+/* The reply lacks the body, which is released. */
+static void send_around(struct resolver *resolver, struct query *query, size_t length,
                         struct body *body)
 {
-    loop_spend(resolver->loop, body->length);
     query->origin.transport->send_around(query, resolver->reply, length,
                                          reply_body_at(&query->message), body);
+    body_release(body);
 }
 
 static void send_reply(struct resolver *resolver, struct query *query, struct reply *reply)
@@ -133,9 +146,9 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
     reply->has_keepalive = !is_datagram;
     reply->keepalive_100ms = (uint16_t)(keepalive < UINT16_MAX ? keepalive : UINT16_MAX);
     bool is_truncated = false;
-    const bool around = is_around(query, reply);
-    if (around)
-        reply_leave_out_body(reply, &resolver->around);
+    struct body *body = NULL;
+    if (reply->answer && reply->answer->body_length >= SHARED_MIN)
+        body = leave_out_body(resolver, query, reply);
     const size_t length = reply_write(&query->message, reply, resolver->reply, &is_truncated);
     assert(length >= DNS_HEADER_SIZE && length <= sizeof(resolver->reply));
     const unsigned rcode = reply->answer ? reply->answer->rcode : reply->rcode;
@@ -147,8 +160,8 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
     if (query->lookup)
         lookup_leave(query);
     loop_spend(resolver->loop, length);
-    if (around)
-        send_around(resolver, query, length, reply->answer->shared);
+    if (body)
+        send_around(resolver, query, length, body);
     else
         query->origin.transport->send(query, resolver->reply, length);
     give_back(resolver, query);

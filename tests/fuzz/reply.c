@@ -159,9 +159,10 @@ static size_t length_with(const struct parts *parts, size_t body_length)
            (parts->query->has_edns ? DNS_OPT_FIXED : 0u);
 }
 
-static size_t limit_of(const struct reply *reply)
+static size_t choose_limit(void)
 {
-    return reply->limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : reply->limit;
+    const size_t limit = choose_u16();
+    return limit < DNS_UDP_DEFAULT ? DNS_UDP_DEFAULT : limit;
 }
 
 static size_t needed(const struct parts *parts)
@@ -196,7 +197,7 @@ static void check_options(const struct parts *parts)
     const struct reply *reply = parts->reply;
     const struct answer *again = &parts->again;
     const size_t fixed = length_with(parts, again->body_length);
-    size_t room = parts->truncated ? 0 : limit_of(reply) - fixed;
+    size_t room = parts->truncated ? 0 : reply->limit - fixed;
     const bool has_options = parts->query->has_edns && !parts->truncated;
     const bool has_keepalive =
         has_options && reply->has_keepalive && parts->query->has_keepalive && room >= 6;
@@ -236,7 +237,7 @@ static void check_again(struct parts *parts)
         assert(again->rcode == answer->rcode && again->kind == answer->kind);
         assert(again->needed_length == answer->needed_length);
         assert(again->body_length == answer->body_length ||
-               length_with(parts, answer->body_length) > limit_of(parts->reply));
+               length_with(parts, answer->body_length) > parts->reply->limit);
     } else {
         assert(again->body_length == 0);
     }
@@ -310,14 +311,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .answer = has_answer ? &answer : NULL,
         .rcode = (enum rcode)choose(6),
         .error = choose(2) ? &error : NULL,
-        .limit = choose_u16(),
+        .limit = choose_limit(),
         .has_keepalive = choose(2) == 1,
         .keepalive_100ms = (uint16_t)choose_u16(),
     };
     struct parts parts = {.query = &query, .reply = &reply};
     parts.length = reply_write(&query, &reply, out, &parts.truncated);
-    const size_t limit = limit_of(&reply);
-    assert(parts.length <= limit && parts.truncated == (needed(&parts) > limit));
+    assert(parts.length <= reply.limit && parts.truncated == (needed(&parts) > reply.limit));
     check_again(&parts);
     check_header(&parts);
     ask_ldns(&parts);

@@ -297,6 +297,23 @@ def test_K6_long_answer_is_there_once_however_many_wait_for_it(start_proxy, upst
     assert dns.message.from_wire(b"\0\0" + replies[0]).answer == held[0].make_answer().answer
 
 
+def test_K6_long_answer_of_the_cache_is_there_once_however_many_do_not_read_it(start_proxy, upstream):
+    proxy = start_proxy(upstream, environment={"ASAN_OPTIONS": "quarantine_size_mb=1"})
+    name, clients = "big-65200.many.test", 80  # nearly as long as a message can be
+    reply = proxy.query(name, "TXT", tcp=True)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(small_client(proxy)) for _ in range(clients)]
+        for sock in socks:
+            sock.sendall(framed(make_query(name, "TXT")) * 5)
+        proxy.wait_for_metric("dnsproxy_cache_lookups_total", at_least=clients, result="hit")
+        assert proxy.metric("dnsproxy_tcp_memory_bytes") < 2 << 20  # of 5 MB
+        stream = socks[-1].makefile("rb")
+        for _ in range(5):
+            got = dns.message.from_wire(stream.read(int.from_bytes(stream.read(2), "big")))
+            assert len(got.answer[0]) == len(reply.answer[0])
+    assert len(upstream.queries) == 1
+
+
 def test_K5_K6_who_does_not_read_gives_way_when_memory_is_short(start_proxy, upstream):
     proxy = start_proxy(upstream, config={"limits": {"tcp-memory": "2MiB"},
                                           "timeouts": {"tcp-send": "60s"}})
@@ -304,8 +321,9 @@ def test_K5_K6_who_does_not_read_gives_way_when_memory_is_short(start_proxy, ups
     reply = proxy.query(name, "TXT", tcp=True)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(proxy.tcp())
-        for _ in range(40):  # each would have more than 64 KB kept
-            stack.enter_context(small_client(proxy)).sendall(framed(make_query(name, "TXT")) * 5)
+        for number in range(40):  # each would have more than 64 KB kept
+            query = make_query(f"big-60000.short{number}.test", "TXT")
+            stack.enter_context(small_client(proxy)).sendall(framed(query) * 5)
         evicted = functools.partial(proxy.metric, "dnsproxy_tcp_connections_total", result="evicted")
         eventually(lambda: evicted() > 0 and proxy.metric("dnsproxy_tcp_memory_bytes") <= 2 << 20)
         for _ in range(5):

@@ -35,11 +35,36 @@ static void a_body_may_be_empty(void **state)
     assert_int_equal(account.used, 0);
 }
 
+static void K6_equal_bytes_are_there_once_while_somebody_holds_them(void **state)
+{
+    (void)state;
+    struct output_account account = {.max = 1000};
+    struct body *first = body_share(&account, (const uint8_t *)"bytes", 5);
+    const size_t used = account.used;
+    assert_ptr_equal(body_share(&account, (const uint8_t *)"bytes", 5), first);
+    assert_int_equal(account.used, used);
+    struct body *other = body_share(&account, (const uint8_t *)"Bytes", 5);
+    struct body *shorter = body_share(&account, (const uint8_t *)"Byte", 4);
+    assert_ptr_not_equal(other, first);
+    assert_ptr_not_equal(shorter, other);
+    assert_memory_equal(shorter->bytes, "Byte", 4);
+    body_release(first);
+    body_release(other);
+    assert_ptr_equal(body_share(&account, (const uint8_t *)"Byte", 4), shorter);
+    body_release(first);
+    body_release(shorter);
+    body_release(shorter);
+    assert_int_equal(account.used, 0);
+    body_release(body_share(&account, (const uint8_t *)"Byte", 4)); /* not one that is gone */
+    assert_int_equal(account.used, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(K6_the_last_release_frees_and_gives_back),
         cmocka_unit_test(a_body_may_be_empty),
+        cmocka_unit_test(K6_equal_bytes_are_there_once_while_somebody_holds_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

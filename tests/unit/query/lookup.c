@@ -492,21 +492,31 @@ static void hold_body(struct query *query, const uint8_t *reply, size_t length, 
 
 static const struct transport around = {.send = keep_reply, .send_around = hold_body};
 
+/* One NULL record, over bytes that the next call writes again. */
+static struct answer long_answer(uint32_t ttl)
+{
+    static uint8_t bytes[LONG_LENGTH];
+    static const uint16_t ttl_offsets[] = {6};
+    memset(bytes, 0xa5, sizeof(bytes));
+    memcpy(bytes, "\xc0\x0c\0\x0a\0\1", 6);
+    store_u32(bytes + 6, ttl);
+    store_u16(bytes + 10, LONG_LENGTH - 12);
+    held_count = 0;
+    return (struct answer){.kind = ANSWER_POSITIVE,
+                           .flags = DNS_FLAG_RA,
+                           .answer_count = 1,
+                           .ttl_s = ttl_meant(ttl),
+                           .body = bytes,
+                           .body_length = LONG_LENGTH,
+                           .needed_length = LONG_LENGTH,
+                           .ttl_count = 1,
+                           .ttl_offsets = ttl_offsets};
+}
+
 static void K6_long_body_is_there_once_for_all_who_wait(void **state)
 {
     struct bench *bench = *state;
-    static uint8_t bytes[LONG_LENGTH];
-    static const uint16_t ttl_offsets[] = {6};
-    memcpy(bytes, "\xc0\x0c\0\x0a\0\1\x80\0\0\1", 10); /* a NULL record, TTL with the top bit */
-    store_u16(bytes + 10, LONG_LENGTH - 12);
-    const struct answer answer = {.flags = DNS_FLAG_RA,
-                                  .answer_count = 1,
-                                  .body = bytes,
-                                  .body_length = LONG_LENGTH,
-                                  .needed_length = LONG_LENGTH,
-                                  .ttl_count = 1,
-                                  .ttl_offsets = ttl_offsets};
-    held_count = 0;
+    const struct answer answer = long_answer(0x80000001);
     for (uint16_t id = 0; id < WAITING; id++)
         assert_true(ask_over(bench, &around, id, "long", TYPE_A, NULL) == STATUS_OK);
     assert_non_null(ask(bench, 9, "long")); /* a datagram cannot take it */
@@ -514,7 +524,8 @@ static void K6_long_body_is_there_once_for_all_who_wait(void **state)
     fake_end(0, &answer, FAILURE_NONE);
     assert_int_equal(held_count, 2);
     assert_ptr_equal(held[0], held[1]);
-    memset(bytes, 0xa5, sizeof(bytes)); /* the upstream's next message */
+    (void)long_answer(7); /* the upstream's next message */
+    held_count = 2;
     assert_true(loop_turn(&bench->loop, 0));
     assert_int_equal(held_count, WAITING);
     assert_int_equal(replies.count, WAITING + 1);
@@ -530,6 +541,45 @@ static void K6_long_body_is_there_once_for_all_who_wait(void **state)
     for (size_t i = 0; i < held_count; i++)
         body_release(held[i]);
     assert_int_equal(bench->resolver->output.used, 0);
+}
+
+static size_t answer_from_cache(struct bench *bench, const struct transport *transport)
+{
+    const int32_t before = bench->loop.budget;
+    assert_true(ask_over(bench, transport, 1, "long", TYPE_A, NULL) == STATUS_OK);
+    return (size_t)(before - bench->loop.budget);
+}
+
+static void K6_long_body_from_the_cache_is_there_once_for_all_streams(void **state)
+{
+    struct bench *bench = *state;
+    const struct answer answer = long_answer(100);
+    assert_non_null(ask(bench, 1, "long"));
+    fake_end(0, &answer, FAILURE_NONE);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(answer_from_cache(bench, &around), 3 + LONG_LENGTH / LOOP_OCTETS_PER_UNIT);
+    advance(bench, 1000);
+    (void)answer_from_cache(bench, &around);
+    assert_int_equal(held_count, 4);
+    assert_ptr_equal(held[0], held[1]);
+    assert_ptr_equal(held[0], held[2]);
+    assert_int_equal(load_u32(held[0]->bytes + 6), 100);
+    assert_int_equal(load_u32(held[3]->bytes + 6), 99);
+    assert_in_range(bench->resolver->output.used, 2 * LONG_LENGTH, 2 * LONG_LENGTH + 200);
+    for (size_t i = 0; i < held_count; i++)
+        body_release(held[i]);
+    assert_int_equal(bench->resolver->output.used, 0);
+}
+
+/* It was copied out of the cache. */
+static void K6_long_answer_that_is_cut_to_tc_is_spent_whole(void **state)
+{
+    struct bench *bench = *state;
+    const struct answer answer = long_answer(100);
+    assert_non_null(ask(bench, 1, "long"));
+    fake_end(0, &answer, FAILURE_NONE);
+    assert_int_equal(answer_from_cache(bench, &datagrams), 3 + LONG_LENGTH / LOOP_OCTETS_PER_UNIT);
+    assert_true(load_u16(replies.bytes[1] + 2) & DNS_FLAG_TC);
 }
 
 static void K6_who_goes_before_his_answer_is_forgotten(void **state)
@@ -580,6 +630,8 @@ int main(void)
         TEST(K6_deadline_of_who_is_answered_later_holds),
         TEST(K6_failure_is_told_in_pieces_with_its_cause),
         TEST(K6_long_body_is_there_once_for_all_who_wait),
+        TEST(K6_long_body_from_the_cache_is_there_once_for_all_streams),
+        TEST(K6_long_answer_that_is_cut_to_tc_is_spent_whole),
         TEST(K6_who_goes_before_his_answer_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
