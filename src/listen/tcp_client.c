@@ -22,8 +22,8 @@
 #include "net/socket.h"
 
 enum {
-    MESSAGES_READ = 64,      /* taken at once when bytes have come */
-    MESSAGES_LEFT_OVER = 8,  /* taken at once of what was left over: then others have their turn */
+    UNITS_READ = 128,        /* of the turn's budget spent at once when bytes have come */
+    UNITS_LEFT_OVER = 16,    /* at once on what was left over: then others have their turn */
     OUT_LIMIT = 1024 * 1024, /* a reply beyond it closes the client */
     OUT_HIGH = 64 * 1024,    /* not read above it, so the rest is for the queries in flight */
     READS_MAX = 1024,        /* reads that brought no whole message (FAULTS B3) */
@@ -147,10 +147,8 @@ static void take_message(struct tcp_client *client)
 {
     const uint8_t *message;
     size_t length;
-    if (stream_next_message(&client->stream, &message, &length) != STATUS_OK) {
-        client->has_buffered = false;
+    if (stream_next_message(&client->stream, &message, &length) != STATUS_OK)
         return;
-    }
     deadline_cancel(&client->message); /* the next message has a deadline of its own */
     client->reads = 0;
     if (length < DNS_HEADER_SIZE) /* framing is lost, or it means no good (FAULTS B2) */
@@ -161,13 +159,14 @@ static void take_message(struct tcp_client *client)
         stream_close(&client->stream, FAILURE_NONE);
 }
 
-static void take_messages(struct tcp_client *client, size_t count_max)
+/* Each message spends something, or ends the client. */
+static void take_messages(struct tcp_client *client, int32_t units)
 {
-    for (size_t taken = 0; taken < count_max; taken++) {
-        if (!client->has_buffered || !may_take(client) || loop_is_spent(client->stream.loop))
-            break;
+    const struct loop *loop = client->stream.loop;
+    const int32_t budget = loop->budget;
+    while (stream_has_message(&client->stream) && may_take(client) && !loop_is_spent(loop) &&
+           budget - loop->budget < units)
         take_message(client);
-    }
     settle(client);
 }
 
@@ -184,7 +183,7 @@ static bool is_over(const struct tcp_client *client)
 static void settle_message(struct tcp_client *client)
 {
     const struct stream *stream = &client->stream;
-    const bool is_awaited = !client->has_buffered && !stream->ended && !stream->finishing &&
+    const bool is_awaited = !stream_has_message(stream) && !stream->ended && !stream->finishing &&
                             may_take(client) && stream_has_partial(stream);
     if (!is_awaited)
         deadline_cancel(&client->message);
@@ -217,11 +216,12 @@ static void settle(struct tcp_client *client)
     struct stream *stream = &client->stream;
     if (stream->state == STREAM_CLOSED)
         return; /* on_closed comes */
-    if (stream->bytes_received >= client->last_byte && !client->has_buffered)
+    const bool has_message = stream_has_message(stream);
+    if (stream->bytes_received >= client->last_byte && !has_message)
         client->is_ending = true;
-    if (client->has_buffered && may_take(client))
+    if (has_message && may_take(client))
         loop_defer(stream->loop, &client->take, LOOP_LEFT_OVER);
-    const bool reads = !client->has_buffered && may_take(client);
+    const bool reads = !has_message && may_take(client);
     if (reads && stream->reading_paused)
         stream_resume(stream);
     if (!reads && !stream->reading_paused)
@@ -242,9 +242,8 @@ static void settle(struct tcp_client *client)
 static void on_readable(struct stream *stream)
 {
     struct tcp_client *client = client_of(stream);
-    client->has_buffered = true;
     client->reads++;
-    take_messages(client, MESSAGES_READ);
+    take_messages(client, UNITS_READ);
     if (list_is_linked(&client->message.link) && client->reads > READS_MAX)
         tcp_client_end(client);
 }
@@ -308,7 +307,7 @@ void tcp_client_on_lifetime(struct deadline *deadline, uint64_t now)
 
 static void on_take(struct loop_task *task)
 {
-    take_messages(CONTAINER_OF(task, struct tcp_client, take), MESSAGES_LEFT_OVER);
+    take_messages(CONTAINER_OF(task, struct tcp_client, take), UNITS_LEFT_OVER);
 }
 
 /* By turns: those that were too early are the last next time. */
@@ -324,7 +323,7 @@ void tcp_client_on_space(struct starved *room)
            !loop_is_spent(resolver->loop)) {
         struct tcp_client *client =
             CONTAINER_OF(list_take_first(&waiting), struct tcp_client, starved);
-        take_messages(client, MESSAGES_LEFT_OVER);
+        take_messages(client, UNITS_LEFT_OVER);
         too_early += list_is_linked(&client->starved);
     }
     list_append_all(&waiting, &clients->starved);

@@ -53,12 +53,11 @@ struct tcp_client {
     struct loop_task take; /* goes on taking messages in the next turn */
     uint64_t last_byte;    /* of the stream: when it is read nothing more is; UINT64_MAX: none is */
     uint32_t in_flight;
-    uint32_t asked;    /* ever */
-    uint32_t reads;    /* since the last whole message */
-    bool is_overdue;   /* its idle time ended while the rest of a message was to come */
-    bool is_at_limit;  /* limits.tcp_queries in flight, not yet clearly less again */
-    bool has_buffered; /* the stream may hold whole messages */
-    bool is_ending;    /* takes no more messages; closes after its last reply */
+    uint32_t asked;   /* ever */
+    uint32_t reads;   /* since the last whole message */
+    bool is_overdue;  /* its idle time ended while the rest of a message was to come */
+    bool is_at_limit; /* limits.tcp_queries in flight, not yet clearly less again */
+    bool is_ending;   /* takes no more messages; closes after its last reply */
 };
 
 /* Clients hold so much that some may have to go; see tcp.c. */

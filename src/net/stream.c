@@ -157,14 +157,20 @@ void stream_free(struct stream *stream)
 
 /* --- Reading --- */
 
+bool stream_has_message(const struct stream *stream)
+{
+    const struct buffer *in = &stream->in;
+    if (stream->state == STREAM_CLOSED || buffer_length(in) < LENGTH_SIZE)
+        return false;
+    return buffer_length(in) - LENGTH_SIZE >= load_u16(in->bytes + in->start);
+}
+
 enum status stream_next_message(struct stream *stream, const uint8_t **message, size_t *length)
 {
     struct buffer *in = &stream->in;
-    if (stream->state == STREAM_CLOSED || buffer_length(in) < LENGTH_SIZE)
+    if (!stream_has_message(stream))
         return STATUS_AGAIN;
     const size_t announced = load_u16(in->bytes + in->start);
-    if (buffer_length(in) < LENGTH_SIZE + announced)
-        return STATUS_AGAIN;
     *message = in->bytes + in->start + LENGTH_SIZE;
     *length = announced;
     in->start += LENGTH_SIZE + announced;

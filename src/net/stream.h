@@ -118,6 +118,9 @@ bool stream_send_around(struct stream *stream, const uint8_t *bytes, size_t leng
  * came. */
 enum status stream_next_message(struct stream *stream, const uint8_t **message, size_t *length);
 
+/* True when one is. */
+bool stream_has_message(const struct stream *stream);
+
 /* Gives the message that was taken last back, to be the next one again. */
 void stream_return_message(struct stream *stream, size_t length);
 

@@ -893,6 +893,64 @@ static void K5_clients_take_turns_while_the_budget_is_spent(void **state)
     loop_cancel_task(&greedy);
 }
 
+/* Its first part alone is nothing that could be left over. */
+static void K5_message_in_two_parts_is_taken_while_the_budget_is_spent(void **state)
+{
+    (void)state;
+    struct loop_task greedy;
+    uint8_t bytes[FRAME_SIZE];
+    serve();
+    const int fd = connect_client();
+    loop_task_init(&greedy, spend_all);
+    loop_defer(&fake.loop, &greedy, LOOP_NEXT_TURN);
+    frame(bytes, 1, 'a');
+    send_bytes(fd, bytes, 10);
+    TURN_UNTIL(METRIC(tcp_clients) == 1 && only_client()->stream.bytes_received == 10);
+    send_bytes(fd, bytes + 10, FRAME_SIZE - 10);
+    await_reply(fd, 1);
+    loop_cancel_task(&greedy);
+}
+
+/* Somebody whose turn comes between those of others; how much they have spent. */
+struct bystander {
+    struct loop_task task;
+    int32_t budget;
+    int32_t spent_most;
+};
+
+static void look_at_budget(struct loop_task *task)
+{
+    struct bystander *bystander = CONTAINER_OF(task, struct bystander, task);
+    const int32_t spent = bystander->budget - fake.loop.budget;
+    if (bystander->budget > fake.loop.budget && spent > bystander->spent_most)
+        bystander->spent_most = spent;
+    bystander->budget = fake.loop.budget;
+    loop_defer(&fake.loop, task, LOOP_LEFT_OVER);
+}
+
+/* A turn of each is as long whatever they ask for. */
+static void K6_who_asks_for_long_replies_takes_fewer_at_a_time(void **state)
+{
+    (void)state;
+    enum { COUNT = 200, UNITS = 16, UNITS_OF_ONE = 3 };
+    struct loop_task greedy;
+    struct bystander bystander = {0};
+    serve();
+    const int fd = connect_client();
+    TURN_UNTIL(METRIC(tcp_clients) == 1);
+    fake.reply_length = 7000;
+    loop_task_init(&greedy, spend_all);
+    loop_defer(&fake.loop, &greedy, LOOP_NEXT_TURN);
+    loop_task_init(&bystander.task, look_at_budget);
+    loop_defer(&fake.loop, &bystander.task, LOOP_LEFT_OVER);
+    ask_many(fd, COUNT, 'a');
+    for (uint16_t id = 0; id < COUNT; id++)
+        await_reply(fd, id);
+    assert_in_range(bystander.spent_most, UNITS, UNITS + UNITS_OF_ONE - 1);
+    loop_cancel_task(&greedy);
+    loop_cancel_task(&bystander.task);
+}
+
 static struct tcp_client *client_from(const char *source)
 {
     struct address from;
@@ -1175,7 +1233,7 @@ static void close_forgets_what_was_left_for_the_next_turn(void **state)
     assert_true(is_served(fd));
     ask_many(fd, 500, 'a');
     assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_SECOND));
-    assert_true(only_client()->has_buffered);
+    assert_true(stream_has_message(&only_client()->stream));
     const size_t begun = fake.begun;
     tcp_close(listener);
     tcp_clients_close(clients);
@@ -1239,6 +1297,8 @@ int main(void)
         TEST(I1_no_descriptors_pauses_accepting_only),
         TEST(I4_full_resolver_holds_clients_back_and_loses_nothing),
         TEST(K5_clients_take_turns_while_the_budget_is_spent),
+        TEST(K5_message_in_two_parts_is_taken_while_the_budget_is_spent),
+        TEST(K6_who_asks_for_long_replies_takes_fewer_at_a_time),
         TEST(K5_who_does_not_read_gives_way_and_who_reads_never),
         TEST(K6_what_clients_make_us_hold_is_bounded_at_once),
         TEST(I4_room_reaches_every_client_that_waits),
