@@ -252,7 +252,15 @@ def fill_admin(trial):
 
 # --- Questions that harm what carries them, and what the others notice -----------------------------------------------
 
-CALM_S = 3  # before
+CALM_S = 3  # before; in short 1
+
+
+def strike(trial):
+    """Behind the calm. How long the load goes on then."""
+    calm_s = 1 if trial.is_short else CALM_S
+    trial.sleep(calm_s)
+    trial.strike()
+    return trial.seconds - calm_s
 
 
 def ask_bad(trial, deed, rate, tag="main", source="", **how):
@@ -263,16 +271,13 @@ def ask_bad(trial, deed, rate, tag="main", source="", **how):
 def beside_bad(deed, rate, **how):
     """New names that are `deed` (bench/names.h), so many a second, from the fault on."""
     def body(trial):
-        trial.sleep(CALM_S)
-        trial.strike()
-        ask_bad(trial, deed, rate, seconds=trial.seconds - CALM_S, **how)
+        ask_bad(trial, deed, rate, seconds=strike(trial), **how)
     return body
 
 
 def restart_all(away_s):
     def body(trial):
-        trial.sleep(CALM_S)
-        trial.strike()
+        strike(trial)
         for upstream in trial.upstreams:
             upstream.kill()
         trial.sleep(away_s)
@@ -284,8 +289,7 @@ def restart_all(away_s):
 def turn_bad(count, seconds=None):
     """The first so many upstreams, for good or for so long."""
     def body(trial):
-        trial.sleep(CALM_S)
-        trial.strike()
+        strike(trial)
         for upstream in trial.upstreams[:count]:
             upstream.turn_bad()
         if seconds:
@@ -457,7 +461,7 @@ SCENARIOS = {scenario.name: scenario for scenario in (
         ("other-address", 200, 2, 40, 1.5, ", from another address", {"source": GREEDY}),
         ("other-suffix", 200, 2, 40, 1.5, ", under another suffix", {"tag": "other"}))),
     *(Scenario(f"runt-{name}", "F8", "a name a second whose answer is of 1 to 11 octets", beside_bad("runt", 1), 100, 13,
-               at_most(), upstreams=upstreams, far_ms=40, source=OTHERS, has_clients=True, short_seconds=0)
+               at_most(), upstreams=upstreams, far_ms=40, source=OTHERS, has_clients=True, short_rate=100, short_seconds=5)
       for name, upstreams in (("one", 1), ("two", 2))),
     *(Scenario(f"restart-{name}", "K3", f"all upstreams are away for {away_s:g} s", restart_all(away_s), 500, 11,
                at_most(convicted=0), upstreams=upstreams, far_ms=5, source=OTHERS, has_clients=True, short_seconds=0)
