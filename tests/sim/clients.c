@@ -115,7 +115,7 @@ static struct {
     uint64_t refreshes;
 } clients;
 
-struct innocents innocents;
+struct figures figures;
 
 /* --- Replies --- */
 
@@ -424,12 +424,12 @@ static void check_innocent(const struct asked *ask, const struct query *query, u
     const bool is_failure = rcode != RCODE_NOERROR && rcode != RCODE_NXDOMAIN;
     if (ask->asker != ASKER_HONEST)
         return;
-    innocents.replied++;
-    innocents.convicted += view_convicts(clients.resolver->group, &query->message.question);
+    figures.innocent++;
+    figures.convicted += view_convicts(clients.resolver->group, &query->message.question);
     if (may_fail(ask))
         return;
-    innocents.promised++;
-    innocents.failed += is_failure;
+    figures.promised++;
+    figures.failed += is_failure;
     if (is_failure && !sim_options.counts_failures)
         sim_fail("RCODE %u though a good answer could be had", rcode);
 }
@@ -991,9 +991,12 @@ void clients_note_request(size_t upstream, uint32_t hash)
         sim_fail("upstream %zu is asked what nobody wants to know", upstream);
     struct subject *subject = &clients.subjects[i];
     const uint32_t lookups = subject->begun > 1 ? subject->begun * 2 : 1;
-    if (++subject->asked[upstream] > lookups * attempts_max())
-        sim_fail("upstream %zu is asked %u times for %u queries (RFC 9520 3.1)", upstream,
-                 subject->asked[upstream], subject->begun);
+    const uint32_t sends = ++subject->asked[upstream];
+    if (lookups == 1 && sends > figures.sends)
+        figures.sends = sends;
+    if (sends > lookups * attempts_max())
+        sim_fail("upstream %zu is asked %u times for %u queries (RFC 9520 3.1)", upstream, sends,
+                 subject->begun);
 }
 
 /* Lookups that have failed in this turn, whoever waited for them. */

@@ -36,7 +36,7 @@ struct job {
     uint64_t seed; /* which it runs */
     uint64_t done;
     uint64_t faults[FAULT_COUNT];
-    struct innocents innocents;
+    struct figures figures;
 };
 
 static struct job *jobs; /* shared with the children */
@@ -108,7 +108,7 @@ static _Noreturn void run_stripe(struct job *job, struct sim_options options, ui
             sim_fail("two runs of one seed differ");
         job->done++;
         memcpy(job->faults, fault_counts, sizeof(fault_counts));
-        job->innocents = innocents;
+        job->figures = figures;
     }
     exit(0);
 }
@@ -266,19 +266,28 @@ static double percent(uint64_t part, uint64_t all)
     return all > 0 ? 100 * (double)part / (double)all : 0;
 }
 
-static void print_innocents(size_t job_count)
+static struct figures sum_figures(size_t job_count)
 {
-    struct innocents all = {0};
+    struct figures all = {0};
     for (size_t i = 0; i < job_count; i++) {
-        all.replied += jobs[i].innocents.replied;
-        all.convicted += jobs[i].innocents.convicted;
-        all.promised += jobs[i].innocents.promised;
-        all.failed += jobs[i].innocents.failed;
+        const struct figures *of_job = &jobs[i].figures;
+        all.innocent += of_job->innocent;
+        all.convicted += of_job->convicted;
+        all.promised += of_job->promised;
+        all.failed += of_job->failed;
+        if (of_job->sends > all.sends)
+            all.sends = of_job->sends;
     }
+    return all;
+}
+
+static void print_figures(size_t job_count)
+{
+    const struct figures all = sum_figures(job_count);
     printf("sim: of %" PRIu64 " innocent questions %.4f %% were convicted; of %" PRIu64
-           " that may not fail %.2f %% did\n",
-           all.replied, percent(all.convicted, all.replied), all.promised,
-           percent(all.failed, all.promised));
+           " that may not fail %.2f %% did; %" PRIu32 " sends of one to one upstream at most\n",
+           all.innocent, percent(all.convicted, all.innocent), all.promised,
+           percent(all.failed, all.promised), all.sends);
 }
 
 static int run_many(const struct sim_options *first, uint64_t count, size_t job_count,
@@ -304,7 +313,7 @@ static int run_many(const struct sim_options *first, uint64_t count, size_t job_
         failed > 0 || count < SEEDS_FOR_ALL || all_faults_happened(job_count, first);
     if (!is_complete)
         puts("sim: a fault never happened");
-    print_innocents(job_count);
+    print_figures(job_count);
     printf("sim: %" PRIu64 " seeds passed, %zu failed\n", done, failed);
     return failed == 0 && is_complete ? 0 : 1;
 }

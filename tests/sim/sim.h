@@ -272,15 +272,17 @@ bool upstream_only_errs(size_t index);        /* now */
 
 /* --- clients.c --- */
 
-/* Questions of honest clients that nothing is wrong with, over all runs. */
-struct innocents {
-    uint64_t replied;
+/* What came of questions, over all runs. Innocent are those of honest clients that nothing is wrong
+ * with. */
+struct figures {
+    uint64_t innocent; /* and replied to */
     uint64_t convicted;
     uint64_t promised; /* an answer, in such a run */
     uint64_t failed;   /* of those */
+    uint32_t sends;    /* the most of one lookup to one upstream */
 };
 
-extern struct innocents innocents;
+extern struct figures figures;
 
 struct resolver;
 

@@ -11,7 +11,6 @@ enum {
     TURN_MAX_MS = 1000,   /* as worker.c's */
     CLOSE_LOOK_TURNS = 8, /* all slots are looked at in every so many turns */
     QUIET_MS = 12000,     /* beyond the idle time of connections: every deadline is over */
-    TRIALS_MAX = 4,
     ALONE_MAX = 32,       /* of what is drawn for limits.upstream-requests the largest part below */
     ALONE_DIVISOR = 64,   /* of limits.queries, for lookups without queries */
     REST_TURNS_MAX = 400, /* of one who has nothing to do, each second */
@@ -167,8 +166,7 @@ static size_t check_upstream(size_t index)
     const struct sums sums = sum_connections(index);
     note_patience(index);
     check_gauges(index, &sums);
-    /* More than the limit only on trial, while all upstreams are down. */
-    if (sums.taking > plan.config.limits.upstream_connections && sums.taking > TRIALS_MAX)
+    if (sums.taking > upstream->taking_max)
         sim_fail("%zu connections to upstream %zu", sums.taking, index);
     if (index == plan.healthy && upstream->failures > 0 && !may_seem_dead())
         sim_fail("the healthy upstream is said to have failed");

@@ -5,6 +5,8 @@
 
 #include "upstream/internal.h"
 
+enum { TRIALS_MAX = 4 };
+
 /* --- Slots --- */
 
 static const char *flaw_of_slots(const struct connection *connection)
@@ -55,6 +57,13 @@ static enum view_health health_of(const struct upstream *upstream)
     return has_suspect(upstream) && !upstream_is_heard(upstream) ? HEALTH_SUSPECT : HEALTH_UP;
 }
 
+/* More than the limit only on trial, while all upstreams are down. */
+static size_t taking_max(const struct upstream *upstream)
+{
+    const size_t limit = upstream->group->config->limits.upstream_connections;
+    return limit > TRIALS_MAX ? limit : TRIALS_MAX;
+}
+
 static struct upstream_view view_upstream(const struct upstream *upstream)
 {
     return (struct upstream_view){
@@ -62,6 +71,7 @@ static struct upstream_view view_upstream(const struct upstream *upstream)
         .failures = upstream->failures,
         .in_flight = upstream->in_flight,
         .own = upstream->loop_check.request.connection != NULL,
+        .taking_max = taking_max(upstream),
         .late_ns = upstream->late.duration_ns,
         .dead_ns = upstream_dead_ns(upstream),
         .source = upstream->has_route ? ntohl(upstream->source.v4.sin_addr.s_addr) : 0,

@@ -26,6 +26,7 @@ struct upstream_view {
     uint32_t failures;  /* in a row, since it last answered */
     uint32_t in_flight; /* requests, as it counts them */
     uint32_t own;       /* questions of our own that are in flight like requests, and not counted */
+    size_t taking_max;  /* connections that take requests */
     uint64_t late_ns;   /* from then on a request is late */
     uint64_t dead_ns;   /* for so long a path may be silent that has a late one aboard */
     uint32_t source; /* our address (IPv4) towards it, by which it judges; 0: no way leads there */
