@@ -177,7 +177,8 @@ const struct option OPTIONS[] = {
              "are full."},
     {.key = "limits.tcp-clients", .environment = "DNSPROXY_LIMITS_TCP_CLIENTS",
      .default_text = "4096", COUNT(limits.tcp_clients, 1, 1 << 20),
-     .help = "Connections of TCP clients to each worker."},
+     .help = "Connections of TCP clients to each worker. When all are open, whoever has most gives an "
+             "idle one to others."},
     {.key = "limits.tcp-clients-per-address",
      .environment = "DNSPROXY_LIMITS_TCP_CLIENTS_PER_ADDRESS",
      .default_text = "512", COUNT(limits.tcp_clients_per_address, 1, 1 << 20),

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* DNS over TCP, the door: accepts clients within the limits and lets them go.
  *
- * A client above a limit is accepted and closed at once, so that it learns of it now and does not
- * sit in the kernel's queue. When there are no descriptors even for that, the listener leaves the
- * loop for a while: a descriptor that stays readable would make the loop spin (FAULTS I1).
+ * When all places are taken whoever has most of them gives one to a newcomer (query/clients.c
+ * chooses it). A client above a limit is accepted and closed at once, so that it learns of it now
+ * and does not sit in the kernel's queue. When there are no descriptors even for that, the listener
+ * leaves the loop for a while: a descriptor that stays readable would make the loop spin (FAULTS
+ * I1).
  *
  * Thread: one worker. Owner: the worker, from open to close.
  * RFC: 7766, 9210 4.1 (limits). */
@@ -21,7 +23,8 @@
 
 enum {
     ACCEPTS_PER_TURN = 32,
-    ACCEPTS_AT_STOP = 4096, /* the longest queue of the kernel (net/socket.c) */
+    ACCEPTS_AT_STOP = 4096,         /* the longest queue of the kernel (net/socket.c) */
+    LEAVING_MAX = ACCEPTS_PER_TURN, /* gave way in this turn, and are not freed yet */
 };
 #define ACCEPT_PAUSE_NS (500 * NANOSECONDS_PER_MILLISECOND)
 #define STILL_NS (200 * NANOSECONDS_PER_MILLISECOND) /* by then a client has read something */
@@ -48,16 +51,7 @@ static struct loop *loop_of(const struct tcp_listener *listener)
 /* False when there is no room for it. */
 static bool admit(struct tcp_clients *clients, int fd, const struct address *address)
 {
-    struct resolver *resolver = clients->resolver;
-    if (clients->draining)
-        return false;
-    struct account *account = clients_connect(resolver->clients, address, resolver->loop->now);
-    if (!account)
-        return false;
-    if (tcp_client_open(clients, fd, address, account) == STATUS_OK)
-        return true;
-    clients_disconnect(resolver->clients, account);
-    return false;
+    return !clients->draining && tcp_client_open(clients, fd, address) == STATUS_OK;
 }
 
 static void log_accept_failure(struct tcp_clients *clients, int error)
@@ -193,46 +187,37 @@ static uint64_t stalled_ns(const struct tcp_client *client, uint64_t now)
     return now - since_ns;
 }
 
-/* What would be free without it; 0: it has not been still for that long. */
-static size_t to_be_had(const struct tcp_client *client, uint64_t still_ns)
+/* What each holds that has been still for so long is in its account. */
+static void charge_still(struct tcp_clients *clients, uint64_t still_ns)
 {
-    const bool is_still = stalled_ns(client, client->stream.loop->now) >= still_ns;
-    return is_still && client->stream.state != STREAM_CLOSED ? stream_held(&client->stream) : 0;
-}
-
-static size_t most_to_be_had(const struct tcp_clients *clients, uint64_t still_ns)
-{
-    size_t most = 0;
     LIST_EACH (struct tcp_client, client, &clients->open, link) {
-        const size_t held = to_be_had(client, still_ns);
-        most = held > most ? held : most;
+        if (!client->seat.account) /* it is being closed */
+            continue;
+        const bool is_still = stalled_ns(client, client->stream.loop->now) >= still_ns;
+        clients_charge(clients->resolver->clients, &client->seat,
+                       is_still ? stream_held(&client->stream) : 0);
     }
-    return most;
 }
 
-/* Closes clients that have been still for so long, in the order of what they hold (an eighth does
- * not matter), until no more than `max` bytes are used. `used` are those without the closed, which
- * are freed at the end of the turn. Returns what is used then. */
+/* Closes those that have been still for so long, of whoever has most in such, until no more than
+ * `max` bytes are used. `used` are those without the closed, which are freed at the end of the
+ * turn. Returns what is used then. */
 static size_t close_still(struct tcp_clients *clients, uint64_t still_ns, size_t used, size_t max)
 {
-    while (used > max) {
-        const size_t most = most_to_be_had(clients, still_ns);
-        if (most == 0)
-            break;
-        LIST_EACH (struct tcp_client, client, &clients->open, link) {
-            const size_t held = to_be_had(client, still_ns);
-            if (held < most - most / 8 || used <= max)
-                continue;
-            stream_close(&client->stream, FAILURE_STALLED);
-            metric_add(&clients->resolver->metrics->tcp_evicted, 1);
-            used -= held < used ? held : used;
-        }
+    if (used <= max)
+        return used;
+    charge_still(clients, still_ns);
+    struct seat *seat;
+    while (used > max && (seat = clients_most_charged(clients->resolver->clients))) {
+        used -= seat->charge < used ? seat->charge : used;
+        tcp_client_evict(CONTAINER_OF(seat, struct tcp_client, seat));
     }
     return used;
 }
 
 /* A client that reads is still for some milliseconds at most. At three quarters of what may be used
- * only those go that do not read at all; at the limit it is those that hold most (FAULTS K5). */
+ * only those go that do not read at all; at the limit it is also those of whoever holds most
+ * (FAULTS K5). */
 static void on_relief(struct loop_task *task)
 {
     struct tcp_clients *clients = CONTAINER_OF(task, struct tcp_clients, relief);
@@ -283,7 +268,7 @@ enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out
     list_init(&clients->listeners);
     list_init(&clients->open);
     list_init(&clients->starved);
-    if (pool_open(&clients->pool, sizeof(struct tcp_client), capacity) != STATUS_OK) {
+    if (pool_open(&clients->pool, sizeof(struct tcp_client), capacity + LEAVING_MAX) != STATUS_OK) {
         free(clients);
         return STATUS_SYSTEM;
     }

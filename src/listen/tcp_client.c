@@ -53,7 +53,8 @@ static bool release_query(struct tcp_client *client, struct query *query)
     assert(client->in_flight > 0);
     list_remove(&query->sibling);
     client->in_flight--;
-    clients_end_stream_query(client->account);
+    clients_end_stream_query(client->seat.account);
+    clients_move(&client->seat, client->seat.is_idle, now_of(client));
     /* Not at once, so that a client at its limit is not paused and resumed for every message. */
     const uint32_t limit = client->clients->resolver->config->limits.tcp_queries;
     if (client->in_flight < limit - limit / 8)
@@ -133,7 +134,7 @@ static void begin_query(struct tcp_client *client, const uint8_t *message, size_
     if (query) {
         list_append(&client->queries, &query->sibling);
         client->in_flight++;
-        clients_begin_stream_query(client->account);
+        clients_begin_stream_query(client->seat.account);
         assert(client->in_flight <= resolver->config->limits.tcp_queries);
         client->is_at_limit = client->in_flight == resolver->config->limits.tcp_queries;
     }
@@ -203,6 +204,13 @@ static void settle_idle(struct tcp_client *client)
     }
 }
 
+static void settle_seat(struct tcp_client *client)
+{
+    const bool idle = is_idle(client);
+    if (idle != client->seat.is_idle)
+        clients_move(&client->seat, idle, now_of(client));
+}
+
 static void settle_send(struct tcp_client *client)
 {
     if (stream_unsent(&client->stream) == 0)
@@ -230,6 +238,7 @@ static void settle(struct tcp_client *client)
         stream_finish(stream, FAILURE_NONE);
     settle_message(client);
     settle_idle(client);
+    settle_seat(client);
     settle_send(client);
     metric_set(&client->clients->resolver->metrics->tcp_memory,
                client->clients->resolver->output.used);
@@ -334,21 +343,26 @@ void tcp_client_on_space(struct starved *room)
 
 /* --- From open to free --- */
 
-enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct address *address,
-                            struct account *account)
+enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct address *address)
 {
-    assert(fd >= 0 && account && !clients->draining);
+    assert(fd >= 0 && !clients->draining);
     struct tcp_client *client = pool_take(&clients->pool);
     if (!client)
         return STATUS_FULL;
-    *client = (struct tcp_client){
-        .clients = clients, .account = account, .address = *address, .last_byte = UINT64_MAX};
+    *client = (struct tcp_client){.clients = clients, .address = *address, .last_byte = UINT64_MAX};
     struct loop *loop = clients->resolver->loop;
-    const enum status status = stream_accept(&client->stream, loop, &stream_handler, fd, OUT_LIMIT);
-    if (status != STATUS_OK) {
+    struct clients *accounts = clients->resolver->clients;
+    struct seat *gives_way;
+    enum status status = STATUS_FULL;
+    if (!clients_connect(accounts, &client->seat, address, loop->now, &gives_way) ||
+        (status = stream_accept(&client->stream, loop, &stream_handler, fd, OUT_LIMIT)) !=
+            STATUS_OK) {
+        clients_disconnect(accounts, &client->seat);
         pool_give(&clients->pool, client);
         return status;
     }
+    if (gives_way)
+        tcp_client_evict(CONTAINER_OF(gives_way, struct tcp_client, seat));
     client->stream.account = &clients->resolver->output;
     list_init(&client->starved);
     list_init(&client->queries);
@@ -389,6 +403,15 @@ static void drop_queries(struct tcp_client *client)
     }
 }
 
+void tcp_client_evict(struct tcp_client *client)
+{
+    struct resolver *resolver = client->clients->resolver;
+    stream_close(&client->stream, FAILURE_STALLED);
+    drop_queries(client);
+    clients_disconnect(resolver->clients, &client->seat);
+    metric_add(&resolver->metrics->tcp_evicted, 1);
+}
+
 void tcp_client_free(struct tcp_client *client)
 {
     struct tcp_clients *clients = client->clients;
@@ -403,7 +426,7 @@ void tcp_client_free(struct tcp_client *client)
     list_remove(&client->starved);
     list_remove(&client->link);
     stream_free(&client->stream);
-    clients_disconnect(clients->resolver->clients, client->account);
+    clients_disconnect(clients->resolver->clients, &client->seat);
     pool_give(&clients->pool, client);
     metric_subtract(&clients->resolver->metrics->tcp_clients, 1);
     metric_set(&clients->resolver->metrics->tcp_memory, clients->resolver->output.used);

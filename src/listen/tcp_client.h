@@ -41,7 +41,7 @@ struct tcp_clients {
 struct tcp_client {
     struct stream stream;
     struct tcp_clients *clients;
-    struct account *account;
+    struct seat seat;
     struct address address;
     struct list link;        /* tcp_clients.open */
     struct list starved;     /* tcp_clients.starved */
@@ -63,10 +63,12 @@ struct tcp_client {
 /* Clients hold so much that some may have to go; see tcp.c. */
 bool tcp_clients_are_short(const struct tcp_clients *clients);
 
-/* Begins to serve an accepted socket. STATUS_FULL when all limits.tcp_clients are open. On failure
- * the descriptor and the account stay the caller's. */
-enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct address *address,
-                            struct account *account);
+/* Begins to serve an accepted socket, if need be in place of another client. STATUS_FULL beyond the
+ * limits. On failure the descriptor stays the caller's. */
+enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct address *address);
+
+/* Closes it for the sake of others. */
+void tcp_client_evict(struct tcp_client *client);
 
 /* Takes no more messages; closes after the last reply. */
 void tcp_client_end(struct tcp_client *client);

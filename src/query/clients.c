@@ -26,7 +26,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/deadline.h"
 #include "base/list.h"
 #include "base/pool.h"
 #include "base/siphash.h"
@@ -48,8 +47,10 @@ struct account {
     struct list link; /* in its network */
     struct prefix address;
     struct list held; /* of places, the oldest first */
+    struct list seats;
     uint32_t held_count;
     uint32_t connections;
+    size_t charge;           /* of its connections */
     uint32_t stream_queries; /* of its connections, waiting */
     uint16_t network;
 };
@@ -60,7 +61,10 @@ struct clients {
     struct pool accounts;
     struct list networks[NETWORKS]; /* of accounts: 256 of each network at most */
     size_t held_count;
+    uint32_t connections;
     uint32_t held_of_network[NETWORKS];
+    uint32_t connections_of_network[NETWORKS];
+    size_t charge_of_network[NETWORKS];
     uint32_t held_of_suffix[SUFFIXES];
     uint64_t accepted_until_ns; /* of limits.tcp-accept-rate */
     uint64_t *replied_until_ns; /* of limits.udp-rate, by network; NULL: it is 0 */
@@ -105,6 +109,7 @@ static struct account *account_of(struct clients *clients, const struct address 
     assert(account);
     *account = (struct account){.address = client, .network = network};
     list_init(&account->held);
+    list_init(&account->seats);
     list_append(&clients->networks[network], &account->link);
     return account;
 }
@@ -140,26 +145,100 @@ bool clients_may_reply(struct clients *clients, const struct address *address, u
 
 /* --- Connections --- */
 
-struct account *clients_connect(struct clients *clients, const struct address *address,
+static size_t largest(const uint32_t counts[static NETWORKS])
+{
+    size_t largest = 0;
+    for (size_t i = 1; i < NETWORKS; i++)
+        if (counts[i] > counts[largest])
+            largest = i;
+    return largest;
+}
+
+/* Else two that take all they can get would close each other's connections for ever. */
+static bool would_have_less(const struct clients *clients, const struct account *newcomer,
+                            const struct account *account)
+{
+    if (newcomer->network == account->network)
+        return newcomer->connections + 1 < account->connections;
+    return clients->connections_of_network[newcomer->network] + 1 <
+           clients->connections_of_network[account->network];
+}
+
+static struct seat *choose_seat(const struct clients *clients, const struct account *newcomer,
                                 uint64_t now)
+{
+    const size_t network = largest(clients->connections_of_network);
+    const struct account *account = NULL;
+    LIST_EACH (struct account, other, &clients->networks[network], link)
+        if (!account || other->connections > account->connections)
+            account = other;
+    assert(account);
+    if (!would_have_less(clients, newcomer, account))
+        return NULL;
+    size_t count = 0;
+    LIST_EACH (struct seat, seat, &account->seats, link) {
+        if (seat->is_idle)
+            return seat;
+        if (++count == CHOICE_MAX)
+            break;
+    }
+    struct seat *first = CONTAINER_OF(account->seats.next, struct seat, link);
+    return now - first->moved_ns >= YOUNG_NS ? first : NULL;
+}
+
+/* False when there is no room for one more, nor anybody who gives way. */
+static bool find_seat(const struct clients *clients, const struct account *newcomer, uint64_t now,
+                      struct seat **gives_way)
+{
+    *gives_way = NULL;
+    if (clients->connections < clients->config->limits.tcp_clients)
+        return true;
+    *gives_way = choose_seat(clients, newcomer, now);
+    return *gives_way != NULL;
+}
+
+bool clients_connect(struct clients *clients, struct seat *seat, const struct address *address,
+                     uint64_t now, struct seat **gives_way)
 {
     const uint32_t rate = clients->config->limits.tcp_accept_rate;
     struct account *account = account_of(clients, address);
-    if (account->connections == clients->config->limits.tcp_clients_per_address ||
-        (rate > 0 && !fits(&clients->accepted_until_ns, rate, now))) {
+    if (account->connections >= clients->config->limits.tcp_clients_per_address ||
+        (rate > 0 && !fits(&clients->accepted_until_ns, rate, now)) ||
+        !find_seat(clients, account, now, gives_way)) {
         let_go(clients, account);
-        return NULL;
+        return false;
     }
+    *seat = (struct seat){.account = account, .moved_ns = now, .is_idle = true};
+    list_append(&account->seats, &seat->link);
     account->connections++;
-    return account;
+    clients->connections++;
+    clients->connections_of_network[account->network]++;
+    return true;
 }
 
-void clients_disconnect(struct clients *clients, struct account *account)
+void clients_disconnect(struct clients *clients, struct seat *seat)
 {
-    assert(account->connections > 0);
+    struct account *account = seat->account;
+    if (!account)
+        return;
+    assert(account->connections > 0 && clients->connections > 0);
+    clients_charge(clients, seat, 0);
+    list_remove(&seat->link);
+    seat->account = NULL;
     account->connections--;
-    assert(account->connections > 0 || account->stream_queries == 0);
+    clients->connections--;
+    clients->connections_of_network[account->network]--;
+    assert(account->connections > 0 || (account->stream_queries == 0 && account->charge == 0));
     let_go(clients, account);
+}
+
+void clients_move(struct seat *seat, bool is_idle, uint64_t now)
+{
+    assert(seat->account && now >= seat->moved_ns);
+    seat->is_idle = is_idle;
+    seat->moved_ns = now;
+    list_remove(&seat->link);
+    list_append(&seat->account->seats, &seat->link);
 }
 
 void clients_begin_stream_query(struct account *account)
@@ -188,6 +267,44 @@ bool clients_holds_back(struct clients *clients, const struct address *address,
         return false;
     const struct account *account = look_up(clients, address);
     return account && account->stream_queries > eighth;
+}
+
+/* --- Output --- */
+
+void clients_charge(struct clients *clients, struct seat *seat, size_t bytes)
+{
+    struct account *account = seat->account;
+    assert(account->charge >= seat->charge);
+    account->charge += bytes - seat->charge;
+    clients->charge_of_network[account->network] += bytes - seat->charge;
+    seat->charge = bytes;
+}
+
+static size_t most_charged_network(const struct clients *clients)
+{
+    size_t most = 0;
+    for (size_t i = 1; i < NETWORKS; i++)
+        if (clients->charge_of_network[i] > clients->charge_of_network[most])
+            most = i;
+    return most;
+}
+
+struct seat *clients_most_charged(struct clients *clients)
+{
+    const size_t network = most_charged_network(clients);
+    if (clients->charge_of_network[network] == 0)
+        return NULL;
+    const struct account *account = NULL;
+    LIST_EACH (struct account, other, &clients->networks[network], link)
+        if (!account || other->charge > account->charge)
+            account = other;
+    assert(account);
+    struct seat *most = NULL;
+    LIST_EACH (struct seat, seat, &account->seats, link)
+        if (!most || seat->charge > most->charge)
+            most = seat;
+    assert(most && most->charge > 0);
+    return most;
 }
 
 /* --- Queries that wait --- */
@@ -291,15 +408,6 @@ bool clients_has_held(const struct clients *clients)
     return clients->held_count > 0;
 }
 
-static size_t largest_network(const struct clients *clients)
-{
-    size_t largest = 0;
-    for (size_t i = 1; i < NETWORKS; i++)
-        if (clients->held_of_network[i] > clients->held_of_network[largest])
-            largest = i;
-    return largest;
-}
-
 static struct account *largest_account(const struct list *network)
 {
     struct account *largest = NULL;
@@ -320,7 +428,8 @@ struct place *clients_choose(struct clients *clients, const struct address *addr
 {
     if (clients->held_count == 0)
         return NULL;
-    const struct account *account = largest_account(&clients->networks[largest_network(clients)]);
+    const struct account *account =
+        largest_account(&clients->networks[largest(clients->held_of_network)]);
     if (!is_datagram && held_by(clients, address) >= account->held_count)
         return NULL;
     struct place *chosen = NULL;
@@ -368,7 +477,7 @@ void clients_close(struct clients *clients)
 {
     if (!clients)
         return;
-    assert(clients->held_count == 0);
+    assert(clients->held_count == 0 && clients->connections == 0);
     pool_close(&clients->accounts);
     free(clients->replied_until_ns);
     free(clients);
@@ -376,5 +485,6 @@ void clients_close(struct clients *clients)
 
 size_t clients_ceiling(const struct clients *clients)
 {
-    return pool_ceiling(&clients->accounts);
+    const size_t rates = clients->replied_until_ns ? RATES * sizeof(uint64_t) : 0;
+    return sizeof(*clients) + rates + pool_ceiling(&clients->accounts);
 }

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/address.h"
+#include "base/deadline.h"
 #include "base/list.h"
 #include "base/status.h"
 #include "config/config.h"
@@ -27,12 +28,24 @@
 struct clients;
 struct account; /* of a client with connections, or with queries that have waited for long */
 
+/* A good question is answered within it, whatever the way to the authority. */
+#define YOUNG_NS (200 * NANOSECONDS_PER_MILLISECOND)
+
 /* Of one query among those that wait. */
 struct place {
     struct list link;        /* in its account, in order of age */
     struct account *account; /* NULL: it has not waited for long */
     uint16_t suffix;         /* in which bucket of parent suffixes, if it has */
     uint16_t counted;        /* in which bucket of the datagrams; PLACE_UNCOUNTED: none */
+};
+
+/* Of one connection: what it has of its account. */
+struct seat {
+    struct list link;        /* in its account, in the order of moved_ns */
+    struct account *account; /* NULL: it has none any more */
+    uint64_t moved_ns;       /* when it fell idle, ceased to be, or a query of it ended */
+    size_t charge;           /* bytes, of clients_charge */
+    bool is_idle;            /* nothing of it waits */
 };
 
 enum { PLACE_BITS = 12, PLACE_BUCKETS = 1 << PLACE_BITS, PLACE_UNCOUNTED = PLACE_BUCKETS };
@@ -44,15 +57,29 @@ void clients_close(struct clients *clients); /* safe on NULL; all must have left
 /* The most bytes that the accounts can ever occupy. */
 size_t clients_ceiling(const struct clients *clients);
 
-/* One more connection from that address (FAULTS B9). NULL beyond limits.tcp-accept-rate or
- * limits.tcp-clients-per-address; limits.tcp-clients are the caller's, who counts them. */
-struct account *clients_connect(struct clients *clients, const struct address *address,
-                                uint64_t now);
-void clients_disconnect(struct clients *clients, struct account *account);
+/* One more connection from that address (FAULTS B9), idle. False beyond limits.tcp-accept-rate and
+ * limits.tcp-clients-per-address. When limits.tcp-clients are open, it is false or another gives
+ * way, `*gives_way`, which the caller closes (NULL: none need): of the network that has most, in it
+ * of the client that has, that which has been idle for longest; without such the one on which
+ * nothing has moved for so long that a good question would have been answered. None gives way to
+ * who would then have more than it is left with. */
+bool clients_connect(struct clients *clients, struct seat *seat, const struct address *address,
+                     uint64_t now, struct seat **gives_way);
+void clients_disconnect(struct clients *clients, struct seat *seat); /* harmless a second time */
+
+/* Something has moved on the connection, which is idle or is not. */
+void clients_move(struct seat *seat, bool is_idle, uint64_t now);
 
 /* A query of one of its connections begins to wait, and has ended. */
 void clients_begin_stream_query(struct account *account);
 void clients_end_stream_query(struct account *account);
+
+/* The connection is answerable for so many bytes of output, in place of those before. */
+void clients_charge(struct clients *clients, struct seat *seat, size_t bytes);
+
+/* That which is for most, of the client that is, of the network that is (FAULTS K6). NULL: none is
+ * for any. */
+struct seat *clients_most_charged(struct clients *clients);
 
 /* True when its streams are not read for now: the last eighth of limits.queries, of which
  * `waiting_count` wait, is not for a client that has an eighth of them in its streams. Else one

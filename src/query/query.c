@@ -15,9 +15,6 @@
 /* The part of timeouts.query that is left for the reply's way to the client. */
 enum { QUERY_MARGIN_DIVISOR = 20 };
 
-/* A good question is answered within it, whatever the way to the authority. */
-#define YOUNG_NS (200 * NANOSECONDS_PER_MILLISECOND)
-
 /* RFC 8767 5, the client response timer; with a short timeouts.query half of that. */
 #define SLOW_NS (1800 * NANOSECONDS_PER_MILLISECOND)
 

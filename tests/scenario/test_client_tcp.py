@@ -495,6 +495,33 @@ def test_B9_connections_in_all(start_proxy, upstream):
     assert_at_rest(proxy)
 
 
+def test_K5_B9_idle_connection_of_who_has_most_gives_way(start_proxy, upstream):
+    proxy = start_proxy(upstream, config={"limits": {"tcp-clients": 10}})
+    held = []
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(proxy.tcp(source="127.0.1.1")) for _ in range(10)]
+        for client in clients:
+            client.send(make_query("most.test"))
+            assert client.receive().rcode() == dns.rcode.NOERROR
+        upstream.on_query = held.append
+        clients[0].send(make_query("slow.test"))
+        upstream.wait_for(lambda: held)
+        with proxy.tcp(source="127.0.2.1") as newcomer:
+            newcomer.send(make_query("most.test"))
+            assert newcomer.receive().rcode() == dns.rcode.NOERROR
+            assert_ends(clients[1])
+            with proxy.tcp(source="127.0.1.1") as excess:
+                assert_ends(excess)
+            held[0].answer()
+            for client in [clients[0], *clients[2:]]:
+                if client is not clients[0]:
+                    client.send(make_query("most.test"))
+                assert client.receive().rcode() == dns.rcode.NOERROR
+    assert proxy.metric("dnsproxy_tcp_connections_total", result="evicted") == 1
+    assert proxy.metric("dnsproxy_tcp_connections_total", result="refused") == 1
+    assert_at_rest(proxy)
+
+
 def test_B9_queries_in_flight_of_one_connection(start_proxy, upstream):
     held = []
     upstream.on_query = held.append

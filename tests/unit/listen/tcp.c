@@ -671,6 +671,63 @@ static void B9_clients_above_the_limit_are_refused(void **state)
     assert_true(is_served(first) && is_served(second));
 }
 
+/* An idle connection gives way to another client, one that waits for an answer does not. */
+static void K5_B9_client_with_most_connections_gives_way_to_newcomers(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_clients = 4;
+    serve();
+    int fds[4];
+    for (int i = 0; i < 4; i++) {
+        fds[i] = connect_from("127.0.0.1");
+        TURN_UNTIL(METRIC(tcp_clients) == i + 1U);
+    }
+    ask(fds[0], 1, 'w');
+    TURN_UNTIL(fake_waiting_count() == 1);
+    assert_true(is_served(fds[1])); /* so the next is idle for longer */
+    const int newcomer = connect_from("127.0.0.2");
+    assert_true(is_served(newcomer));
+    await_end(fds[2]);
+    assert_int_equal(METRIC(tcp_evicted), 1);
+    await_end(connect_from("127.0.0.1"));
+    assert_int_equal(METRIC(tcp_refused), 1);
+    assert_int_equal(METRIC(tcp_clients), 4);
+    fake_answer(fake_waiting(0));
+    await_reply(fds[0], 1);
+    assert_true(is_served(fds[1]) && is_served(fds[3]) && is_served(newcomer));
+}
+
+/* Without an idle one the one that has waited in vain for longest gives way. */
+static void K5_B9_what_waits_for_200_ms_gives_way_to_newcomers(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_clients = 3;
+    serve();
+    int fds[3];
+    const uint64_t before_ns = fake.loop.now;
+    for (uint16_t i = 0; i < 3; i++) {
+        fds[i] = connect_from("127.0.0.1");
+        ask(fds[i], i, 'w');
+        TURN_UNTIL(fake_waiting_count() == i + 1U);
+    }
+    int newcomer = -1;
+    for (size_t refused = 0; METRIC(tcp_evicted) == 0; refused++) {
+        if (newcomer != -1)
+            close_client(newcomer);
+        newcomer = connect_from("127.0.0.2");
+        TURN_UNTIL(METRIC(tcp_refused) > refused || METRIC(tcp_evicted) > 0);
+        turn_for(10 * NANOSECONDS_PER_MILLISECOND);
+    }
+    assert_true(fake.loop.now - before_ns >= 200 * NANOSECONDS_PER_MILLISECOND);
+    assert_true(is_served(newcomer));
+    assert_int_equal(fake.dropped, 1);
+    await_end(fds[0]);
+    while (fake_waiting_count() > 0)
+        fake_answer(fake_waiting(0));
+    await_reply(fds[1], 1);
+    await_reply(fds[2], 2);
+}
+
 static void B9_connections_above_the_rate_are_refused(void **state)
 {
     (void)state;
@@ -976,6 +1033,15 @@ static void answer_everybody(void)
         fake_answer(fake_waiting(0));
 }
 
+static void read_until_one_is_evicted(int reader)
+{
+    for (uint16_t id = 0; METRIC(tcp_evicted) == 0; id++) {
+        assert_true(id < UINT16_MAX);
+        ask(reader, id, 'a');
+        await_reply(reader, id);
+    }
+}
+
 /* At three quarters of the limit those go who have been still for 200 ms, and no others. */
 static void K5_who_does_not_read_gives_way_and_who_reads_never(void **state)
 {
@@ -989,11 +1055,7 @@ static void K5_who_does_not_read_gives_way_and_who_reads_never(void **state)
     ask_and_never_read("127.0.0.4", 1);
     TURN_UNTIL(fake_waiting_count() == 16);
     answer_everybody();
-    for (uint16_t id = 0; METRIC(tcp_evicted) == 0; id++) {
-        assert_true(id < UINT16_MAX);
-        ask(reader, id, 'a');
-        await_reply(reader, id);
-    }
+    read_until_one_is_evicted(reader);
     TURN_UNTIL(client_from("127.0.0.2") == NULL);
     assert_non_null(client_from("127.0.0.3"));
     assert_non_null(client_from("127.0.0.4"));
@@ -1001,6 +1063,25 @@ static void K5_who_does_not_read_gives_way_and_who_reads_never(void **state)
     assert_int_equal(METRIC(tcp_evicted), 1);
     assert_int_equal(METRIC(tcp_memory), fake.resolver.output.used);
     assert_in_range(fake.resolver.output.used, 256 << 10, 1 << 20);
+}
+
+/* Many connections of one client are more than a larger one of another. */
+static void K6_who_holds_most_over_all_its_connections_gives_way(void **state)
+{
+    (void)state;
+    fake.config.limits.tcp_memory_bytes = 7 << 18;
+    fake.reply_length = 60000;
+    serve();
+    const int reader = connect_from("127.0.0.9");
+    ask_and_never_read("127.0.0.3", 5); /* a buffer of 512 KiB */
+    for (int i = 0; i < 4; i++)
+        ask_and_never_read("127.0.0.2", 3); /* of 256 KiB each */
+    TURN_UNTIL(fake_waiting_count() == 5 + 4 * 3);
+    answer_everybody();
+    read_until_one_is_evicted(reader);
+    TURN_UNTIL(METRIC(tcp_clients) == 5);
+    assert_non_null(client_from("127.0.0.3"));
+    assert_int_equal(METRIC(tcp_evicted), 1);
 }
 
 /* At the limit nobody can be waited for. */
@@ -1286,6 +1367,8 @@ int main(void)
         TEST(B8_half_close_within_a_message_ends_at_once),
         TEST(B9_address_above_its_limit_is_refused),
         TEST(B9_clients_above_the_limit_are_refused),
+        TEST(K5_B9_client_with_most_connections_gives_way_to_newcomers),
+        TEST(K5_B9_what_waits_for_200_ms_gives_way_to_newcomers),
         TEST(B9_connections_above_the_rate_are_refused),
         TEST(B9_queries_in_flight_are_limited_and_none_is_lost),
         TEST(B9_connection_ends_after_its_last_query),
@@ -1300,6 +1383,7 @@ int main(void)
         TEST(K5_message_in_two_parts_is_taken_while_the_budget_is_spent),
         TEST(K6_who_asks_for_long_replies_takes_fewer_at_a_time),
         TEST(K5_who_does_not_read_gives_way_and_who_reads_never),
+        TEST(K6_who_holds_most_over_all_its_connections_gives_way),
         TEST(K6_what_clients_make_us_hold_is_bounded_at_once),
         TEST(I4_room_reaches_every_client_that_waits),
         TEST(I4_client_that_goes_while_held_back_is_forgotten),

@@ -49,13 +49,23 @@ static struct address address(const char *text)
 
 /* --- Connections --- */
 
-static struct account *connect_at(const char *text, uint64_t now)
+enum { SEATS_MAX = 64 };
+
+static struct seat seats[SEATS_MAX]; /* without an account: free */
+static struct seat *gave_way;        /* to the last that connected */
+
+/* NULL: it is refused. */
+static struct seat *connect_at(const char *text, uint64_t now)
 {
     const struct address client = address(text);
-    return clients_connect(bench.clients, &client, now);
+    struct seat *seat = seats;
+    while (seat->account)
+        seat++;
+    assert_true(seat < seats + SEATS_MAX);
+    return clients_connect(bench.clients, seat, &client, now, &gave_way) ? seat : NULL;
 }
 
-static struct account *connect_from(const char *text)
+static struct seat *connect_from(const char *text)
 {
     return connect_at(text, start_ns);
 }
@@ -65,17 +75,20 @@ static void B9_address_has_its_limit_and_others_theirs(void **state)
     (void)state;
     bench.config.limits.tcp_clients_per_address = 2;
     begin();
-    struct account *first = connect_from("192.0.2.1");
+    struct seat *first = connect_from("192.0.2.1");
     assert_non_null(first);
-    assert_ptr_equal(connect_from("192.0.2.1:6000"), first);
+    struct seat *second = connect_from("192.0.2.1:6000");
+    assert_ptr_equal(second->account, first->account);
     assert_null(connect_from("192.0.2.1"));
-    struct account *other = connect_from("192.0.2.2");
+    struct seat *other = connect_from("192.0.2.2");
     assert_non_null(other);
     clients_disconnect(bench.clients, first);
-    assert_ptr_equal(connect_from("192.0.2.1"), first);
+    first = connect_from("192.0.2.1");
+    assert_ptr_equal(first->account, second->account);
     assert_null(connect_from("::ffff:192.0.2.1"));
     clients_disconnect(bench.clients, first);
-    clients_disconnect(bench.clients, first);
+    clients_disconnect(bench.clients, first); /* does no harm */
+    clients_disconnect(bench.clients, second);
     clients_disconnect(bench.clients, other);
 }
 
@@ -84,9 +97,9 @@ static void B9_v6_counts_by_64(void **state)
     (void)state;
     bench.config.limits.tcp_clients_per_address = 1;
     begin();
-    struct account *first = connect_from("2001:db8::1");
+    struct seat *first = connect_from("2001:db8::1");
     assert_null(connect_from("2001:db8::2:0:0:1"));
-    struct account *other = connect_from("2001:db8:0:1::1");
+    struct seat *other = connect_from("2001:db8:0:1::1");
     assert_non_null(other);
     clients_disconnect(bench.clients, first);
     clients_disconnect(bench.clients, other);
@@ -103,7 +116,8 @@ static void K5_last_eighth_of_the_places_is_not_for_streams_that_have_one(void *
     (void)state;
     bench.config.limits.queries = 80;
     begin();
-    struct account *account = connect_from("192.0.2.1");
+    struct seat *seat = connect_from("192.0.2.1");
+    struct account *account = seat->account;
     for (size_t i = 0; i < 11; i++) {
         assert_false(is_held_back("192.0.2.1", 79));
         clients_begin_stream_query(account);
@@ -116,7 +130,139 @@ static void K5_last_eighth_of_the_places_is_not_for_streams_that_have_one(void *
     assert_false(is_held_back("192.0.2.1", 79));
     for (size_t i = 0; i < 10; i++)
         clients_end_stream_query(account);
-    clients_disconnect(bench.clients, account);
+    clients_disconnect(bench.clients, seat);
+}
+
+/* Two networks, or two suffixes, meet by chance, but not with three keys. */
+static bool has_met;
+
+static void expect(bool is_so)
+{
+    has_met = has_met || !is_so;
+}
+
+enum { LIMIT = 10 };
+
+/* Disconnects all. */
+static void let_all_hang_up(void)
+{
+    for (size_t i = 0; i < SEATS_MAX; i++)
+        clients_disconnect(bench.clients, &seats[i]);
+}
+
+/* Hangs up who gives way to that newcomer, as the listener does. */
+static struct seat *who_gives_way_to(const char *text)
+{
+    if (!connect_from(text))
+        return NULL;
+    clients_disconnect(bench.clients, gave_way);
+    return gave_way;
+}
+
+static void connect_many(const char *text, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        assert_non_null(connect_from(text));
+}
+
+static void assert_holds_of_connections(void (*scenario)(void))
+{
+    has_met = true;
+    for (int i = 0; i < 3 && has_met; i++) {
+        has_met = false;
+        begin();
+        scenario();
+        let_all_hang_up();
+    }
+    assert_false(has_met);
+}
+
+static void connect_until_full(void)
+{
+    connect_many("198.51.100.1", 4); /* the largest client, but not of the largest network */
+    assert_null(gave_way);
+    connect_many("192.0.2.2", 2);
+    const struct seat *first = connect_from("192.0.2.1");
+    connect_many("192.0.2.1", 2);
+    connect_many("192.0.2.3", 1);
+    expect(who_gives_way_to("203.0.113.1") == first && !first->account);
+}
+
+static void K5_B9_full_the_largest_network_and_in_it_the_largest_client_gives_way(void **state)
+{
+    (void)state;
+    assert_holds_of_connections(connect_until_full);
+}
+
+static void connect_as_many(void)
+{
+    connect_many("198.51.100.1", 5);
+    connect_many("192.0.2.1", 4);
+    expect(!connect_from("198.51.100.1") && !connect_from("192.0.2.1"));
+    for (int i = 0; i < 3; i++)
+        expect(who_gives_way_to("203.0.113.1") != NULL);
+    expect(!connect_from("203.0.113.1")); /* all have three now */
+}
+
+static void K5_B9_nobody_gives_way_to_who_would_have_more(void **state)
+{
+    (void)state;
+    bench.config.limits.tcp_clients = 9;
+    assert_holds_of_connections(connect_as_many);
+}
+
+static void K5_B9_the_longest_idle_gives_way_else_who_has_not_moved_for_200_ms(void **state)
+{
+    (void)state;
+    const uint64_t ms = NANOSECONDS_PER_MILLISECOND;
+    begin();
+    connect_many("192.0.2.1", LIMIT);
+    for (size_t i = 0; i < LIMIT; i++)
+        clients_move(&seats[i], i == 7 || i == 4, start_ns + (i == 4 ? 0 : i) * ms);
+    clients_move(&seats[7], true, start_ns + 50 * ms);
+    assert_ptr_equal(who_gives_way_to("198.51.100.1"), &seats[4]);
+    assert_ptr_equal(who_gives_way_to("198.51.100.2"), &seats[7]);
+    const struct address newcomer = address("198.51.100.3");
+    struct seat seat;
+    assert_false(clients_connect(bench.clients, &seat, &newcomer, start_ns + 199 * ms, &gave_way));
+    assert_true(clients_connect(bench.clients, &seat, &newcomer, start_ns + 200 * ms, &gave_way));
+    assert_ptr_equal(gave_way, &seats[0]);
+    clients_disconnect(bench.clients, &seat);
+    let_all_hang_up();
+}
+
+static void charge(struct seat *seat, size_t bytes)
+{
+    clients_charge(bench.clients, seat, bytes);
+}
+
+static void charge_and_ask_who_has_most(void)
+{
+    struct seat *small = connect_from("198.51.100.1");
+    struct seat *first = connect_from("192.0.2.1");
+    struct seat *second = connect_from("192.0.2.1");
+    struct seat *neighbour = connect_from("192.0.2.2");
+    expect(!clients_most_charged(bench.clients));
+    charge(small, 100);
+    charge(first, 40);
+    charge(second, 30);
+    charge(neighbour, 50);
+    expect(clients_most_charged(bench.clients) == first);
+    clients_disconnect(bench.clients, first);
+    expect(clients_most_charged(bench.clients) == small);
+    charge(small, 10); /* in place of those before */
+    expect(clients_most_charged(bench.clients) == neighbour);
+    charge(neighbour, 0);
+    expect(clients_most_charged(bench.clients) == second);
+    charge(second, 0);
+    charge(small, 0);
+    expect(!clients_most_charged(bench.clients));
+}
+
+static void K6_output_is_charged_to_the_account(void **state)
+{
+    (void)state;
+    assert_holds_of_connections(charge_and_ask_who_has_most);
 }
 
 /* --- Rates --- */
@@ -124,10 +270,10 @@ static void K5_last_eighth_of_the_places_is_not_for_streams_that_have_one(void *
 /* One connection after the other: true when its rate lets it in. */
 static bool is_let_in(uint64_t now)
 {
-    struct account *account = connect_at("192.0.2.1", now);
-    if (account)
-        clients_disconnect(bench.clients, account);
-    return account != NULL;
+    struct seat *seat = connect_at("192.0.2.1", now);
+    if (seat)
+        clients_disconnect(bench.clients, seat);
+    return seat != NULL;
 }
 
 static void one_second_comes_at_once_then_evenly(void **state)
@@ -372,14 +518,6 @@ static void let_all_go(void)
         give_way();
 }
 
-/* Two networks, or two suffixes, meet by chance, but not with three keys. */
-static bool has_met;
-
-static void expect(bool is_so)
-{
-    has_met = has_met || !is_so;
-}
-
 static void assert_holds(void (*scenario)(void))
 {
     has_met = true;
@@ -501,14 +639,14 @@ static void K5_B9_account_is_one_for_connections_and_queries(void **state)
 {
     (void)state;
     begin_holding();
-    struct account *account = connect_from("192.0.2.1");
+    struct seat *seat = connect_from("192.0.2.1");
+    const struct account *account = seat->account;
     hold("192.0.2.1", "\1a");
-    clients_disconnect(bench.clients, account);
-    assert_ptr_equal(connect_from("192.0.2.1:6000"), account);
+    clients_disconnect(bench.clients, seat);
+    assert_ptr_equal(connect_from("192.0.2.1:6000")->account, account);
     let_all_go();
-    assert_ptr_equal(connect_from("192.0.2.1"), account);
-    clients_disconnect(bench.clients, account);
-    clients_disconnect(bench.clients, account);
+    assert_ptr_equal(connect_from("192.0.2.1")->account, account);
+    let_all_hang_up();
 }
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
@@ -518,6 +656,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(B9_address_has_its_limit_and_others_theirs),
         TEST(B9_v6_counts_by_64),
+        TEST(K5_B9_full_the_largest_network_and_in_it_the_largest_client_gives_way),
+        TEST(K5_B9_nobody_gives_way_to_who_would_have_more),
+        TEST(K5_B9_the_longest_idle_gives_way_else_who_has_not_moved_for_200_ms),
+        TEST(K6_output_is_charged_to_the_account),
         TEST(K5_last_eighth_of_the_places_is_not_for_streams_that_have_one),
         TEST(one_second_comes_at_once_then_evenly),
         TEST(what_is_refused_is_not_charged),
