@@ -123,7 +123,7 @@ struct worker_memory worker_memory(const struct worker *worker)
         .queries = resolver_ceiling(&worker->resolver),
         .listeners =
             config->listener_count * udp_ceiling() + tcp_clients_ceiling(worker->tcp_clients),
-        .tcp_output = tcp_clients_output_ceiling(worker->tcp_clients),
+        .tcp_output = worker->resolver.output.ceiling,
         .upstreams = group_ceiling(worker->group),
         .in_kernel = udp_sockets + tcp_sockets,
     };

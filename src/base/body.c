@@ -8,30 +8,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-void output_take(struct output_account *account, size_t size)
+void *output_take(struct output_account *account, size_t size)
 {
-    if (account)
+    assert(!account || account->used <= account->ceiling);
+    if (account && size > account->ceiling - account->used)
+        return NULL;
+    void *memory = malloc(size);
+    if (memory && account)
         account->used += size;
+    return memory;
 }
 
-void output_give(struct output_account *account, size_t size)
+void output_give(struct output_account *account, void *memory, size_t size)
 {
-    if (!account)
-        return;
-    assert(account->used >= size);
-    account->used -= size;
+    if (memory && account) {
+        assert(account->used >= size);
+        account->used -= size;
+    }
+    free(memory);
 }
 
 struct body *body_new(struct output_account *account, const uint8_t *bytes, size_t length)
 {
     assert(length <= UINT32_MAX);
-    struct body *body = malloc(sizeof(*body) + length);
+    struct body *body = output_take(account, sizeof(*body) + length);
     if (!body)
         return NULL;
     *body = (struct body){.account = account, .holders = 1, .length = (uint32_t)length};
     if (length > 0)
         memcpy(body->bytes, bytes, length);
-    output_take(account, sizeof(*body) + length);
     return body;
 }
 
@@ -62,6 +67,5 @@ void body_release(struct body *body)
         return;
     if (body->account && body->account->last == body)
         body->account->last = NULL;
-    output_give(body->account, sizeof(*body) + body->length);
-    free(body);
+    output_give(body->account, body, sizeof(*body) + body->length);
 }

@@ -15,13 +15,15 @@ struct body;
 
 struct output_account {
     size_t used;       /* bytes */
-    size_t max;        /* whoever takes more goes on; it is for the listener to make room */
+    size_t max;        /* whoever takes more goes on; the listener makes room in the next turn */
+    size_t ceiling;    /* nobody gets more */
     struct body *last; /* that body_share made last; NULL: nobody holds it any more */
 };
 
-/* Both do nothing without an account: what is not a client's is not counted. */
-void output_take(struct output_account *account, size_t size);
-void output_give(struct output_account *account, size_t size);
+/* Memory that is counted; without an account, as what is not a client's, it is not. NULL when there
+ * is none, or the ceiling would be passed. */
+void *output_take(struct output_account *account, size_t size);
+void output_give(struct output_account *account, void *memory, size_t size); /* safe on NULL */
 
 struct body {
     struct output_account *account;

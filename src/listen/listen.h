@@ -30,9 +30,9 @@ enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **
 void tcp_stop(struct tcp_listener *listener);  /* accepts those who already wait, and no more */
 void tcp_close(struct tcp_listener *listener); /* safe on NULL */
 
-/* The most bytes that clients can occupy, and what they make us hold. */
+/* The most bytes that clients can occupy, without what they make us hold: that is the resolver's
+ * output account. */
 size_t tcp_clients_ceiling(const struct tcp_clients *clients);
-size_t tcp_clients_output_ceiling(const struct tcp_clients *clients);
 
 /* Takes what each client has sent so far, and no more: those without queries close at once, the
  * others after their replies. */

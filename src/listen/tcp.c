@@ -263,7 +263,6 @@ enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out
     clients->resolver = resolver;
     clients->room.on_space = tcp_client_on_space;
     loop_task_init(&clients->relief, on_relief);
-    resolver->output.max = resolver->config->limits.tcp_memory_bytes;
     list_init(&clients->room.link);
     list_init(&clients->listeners);
     list_init(&clients->open);
@@ -305,14 +304,6 @@ void tcp_clients_close(struct tcp_clients *clients)
 size_t tcp_clients_ceiling(const struct tcp_clients *clients)
 {
     return sizeof(*clients) + pool_ceiling(&clients->pool);
-}
-
-/* When there is too much some go in the next turn. Until then what a turn writes comes on top, in
- * buffers that may be twice as large, and what it reads. */
-size_t tcp_clients_output_ceiling(const struct tcp_clients *clients)
-{
-    return clients->resolver->config->limits.tcp_memory_bytes +
-           (size_t)2 * LOOP_BUDGET * LOOP_OCTETS_PER_UNIT + (size_t)LOOP_EVENTS * STREAM_IN_MAX;
 }
 
 void tcp_clients_drain(struct tcp_clients *clients)

@@ -5,7 +5,6 @@
 #include "net/buffer.h"
 
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { SIZE_MIN = 4096 };
@@ -22,8 +21,7 @@ void buffer_compact(struct buffer *buffer)
 
 void buffer_free(struct buffer *buffer, struct output_account *account)
 {
-    output_give(account, buffer->size);
-    free(buffer->bytes);
+    output_give(account, buffer->bytes, buffer->size);
     *buffer = (struct buffer){0};
 }
 
@@ -44,14 +42,13 @@ bool buffer_reserve(struct buffer *buffer, struct output_account *account, size_
         size *= 2;
     if (size > size_max)
         size = size_max;
-    uint8_t *bytes = malloc(size);
+    uint8_t *bytes = output_take(account, size);
     if (!bytes)
         return false;
     if (buffer->bytes)
         memcpy(bytes, buffer->bytes + buffer->start, length);
     buffer_free(buffer, account);
     *buffer = (struct buffer){.bytes = bytes, .size = size, .end = length};
-    output_take(account, size);
     return true;
 }
 

@@ -61,8 +61,7 @@ static void share_free(struct stream *stream, struct share *share)
 {
     list_remove(&share->link);
     body_release(share->body);
-    output_give(stream->account, sizeof(*share));
-    free(share);
+    output_give(stream->account, share, sizeof(*share));
 }
 
 static void drop_shares(struct stream *stream)
@@ -359,13 +358,12 @@ void stream_end_message(struct stream *stream, size_t length)
 /* `at` is the body's place among all that the stream ever sends. NULL when memory is short. */
 static struct share *share_add(struct stream *stream, struct body *body, uint64_t at)
 {
-    struct share *share = malloc(sizeof(*share));
+    struct share *share = output_take(stream->account, sizeof(*share));
     if (!share)
         return NULL;
     *share = (struct share){.body = body_hold(body), .at = at};
     list_append(&stream->shares, &share->link);
     stream->shared += body->length;
-    output_take(stream->account, sizeof(*share));
     return share;
 }
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "dns/name.h"
+#include "net/stream.h"
 #include "observe/log.h"
 #include "query/lookup.h"
 
@@ -328,11 +329,22 @@ uint64_t resolver_query_ns(const struct resolver *resolver)
     return query_ns - query_ns / QUERY_MARGIN_DIVISOR;
 }
 
+/* When clients hold more than limits.tcp-memory some go in the next turn. Until then what a turn
+ * writes comes on top, in buffers that may be twice as large, and what it reads; whoever wants
+ * still more, since so many of them grow at once, is closed (FAULTS K6). */
+static size_t output_ceiling(const struct config *config)
+{
+    return config->limits.tcp_memory_bytes + (size_t)2 * LOOP_BUDGET * LOOP_OCTETS_PER_UNIT +
+           (size_t)LOOP_EVENTS * STREAM_IN_MAX;
+}
+
 enum status resolver_open(struct resolver *resolver)
 {
     const struct config *config = resolver->config;
     assert(resolver->loop && resolver->metrics && !resolver->buckets);
     list_init(&resolver->starved);
+    resolver->output.max = config->limits.tcp_memory_bytes;
+    resolver->output.ceiling = output_ceiling(config);
     resolver->key = siphash_random_key();
     loop_task_init(&resolver->space, on_space);
     const uint64_t query_ns = resolver_query_ns(resolver);

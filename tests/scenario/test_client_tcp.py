@@ -235,12 +235,13 @@ def fill(sock, data, seconds=2.0):
 
 
 @contextlib.contextmanager
-def small_client(proxy, receive_buffer=4096):
+def small_client(proxy, receive_buffer=4096, source="127.0.0.1"):
     """A client's socket that can hold little."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         sock.settimeout(5)
+        sock.bind((source, 0))
         sock.connect((proxy.address, proxy.port))
         yield sock
 
@@ -331,6 +332,24 @@ def test_K5_K6_who_does_not_read_gives_way_when_memory_is_short(start_proxy, ups
             assert reader.receive().answer == reply.answer
         assert evicted() < 40
         proxy.wait_for_log("tcp_memory_short")
+
+
+def test_K6_one_that_does_not_read_is_kept_while_another_has_many_such(start_proxy, upstream):
+    proxy = start_proxy(upstream, config={"limits": {"tcp-memory": "2MiB"},
+                                          "timeouts": {"tcp-send": "60s"}})
+    names = [f"big-60000.one{number}.test" for number in range(4)]
+    with contextlib.ExitStack() as stack:
+        one = stack.enter_context(small_client(proxy, source="127.0.2.1"))
+        one.sendall(framed(*[make_query(name, "TXT") for name in names]))  # more than each of the others
+        proxy.wait_for_metric("dnsproxy_replies_total", at_least=4, rcode="NOERROR")
+        for number in range(40):
+            other = stack.enter_context(small_client(proxy, source="127.0.1.1"))
+            other.sendall(framed(make_query(f"big-60000.other{number}.test", "TXT")) * 2)
+        evicted = functools.partial(proxy.metric, "dnsproxy_tcp_connections_total", result="evicted")
+        eventually(lambda: evicted() > 0 and proxy.metric("dnsproxy_tcp_memory_bytes") <= 2 << 20)
+        stream = one.makefile("rb")
+        replies = [dns.message.from_wire(stream.read(int.from_bytes(stream.read(2), "big"))) for _ in names]
+    assert {reply.question[0].name.to_text() for reply in replies} == {name + "." for name in names}
 
 
 def test_K6_check_prints_the_ceiling_of_the_start_with_its_parts(start_proxy, upstream, tmp_path):

@@ -71,6 +71,8 @@ static void fake_start(void)
     assert_int_equal(pool_open(&fake.resolver.queries, sizeof(struct query),
                                fake.config.limits.queries + QUERIES_IN_HAND_MAX),
                      STATUS_OK);
+    fake.resolver.output.max = fake.config.limits.tcp_memory_bytes;
+    fake.resolver.output.ceiling = fake.resolver.output.max + (32 << 20);
     assert_int_equal(clients_open(&fake.config, &fake.resolver.clients), STATUS_OK);
 }
 

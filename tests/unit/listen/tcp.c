@@ -1105,6 +1105,28 @@ static void K6_what_clients_make_us_hold_is_bounded_at_once(void **state)
     assert_in_range(METRIC(tcp_clients), 1, 2);
 }
 
+/* Before anybody could be made to give way. */
+static void K6_who_wants_memory_over_the_ceiling_is_closed(void **state)
+{
+    (void)state;
+    fake.reply_length = 60000;
+    serve();
+    fake.resolver.output.ceiling = 900 << 10;
+    for (unsigned i = 2; i < 5; i++) {
+        char source[32];
+        snprintf(source, sizeof(source), "127.0.0.%u", i);
+        ask_and_never_read(source, 5); /* buffers of 512 KiB */
+    }
+    const int idle = connect_from("127.0.0.9");
+    TURN_UNTIL(fake_waiting_count() == 15);
+    answer_everybody();
+    assert_true(fake.resolver.output.used <= fake.resolver.output.ceiling);
+    TURN_UNTIL(METRIC(tcp_clients) < 4);
+    assert_true(METRIC(dropped_gone) > 0);
+    fake.reply_length = 0;
+    assert_true(is_served(idle));
+}
+
 static void I4_room_reaches_every_client_that_waits(void **state)
 {
     (void)state;
@@ -1385,6 +1407,7 @@ int main(void)
         TEST(K5_who_does_not_read_gives_way_and_who_reads_never),
         TEST(K6_who_holds_most_over_all_its_connections_gives_way),
         TEST(K6_what_clients_make_us_hold_is_bounded_at_once),
+        TEST(K6_who_wants_memory_over_the_ceiling_is_closed),
         TEST(I4_room_reaches_every_client_that_waits),
         TEST(I4_client_that_goes_while_held_back_is_forgotten),
         TEST(I6_idle_client_takes_less_than_one_KiB),

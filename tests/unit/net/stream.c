@@ -508,7 +508,7 @@ static void K6_F7_shared_bodies_leave_in_order_however_short_the_writes(void **s
     static const size_t lengths[] = {1, 4000, 40000};
     uint8_t *wire = malloc(SIZE), *got = malloc(SIZE);
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
-        struct output_account account = {0};
+        struct output_account account = {.ceiling = 1 << 20};
         struct pair pair;
         open_plain(&pair, &handler);
         pair.owner.stream.account = &account;
@@ -533,7 +533,7 @@ static void K6_shared_bodies_under_tls(void **state)
     (void)state;
     enum { LENGTH = 40000 };
     uint8_t *wire = malloc(5 * LENGTH);
-    struct output_account account = {0};
+    struct output_account account = {.ceiling = 1 << 20};
     struct pair pair;
     open_tls(&pair);
     struct body *body = body_of_length(&account, LENGTH);
@@ -549,7 +549,7 @@ static void K6_shared_bodies_under_tls(void **state)
 static void K6_a_closed_stream_lets_go_of_its_bodies_and_its_account(void **state)
 {
     (void)state;
-    struct output_account account = {0};
+    struct output_account account = {.ceiling = 1 << 20};
     struct pair pair;
     open_plain(&pair, &handler);
     struct stream *stream = &pair.owner.stream;
