@@ -712,6 +712,7 @@ static void K5_B9_what_waits_for_200_ms_gives_way_to_newcomers(void **state)
     }
     int newcomer = -1;
     for (size_t refused = 0; METRIC(tcp_evicted) == 0; refused++) {
+        assert_true(refused < 100);
         if (newcomer != -1)
             close_client(newcomer);
         newcomer = connect_from("127.0.0.2");
