@@ -91,3 +91,18 @@ void extended_errors_copy(struct writer *writer, const uint8_t *options, size_t 
                              behind * ERROR_LENGTH_MIN);
     }
 }
+
+bool extended_errors_are_final(const uint8_t *options, size_t length)
+{
+    /* RFC 8914 4: 1, 2 and 5 to 12 are about DNSSEC; 15 to 17 blocked, censored, filtered. */
+    static const uint32_t final = 1u << 1 | 1u << 2 | 0xffu << 5 | 7u << 15;
+    struct reader reader = reader_over(options, length);
+    const uint8_t *data;
+    size_t data_length;
+    while ((data = next_error(&reader, &data_length))) {
+        const uint16_t code = load_u16(data);
+        if (code < 32 && (final & 1u << code))
+            return true;
+    }
+    return false;
+}

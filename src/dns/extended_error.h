@@ -4,6 +4,7 @@
 #ifndef DNS_EXTENDED_ERROR_H
 #define DNS_EXTENDED_ERROR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,10 @@
  * has not failed, when there is no room for the code. */
 void extended_error_write(struct writer *writer, uint16_t code, const void *text, size_t length,
                           size_t reserve);
+
+/* True when one of them says that the error is the answer: the name's signatures are not valid, or
+ * it is blocked, censored or filtered. Another upstream would not, or should not, say otherwise. */
+bool extended_errors_are_final(const uint8_t *options, size_t length);
 
 /* Writes those that are among `options`, which are well formed. The first texts are kept as far as
  * they leave room for the codes behind them. */
