@@ -28,7 +28,7 @@
 #include "net/socket.h"
 
 enum {
-    SESSIONS_MAX = 4,                    /* newest first; servers send two tickets a connection */
+    SESSIONS_MAX = 32, /* newest first; for those that are opened at once when one has ended */
     CERTIFICATE_LIST_LENGTH_MAX = 65536, /* a chain is some 4 KiB, a post-quantum one 30 KiB */
     CHAIN_DEPTH_MAX = 10,
 };
