@@ -23,6 +23,7 @@ static struct tcp_clients *clients;
 static int listener_fd;
 static size_t accepted; /* of the sockets behind the listener's */
 static size_t refused;  /* as far as it shows */
+static size_t evicted;
 static bool time_passed;
 
 enum status __wrap_socket_accept(int fd, int *out, struct address *client)
@@ -140,8 +141,9 @@ static void check_client(const struct fake_socket *peer)
     if (time_passed || peer->is_reset)
         return;
     const bool is_whole = replied == deserved && peer->is_open != (peer->has_ended || is_broken);
-    assert(is_whole || (!peer->is_open && peer->taken == 0)); /* above a limit */
-    refused += !is_whole;
+    assert(is_whole || !peer->is_open);
+    refused += !is_whole && peer->taken == 0; /* above a limit */
+    evicted += !is_whole && peer->taken > 0;  /* for another, or for want of memory */
 }
 
 /* --- What happens --- */
@@ -326,6 +328,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     kernel_begin(data, size);
     time_passed = false;
     refused = 0;
+    evicted = 0;
     bench_setup(&state);
     bench = state;
     open_listener();
@@ -338,6 +341,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 1; i < socket_count; i++)
         check_client(&sockets[i]);
     assert(refused <= metric_get(&bench->metrics->tcp_refused));
+    assert(evicted <= metric_get(&bench->metrics->tcp_evicted));
     tcp_close(listener);
     tcp_clients_close(clients);
     assert(metric_get(&bench->metrics->tcp_clients) == 0);
