@@ -31,6 +31,7 @@
     ROW(SERVER_FAILURE, "server_failure", "upstream answered SERVFAIL")                         \
     ROW(REFUSED, "refused", "upstream answered REFUSED")                                        \
     ROW(OTHER_RCODE, "other_rcode", "upstream answered with an error")                          \
+    ROW(CONVICTED, "convicted", "closes each connection that is asked this")                    \
     ROW(OVERLOADED, "overloaded", "every connection is full")                                   \
     ROW(BACKING_OFF, "backing_off", "all upstreams failed a moment ago")                        \
     ROW(LOCAL, "local", "out of local resources")

@@ -137,6 +137,12 @@ const struct option OPTIONS[] = {
      .help = "A connection to an upstream that is silent for this long with questions unanswered is "
              "dead; sooner when its answers are usually quick. A late question is asked elsewhere "
              "long before."},
+    {.key = "timeouts.park", .environment = "DNSPROXY_TIMEOUTS_PARK",
+     .default_text = "3s", DURATION(timeouts.park_ns, MILLISECONDS(10), SECONDS(60)),
+     .zero_is_off = true,
+     .help = "When all upstreams are away, as while they restart, let queries wait this long for "
+             "one to come back; after that they fail at once, until one does. 0 always fails at "
+             "once."},
     {.key = "timeouts.upstream-idle", .environment = "DNSPROXY_TIMEOUTS_UPSTREAM_IDLE",
      .default_text = "30s", DURATION(timeouts.idle_ns, MILLISECONDS(10), SECONDS(3600)),
      .help = "Close an upstream connection that has had nothing to do for this long."},

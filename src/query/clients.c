@@ -122,6 +122,12 @@ static void let_go(struct clients *clients, struct account *account)
     pool_give(&clients->accounts, account);
 }
 
+uint64_t clients_identify(const struct address *address)
+{
+    const struct prefix client = prefix_of(address, CLIENT_V4, CLIENT_V6);
+    return (client.bits[0] ^ client.bits[1]) | UINT64_C(1) << 63;
+}
+
 /* --- Rates --- */
 
 /* True when one more event fits into `per_second` (> 0); it is then used up. */

@@ -112,4 +112,7 @@ bool clients_has_held(const struct clients *clients);
 struct place *clients_choose(struct clients *clients, const struct address *address,
                              bool is_datagram);
 
+/* A number of the client's own, not 0: its address, or the /64 of IPv6. */
+uint64_t clients_identify(const struct address *address);
+
 #endif

@@ -26,6 +26,7 @@ enum {
     OWN_ERROR_MAX = 256, /* octets of the extended error that says what became of it */
     KEPT_ERRORS_SIZE = ANSWER_EXTENDED_ERRORS_MAX, /* it, and those of an upstream */
     TIMEOUT_TTL_S = 1,      /* RFC 9520 3.2: no less, and the next answer may come at any moment */
+    CONVICTED_TTL_S = 5,    /* asking costs a connection each time */
     ALONE_DIVISOR = 64,     /* of limits.queries */
     REPEATED_MAX = 8,       /* waiting queries that one may repeat */
     REPLIES_LEFT_OVER = 16, /* at a time: then others have their turn */
@@ -259,6 +260,7 @@ static enum extended_error_code code_of(enum failure failure)
     case FAILURE_REQUEST_TIMEOUT:
     case FAILURE_BACKING_OFF:
         return EDE_NO_REACHABLE_AUTHORITY;
+    case FAILURE_CONVICTED:
     case FAILURE_OVERLOADED:
     case FAILURE_LOCAL:
     case FAILURE_MALFORMED_ANSWER:
@@ -277,7 +279,8 @@ static enum extended_error_code code_of(enum failure failure)
  * dead path is remembered by the upstream's back-off, and must not outlive it here. */
 static bool is_kept(enum failure failure)
 {
-    return failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_MALFORMED_ANSWER;
+    return failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_MALFORMED_ANSWER ||
+           failure == FAILURE_CONVICTED;
 }
 
 enum { CAUSE_SIZE = OWN_ERROR_MAX - DNS_OPTION_FIXED - 2 };
@@ -310,7 +313,9 @@ static struct answer failure_answer(const struct lookup *lookup,
     return (struct answer){
         .kind = ANSWER_TIMEOUT,
         .rcode = RCODE_SERVFAIL,
-        .ttl_s = is_kept(lookup->ask.failure) ? TIMEOUT_TTL_S : 0,
+        .ttl_s = !is_kept(lookup->ask.failure)              ? 0
+                 : lookup->ask.failure == FAILURE_CONVICTED ? CONVICTED_TTL_S
+                                                            : TIMEOUT_TTL_S,
         .extended_errors = option,
         .extended_errors_length = (uint16_t)writer_length(&writer),
     };
@@ -416,6 +421,8 @@ static void lookup_fail(struct lookup *lookup)
     const struct answer failure =
         lookup->ask.error_answer_count > 0 ? lookup->kept : failure_answer(lookup, option);
     metric_add(&lookup->resolver->metrics->lookups_failed, 1);
+    if (lookup->ask.failure == FAILURE_CONVICTED)
+        metric_add(&lookup->resolver->metrics->lookups_convicted, 1);
     store(lookup, &failure);
     write_cause(lookup, cause);
     const struct answer *answer = find_better(lookup, &better) ? &better : &failure;
@@ -485,7 +492,13 @@ static void let_alone(struct lookup *lookup, enum answer_age known)
 static bool settle_from_cache(struct query *query)
 {
     struct lookup *lookup = query->lookup;
+    const bool is_asked = ask_is_in_flight(&lookup->ask) || lookup->ask.failure == FAILURE_NONE;
+    char cause[CAUSE_SIZE];
     const char *why = failure_text(FAILURE_REQUEST_TIMEOUT);
+    if (!is_asked) { /* it waits for an upstream to come back */
+        write_cause(lookup, cause);
+        why = cause;
+    }
     struct answer better;
     if (!find_better(lookup, &better))
         return false;
@@ -594,7 +607,7 @@ void lookups_abort(struct resolver *resolver)
 /* --- Start --- */
 
 static struct lookup *lookup_new(struct resolver *resolver, const struct question *question,
-                                 uint64_t hash)
+                                 uint64_t hash, uint64_t client)
 {
     /* Each has a query waiting, and those that have none are counted: the pool cannot be empty. */
     struct lookup *lookup = pool_take(&resolver->lookups);
@@ -606,7 +619,8 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
     lookup->begun_ns = resolver->loop->now;
     lookup->has_ended = false;
     list_init(&lookup->queries);
-    ask_init(&lookup->ask, resolver->group, resolver->metrics, &lookup->question, &ask_events);
+    ask_init(&lookup->ask, resolver->group, resolver->metrics, &lookup->question, client,
+             &ask_events);
     table_add(lookup);
     metric_add(&resolver->metrics->lookups_started, 1);
     metric_set(&resolver->metrics->lookups_in_flight, resolver->lookups.in_use);
@@ -645,7 +659,7 @@ bool lookup_join_or_start(struct resolver *resolver, struct query *query)
         }
         return true;
     }
-    lookup = lookup_new(resolver, question, query->hash);
+    lookup = lookup_new(resolver, question, query->hash, clients_identify(&query->origin.client));
     attach(lookup, query);
     if (ask_begin(&lookup->ask))
         return true;
@@ -662,7 +676,7 @@ void lookup_refresh(struct resolver *resolver, const struct question *question, 
         return;
     }
     metric_add(&resolver->metrics->refreshes_started, 1);
-    struct lookup *lookup = lookup_new(resolver, question, hash);
+    struct lookup *lookup = lookup_new(resolver, question, hash, 0);
     begin_alone(lookup);
     if (!ask_begin(&lookup->ask))
         lookup_fail(lookup);

@@ -10,13 +10,20 @@
  * RFC:    9520 3.1 (attempts). */
 #include "upstream/upstream.h"
 
+#include "dns/extended_error.h"
+
 #include <assert.h>
 
 enum {
-    ATTEMPTS_MAX = 8,      /* most failures cost no time and did not reach anybody */
-    REQUESTS_MAX = 64,     /* with those that the end of a connection has handed back */
+    ATTEMPTS_MAX = 8,      /* at all upstreams */
+    REQUESTS_MAX = 64,     /* with those that did not reach anybody */
     ERROR_ANSWERS_MAX = 2, /* upstreams that may say no before their answer is passed on */
+    SUSPECTS_MAX = 8,      /* of one end */
+    CONVICTION = 2,        /* lone ends */
 };
+
+/* The second lone end counts if it was asked so long after the first: a restart is over by then. */
+#define SECOND_LOOK_NS (100 * NANOSECONDS_PER_MILLISECOND)
 
 static struct ask *of_request(struct request *request)
 {
@@ -38,27 +45,237 @@ bool ask_is_in_flight(const struct ask *ask)
     return false;
 }
 
-/* Sends `request`, if the ask may send one more and there is somebody to ask. */
-static bool try_request(struct ask *ask, struct request *request, enum request_scope scope)
+/* Sends `request` to whom the strategy chooses. STATUS_FULL when it has to wait for room,
+ * STATUS_NOT_FOUND when there is nobody to ask. */
+static enum status try_request(struct ask *ask, struct request *request, enum request_scope scope)
 {
     assert(!request_is_in_flight(request));
     if (!may_be_asked(ask))
-        return false;
+        return STATUS_NOT_FOUND;
     enum failure failure;
-    if (request_submit(ask->group, request, scope, &failure) == STATUS_OK) {
+    const enum status status = request_submit(ask->group, request, scope, &failure);
+    if (status == STATUS_OK) {
         ask->attempts.count++;
-        return true;
-    }
-    if (ask->failure == FAILURE_NONE) {
+    } else if (status != STATUS_FULL && ask->failure == FAILURE_NONE) {
         ask->failure = failure;
         ask->failed_upstream = request->upstream;
     }
-    return false;
+    return status;
 }
 
-static void retry(struct ask *ask, struct request *request, enum request_scope scope)
+/* True when it waits for an upstream to come back. */
+static bool try_park(struct ask *ask)
 {
-    if (try_request(ask, request, scope))
+    return ask->error_answer_count == 0 && may_be_asked(ask) && group_is_down(ask->group) &&
+           group_park(ask->group, &ask->waiter);
+}
+
+/* --- Questions that may end connections --- */
+
+static bool is_close(enum failure failure)
+{
+    return failure == FAILURE_CLOSED || failure == FAILURE_RESET || failure == FAILURE_TLS ||
+           failure == FAILURE_PROTOCOL;
+}
+
+static bool is_silence(enum failure failure)
+{
+    return failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_STALLED;
+}
+
+/* A connection has ended with it aboard. */
+static void note_end(struct ask *ask, const struct request *request, enum failure failure)
+{
+    /* Of many each is hardly the one, and there are not so many lanes: in calm one connection
+     * carries all. They are spread over several by now, and few will be hit again. */
+    ask->is_suspect = ask->has_ended || request->were_aboard <= SUSPECTS_MAX;
+    ask->has_ended = true;
+    ask->ended_upstream = request->upstream;
+    ask->ended_ns = request->ended_ns;
+    if (request->were_aboard > 1 || !is_close(failure))
+        return;
+    if (ask->client > 0)
+        blame_end(ask->group, ask->client, request->question);
+    if (ask->lone_ends == 0) {
+        ask->lone_end_ns = request->ended_ns;
+        ask->lone_ends = 1;
+    } else if (request->was_fresh && request->sent_ns >= ask->lone_end_ns + SECOND_LOOK_NS) {
+        ask->lone_ends++;
+    }
+}
+
+/* What it has done twice alone, while others have had answers from there since, is its doing. */
+static bool is_convicted(struct ask *ask)
+{
+    return ask->lone_ends >= CONVICTION &&
+           group_vouches(ask->group, ask->ended_upstream, ask->ended_ns);
+}
+
+/* A server that has failed since, or has ended several connections at once, is itself the reason.
+ */
+static void drop_evidence(struct ask *ask)
+{
+    if (ask->lone_ends == 0)
+        return;
+    const bool is_together = ask->lone_ends >= CONVICTION &&
+                             group_ended_together(ask->group, ask->ended_upstream, ask->ended_ns);
+    if (!is_together && !group_has_failed(ask->group, ask->ended_upstream, ask->lone_end_ns))
+        return;
+    ask->lone_ends = 0;
+    ask->has_looked = false;
+}
+
+/* The last time that a server may be asked (RFC 9520 3.1) is not for one that may be gone. */
+static void spare_last(struct ask *ask)
+{
+    if (ask->has_ended && ask->attempts.two & UINT32_C(1) << ask->ended_upstream)
+        (void)group_vouches(ask->group, ask->ended_upstream, ask->ended_ns);
+}
+
+/* It may be asked again at once, since the first end may be chance; but the look that counts is a
+ * later one, which must still be allowed. After that others show whether the server is there. */
+static bool must_wait(const struct ask *ask, const struct request *request)
+{
+    if (ask->lone_ends >= CONVICTION)
+        return true;
+    const bool is_last = ask->attempts.two & UINT32_C(1) << ask->ended_upstream;
+    return ask->lone_ends == 1 && request->ended_ns < ask->lone_end_ns + SECOND_LOOK_NS &&
+           (ask->has_looked || is_last);
+}
+
+/* The first end may have been its upstream's, as most are: another one where all is well is asked
+ * as always, which costs no handshake. */
+static enum status try_calm(struct ask *ask, struct request *request)
+{
+    if (ask->has_moved || ask->lone_ends > 0)
+        return STATUS_NOT_FOUND;
+    ask->has_moved = true;
+    return try_request(ask, request, REQUEST_CALM);
+}
+
+static enum status try_alone(struct ask *ask, struct request *request, enum lane_kind kind)
+{
+    const uint32_t avoided = ask->has_ended ? UINT32_C(1) << ask->ended_upstream : 0;
+    enum status status = STATUS_NOT_FOUND;
+    if (may_be_asked(ask))
+        status = request_submit_alone(ask->group, request, avoided, kind);
+    if (status == STATUS_OK) {
+        ask->attempts.count++;
+        ask->has_looked = ask->lone_ends > 0;
+    } else if (status != STATUS_FULL && ask->failure == FAILURE_NONE) {
+        ask->failure = FAILURE_BACKING_OFF;
+    }
+    return status;
+}
+
+/* --- On and on --- */
+
+static void forget_choices(struct ask *ask)
+{
+    ask->attempts.once = 0;
+    ask->attempts.twice = 0;
+}
+
+/* As all others: with everybody chosen twice those whom it was not sent to three times (RFC 9520
+ * 3.1) may be chosen again, for it may have reached nobody. */
+static enum status try_anywhere(struct ask *ask, struct request *request)
+{
+    const enum status status = try_request(ask, request, REQUEST_ANYWHERE);
+    if (status != STATUS_NOT_FOUND || ask->attempts.returned == 0)
+        return status;
+    forget_choices(ask);
+    return try_request(ask, request, REQUEST_ANYWHERE);
+}
+
+/* Asks as it should be asked now. STATUS_FULL when it is to wait in `*line` for that. */
+static enum status ask_now(struct ask *ask, enum line *line)
+{
+    struct request *request = &ask->requests[0];
+    const struct question *question = request->question;
+    *line = LINE_CROWD;
+    if (ask->client > 0 && blame_is_bad(ask->group, ask->client, question)) {
+        *line = LINE_CONFINED;
+        return try_alone(ask, request, LANE_CONFINED);
+    }
+    if (!ask->is_suspect)
+        return try_anywhere(ask, request);
+    if (try_calm(ask, request) == STATUS_OK)
+        return STATUS_OK;
+    *line = ask->has_waited ? LINE_LOOKS : LINE_LANES;
+    return try_alone(ask, request, ask->has_waited ? LANE_FRESH : LANE_ANY);
+}
+
+/* True when it is asked, or waits for a connection. */
+static bool is_asked(struct ask *ask)
+{
+    enum line line;
+    const enum status status = ask_now(ask, &line);
+    if (status == STATUS_FULL) {
+        group_queue(ask->group, &ask->waiter, line);
+        return true;
+    }
+    list_remove(&ask->waiter.link);
+    return status == STATUS_OK;
+}
+
+/* Asks again, or waits until it can be asked; with neither it has failed. */
+static void go_on(struct ask *ask)
+{
+    assert(!ask_is_in_flight(ask));
+    drop_evidence(ask);
+    if (is_convicted(ask)) {
+        ask->failure = FAILURE_CONVICTED;
+        ask->failed_upstream = ask->ended_upstream;
+        ask->events->on_done(ask, NULL);
+        return;
+    }
+    spare_last(ask);
+    if (is_asked(ask)) {
+        metric_add(&ask->metrics->lookups_retried, request_is_in_flight(&ask->requests[0]));
+        return;
+    }
+    if (!try_park(ask))
+        ask->events->on_done(ask, NULL);
+}
+
+static void resume(struct waiter *waiter)
+{
+    struct ask *ask = CONTAINER_OF(waiter, struct ask, waiter);
+    forget_choices(ask); /* whoever was in vain before may be the right one now */
+    go_on(ask);
+}
+
+static void on_failed(struct ask *ask, struct request *request, enum failure failure)
+{
+    if (request->was_sent && (is_close(failure) || is_silence(failure)))
+        note_end(ask, request, failure);
+    if (!ask_is_in_flight(ask)) {
+        if (must_wait(ask, request)) {
+            ask->has_waited = true;
+            group_look_again(ask->group, &ask->waiter);
+        } else {
+            go_on(ask);
+        }
+        return;
+    }
+    /* With the other request still out, the same upstream need not hear it twice. */
+    if (!ask->is_suspect && try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK)
+        metric_add(&ask->metrics->lookups_retried, 1);
+}
+
+/* The first error answer is not the last word, nor is any while only such upstreams were asked that
+ * nobody knows to be better at others (FAULTS F19). */
+static void on_error(struct ask *ask, struct request *request, const struct answer *answer)
+{
+    ask->error_answer_count++;
+    ask->erred |= UINT32_C(1) << request->upstream;
+    ask->events->on_error(ask, answer);
+    const bool is_last_word =
+        extended_errors_are_final(answer->extended_errors, answer->extended_errors_length);
+    if (!is_last_word &&
+        (ask->error_answer_count < ERROR_ANSWERS_MAX ||
+         group_knows_better(ask->group, ask->erred)) &&
+        try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK)
         metric_add(&ask->metrics->lookups_retried, 1);
     else if (!ask_is_in_flight(ask))
         ask->events->on_done(ask, NULL);
@@ -69,62 +286,84 @@ static void on_done(struct request *request, const struct answer *answer, enum f
     struct ask *ask = of_request(request);
     assert(answer || failure != FAILURE_NONE);
     if (failure == FAILURE_NONE) {
+        if (ask->client > 0)
+            blame_answer(ask->group, ask->client, request->question);
+        if (ask->erred)
+            group_contradict(ask->group, ask->erred);
         ask->events->on_done(ask, answer);
         return;
     }
     ask->failure = failure;
     ask->failed_upstream = request->upstream;
-    if (!answer) {
-        /* With the other request still out, the same upstream need not hear it twice. */
-        retry(ask, request, ask_is_in_flight(ask) ? REQUEST_ELSEWHERE : REQUEST_ANYWHERE);
-        return;
-    }
-    ask->error_answer_count++;
-    ask->events->on_error(ask, answer);
-    if (ask->error_answer_count < ERROR_ANSWERS_MAX)
-        retry(ask, request, REQUEST_ELSEWHERE);
-    else if (!ask_is_in_flight(ask))
-        ask->events->on_done(ask, NULL);
+    if (answer)
+        on_error(ask, request, answer);
+    else
+        on_failed(ask, request, failure);
 }
 
 /* One that is still late, and was refused before or has lost its hedge, is told again. With both in
- * vain, as when an upstream loses what it is asked, a third upstream is asked in the end. */
+ * vain, as when an upstream loses what it is asked, a third upstream is asked in the end. What may
+ * end connections, or silence them, is not asked among others. */
 static void on_late(struct request *request)
 {
     struct ask *ask = of_request(request);
     struct request *second = &ask->requests[request == &ask->requests[0]];
     if (!may_be_asked(ask))
         return;
-    const enum status status = request_is_in_flight(second)
-                                   ? request_move(ask->group, request, second)
-                                   : request_hedge(ask->group, request, second);
+    enum status status = STATUS_NOT_FOUND;
+    if (!ask->is_suspect)
+        status = request_is_in_flight(second) ? request_move(ask->group, request, second)
+                                              : request_hedge(ask->group, request, second);
+    else if (!request_is_in_flight(second) && request_is_lost(ask->group, request))
+        status =
+            request_submit_alone(ask->group, second, UINT32_C(1) << request->upstream, LANE_FRESH);
     if (status == STATUS_OK)
         ask->attempts.count++;
 }
 
 /* --- What its owner calls --- */
 
+static void begin_anew(struct ask *ask)
+{
+    ask->attempts = (struct attempts){0};
+    ask->error_answer_count = 0;
+    ask->lone_ends = 0;
+    ask->has_ended = false;
+    ask->has_moved = false;
+    ask->is_suspect = false;
+    ask->has_looked = false;
+    ask->has_waited = false;
+    ask->erred = 0;
+    ask->ended_upstream = 0;
+}
+
 void ask_init(struct ask *ask, struct group *group, struct metrics *metrics,
-              const struct question *question, const struct ask_events *events)
+              const struct question *question, uint64_t client, const struct ask_events *events)
 {
     assert(question && events);
     ask->group = group;
     ask->metrics = metrics;
     ask->events = events;
-    ask->attempts = (struct attempts){0};
-    ask->error_answer_count = 0;
+    ask->client = client;
     ask->failure = FAILURE_NONE;
+    ask->failed_upstream = 0;
+    ask->waiter.resume = resume;
+    list_init(&ask->waiter.link);
+    deadline_init(&ask->waiter.again);
+    begin_anew(ask);
     for (size_t i = 0; i < REQUESTS_PER_ASK; i++)
         request_init(&ask->requests[i], question, &ask->attempts, on_done, on_late);
 }
 
 bool ask_begin(struct ask *ask)
 {
-    return try_request(ask, &ask->requests[0], REQUEST_ANYWHERE);
+    return is_asked(ask) || try_park(ask);
 }
 
 void ask_cancel(struct ask *ask)
 {
+    list_remove(&ask->waiter.link);
+    deadline_cancel(&ask->waiter.again);
     for (size_t i = 0; i < REQUESTS_PER_ASK; i++)
         request_cancel(&ask->requests[i]);
 }
@@ -132,13 +371,14 @@ void ask_cancel(struct ask *ask)
 void ask_anew(struct ask *ask)
 {
     ask_cancel(ask);
-    ask->attempts = (struct attempts){0};
-    ask->error_answer_count = 0;
-    retry(ask, &ask->requests[0], REQUEST_ANYWHERE);
+    begin_anew(ask);
+    go_on(ask);
 }
 
 void ask_note_unanswered(struct ask *ask)
 {
+    if (ask->failure == FAILURE_NONE)
+        ask->failure = FAILURE_OVERLOADED; /* it waits in line */
     for (size_t i = 0; i < REQUESTS_PER_ASK; i++) {
         if (!request_is_in_flight(&ask->requests[i]))
             continue;

@@ -5,10 +5,11 @@
  * is counted and thrown away, and too much of it ends the connection.
  *
  * Silence: when a request is late and not one message has come since it was sent, the connection is
- * suspect, whatever was sent later: new requests go elsewhere until it answers one of the old. Half
- * way to the age of a dead path it is asked something of our own. No message by then: the path is
- * dead, and all that is in flight moves at once. Messages, but nothing that was asked for: it takes
- * no more requests, and those in flight may go on waiting, for the upstream may be merely slow.
+ * suspect: new requests go elsewhere, and it is asked something of our own. The answer to that
+ * lifts the suspicion, once until it answers one of the others; what was overtaken by the answer to
+ * a later question raises none. No message by the age of a dead path: the path is dead, and all
+ * that is in flight moves at once. Messages, but nothing that was asked for: it takes no more
+ * requests, and those in flight may go on waiting, for the upstream may be merely slow.
  *
  * Thread: the worker that opened it.   Owner: its struct upstream, until its stream has closed.
  * RFC:    7858 (DoT), 7766 6.2 and 7 (pipelining, matching), 7828 (keepalive), 5452 (IDs). */
@@ -22,9 +23,6 @@ enum {
     ID_SIZE = 2,        /* octets of a message */
     UNMATCHED_MAX = 64, /* answer nothing before the connection is given up (FAULTS F12, F13) */
 };
-
-/* A close this soon after a message is no idle close. */
-#define BUSY_CLOSE_NS (50 * NANOSECONDS_PER_MILLISECOND)
 
 /* For each state the bits of those that may come before it. */
 static const unsigned allowed_predecessors[] = {
@@ -66,12 +64,6 @@ static void connection_enter(struct connection *connection, enum connection_stat
 
 /* --- Requests --- */
 
-/* Of slot.abandoned_ms: never 0. */
-static uint32_t milliseconds(uint64_t time_ns)
-{
-    return (uint32_t)(time_ns / NANOSECONDS_PER_MILLISECOND) | 1;
-}
-
 static void detach(struct connection *connection, struct request *request)
 {
     assert(request->connection == connection);
@@ -94,12 +86,14 @@ static void attach(struct connection *connection, struct request *request, uint1
     request->connection = connection;
     request->slot = index;
     request->upstream = upstream->index;
+    request->was_sent = false;
     request->sent_ns = group->loop->now;
     deadline_arm(&upstream->late, &request->late, group->loop->now);
     connection->requests++;
     connection->in_flight++;
     if (loop_check_owns(upstream, request))
         return;
+    attempts_add(request->attempts, UINT32_C(1) << upstream->index);
     upstream->in_flight++;
     metric_set(&upstream->metrics->in_flight, upstream->in_flight);
     metric_add(&upstream->metrics->requests, 1);
@@ -109,17 +103,38 @@ static void attach(struct connection *connection, struct request *request, uint1
         group_earn_hedge(group);
 }
 
+static struct deadline_queue *idle_queue(const struct connection *connection)
+{
+    switch (connection->use) {
+    case CONNECTION_SPARE:
+        return &connection->upstream->group->spare_idle;
+    case CONNECTION_LANE:
+        return &connection->upstream->group->lane_idle;
+    case CONNECTION_MAIN:
+    default:
+        return &connection->upstream->idle;
+    }
+}
+
 /* A connection on which nothing is in flight waits for the next request, or closes. One that is
- * suspect waits for the answers that nobody needs any more. */
+ * suspect waits for the answers that nobody needs any more, unless it is a lane. */
 static void rest(struct connection *connection)
 {
     if (connection->in_flight > 0)
         return;
-    if (connection->state == CONNECTION_DRAINING)
+    const bool is_done = connection->use == CONNECTION_LANE && lane_is_used_up(connection);
+    if (connection->state == CONNECTION_DRAINING ||
+        (is_done && connection->state == CONNECTION_READY))
         stream_close(&connection->stream, FAILURE_NONE);
     else if (connection->state == CONNECTION_READY && connection->suspect_since_ns == 0)
-        deadline_arm(&connection->upstream->idle, &connection->deadline,
+        deadline_arm(idle_queue(connection), &connection->deadline,
                      connection->upstream->group->loop->now);
+}
+
+uint32_t connection_aboard(const struct connection *connection)
+{
+    const bool is_probed = connection->probe_slot < connection->slot_count;
+    return connection->in_flight + connection->abandoned - (is_probed ? 1 : 0);
 }
 
 void connection_drain(struct connection *connection)
@@ -132,12 +147,6 @@ void connection_drain(struct connection *connection)
     rest(connection);
 }
 
-bool connection_is_used_up(const struct connection *connection)
-{
-    const uint64_t limit = connection->upstream->request_limit;
-    return limit > 0 && connection->requests >= limit;
-}
-
 bool connection_takes_requests(const struct connection *connection)
 {
     return connection->state <= CONNECTION_READY && connection->stream.state != STREAM_CLOSED;
@@ -145,7 +154,7 @@ bool connection_takes_requests(const struct connection *connection)
 
 bool connection_has_room(const struct connection *connection)
 {
-    const size_t count = connection->upstream->group->slot_count;
+    const size_t count = connection->slot_count;
     const size_t kept = connection->probe_slot < count ? 0 : 1;
     return connection_takes_requests(connection) &&
            connection->in_flight + connection->abandoned + kept < count;
@@ -163,11 +172,6 @@ enum status connection_submit(struct connection *connection, struct request *req
     if (connection->state == CONNECTION_READY && connection->suspect_since_ns == 0)
         deadline_cancel(&connection->deadline);
     attach(connection, request, index);
-    if (connection->upstream->request_limit > 0) {
-        upstream_foresee_close(connection->upstream, connection->requests);
-        if (connection_is_used_up(connection))
-            connection_drain(connection);
-    }
     return STATUS_OK;
 }
 
@@ -177,12 +181,14 @@ void connection_abandon(struct connection *connection, struct request *request)
     assert(slot->request == request);
     detach(connection, request);
     slot->request = NULL;
-    slot->abandoned_ms = milliseconds(request->sent_ns);
+    slot->is_abandoned = true;
     connection->abandoned++;
     if (loop_check_owns(connection->upstream, request))
         connection->check_slot = request->slot;
+    else if (connection->state < CONNECTION_READY)
+        attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
     /* Too many reserved IDs leave too few; the next connection starts with all of them. */
-    if (connection->abandoned > connection->upstream->group->slot_count / 4)
+    if (connection->abandoned > connection->slot_count / 4)
         connection_drain(connection);
     rest(connection);
 }
@@ -227,6 +233,22 @@ static void count_unmatched(struct connection *connection)
         stream_close(&connection->stream, FAILURE_PROTOCOL);
 }
 
+static void note_answered(struct connection *connection, uint64_t sent_ns)
+{
+    if (connection->answered_sent_ns < sent_ns)
+        connection->answered_sent_ns = sent_ns;
+}
+
+/* Of an answer to somebody's question. */
+static void note_worth(struct upstream *upstream, enum failure failure)
+{
+    upstream->has_erred = failure != FAILURE_NONE;
+    if (failure != FAILURE_NONE)
+        return;
+    upstream->has_answered_well = true;
+    upstream->contradicted = 0;
+}
+
 /* Ends the request of `slot` with an answer, or with a failure. */
 static void complete(struct connection *connection, struct slot *slot, const struct answer *answer,
                      enum failure failure)
@@ -237,15 +259,24 @@ static void complete(struct connection *connection, struct slot *slot, const str
     detach(connection, request);
     slot_give(connection, (uint16_t)(slot - connection->slots));
     connection->unmatched = 0;
+    if (answer) {
+        note_answered(connection, request->sent_ns);
+        upstream_heard(upstream, request->sent_ns);
+    }
+    lanes_serve_soon(upstream->group);
     const bool is_check = loop_check_owns(upstream, request);
     if (failure != FAILURE_NONE && !is_check)
         metric_add(&upstream->metrics->failures[failure], 1);
     if (answer && !is_check) {
         connection->answers++;
         metric_add(&upstream->metrics->answers, 1);
+        note_worth(upstream, failure);
+
         if (request->is_hedge && failure == FAILURE_NONE)
             metric_add(&upstream->metrics->hedges_won, 1);
-        upstream_answered(upstream, upstream->group->loop->now - request->sent_ns);
+        upstream_answered(upstream);
+        if (failure == FAILURE_NONE || failure == FAILURE_TRUNCATED_ANSWER)
+            upstream_measure(upstream, upstream->group->loop->now - request->sent_ns);
         obey_keepalive(connection, answer);
     }
     rest(connection);
@@ -270,7 +301,7 @@ static bool is_ours(struct connection *connection, uint16_t index)
     for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
         if (*own[i] != index)
             continue;
-        *own[i] = (uint16_t)connection->upstream->group->slot_count;
+        *own[i] = connection->slot_count;
         return true;
     }
     return false;
@@ -280,16 +311,24 @@ static bool is_ours(struct connection *connection, uint16_t index)
 static void receive_abandoned(struct connection *connection, struct slot *slot)
 {
     const uint16_t index = (uint16_t)(slot - connection->slots);
-    struct upstream *upstream = connection->upstream;
-    const uint64_t now = upstream->group->loop->now;
-    const uint32_t rtt_ms = milliseconds(now) - slot->abandoned_ms;
-    assert(slot->abandoned_ms > 0 && connection->abandoned > 0);
+    assert(slot->is_abandoned && connection->abandoned > 0);
     connection->abandoned--;
     slot_give(connection, index);
-    if (is_ours(connection, index))
+    const bool is_probe = index == connection->probe_slot;
+    if (is_probe)
+        note_answered(connection, connection->probe_sent_ns);
+    upstream_heard(connection->upstream,
+                   is_probe ? connection->probe_sent_ns : connection->begun_ns);
+    if (is_ours(connection, index)) {
+        if (is_probe && (!connection->is_pardoned || connection_aboard(connection) == 0))
+            trust(connection);
+        connection->is_pardoned = connection->is_pardoned || is_probe;
+
+        rest(connection);
         return;
-    metric_add(&upstream->metrics->unmatched, 1);
-    upstream_answered(upstream, rtt_ms * NANOSECONDS_PER_MILLISECOND);
+    }
+    metric_add(&connection->upstream->metrics->unmatched, 1);
+    upstream_answered(connection->upstream);
     trust(connection);
 }
 
@@ -304,7 +343,7 @@ static void receive(struct connection *connection, const uint8_t *message, size_
         count_unmatched(connection);
         return;
     }
-    if (slot->abandoned_ms > 0) {
+    if (slot->is_abandoned) {
         receive_abandoned(connection, slot);
         return;
     }
@@ -318,8 +357,10 @@ static void receive(struct connection *connection, const uint8_t *message, size_
         return;
     }
     /* Like the answer to a probe, that to the check says nothing about questions (FAULTS F20). */
-    if (!loop_check_owns(connection->upstream, slot->request))
+    if (!loop_check_owns(connection->upstream, slot->request)) {
         trust(connection);
+        connection->is_pardoned = false;
+    }
     if (status == STATUS_OK)
         complete(connection, slot, &answer, judge(&answer));
     else
@@ -366,6 +407,15 @@ void connection_hasten(struct connection *connection)
     }
 }
 
+/* The upstream may shake hands and answer nobody: the probe shows it. */
+static void try_probe(struct connection *connection)
+{
+    struct group *group = connection->upstream->group;
+    connection_probe(connection);
+    connection->suspect_since_ns = group->loop->now;
+    deadline_arm(&group->silence, &connection->deadline, group->loop->now);
+}
+
 static void on_open(struct stream *stream)
 {
     struct connection *connection = of_stream(stream);
@@ -381,10 +431,11 @@ static void on_open(struct stream *stream)
     restart_requests(connection);
     if (upstream->name)
         name_connected(upstream->name, &connection->peer);
-    if (!loop_check_begin(connection))
+    if (upstream->is_doubted)
+        try_probe(connection);
+    else if (connection->use == CONNECTION_LANE || !loop_check_begin(connection))
         upstream_opened(upstream);
-    if (connection_is_used_up(connection))
-        connection_drain(connection);
+    lanes_serve_soon(upstream->group);
     rest(connection);
 }
 
@@ -405,36 +456,52 @@ static uint32_t requests_in_flight(const struct connection *connection)
     return connection->in_flight - (is_checked ? 1 : 0);
 }
 
-/* Whether the end of this connection says that something is wrong with the upstream. One that has
- * answered and then closes is normal, even with requests in flight: they are asked again (RFC
- * 7766 6.2.4). */
+/* The server has ended it, for a reason that we do not know. */
+static bool is_close(enum failure failure)
+{
+    return failure == FAILURE_CLOSED || failure == FAILURE_RESET || failure == FAILURE_TLS ||
+           failure == FAILURE_PROTOCOL;
+}
+
+/* Whether the end of this connection says that something is wrong with the upstream. One that was
+ * open may have been closed for what was asked on it, unless that was our probe alone. */
 static bool is_upstream_failure(const struct connection *connection, enum failure failure)
 {
     if (failure == FAILURE_NONE || failure == FAILURE_NETWORK_CHANGED || failure == FAILURE_LOCAL)
         return false;
     if (connection->state < CONNECTION_READY)
         return true;
-    if (failure == FAILURE_CLOSED || failure == FAILURE_RESET)
-        return connection->answers == 0 && requests_in_flight(connection) > 0;
-    return true;
+    const bool is_probe_alone =
+        connection->probe_slot < connection->slot_count && connection_aboard(connection) == 0;
+    return failure == FAILURE_LOOP || (is_probe_alone && connection->upstream->is_doubted);
 }
 
-/* RFC 7766 6.2.4: a close that is no failure does not count among the attempts. */
-static void forgive_attempt(const struct request *request)
+/* The server does not take as many connections: it has answered on others since this one was begun.
+ */
+static bool is_one_too_many(const struct connection *connection, enum failure failure)
+{
+    return connection->state < CONNECTION_READY &&
+           (is_close(failure) || failure == FAILURE_REFUSED_CONNECTION ||
+            failure == FAILURE_CONNECT_TIMEOUT || failure == FAILURE_HANDSHAKE_TIMEOUT) &&
+           connection->upstream->answered_sent_ns > connection->begun_ns;
+}
+
+/* Nobody is to blame: as if it had not been chosen. That it was sent counts (RFC 9520 3.1). */
+static void forgive_attempt(struct request *request, bool was_open)
 {
     const uint32_t bit = UINT32_C(1) << request->upstream;
-    request->attempts->returned++;
-    if (request->is_hedge && request->attempts->beside & bit)
-        request->attempts->beside &= ~bit; /* the first one there is still out */
-    else if (request->attempts->twice & bit)
+    if (request->attempts->twice & bit)
         request->attempts->twice &= ~bit;
     else
         request->attempts->once &= ~bit;
+    request->attempts->returned += was_open;
 }
 
 /* Hands every request back; each may be submitted again, here or elsewhere, at once. */
-static void fail_requests(struct connection *connection, enum failure failure, bool is_forgiven)
+static void fail_requests(struct connection *connection, enum failure failure, bool was_open)
 {
+    const uint64_t now = connection->upstream->group->loop->now;
+    const uint32_t aboard = connection_aboard(connection);
     struct list failed;
     list_init(&failed);
     for (size_t i = 0; i < connection->slots_used; i++) {
@@ -444,8 +511,15 @@ static void fail_requests(struct connection *connection, enum failure failure, b
         connection->slots[i].request = NULL;
         detach(connection, request);
         list_append(&failed, &request->link);
-        if (is_forgiven)
-            forgive_attempt(request);
+        request->was_sent = was_open;
+        request->were_aboard = aboard;
+        request->was_fresh = connection->requests == 1;
+        request->ended_ns = now;
+        if (!was_open && !loop_check_owns(connection->upstream, request))
+            attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
+        request->attempts->returned += !was_open;
+        if (failure == FAILURE_NETWORK_CHANGED)
+            forgive_attempt(request, was_open);
     }
     assert(connection->in_flight == 0);
     struct list *link;
@@ -455,18 +529,15 @@ static void fail_requests(struct connection *connection, enum failure failure, b
     }
 }
 
-/* What the end of a connection in use says about how many requests the next will take. */
-static void learn_from_close(const struct connection *connection, enum failure failure)
+static void connection_unlink(struct connection *connection)
 {
-    struct upstream *upstream = connection->upstream;
-    const uint64_t now = upstream->group->loop->now;
-    const bool is_busy =
-        requests_in_flight(connection) > 0 || now - connection->last_message_ns < BUSY_CLOSE_NS;
-    const bool is_theirs = failure == FAILURE_CLOSED || failure == FAILURE_RESET;
-    if (is_theirs && is_busy && connection->answers > 0)
-        upstream_learn_limit(upstream, connection->answers);
-    else if (failure == FAILURE_NONE && connection_is_used_up(connection))
-        upstream->request_limit++; /* it may be more by now: the next will show */
+    struct group *group = connection->upstream->group;
+    list_remove(&connection->link);
+    lanes_serve_soon(group);
+    if (connection->use != CONNECTION_LANE)
+        return;
+    assert(group->lane_count > 0);
+    group->lane_count--;
 }
 
 static const char *detail_of(const struct connection *connection, enum failure failure)
@@ -481,33 +552,34 @@ static void on_closed(struct stream *stream, enum failure failure)
     struct connection *connection = of_stream(stream);
     struct upstream *upstream = connection->upstream;
     const uint32_t requests = requests_in_flight(connection);
-    bool is_failure = is_upstream_failure(connection, failure);
-    learn_from_close(connection, failure);
+    const bool was_open = connection->state >= CONNECTION_READY;
+    const bool is_lane = connection->use == CONNECTION_LANE;
+    const bool is_refused = is_one_too_many(connection, failure);
+    const bool is_failure = !is_refused && is_upstream_failure(connection, failure);
     upstream->last_answers = connection->answers;
     deadline_cancel(&connection->deadline);
     dial_end(connection);
-    if (upstream->name && is_failure)
+    if (upstream->name && (is_failure || failure == FAILURE_REQUEST_TIMEOUT))
         name_failed(upstream->name, &connection->peer);
     connection_enter(connection, CONNECTION_CLOSED);
-    list_remove(&connection->link);
+    connection_unlink(connection);
     if (requests > 0)
         metric_add(&upstream->metrics->failures[failure], requests);
-    else if (is_failure || failure == FAILURE_LOCAL)
+    else if (is_failure || failure == FAILURE_LOCAL || failure == FAILURE_REQUEST_TIMEOUT)
         metric_add(&upstream->metrics->failures[failure], 1);
     else
         metric_add(&upstream->metrics->idle_closes, 1);
-    /* One way to it was dead, and another is not. */
-    if (failure == FAILURE_REQUEST_TIMEOUT && upstream_is_heard(upstream))
-        is_failure = false;
+    if (is_refused)
+        upstream_learn_admitted(upstream);
     if (is_failure)
         upstream_failed(upstream, failure, detail_of(connection, failure));
-    if (failure == FAILURE_REQUEST_TIMEOUT && connection->answers > 0)
-        upstream->retry_ns = upstream->group->loop->now; /* a new connection may lead there */
+    else if (failure == FAILURE_REQUEST_TIMEOUT)
+        upstream_ended(upstream, failure, is_lane, connection->suspect_since_ns);
+    else if (requests > 0 && is_close(failure) && !is_refused)
+        upstream_ended(upstream, failure, is_lane, 0);
     if (connection->requests > 0)
         group_care(upstream->group);
-    const bool is_forgiven =
-        !is_failure && failure != FAILURE_REQUEST_TIMEOUT && failure != FAILURE_LOCAL;
-    fail_requests(connection, failure, is_forgiven);
+    fail_requests(connection, failure, was_open);
     stream_free(&connection->stream);
     free(connection);
 }
@@ -546,19 +618,31 @@ static uint64_t later_of(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-/* FAULTS F5: silence since the request was sent, however much was sent meanwhile. */
+/* FAULTS F5: silence since the request was sent, however much was sent meanwhile. When something
+ * that was asked later is answered, it is the question that is slow. */
 static void suspect_if_silent(struct connection *connection, const struct request *request,
                               uint64_t now)
 {
     struct upstream *upstream = connection->upstream;
     const uint64_t since_ns = later_of(connection->last_message_ns, request->sent_ns);
     if (connection->state < CONNECTION_READY || connection->stream.state == STREAM_CLOSED ||
-        connection->suspect_since_ns > 0 || now - since_ns < upstream->late.duration_ns)
+        connection->suspect_since_ns > 0 || now - since_ns < upstream->late.duration_ns ||
+        request->sent_ns < connection->answered_sent_ns)
         return;
     connection->suspect_since_ns = since_ns;
     metric_add(&upstream->metrics->stalls, 1);
     deadline_cancel(&connection->deadline);
     deadline_arm(&upstream->group->silence, &connection->deadline, now);
+    if (!connection->is_pardoned && connection->use != CONNECTION_LANE)
+        connection_probe(connection);
+}
+
+/* No request waits behind another on a lane, so that its silence costs nobody anything: its server
+ * may take its time. */
+static bool is_patient(const struct connection *connection)
+{
+    return connection->use == CONNECTION_LANE && connection->in_flight > 0 &&
+           !socket_has_unacknowledged(connection->stream.fd);
 }
 
 void connection_on_late(struct deadline *deadline, uint64_t now)
@@ -576,16 +660,16 @@ void connection_probe(struct connection *connection)
     /* Every resolver has the name servers of the root at hand. */
     static const struct question root = {
         .name = "", .name_length = 1, .type = TYPE_NS, .class = CLASS_IN};
-    struct group *group = connection->upstream->group;
-    if (connection->probe_slot < group->slot_count || !slot_is_free(connection))
+    if (connection->probe_slot < connection->slot_count || !slot_is_free(connection))
         return;
     uint8_t *room = stream_begin_message(&connection->stream, MESSAGE_QUERY_MAX);
     if (!room)
         return;
     const uint16_t index = slot_take(connection, NULL);
-    connection->slots[index].abandoned_ms = milliseconds(group->loop->now);
+    connection->slots[index].is_abandoned = true;
     connection->abandoned++;
     connection->probe_slot = index;
+    connection->probe_sent_ns = connection->upstream->group->loop->now;
     stream_end_message(&connection->stream,
                        message_build_query(&root, slot_id(connection, index), room));
     metric_add(&connection->upstream->metrics->probes, 1);
@@ -609,6 +693,10 @@ void connection_on_silence(struct deadline *deadline, uint64_t now)
     const uint64_t dead_ns = upstream_dead_ns(connection->upstream);
     const uint64_t quiet_ns =
         now - later_of(connection->last_message_ns, connection->suspect_since_ns);
+    if (is_patient(connection)) {
+        deadline_arm(&group->silence, deadline, now);
+        return;
+    }
     if (is_dead(connection, quiet_ns, dead_ns)) {
         stream_close(&connection->stream, FAILURE_REQUEST_TIMEOUT);
         return;
@@ -625,6 +713,13 @@ void connection_on_silence(struct deadline *deadline, uint64_t now)
 
 /* --- Birth and death --- */
 
+size_t connection_ceiling(size_t slot_count)
+{
+    enum { TLS_SIZE_MAX = 128 << 10 }; /* OpenSSL's state, record buffers and certificates */
+    return sizeof(struct connection) + slot_count * sizeof(struct slot) + STREAM_IN_MAX +
+           TLS_SIZE_MAX;
+}
+
 void connection_arm_connect(struct connection *connection)
 {
     struct group *group = connection->upstream->group;
@@ -637,7 +732,7 @@ static enum status connect_stream(struct connection *connection, enum failure *f
     struct upstream *upstream = connection->upstream;
     struct group *group = upstream->group;
     /* Room for every slot, so the slots are the limit and the stream never is (FAULTS F16). */
-    const size_t out_limit = group->slot_count * (2 + MESSAGE_QUERY_MAX);
+    const size_t out_limit = connection->slot_count * (2 + MESSAGE_QUERY_MAX);
     if (upstream->name) {
         stream_prepare(&connection->stream, group->loop, &connection_handler, out_limit);
         const enum status status = dial_begin(connection, failure);
@@ -652,18 +747,23 @@ static enum status connect_stream(struct connection *connection, enum failure *f
     return STATUS_OK;
 }
 
-enum status connection_open(struct upstream *upstream, enum failure *failure)
+enum status connection_open(struct upstream *upstream, enum connection_use use,
+                            enum failure *failure)
 {
     struct group *group = upstream->group;
+    const size_t wanted[CONNECTION_USES] = {group->slot_count, SLOTS_STEP, SLOTS_LANE};
+    const size_t slot_count = wanted[use] < group->slot_count ? wanted[use] : group->slot_count;
     struct connection *connection =
-        calloc(1, sizeof(*connection) + group->slot_count * sizeof(connection->slots[0]));
+        calloc(1, sizeof(*connection) + slot_count * sizeof(connection->slots[0]));
     if (!connection) {
         *failure = FAILURE_LOCAL;
         return STATUS_FULL;
     }
     connection->upstream = upstream;
+    connection->use = use;
+    connection->begun_ns = group->loop->now;
     connection->id_mask = (uint16_t)siphash_random_key().k0; /* FAULTS I8 */
-    slots_init(connection, group->slot_count);
+    slots_init(connection, slot_count);
     deadline_init(&connection->deadline);
     metric_add(&upstream->metrics->connects, 1);
     const enum status status = connect_stream(connection, failure);
@@ -673,7 +773,9 @@ enum status connection_open(struct upstream *upstream, enum failure *failure)
     }
     connection->state = CONNECTION_CONNECTING;
     metric_add(state_gauge(connection), 1);
-    list_append(&upstream->connections, &connection->link);
+    list_append(use == CONNECTION_LANE ? &upstream->lanes : &upstream->connections,
+                &connection->link);
+    group->lane_count += use == CONNECTION_LANE;
     return STATUS_OK;
 }
 
@@ -683,7 +785,7 @@ void connection_destroy(struct connection *connection)
     deadline_cancel(&connection->deadline);
     dial_end(connection);
     connection_enter(connection, CONNECTION_CLOSED);
-    list_remove(&connection->link);
+    connection_unlink(connection);
     stream_free(&connection->stream);
     free(connection);
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* All upstreams of one worker, and the choice among them.
  *
- * A request goes to an upstream that is up and was not yet asked for its lookup, by the configured
- * strategy; then to one that is up a second time; as the last resort to one that is down, if it was
- * left in peace for a moment. When there is none, the answer is a failure at once: waiting would
- * help no one. Whoever the strategy chose, no request waits for a handshake, or behind a silence,
- * while another upstream is ready: the chosen one gets its connection, and the next request.
+ * A request goes to an upstream that is usable and was not yet asked for its lookup, by the
+ * configured strategy; then to one a second time. Those whose errors others knew better come last.
+ * When none is usable asks wait for one (timeouts.park), for whom trials are made again and again,
+ * none of them with a query. Whoever the strategy chose, no request waits for a handshake, or
+ * behind a silence, while another upstream is ready: the chosen one gets its connection, and the
+ * next request.
  *
  * Hedges: a late request is sent a second time, to another upstream that is ready and not busy.
  * Each request earns a share of a hedge, so that they are at most 5 % more; half of what is saved
@@ -32,18 +33,25 @@
 #define SLOW_NS (50 * NANOSECONDS_PER_MILLISECOND)    /* of silence are no reason to connect */
 #define SILENCE_NS (50 * NANOSECONDS_PER_MILLISECOND) /* a suspect connection is looked at */
 #define TRAFFIC_NS (10 * NANOSECONDS_PER_SECOND)      /* after a request there may be more */
-#define CONNECT_INTERVAL_NS (4 * NANOSECONDS_PER_MILLISECOND) /* 250 a second, in the long run */
+#define CONNECT_INTERVAL_NS (1 * NANOSECONDS_PER_MILLISECOND) /* 1,000 a second, at most */
+#define TICK_NS (50 * NANOSECONDS_PER_MILLISECOND)            /* of trials, while queries wait */
+#define TRIAL_AGE_NS (1 * NANOSECONDS_PER_SECOND)             /* a failure before that is history */
+#define SECOND_LOOK_NS (100 * NANOSECONDS_PER_MILLISECOND)    /* a restart may be over by then */
+#define TOGETHER_NS (5 * NANOSECONDS_PER_MILLISECOND)         /* before or after */
+#define SPARE_IDLE_NS (5 * NANOSECONDS_PER_SECOND)
+#define LANE_IDLE_NS (1 * NANOSECONDS_PER_SECOND)
 
 enum {
+    TOGETHER_MIN = 3,  /* ends of connections at once are no question's doing */
     STANDBY_COUNT = 2, /* upstreams with a connection while there is traffic */
     /* At a time to an upstream while all are down: a connect whose first packet was lost is not
      * repeated by TCP within a second. */
     TRIALS_MAX = 4,
-    CONNECT_BURST = 64,       /* every upstream at once, twice */
-    TLS_SIZE_MAX = 128 << 10, /* OpenSSL's state, record buffers and certificates of a connection */
+    CONTRADICTED_MAX = 5, /* errors that others knew better, without a good answer in between */
+    CONNECT_BURST = 64,   /* every upstream at once, twice */
 };
 
-#define UNMEASURED_RTT_NS (1 * NANOSECONDS_PER_MILLISECOND)
+#define USELESS_NS (1 * NANOSECONDS_PER_SECOND) /* then one query tries it again */
 
 /* xorshift64* (Vigna, 2016): quick, and its state is never zero. */
 static uint64_t next_random(struct group *group)
@@ -62,6 +70,49 @@ uint64_t group_random(struct group *group, uint64_t bound)
     return (next_random(group) >> 16) % bound;
 }
 
+/* --- Which upstreams answer well --- */
+
+/* It has had several errors that others knew better, and no good answer in between. */
+static bool is_useless(const struct upstream *upstream)
+{
+    return upstream->contradicted >= CONTRADICTED_MAX &&
+           upstream->group->loop->now - upstream->contradicted_ns < USELESS_NS;
+}
+
+bool group_knows_better(const struct group *group, uint32_t erred)
+{
+    bool is_better_left = false;
+    for (size_t i = 0; i < group->upstream_count; i++) {
+        const struct upstream *upstream = &group->upstreams[i];
+        const bool is_good = upstream->has_answered_well && upstream->contradicted == 0;
+        if (is_good && (erred & UINT32_C(1) << i))
+            return false;
+        const bool may_be_good = is_good || (!upstream->has_answered_well && !upstream->has_erred);
+        is_better_left = is_better_left || (may_be_good && upstream_is_usable(upstream));
+    }
+    return is_better_left;
+}
+
+void group_contradict(struct group *group, uint32_t erred)
+{
+    for (size_t i = 0; i < group->upstream_count; i++) {
+        struct upstream *upstream = &group->upstreams[i];
+        if (!(erred & UINT32_C(1) << i))
+            continue;
+        upstream->contradicted += upstream->contradicted < CONTRADICTED_MAX;
+        upstream->contradicted_ns = group->loop->now;
+    }
+}
+
+static uint32_t useless_upstreams(const struct group *group)
+{
+    uint32_t useless = 0;
+    for (size_t i = 0; i < group->upstream_count; i++)
+        if (is_useless(&group->upstreams[i]))
+            useless |= UINT32_C(1) << i;
+    return useless;
+}
+
 /* --- Strategies: choose one of `count` (> 0) candidates --- */
 
 typedef struct upstream *choose(struct group *group, struct upstream *const candidates[],
@@ -76,17 +127,16 @@ static struct upstream *choose_ordered(struct group *group, struct upstream *con
     return candidates[0];
 }
 
-/* A cold upstream costs three round trips more: TCP, TLS, and the certificate to be checked. One
- * that was never measured is taken for a quick one, so that it soon is. */
+/* A cold upstream costs three round trips more: TCP, TLS, and the certificate to be checked. */
 static uint64_t cost(const struct upstream *upstream)
 {
-    const uint64_t rtt_ns = upstream->rtt_ns ? upstream->rtt_ns : UNMEASURED_RTT_NS;
     const uint64_t cold = upstream_is_ready(upstream) ? 0 : 3;
-    return rtt_ns * (upstream->in_flight + 1 + cold);
+    return upstream->expected_ns * (upstream->in_flight + 1 + cold);
 }
 
 /* The power of two choices: the cheaper of two at random, so that one good upstream is not hit by
- * everyone at once. The loser's time fades, so that a once slow upstream is measured again. */
+ * everyone at once. What the loser is expected to take fades, so that a once slow upstream is
+ * measured again. */
 static struct upstream *choose_fastest(struct group *group, struct upstream *const candidates[],
                                        size_t count, const struct question *question)
 {
@@ -101,7 +151,7 @@ static struct upstream *choose_fastest(struct group *group, struct upstream *con
         winner = candidates[second];
         loser = candidates[first];
     }
-    loser->rtt_ns -= loser->rtt_ns >> 10;
+    loser->expected_ns -= loser->expected_ns >> 10;
     return winner;
 }
 
@@ -156,7 +206,7 @@ static size_t gather(struct group *group, uint32_t excluded,
 {
     size_t count = 0;
     for (size_t i = 0; i < group->upstream_count; i++)
-        if (!group->upstreams[i].down && !(excluded & UINT32_C(1) << i) &&
+        if (upstream_is_usable(&group->upstreams[i]) && !(excluded & UINT32_C(1) << i) &&
             (!is_fit || is_fit(&group->upstreams[i])))
             candidates[count++] = &group->upstreams[i];
     return count;
@@ -164,18 +214,23 @@ static size_t gather(struct group *group, uint32_t excluded,
 
 /* One that is up: the one that the strategy chooses if it is ready. If not, it is made so, and one
  * that is ready is asked in its stead. */
-static struct upstream *choose_up(struct group *group, uint32_t excluded,
-                                  const struct question *question)
+struct upstream *group_choose(struct group *group, uint32_t excluded,
+                              const struct question *question)
 {
     struct upstream *candidates[CONFIG_UPSTREAMS_MAX];
     const enum strategy strategy = group->config->strategy;
-    size_t count = gather(group, excluded, NULL, candidates);
+    size_t count = gather(group, excluded | useless_upstreams(group), NULL, candidates);
+    if (count == 0)
+        count = gather(group, excluded, NULL, candidates);
     if (count == 0)
         return NULL;
     struct upstream *preferred = strategies[strategy](group, candidates, count, question);
     if (count == 1 || upstream_is_ready(preferred))
         return preferred;
     count = gather(group, excluded, upstream_is_ready, candidates);
+    /* Better in line than behind a silence. */
+    if (count == 0)
+        count = gather(group, excluded, upstream_is_crowded, candidates);
     if (count == 0)
         return preferred;
     upstream_warm(preferred);
@@ -185,7 +240,7 @@ static struct upstream *choose_up(struct group *group, uint32_t excluded,
 bool group_is_down(const struct group *group)
 {
     for (size_t i = 0; i < group->upstream_count; i++)
-        if (!group->upstreams[i].down)
+        if (upstream_is_usable(&group->upstreams[i]))
             return false;
     return true;
 }
@@ -215,9 +270,23 @@ static void try_again(struct group *group)
         group->down_since_ns = group->loop->now;
     for (size_t i = 0; i < group->upstream_count; i++) {
         struct upstream *upstream = &group->upstreams[i];
-        if (upstream->down && !name_is_unknown(upstream->name) &&
+        if (!upstream_is_usable(upstream) &&
             (group->loop->now >= upstream->retry_ns || (none_is_up && is_rested(upstream))))
             upstream_try_again(upstream, none_is_up ? TRIALS_MAX : 1);
+    }
+}
+
+/* Those that park again are not resumed twice. */
+static void resume_parked(struct group *group)
+{
+    struct list waiting;
+    list_init(&waiting);
+    struct list *link;
+    while ((link = list_take_first(&group->parked)))
+        list_append(&waiting, link);
+    while ((link = list_take_first(&waiting))) {
+        struct waiter *waiter = CONTAINER_OF(link, struct waiter, link);
+        waiter->resume(waiter);
     }
 }
 
@@ -225,6 +294,7 @@ static void try_again(struct group *group)
  * while one of its own is about to end. */
 void group_recovered(struct group *group)
 {
+    group->trial_failed_ns = 0;
     loop_defer(group->loop, &group->recovered, LOOP_FLUSH);
 }
 
@@ -233,36 +303,26 @@ static void hasten_all(struct loop_task *task)
     struct group *group = CONTAINER_OF(task, struct group, recovered);
     for (size_t i = 0; i < group->upstream_count; i++)
         upstream_hasten(&group->upstreams[i]);
-}
-
-/* One with a connection on its way, whose fate the request shares, or one that may be tried once
- * more. */
-static struct upstream *choose_down(struct group *group, uint32_t excluded)
-{
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        struct upstream *upstream = &group->upstreams[i];
-        if (upstream->down && !(excluded & UINT32_C(1) << i) &&
-            (upstream_has_connection(upstream) || is_rested(upstream)))
-            return upstream;
-    }
-    return NULL;
+    resume_parked(group);
 }
 
 static struct upstream *choose_upstream(struct group *group, const struct request *request,
                                         enum request_scope scope)
 {
     const struct attempts *attempts = request->attempts;
-    struct upstream *upstream = choose_up(group, attempts->once, request->question);
+    uint32_t exhausted = attempts_exhausted(attempts);
+    if (scope == REQUEST_CALM)
+        for (size_t i = 0; i < group->upstream_count; i++)
+            exhausted |= (uint32_t)!upstream_is_calm(&group->upstreams[i]) << i;
+    struct upstream *upstream = group_choose(group, attempts->once | exhausted, request->question);
     if (!upstream && scope == REQUEST_ANYWHERE)
-        upstream = choose_up(group, attempts->twice, request->question);
-    if (!upstream && (scope == REQUEST_ANYWHERE || group_is_down(group)))
-        upstream = choose_down(group, attempts->once);
-    if (!upstream && scope == REQUEST_ANYWHERE)
-        upstream = choose_down(group, attempts->twice);
+        upstream = group_choose(group, attempts->twice | exhausted, request->question);
+    if (upstream && scope == REQUEST_CALM && !upstream_is_ready(upstream))
+        return NULL;
     return upstream;
 }
 
-static void note_attempt(struct attempts *attempts, size_t index)
+void note_attempt(struct attempts *attempts, size_t index)
 {
     assert(index < CONFIG_UPSTREAMS_MAX);
     const uint32_t bit = UINT32_C(1) << index;
@@ -274,6 +334,127 @@ static void note_attempt(struct attempts *attempts, size_t index)
 static bool has_traffic(const struct group *group)
 {
     return group->loop->now < group->traffic_until_ns;
+}
+
+/* --- Waiting --- */
+
+void group_tick(struct group *group)
+{
+    if (!list_is_linked(&group->tick.link))
+        deadline_arm(&group->ticks, &group->tick, group->loop->now);
+}
+
+static void on_tick(struct deadline *deadline, uint64_t now)
+{
+    struct group *group = CONTAINER_OF(deadline, struct group, tick);
+    (void)now;
+    if (!list_is_empty(&group->parked))
+        try_again(group);
+    lanes_serve_soon(group);
+    if (!list_is_empty(&group->parked) || lanes_are_awaited(group))
+        group_tick(group);
+}
+
+/* What comes by itself, as the end of a restart does; a wrong certificate stays. */
+static bool may_pass(enum failure failure)
+{
+    switch (failure) {
+    case FAILURE_NONE:
+    case FAILURE_REFUSED_CONNECTION:
+    case FAILURE_UNREACHABLE:
+    case FAILURE_CONNECT_TIMEOUT:
+    case FAILURE_HANDSHAKE_TIMEOUT:
+    case FAILURE_NAME_LOOKUP:
+    case FAILURE_CLOSED:
+    case FAILURE_RESET:
+    case FAILURE_PROTOCOL:
+    case FAILURE_STALLED:
+    case FAILURE_REQUEST_TIMEOUT:
+    case FAILURE_NETWORK_CHANGED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool may_come_back(const struct group *group)
+{
+    for (size_t i = 0; i < group->upstream_count; i++)
+        if (may_pass(group->upstreams[i].last_failure))
+            return true;
+    return false;
+}
+
+/* Trials fail, the last a moment ago; what nobody has tried for long counts for nothing. */
+static bool is_away_for_long(const struct group *group)
+{
+    const uint64_t now = group->loop->now;
+    return group->trial_failed_ns > 0 && now - group->trial_failed_ns < TRIAL_AGE_NS &&
+           group->trial_failed_ns - group->away_since_ns >= group->config->timeouts.park_ns;
+}
+
+bool group_park(struct group *group, struct waiter *waiter)
+{
+    if (group->config->timeouts.park_ns == 0 || is_away_for_long(group) || !may_come_back(group))
+        return false;
+    list_append(&group->parked, &waiter->link);
+    group_tick(group);
+    return true;
+}
+
+static void give_up(struct loop_task *task)
+{
+    resume_parked(CONTAINER_OF(task, struct group, give_up));
+}
+
+void group_trial_failed(struct group *group, enum failure failure)
+{
+    const uint64_t now = group->loop->now;
+    if (!group_is_down(group)) {
+        group->trial_failed_ns = 0;
+        return;
+    }
+    if (group->trial_failed_ns == 0 || now - group->trial_failed_ns >= TRIAL_AGE_NS)
+        group->away_since_ns = now;
+    group->trial_failed_ns = now;
+    if (is_away_for_long(group) || !may_pass(failure))
+        loop_defer(group->loop, &group->give_up, LOOP_FLUSH);
+}
+
+void group_look_again(struct group *group, struct waiter *waiter)
+{
+    deadline_arm(&group->second_looks, &waiter->again, group->loop->now);
+}
+
+static void on_second_look(struct deadline *deadline, uint64_t now)
+{
+    struct waiter *waiter = CONTAINER_OF(deadline, struct waiter, again);
+    (void)now;
+    waiter->resume(waiter);
+}
+
+bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns)
+{
+    const struct upstream *upstream = &group->upstreams[index];
+    size_t count = 0;
+    for (size_t i = 0; i < ENDS_KEPT; i++)
+        count += upstream->ended_ns[i] + TOGETHER_NS >= time_ns &&
+                 upstream->ended_ns[i] <= time_ns + TOGETHER_NS;
+    return count >= TOGETHER_MIN;
+}
+
+bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)
+{
+    return group->upstreams[index].failed_ns > time_ns;
+}
+
+bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
+{
+    struct upstream *upstream = &group->upstreams[index];
+    if (upstream->answered_sent_ns >= time_ns) /* what a turn sends leaves at its end */
+        return true;
+    upstream_doubt(upstream, FAILURE_CLOSED);
+    return false;
 }
 
 /* --- Changes of the network --- */
@@ -334,10 +515,12 @@ static void keep_standby(struct loop_task *task)
     struct group *group = CONTAINER_OF(task, struct group, care);
     size_t count = 0;
     for (size_t i = 0; i < group->upstream_count; i++)
-        count += !group->upstreams[i].down && upstream_has_connection(&group->upstreams[i]);
+        count += upstream_is_usable(&group->upstreams[i]) &&
+                 upstream_has_connection(&group->upstreams[i]);
     for (size_t i = 0; i < group->upstream_count && count < STANDBY_COUNT; i++) {
         struct upstream *upstream = &group->upstreams[i];
-        if (upstream->down || upstream->failures > 0 || upstream_has_connection(upstream))
+        if (!upstream_is_usable(upstream) || upstream->failures > 0 ||
+            upstream_has_connection(upstream))
             continue;
         upstream_warm(upstream);
         count++;
@@ -372,7 +555,7 @@ void request_init(struct request *request, const struct question *question,
 
 bool request_is_in_flight(const struct request *request)
 {
-    return request->connection != NULL;
+    return request->connection || list_is_linked(&request->link);
 }
 
 /* What is told when nobody can be asked: what happened when somebody was last asked. */
@@ -383,7 +566,9 @@ static enum failure last_failure(const struct group *group, size_t *index)
         if (group->upstreams[i].attempted_ns > last->attempted_ns)
             last = &group->upstreams[i];
     *index = last->index;
-    return last->last_failure == FAILURE_NONE ? FAILURE_BACKING_OFF : last->last_failure;
+    if (last->last_failure == FAILURE_NONE)
+        return name_is_unknown(last->name) ? FAILURE_NAME_LOOKUP : FAILURE_BACKING_OFF;
+    return last->last_failure;
 }
 
 enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
@@ -392,6 +577,7 @@ enum status request_submit(struct group *group, struct request *request, enum re
     assert(request->question && request->attempts && request->on_done && request->on_late);
     assert(!request->connection && !list_is_linked(&request->link));
     bool was_tried = false;
+    bool is_crowded = false;
     struct upstream *upstream;
     request->is_hedge = false;
     /* Not for its own failure (FAULTS F4), nor for the lookup of a name, which is no traffic. */
@@ -399,12 +585,20 @@ enum status request_submit(struct group *group, struct request *request, enum re
         note_traffic(group);
         try_again(group);
     }
+    const uint32_t once = request->attempts->once;
+    const uint32_t twice = request->attempts->twice;
     while ((upstream = choose_upstream(group, request, scope))) {
         was_tried = true;
         note_attempt(request->attempts, upstream->index);
         request->upstream = upstream->index;
         if (upstream_submit(upstream, request, failure) == STATUS_OK)
             return STATUS_OK;
+        is_crowded = is_crowded || upstream_is_crowded(upstream);
+    }
+    if (is_crowded) {
+        request->attempts->once = once;
+        request->attempts->twice = twice;
+        return STATUS_FULL;
     }
     if (!was_tried)
         *failure = last_failure(group, &request->upstream);
@@ -430,20 +624,20 @@ static struct upstream *choose_for_hedge(struct group *group, const struct reque
                                          bool is_sent)
 {
     struct upstream *candidates[CONFIG_UPSTREAMS_MAX];
-    const uint32_t asked = late->attempts->once;
+    const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
     const size_t count = gather(group, asked, may_be_hedged_to, candidates);
     if (count > 0)
         return strategies[group->config->strategy](group, candidates, count, late->question);
-    struct upstream *upstream = choose_up(group, asked, late->question);
+    struct upstream *upstream = group_choose(group, asked, late->question);
     if (!is_sent)
-        return upstream || !group_is_down(group) ? upstream : choose_down(group, asked);
+        return upstream;
     if (upstream)
         upstream_warm(upstream);
     return NULL;
 }
 
 /* Its answer is not only late: a query that waits for it would wait in vain. */
-static bool is_lost(const struct group *group, const struct request *late)
+bool request_is_lost(const struct group *group, const struct request *late)
 {
     return group->loop->now - late->sent_ns >= group->config->timeouts.request_ns;
 }
@@ -452,40 +646,42 @@ static bool is_lost(const struct group *group, const struct request *late)
 static struct upstream *choose_again(struct group *group, const struct request *lost)
 {
     struct upstream *candidates[CONFIG_UPSTREAMS_MAX];
-    const size_t count = gather(group, lost->attempts->twice, may_be_hedged_to, candidates);
-    if (count == 0 || !is_lost(group, lost))
+    const size_t count = gather(group, lost->attempts->twice | attempts_exhausted(lost->attempts),
+                                may_be_hedged_to, candidates);
+    if (count == 0 || !request_is_lost(group, lost))
         return NULL;
     return strategies[group->config->strategy](group, candidates, count, lost->question);
 }
 
-/* With nobody else to ask, the same upstream on a second connection: it is of use when not even a
- * probe on the first is answered, not when merely this answer is slow, and only once it is ready.
- */
+/* With nobody else to ask, the same upstream on another connection: it is of use when not even a
+ * probe on the first is answered, not when merely this answer is slow. */
 static bool may_be_hedged_beside(const struct request *late, bool is_sent)
 {
     struct connection *connection = late->connection;
     struct upstream *upstream = connection->upstream;
-    const uint32_t bit = UINT32_C(1) << upstream->index;
-    if ((late->attempts->beside & bit) || (is_sent && connection->suspect_since_ns == 0))
+    if (attempts_exhausted(late->attempts) & UINT32_C(1) << upstream->index)
         return false;
-    if (upstream_is_ready(upstream))
-        return !upstream_is_busy_beside(upstream, connection);
-    if (!is_sent || connection->last_message_ns > connection->suspect_since_ns)
+    const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
+    if (!is_sent)
+        return upstream_is_ready(upstream);
+    if (group_choose(upstream->group, asked, late->question))
+        return false; /* which is made ready */
+    if (connection->suspect_since_ns == 0 ||
+        connection->last_message_ns > connection->suspect_since_ns)
         return false;
-    const uint64_t silent_ns = upstream->group->loop->now - connection->suspect_since_ns;
-    const bool is_probed = connection->probe_slot < upstream->group->slot_count;
-    if (!is_probed && silent_ns >= SLOW_NS)
-        connection_probe(connection);
-    else if (is_probed && silent_ns >= 2 * SLOW_NS)
+    connection_probe(connection); /* unless it is out already */
+    if (upstream->group->loop->now - connection->probe_sent_ns < SLOW_NS)
+        return false;
+    if (!upstream_is_ready(upstream))
         upstream_open_second(upstream);
-    return false;
+    return upstream_is_ready(upstream);
 }
 
 /* Half of what is saved up is for what is lost, and for silent connections. */
 static bool spend_hedge(struct group *group, const struct request *late)
 {
     uint32_t needed = HEDGE_COST;
-    if (late->connection->suspect_since_ns == 0 && !is_lost(group, late))
+    if (late->connection->suspect_since_ns == 0 && !request_is_lost(group, late))
         needed += HEDGE_BURST * HEDGE_COST / 2;
     if (group->hedge_credit < needed) {
         metric_add(&group->metrics->hedges_denied, 1);
@@ -501,7 +697,7 @@ enum status request_hedge(struct group *group, const struct request *late, struc
     const bool is_sent = late->connection->state >= CONNECTION_READY;
     struct upstream *upstream = choose_for_hedge(group, late, is_sent);
     const bool is_beside = !upstream && may_be_hedged_beside(late, is_sent);
-    bool is_free = !is_sent || is_lost(group, late);
+    bool is_free = !is_sent || request_is_lost(group, late);
     enum failure failure;
     if (!upstream && !is_beside) {
         upstream = choose_again(group, late);
@@ -514,8 +710,7 @@ enum status request_hedge(struct group *group, const struct request *late, struc
     second->is_hedge = true;
     if (is_beside) {
         upstream = late->connection->upstream;
-        second->attempts->beside |= UINT32_C(1) << upstream->index;
-        return upstream_submit_beside(upstream, late->connection, second, &failure);
+        return upstream_submit(upstream, second, &failure);
     }
     note_attempt(second->attempts, upstream->index);
     return upstream_submit(upstream, second, &failure);
@@ -524,17 +719,17 @@ enum status request_hedge(struct group *group, const struct request *late, struc
 /* It waits for a handshake, or for an answer that is lost. */
 static bool is_in_vain(const struct group *group, const struct request *request)
 {
-    return request->connection->state < CONNECTION_READY || is_lost(group, request);
+    return request->connection->state < CONNECTION_READY || request_is_lost(group, request);
 }
 
 enum status request_move(struct group *group, struct request *lost, const struct request *other)
 {
     assert(lost->connection && other->connection);
-    if (!is_lost(group, lost) && !(is_in_vain(group, lost) && is_in_vain(group, other)))
+    if (!request_is_lost(group, lost) && !(is_in_vain(group, lost) && is_in_vain(group, other)))
         return STATUS_NOT_FOUND;
     struct upstream *upstream = choose_for_hedge(group, lost, true);
     enum failure failure;
-    if (!upstream && is_lost(group, other) && (upstream = choose_again(group, lost)) &&
+    if (!upstream && request_is_lost(group, other) && (upstream = choose_again(group, lost)) &&
         !spend_hedge(group, lost))
         return STATUS_NOT_FOUND;
     if (!upstream)
@@ -566,6 +761,11 @@ size_t group_upstream_addresses(const struct group *group, size_t index,
     return 1;
 }
 
+static uint64_t least_of(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 static void open_queues(struct group *group)
 {
     const struct config *config = group->config;
@@ -581,6 +781,12 @@ static void open_queues(struct group *group)
                    connection_on_deadline);
     loop_add_queue(group->loop, &group->overdue, OVERDUE_NS, connection_on_late);
     loop_add_queue(group->loop, &group->silence, SILENCE_NS, connection_on_silence);
+    loop_add_queue(group->loop, &group->spare_idle,
+                   least_of(SPARE_IDLE_NS, config->timeouts.idle_ns), connection_on_deadline);
+    loop_add_queue(group->loop, &group->lane_idle, least_of(LANE_IDLE_NS, config->timeouts.idle_ns),
+                   connection_on_deadline);
+    loop_add_queue(group->loop, &group->second_looks, SECOND_LOOK_NS, on_second_look);
+    loop_add_queue(group->loop, &group->ticks, TICK_NS, on_tick);
 }
 
 enum status group_open(const struct group_settings *settings, struct group **out)
@@ -603,6 +809,11 @@ enum status group_open(const struct group_settings *settings, struct group **out
     group->random_state = siphash_random_key().k0 | 1;
     loop_task_init(&group->recovered, hasten_all);
     loop_task_init(&group->care, keep_standby);
+    loop_task_init(&group->give_up, give_up);
+    deadline_init(&group->tick);
+    list_init(&group->parked);
+    group->blame_key = siphash_random_key();
+    lanes_init(group);
     open_queues(group);
     enum status status = STATUS_OK;
     for (size_t i = 0; i < config->upstream_count; i++)
@@ -622,11 +833,10 @@ size_t group_ceiling(const struct group *group)
     const struct config *config = group->config;
     const size_t connections =
         group->upstream_count * ((size_t)config->limits.upstream_connections + 1);
-    const size_t connection = sizeof(struct connection) + group->slot_count * sizeof(struct slot) +
-                              STREAM_IN_MAX + TLS_SIZE_MAX;
     const size_t slots = connections * group->slot_count;
     const size_t requests = (size_t)4 * config->limits.queries; /* buffers may be twice as large */
-    return sizeof(*group) + connections * connection +
+    return sizeof(*group) + connections * connection_ceiling(group->slot_count) +
+           upstream_spares_ceiling() + lanes_ceiling() +
            (slots < requests ? slots : requests) * (2 + MESSAGE_QUERY_MAX);
 }
 
@@ -640,6 +850,9 @@ void group_close(struct group *group)
         upstream_close(&group->upstreams[i]);
     loop_cancel_task(&group->recovered);
     loop_cancel_task(&group->care);
+    loop_cancel_task(&group->give_up);
+    loop_cancel_task(&group->serve);
+    deadline_cancel(&group->tick);
     loop_remove_queue(&group->loop_checks);
     loop_remove_queue(&group->name_queries);
     loop_remove_queue(&group->name_settles);
@@ -648,5 +861,9 @@ void group_close(struct group *group)
     loop_remove_queue(&group->handshake);
     loop_remove_queue(&group->overdue);
     loop_remove_queue(&group->silence);
+    loop_remove_queue(&group->spare_idle);
+    loop_remove_queue(&group->lane_idle);
+    loop_remove_queue(&group->second_looks);
+    loop_remove_queue(&group->ticks);
     free(group);
 }

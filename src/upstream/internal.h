@@ -16,6 +16,8 @@
 struct dial;
 struct name;
 
+enum { SLOTS_STEP = 1024 }; /* come into use at a time; all of a spare connection's */
+enum { SLOTS_LANE = 8 };
 enum { SLOTS_MAX = 16384 }; /* 14 bits of an ID: the others tell the uses of a slot apart */
 
 enum {
@@ -40,9 +42,15 @@ struct slot {
     struct request *request; /* NULL: free, or abandoned */
     uint16_t generation;
     uint16_t next_free;
-    /* Not 0: its request gave up, and it is reserved until the answer or the connection's end. Then
-     * this is when it was sent, in milliseconds modulo 2^32, for the answer still measures. */
-    uint32_t abandoned_ms;
+    bool is_abandoned; /* its request gave up: reserved until the answer or the connection's end */
+};
+
+/* What a connection is for. */
+enum connection_use {
+    CONNECTION_MAIN,  /* all questions; in calm there is one */
+    CONNECTION_SPARE, /* the same in trouble: a close hits the fewer the more there are */
+    CONNECTION_LANE,  /* one question at a time, which may be why another connection has ended */
+    CONNECTION_USES
 };
 
 struct connection {
@@ -50,9 +58,13 @@ struct connection {
     struct upstream *upstream;
     struct dial *dial;        /* NULL: the upstream's address is configured */
     struct address peer;      /* family AF_UNSPEC until one of several addresses has connected */
-    struct list link;         /* in upstream->connections */
+    struct list link;         /* in upstream->connections, or ->lanes */
     struct deadline deadline; /* connect, handshake, silence or idle, as the state says */
     enum connection_state state;
+    enum connection_use use;
+    bool is_pardoned; /* our probe has lifted the suspicion, and no answer has come since */
+    bool is_confined; /* a lane for those that are known to be bad */
+    uint16_t slot_count;
     uint16_t slot_bits;
     uint16_t id_mask;
     uint16_t first_free; /* the free slots, longest unused first; slot_count: none */
@@ -62,12 +74,15 @@ struct connection {
     uint16_t check_slot; /* of one whether it is this daemon, which took too long; as above */
     uint32_t in_flight;
     uint32_t abandoned;
-    uint32_t unmatched;        /* messages that answered nothing, since the last good one */
-    uint64_t requests;         /* ever submitted */
-    uint64_t answers;          /* ever */
+    uint32_t unmatched; /* messages that answered nothing, since the last good one */
+    uint64_t requests;  /* ever submitted */
+    uint64_t answers;   /* ever */
+    uint64_t begun_ns;  /* when it was opened */
+    uint64_t probe_sent_ns;
+    uint64_t answered_sent_ns; /* when that was sent which was sent last of what is answered */
     uint64_t last_message_ns;  /* of the last message, or when it became READY */
     uint64_t suspect_since_ns; /* since when what it was asked is unanswered; 0: trusted */
-    struct slot slots[];       /* group->slot_count */
+    struct slot slots[];       /* slot_count */
 };
 
 /* The question to an upstream that only this daemon would answer as it does; loop_check.c. */
@@ -81,6 +96,8 @@ struct loop_check {
     unsigned unanswered; /* connections in a row that ended instead */
 };
 
+enum { ENDS_KEPT = 32 };
+
 struct upstream {
     struct group *group;
     const struct upstream_config *config;
@@ -89,28 +106,54 @@ struct upstream {
     size_t index;
     struct name *name; /* NULL: its address is configured */
     struct loop_check loop_check;
-    struct list connections; /* all that are not CLOSED */
+    struct list connections; /* all that are not CLOSED, but the lanes */
+    struct list lanes;
     struct deadline_queue idle;
     struct deadline_queue late; /* of requests; its duration follows the measured times */
     uint32_t in_flight;
     /* Health; the head of upstream.c tells the rules. */
     bool down;
     bool is_missed; /* it went down and has not answered since */
+    bool
+        is_doubted; /* its connections end or are silent, and nothing else is heard: it is probed */
+    bool has_answered_well;
+    bool has_erred;           /* its last answer was an error */
+    uint32_t contradicted;    /* errors that others knew better, since its last good answer */
+    uint64_t contradicted_ns; /* the last */
+    uint16_t spares;          /* that it may have until calm_ns */
+    uint32_t ends;            /* of connections with requests, since the last answer */
+    uint64_t calm_ns;
+    uint16_t crowded;  /* queries that found no room, since a connection was allowed for them */
+    uint32_t admitted; /* connections, not more, until then; 0: nothing is known */
+    uint64_t admitted_until_ns;
+    uint64_t answered_sent_ns; /* when that was sent which was sent last of what it has answered */
+    uint64_t ended_ns[ENDS_KEPT]; /* when connections last ended with requests */
+    size_t ended_count;
+    uint64_t answered_ns; /* when it last answered anything */
     bool has_route;
     uint32_t failures;     /* in a row, since the last answer */
+    uint64_t failed_ns;    /* when the last one came */
     uint64_t retry_ns;     /* while down: not before */
     uint64_t attempted_ns; /* of the last connect */
     enum failure last_failure;
-    uint64_t rtt_ns;        /* smoothed; 0: never measured */
-    uint64_t p95_ns;        /* 19 of 20 answers come within this time; 0: never measured */
-    uint64_t measured_ns;   /* when both were last measured */
-    uint64_t request_limit; /* it closes a connection after that many requests; 0: not known to */
-    uint64_t last_answers;  /* on the last connection that ended */
-    uint64_t closed_after;  /* how many it had answered when it last closed a busy connection */
-    struct address routed;  /* its address that has_route and source are about */
-    struct address source;  /* ours, with a route */
+    uint64_t rtt_ns;            /* one of nine good answers is quicker; 0: never measured */
+    uint64_t p95_ns;            /* 19 of 20 good answers come within this time; 0: never measured */
+    uint64_t measured_ns;       /* when both were last measured */
+    uint64_t expected_ns;       /* what the strategy fastest takes the rtt for */
+    uint64_t last_answers;      /* on the last connection that ended */
+    struct address routed;      /* its address that has_route and source are about */
+    struct address source;      /* ours, with a route */
     struct log_limit log_limit; /* of its failures */
     struct log_limit recovered_limit;
+};
+
+enum { BLAMES = 512 };
+
+struct blame {
+    uint64_t key; /* of a client, or of a client and a parent name; 0: nobody */
+    uint64_t halved_ns;
+    uint32_t ends;
+    uint32_t answers;
 };
 
 struct group {
@@ -120,6 +163,11 @@ struct group {
     struct deadline_queue handshake;
     struct deadline_queue overdue; /* of requests that have been late once */
     struct deadline_queue silence; /* of connections that are suspect */
+    struct deadline_queue spare_idle;
+    struct deadline_queue lane_idle;
+    struct deadline_queue second_looks; /* of asks that wait before they are asked alone again */
+    struct deadline_queue ticks;        /* of `tick` */
+    struct deadline tick;               /* armed while asks wait */
     struct deadline_queue loop_checks;
     struct deadline_queue name_queries; /* one of the two questions for a name */
     struct deadline_queue name_settles; /* from the first addresses to those of the other family */
@@ -127,14 +175,25 @@ struct group {
     const struct siphash_key *loop_key;
     struct loop_task recovered; /* an upstream that was down is back */
     struct loop_task care;      /* sees to it that two upstreams are ready */
-    uint64_t down_since_ns;     /* all are down; 0: one is up */
-    uint64_t traffic_until_ns;  /* a request came not long before */
-    uint64_t next_connect_ns;   /* the bucket of connects is full again */
-    uint32_t hedge_credit;      /* in shares of one hedge, HEDGE_COST each */
+    struct loop_task give_up;   /* ends the parked: all upstreams have been away for too long */
+    struct loop_task serve;     /* a lane is free for those that wait for one */
+    struct list parked;         /* asks that wait for an upstream */
+    struct list lines[LINES];   /* asks that wait for a connection */
+    uint64_t next_confined_ns;  /* when a lane may be opened for those that are known to be bad */
+    uint64_t blaming_until_ns;
+    struct siphash_key blame_key;
+    struct blame blames[BLAMES];
+    size_t lane_count;
+    uint64_t away_since_ns;    /* trials have failed since then, and nothing else */
+    uint64_t trial_failed_ns;  /* the last one; 0: an upstream is there */
+    uint64_t down_since_ns;    /* all are down; 0: one is up */
+    uint64_t traffic_until_ns; /* a request came not long before */
+    uint64_t next_connect_ns;  /* the bucket of connects is full again */
+    uint32_t hedge_credit;     /* in shares of one hedge, HEDGE_COST each */
     struct metrics *metrics;
     struct siphash_key hash_key; /* strategy hash: the same in every worker and process */
     uint64_t random_state;
-    size_t slot_count; /* of each connection: limits.upstream_requests, and one for our probe */
+    size_t slot_count; /* of a main connection: limits.upstream_requests, and one for our probe */
     struct answer_scratch scratch;
     size_t upstream_count;
     struct upstream upstreams[];
@@ -149,8 +208,38 @@ static inline void group_earn_hedge(struct group *group)
     group->hedge_credit += group->hedge_credit < HEDGE_BURST * HEDGE_COST;
 }
 
+/* A request for it is put on a connection of these upstreams' `bit`, or did not leave it. */
+static inline void attempts_add(struct attempts *attempts, uint32_t bit)
+{
+    if (attempts->odd & attempts->two & bit)
+        return; /* a question of our own, which nobody counts */
+    if (attempts->odd & bit)
+        attempts->two |= bit;
+    attempts->odd ^= bit;
+}
+
+static inline void attempts_take_back(struct attempts *attempts, uint32_t bit)
+{
+    if (!(attempts->odd & bit))
+        attempts->two &= ~bit;
+    attempts->odd ^= bit;
+}
+
 /* True when one more connection may be opened now; takes it out of the bucket. */
 bool group_may_connect(struct group *group);
+
+/* The strategy's choice among those that are usable and not `excluded`; NULL when there is none. */
+struct upstream *group_choose(struct group *group, uint32_t excluded,
+                              const struct question *question);
+
+/* The upstream was chosen for the request. */
+void note_attempt(struct attempts *attempts, size_t index);
+
+/* Somebody waits: trials and lanes are seen to again and again until nobody does. */
+void group_tick(struct group *group);
+
+/* An upstream has failed while none is usable. */
+void group_trial_failed(struct group *group, enum failure failure);
 
 /* A connection has ended, or may be opened now: while there is traffic that is done before it is
  * needed. */
@@ -170,6 +259,9 @@ void upstream_close(struct upstream *upstream);
 enum status upstream_submit(struct upstream *upstream, struct request *request,
                             enum failure *failure);
 
+/* True when none of its connections has ended of late with requests on it. */
+bool upstream_is_calm(const struct upstream *upstream);
+
 /* True when a connection is there or on its way that could take a request. */
 bool upstream_has_connection(const struct upstream *upstream);
 
@@ -183,9 +275,24 @@ bool upstream_is_heard(const struct upstream *upstream);
 /* True when so many requests are in flight that none should be added without need. */
 bool upstream_is_busy(const struct upstream *upstream);
 
-/* The same of its other connections: half of the slots that they have, or may have, are left to
- * queries. A query that finds no slot fails at once, where a late one may still be answered. */
-bool upstream_is_busy_beside(const struct upstream *upstream, const struct connection *not_on);
+/* How many connections may be on their way to it at a time: for all questions, or twice as many
+ * lanes; and how many lanes it may have. */
+size_t upstream_opening_max(const struct upstream *upstream);
+size_t upstream_lanes_max(const struct upstream *upstream);
+
+/* True when new questions are better kept waiting than put on the connections that there are: in
+ * trouble, and more are to come. */
+bool upstream_is_crowded(const struct upstream *upstream);
+
+/* True when queries may be sent there: it is up, and there is no reason to ask whether it answers.
+ */
+static inline bool upstream_is_usable(const struct upstream *upstream)
+{
+    return !upstream->down && !upstream->is_doubted;
+}
+
+/* The most bytes that the spare connections of all upstreams occupy. */
+size_t upstream_spares_ceiling(void);
 
 /* The first addresses of its name are known, with the best of them: until then it counts as down,
  * so that others are asked if they can be. */
@@ -195,15 +302,16 @@ void upstream_resolved(struct upstream *upstream, const struct address *address)
  * told by the upstream's health alone. */
 void upstream_open_ahead(struct upstream *upstream);
 
-/* As upstream_submit, but never on the connection `not_on`. */
-enum status upstream_submit_beside(struct upstream *upstream, const struct connection *not_on,
-                                   struct request *request, enum failure *failure);
+/* Opens a connection, which is then the last of its list. STATUS_FULL when there may be none now.
+ */
+enum status upstream_open_connection(struct upstream *upstream, enum connection_use use,
+                                     enum failure *failure);
 
 /* Opens a connection without a request if none takes requests, so that it is ready before one
  * comes. */
 void upstream_warm(struct upstream *upstream);
 
-/* Opens one beside a connection that is suspect, if there may be two. */
+/* Opens one beside those that are silent, unless one is on its way. */
 void upstream_open_second(struct upstream *upstream);
 
 /* The same for one that is down, to learn whether it has come back, with up to `connections_max` on
@@ -221,13 +329,31 @@ void upstream_failed(struct upstream *upstream, enum failure failure, const char
 void upstream_opened(struct upstream *upstream);
 void upstream_connected(struct upstream *upstream); /* it may be asked again */
 void upstream_is_back(struct upstream *upstream);   /* it has answered something */
-void upstream_answered(struct upstream *upstream, uint64_t rtt_ns);
+void upstream_answered(struct upstream *upstream);  /* anything, to something we asked */
+
+/* A good answer has come, so long after it was asked for. */
+void upstream_measure(struct upstream *upstream, uint64_t took_ns);
+
+/* It has answered something, be it our probe, that was sent then: it is there. */
+void upstream_heard(struct upstream *upstream, uint64_t sent_ns);
+
+/* A connection has ended with requests on it, or is silent: for a while they are spread over more
+ * connections. */
+void upstream_spread(struct upstream *upstream);
+
+/* It has refused one more connection while it answered on others. */
+void upstream_learn_admitted(struct upstream *upstream);
+
+/* One has ended with requests on it, which since then were silent; 0: not for its silence. */
+void upstream_ended(struct upstream *upstream, enum failure failure, bool is_lane,
+                    uint64_t silent_since_ns);
+
+/* It may be that it answers nobody any more: nothing is sent there until it has answered a probe.
+ */
+void upstream_doubt(struct upstream *upstream, enum failure failure);
 
 /* The upstream has told how long it keeps idle connections (RFC 7828). */
 void upstream_set_idle(struct upstream *upstream, uint64_t duration_ns);
-
-/* A connection that has `requests` behind it will not take many more: another is opened in time. */
-void upstream_foresee_close(struct upstream *upstream, uint64_t requests);
 
 /* Looks up our address towards it; true when that is another than before. */
 bool upstream_look_up_route(struct upstream *upstream);
@@ -238,8 +364,26 @@ void upstream_route_to(struct upstream *upstream, const struct address *address)
 /* Drops all connections, which is no failure of the upstream, and forgets its back-off. */
 void upstream_start_over(struct upstream *upstream);
 
-/* It has closed a connection that was in use, after so many answers on it. */
-void upstream_learn_limit(struct upstream *upstream, uint64_t answers);
+/* lanes.c */
+void lanes_init(struct group *group);
+size_t lanes_ceiling(void);
+
+/* False while it can take one more question, once it has answered those that it has. */
+bool lane_is_used_up(const struct connection *lane);
+
+/* Puts the request on a lane of the upstream, on one that has carried nothing else if `is_fresh`.
+ * STATUS_FULL when there is none, and none may be opened. */
+enum status lane_submit(struct upstream *upstream, struct request *request, enum lane_kind kind,
+                        enum failure *failure);
+
+/* How many lanes the upstream has. */
+size_t lanes_count(const struct upstream *upstream);
+
+/* True while anybody is in line. */
+bool lanes_are_awaited(const struct group *group);
+
+/* There may be a connection for those in line. */
+void lanes_serve_soon(struct group *group);
 
 /* slots.c */
 
@@ -262,7 +406,14 @@ uint16_t slot_id(const struct connection *connection, uint16_t index);
 struct slot *slot_of_id(struct connection *connection, uint16_t id);
 
 /* connection.c */
-enum status connection_open(struct upstream *upstream, enum failure *failure);
+enum status connection_open(struct upstream *upstream, enum connection_use use,
+                            enum failure *failure);
+
+/* The most bytes that one with so many slots occupies, but for the requests. */
+size_t connection_ceiling(size_t slot_count);
+
+/* The questions that are unanswered on it, other than our probe, whether or not anybody waits. */
+uint32_t connection_aboard(const struct connection *connection);
 
 /* False for one that drains, or whose stream has closed and is about to be reaped. */
 bool connection_takes_requests(const struct connection *connection);
@@ -270,9 +421,6 @@ bool connection_takes_requests(const struct connection *connection);
 /* True when `connection_submit` would find a slot, other than the one that is kept for our own
  * probe: a full connection is not a silent one. */
 bool connection_has_room(const struct connection *connection);
-
-/* True when the upstream, by experience, will close it before it answers one request more. */
-bool connection_is_used_up(const struct connection *connection);
 
 /* STATUS_FULL when the stream takes no more bytes. */
 enum status connection_submit(struct connection *connection, struct request *request);

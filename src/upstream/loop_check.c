@@ -24,6 +24,8 @@ static void close_all(struct upstream *upstream)
 {
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         stream_close(&connection->stream, FAILURE_LOOP);
+    LIST_EACH (struct connection, lane, &upstream->lanes, link)
+        stream_close(&lane->stream, FAILURE_LOOP);
 }
 
 static void on_done(struct request *request, const struct answer *answer, enum failure failure)
@@ -81,7 +83,7 @@ bool loop_check_begin(struct connection *connection)
     if (request_is_in_flight(&check->request))
         return was_loop;
     /* Half of the slots are left to queries; the next connection will do. */
-    if (!connection_has_room(connection) || connection_is_used_up(connection) ||
+    if (!connection_has_room(connection) ||
         (connection->in_flight + connection->abandoned + 1) * 2 >
             group->config->limits.upstream_requests)
         return was_loop;

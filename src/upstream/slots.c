@@ -13,11 +13,10 @@
 
 #include "upstream/internal.h"
 
-enum { SLOTS_STEP = 1024 };
-
 void slots_init(struct connection *connection, size_t count)
 {
     assert(count > 0 && count <= UINT16_MAX);
+    connection->slot_count = (uint16_t)count;
     connection->slots_used = 0;
     connection->first_free = (uint16_t)count;
     connection->probe_slot = (uint16_t)count;
@@ -29,14 +28,14 @@ void slots_init(struct connection *connection, size_t count)
 
 bool slot_is_free(const struct connection *connection)
 {
-    const size_t count = connection->upstream->group->slot_count;
+    const size_t count = connection->slot_count;
     return connection->first_free < count || connection->slots_used < count;
 }
 
 /* The next step of slots becomes the free ones, of which there are none. */
 static void use_more(struct connection *connection)
 {
-    const size_t count = connection->upstream->group->slot_count;
+    const size_t count = connection->slot_count;
     const size_t first = connection->slots_used;
     const size_t end = count - first > SLOTS_STEP ? first + SLOTS_STEP : count;
     assert(first < end);
@@ -51,23 +50,23 @@ static void use_more(struct connection *connection)
 uint16_t slot_take(struct connection *connection, struct request *request)
 {
     assert(slot_is_free(connection));
-    if (connection->first_free == connection->upstream->group->slot_count)
+    if (connection->first_free == connection->slot_count)
         use_more(connection);
     const uint16_t index = connection->first_free;
     struct slot *slot = &connection->slots[index];
     connection->first_free = slot->next_free;
-    assert(slot->request == NULL && slot->abandoned_ms == 0);
+    assert(slot->request == NULL && !slot->is_abandoned);
     slot->request = request;
     return index;
 }
 
 void slot_give(struct connection *connection, uint16_t index)
 {
-    const uint16_t none = (uint16_t)connection->upstream->group->slot_count;
+    const uint16_t none = connection->slot_count;
     struct slot *slot = &connection->slots[index];
-    assert(index < none && (slot->request || slot->abandoned_ms > 0));
+    assert(index < none && (slot->request || slot->is_abandoned));
     slot->request = NULL;
-    slot->abandoned_ms = 0;
+    slot->is_abandoned = false;
     slot->generation++;
     slot->next_free = none;
     if (connection->first_free == none)
@@ -90,5 +89,5 @@ struct slot *slot_of_id(struct connection *connection, uint16_t id)
     if (index >= connection->slots_used || slot_id(connection, index) != id)
         return NULL;
     struct slot *slot = &connection->slots[index];
-    return slot->request || slot->abandoned_ms > 0 ? slot : NULL;
+    return slot->request || slot->is_abandoned ? slot : NULL;
 }

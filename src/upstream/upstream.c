@@ -1,19 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 /* One upstream: its health, its times, and which of its connections takes a request.
  *
- * Health: a failure that cost a query time (a timeout) takes the upstream down at once; one that
- * was told at once (refused, closed) may be chance, so only the second in a row does. While it is
- * down queries go elsewhere if they can. After a back-off that doubles, with jitter, a connection
- * without any query finds out whether the upstream is back: no client pays for the trial.
+ * Health: it is down when connects, handshakes or our probe fail, at once when that took a timeout,
+ * else the second time in a row. A close or silence after a handshake may be a question's doing:
+ * when several connections end so and nothing is answered in between it is doubted, and gets
+ * nothing but a probe until that is answered. After a back-off that doubles, with jitter, a
+ * connection without any query finds out whether it is back: no client pays for the trial.
  *
- * Times: a request is late when it takes clearly longer than 19 of 20 do (p95), and silence is a
- * dead path after a multiple of that. p95 is followed by steps: an answer that took longer lifts
- * it, one that did not lowers it by a nineteenth as much. Only the first answer of a turn counts,
- * so that the flood at the end of a stall is one sample and not hundreds.
+ * Trouble: each connection that ends with questions aboard allows more connections for a while, so
+ * that the next end hits few. What a server takes of them is learned from what it refuses.
  *
- * Limits: an upstream that twice closed a busy connection after about the same number of answers
- * will do so again. The next connection takes no more than that, and its successor is opened when
- * half of them are used.
+ * Times: only good answers to requests that somebody waits for measure; an error, or what was
+ * given up, says nothing about the path. What the path takes (rtt) is a low quantile of them,
+ * followed by bounded steps: an answer that was quicker lowers it by an eighth at most, one that
+ * was not lifts it by a 64th at most, so no slow name makes a path slow. A request is late when it
+ * takes clearly longer than 19 of 20 do (p95, followed by steps in the same way), or four times
+ * what the path takes, and silence is a dead path after a multiple of that: however many names are
+ * slow, a stall is noticed. Only the first answer of a turn counts, so that the flood at the end of
+ * a stall is one sample and not hundreds.
+ *
+ * What the strategy fastest expects is the rtt, or less after a quicker answer. It fades while
+ * others are chosen, so that a once slow upstream is asked again; whatever it then answers ends
+ * that. One that has given nothing but errors is expected to take as long as one may.
  *
  * Thread: one worker.   Owner: the group.
  * RFC:    7858 3.4 (reuse), 9520 3.3 (no hammering of a dead server). */
@@ -28,17 +36,35 @@ enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 30000,
     BACKOFF_JITTER_PERCENT = 25, /* either way: a fleet must not come back in step */
+    RTT_STEP_UP = 64,            /* an answer lifts the estimate by this part of it at most, */
+    RTT_STEP_DOWN = 8,           /* or lowers it: at rest when one of nine is quicker */
     P95_STEP = 32,               /* an answer that is late lifts the estimate by this part of it */
-    LIMIT_MIN = 8,               /* answers on a connection; below it is chance */
-    DEAD_P95 = 16,               /* times p95: no answer takes that long */
+    LATE_RTT = 4,                /* times the rtt: who takes longer is late, whatever p95 says */
+    DEAD_P95 = 4,                /* times p95: */
+    DEAD_RTT = 16,               /* times the rtt: no path takes that long */
     LOOP_BACKOFF_MS = 60000,     /* until somebody has changed the configuration */
+    SPARES_STEP = 4,             /* more connections for each that ends */
+    SPARES_MAX = 64,             /* of one upstream */
+    SPARES_ALL_MAX = 128,        /* of all */
+
+    OPENING_MIN = 8, /* connections at a time: handshakes are dear */
+    RIDERS_MAX = 16, /* on a connection in trouble, while more are to come */
 };
 
-#define P95_MIN_NS (1 * NANOSECONDS_PER_MILLISECOND) /* below it chance rules */
+#define UNMEASURED_RTT_NS (1 * NANOSECONDS_PER_MILLISECOND) /* quick, so that it soon is */
+#define P95_MIN_NS (1 * NANOSECONDS_PER_MILLISECOND)        /* below it chance rules */
 #define LATE_UNMEASURED_NS (250 * NANOSECONDS_PER_MILLISECOND)
-#define LATE_MARGIN_NS (2 * NANOSECONDS_PER_MILLISECOND) /* over p95 and a quarter: chance */
+#define LATE_MARGIN_NS (2 * NANOSECONDS_PER_MILLISECOND) /* over either: chance */
 #define LATE_MIN_NS (10 * NANOSECONDS_PER_MILLISECOND)   /* a pause of a busy host is no stall */
-#define DEAD_MIN_NS (500 * NANOSECONDS_PER_MILLISECOND)  /* TCP has sent a lost packet again */
+#define OPENING_STEP_NS                                                                        \
+    (2 * NANOSECONDS_PER_MILLISECOND)                   /* of rtt for one more: they take long \
+                                                         */
+#define CALM_NS (10 * NANOSECONDS_PER_SECOND)           /* after the last end of a connection */
+#define DOUBT_NS (50 * NANOSECONDS_PER_MILLISECOND)     /* without an answer: more than chance */
+#define DEAD_MIN_NS (500 * NANOSECONDS_PER_MILLISECOND) /* TCP has sent a lost packet again */
+
+static void open_spare(struct upstream *upstream);
+static bool may_grow(const struct upstream *upstream);
 
 static uint64_t backoff_ns(struct upstream *upstream)
 {
@@ -59,7 +85,7 @@ static void set_down(struct upstream *upstream, bool down)
     upstream->down = down;
     if (down)
         upstream->loop_check.is_done = false;
-    metric_set(&upstream->metrics->up, !down);
+    metric_set(&upstream->metrics->up, upstream_is_usable(upstream));
 }
 
 static bool costs_time(enum failure failure)
@@ -77,13 +103,19 @@ static void log_failure(struct upstream *upstream, enum failure failure, const c
                       failure == FAILURE_LOOP ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
                       "upstream_failed", "upstream", upstream->config->label, "cause",
                       failure_text(failure), "detail", detail[0] ? detail : NULL, "failures",
-                      failures, "state", upstream->down ? "down" : "up", NULL);
+                      failures, "state",
+                      upstream->down         ? "down"
+                      : upstream->is_doubted ? "doubted"
+                                             : "up",
+                      NULL);
 }
 
 void upstream_failed(struct upstream *upstream, enum failure failure, const char *detail)
 {
     assert(failure != FAILURE_NONE && detail);
     upstream->failures++;
+    upstream->failed_ns = upstream->group->loop->now;
+    upstream->calm_ns = 0; /* it was no question that has ended its connections */
     upstream->last_failure = failure;
     if (upstream->down || costs_time(failure) || failure == FAILURE_LOOP ||
         upstream->failures > 1) {
@@ -92,6 +124,52 @@ void upstream_failed(struct upstream *upstream, enum failure failure, const char
         upstream->retry_ns = upstream->group->loop->now + backoff_ns(upstream);
     }
     log_failure(upstream, failure, detail);
+    group_trial_failed(upstream->group, failure);
+}
+
+void upstream_doubt(struct upstream *upstream, enum failure failure)
+{
+    if (upstream->is_doubted || upstream->down)
+        return;
+    upstream->is_doubted = true;
+    upstream->is_missed = true;
+    upstream->last_failure = failure;
+    upstream->retry_ns = upstream->group->loop->now;
+    metric_set(&upstream->metrics->up, false);
+    log_failure(upstream, failure, "nothing is answered");
+    upstream_try_again(upstream, 1);
+}
+
+void upstream_heard(struct upstream *upstream, uint64_t sent_ns)
+{
+    upstream->ends = 0;
+    upstream->answered_ns = upstream->group->loop->now;
+    if (upstream->answered_sent_ns < sent_ns)
+        upstream->answered_sent_ns = sent_ns;
+    if (!upstream->is_doubted)
+        return;
+    upstream->is_doubted = false;
+    upstream->failures = 0;
+    upstream_is_back(upstream);
+    metric_set(&upstream->metrics->up, true);
+    group_recovered(upstream->group);
+}
+
+/* The doubt is about those that answer nobody; a question that ends connections does so between the
+ * answers to others. */
+void upstream_ended(struct upstream *upstream, enum failure failure, bool is_lane,
+                    uint64_t silent_since_ns)
+{
+    const uint64_t unheard_ns = upstream->group->loop->now - upstream->answered_ns;
+    upstream->ended_ns[upstream->ended_count++ % ENDS_KEPT] = upstream->group->loop->now;
+    if (!is_lane)
+        upstream_spread(upstream);
+    upstream->ends++;
+    const bool is_silent = silent_since_ns > 0 && upstream->answered_ns <= silent_since_ns;
+    if (is_silent || (upstream->ends > 1 && unheard_ns >= DOUBT_NS + 4 * upstream->rtt_ns))
+        upstream_doubt(upstream, failure);
+    else if (upstream_is_usable(upstream))
+        open_spare(upstream);
 }
 
 bool upstream_is_loop(const struct upstream *upstream)
@@ -120,13 +198,31 @@ void upstream_is_back(struct upstream *upstream)
                       "upstream_recovered", "upstream", upstream->config->label, NULL);
 }
 
+static uint64_t least_of(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void measure_rtt(struct upstream *upstream, uint64_t took_ns)
+{
+    const uint64_t rtt_ns = upstream->rtt_ns;
+    if (rtt_ns == 0)
+        upstream->rtt_ns = took_ns;
+    else if (took_ns > rtt_ns)
+        upstream->rtt_ns += least_of(took_ns - rtt_ns, rtt_ns / RTT_STEP_UP);
+    else
+        upstream->rtt_ns -= least_of(rtt_ns - took_ns, rtt_ns / RTT_STEP_DOWN);
+    upstream->expected_ns = least_of(took_ns, upstream->rtt_ns);
+    metric_set(&upstream->metrics->rtt_ns, upstream->rtt_ns);
+}
+
 /* 19 steps down are one step up: at rest when 19 of 20 answers come within p95. */
-static void measure_p95(struct upstream *upstream, uint64_t rtt_ns)
+static void measure_p95(struct upstream *upstream, uint64_t took_ns)
 {
     const uint64_t step_ns = upstream->p95_ns / P95_STEP;
     if (upstream->p95_ns == 0)
-        upstream->p95_ns = rtt_ns + rtt_ns / 4;
-    else if (rtt_ns > upstream->p95_ns)
+        upstream->p95_ns = took_ns + took_ns / 4;
+    else if (took_ns > upstream->p95_ns)
         upstream->p95_ns += step_ns;
     else
         upstream->p95_ns -= step_ns / 19;
@@ -138,38 +234,43 @@ static uint64_t late_ns(const struct upstream *upstream)
 {
     const uint64_t request_ns = upstream->group->config->timeouts.request_ns;
     uint64_t late_ns = LATE_UNMEASURED_NS;
-    if (upstream->p95_ns > 0)
-        late_ns = upstream->p95_ns + upstream->p95_ns / 4 + LATE_MARGIN_NS;
+    if (upstream->rtt_ns > 0)
+        late_ns = LATE_MARGIN_NS +
+                  least_of(upstream->p95_ns + upstream->p95_ns / 4, upstream->rtt_ns * LATE_RTT);
     if (late_ns < LATE_MIN_NS)
         late_ns = LATE_MIN_NS;
-    return late_ns < request_ns ? late_ns : request_ns;
+    return least_of(late_ns, request_ns);
 }
 
 uint64_t upstream_dead_ns(const struct upstream *upstream)
 {
     const uint64_t request_ns = upstream->group->config->timeouts.request_ns;
-    const uint64_t dead_ns = upstream->p95_ns * DEAD_P95;
-    if (upstream->p95_ns == 0 || dead_ns >= request_ns || DEAD_MIN_NS >= request_ns)
+    /* Where answers take very different times it is no path that takes long. */
+    uint64_t dead_ns = upstream->rtt_ns * DEAD_RTT;
+    if (dead_ns < upstream->p95_ns * DEAD_P95)
+        dead_ns = upstream->p95_ns * DEAD_P95;
+    if (upstream->rtt_ns == 0)
         return request_ns;
-    return dead_ns > DEAD_MIN_NS ? dead_ns : DEAD_MIN_NS;
+    return least_of(dead_ns > DEAD_MIN_NS ? dead_ns : DEAD_MIN_NS, request_ns);
 }
 
-void upstream_answered(struct upstream *upstream, uint64_t rtt_ns)
+void upstream_answered(struct upstream *upstream)
 {
-    const uint64_t now = upstream->group->loop->now;
     upstream->failures = 0;
     upstream_is_back(upstream);
+    upstream->expected_ns =
+        upstream->rtt_ns > 0 ? upstream->rtt_ns : upstream->group->config->timeouts.request_ns;
+}
+
+void upstream_measure(struct upstream *upstream, uint64_t took_ns)
+{
+    const uint64_t now = upstream->group->loop->now;
     if (upstream->measured_ns == now)
         return;
     upstream->measured_ns = now;
-    measure_p95(upstream, rtt_ns);
+    measure_rtt(upstream, took_ns);
+    measure_p95(upstream, took_ns);
     upstream->late.duration_ns = late_ns(upstream);
-    /* The first sample counts whole, later ones by an eighth (as in RFC 6298 2). */
-    if (upstream->rtt_ns == 0)
-        upstream->rtt_ns = rtt_ns;
-    else
-        upstream->rtt_ns += rtt_ns / 8 - upstream->rtt_ns / 8;
-    metric_set(&upstream->metrics->rtt_ns, upstream->rtt_ns);
 }
 
 /* --- Connections --- */
@@ -189,29 +290,48 @@ void upstream_opened(struct upstream *upstream)
     upstream_connected(upstream);
 }
 
-/* How much better a connection with room is than others: a suspect one is the last choice, before
- * that one which has enough, and the one closest to being ready is the best. */
-static int rank(const struct connection *connection)
+/* It has shown how many connections it takes. */
+static bool is_limited(const struct upstream *upstream)
 {
-    if (connection->suspect_since_ns > 0)
-        return -2;
-    return connection_is_used_up(connection) ? -1 : (int)connection->state;
+    return upstream->group->loop->now < upstream->admitted_until_ns;
 }
 
-/* The best one with room other than `not_on`, and among equals the one opened first, so that a
- * second connection is used only while the first is full and may then go idle. */
-static struct connection *find_room(const struct upstream *upstream,
-                                    const struct connection *not_on)
+bool upstream_is_calm(const struct upstream *upstream)
+{
+    return upstream->group->loop->now >= upstream->calm_ns;
+}
+
+/* How much better a connection with room is than others: a suspect one is the last choice, and the
+ * one closest to being ready is the best. */
+static int rank(const struct connection *connection)
+{
+    return connection->suspect_since_ns > 0 ? -1 : (int)connection->state;
+}
+
+static bool is_better(const struct connection *connection, const struct connection *best, bool calm)
+{
+    if (!best || rank(connection) != rank(best))
+        return !best || rank(connection) > rank(best);
+    return !calm && connection_aboard(connection) < connection_aboard(best);
+}
+
+/* The best one with room. Among equals in calm the one opened first, so that a second connection is
+ * used only while the first is full and may then go idle; in trouble the one with the fewest
+ * aboard.
+ */
+static struct connection *find_room(const struct upstream *upstream)
 {
     struct connection *best = NULL;
+    const bool calm = upstream_is_calm(upstream);
     LIST_EACH (struct connection, connection, &upstream->connections, link) {
-        if (connection == not_on || !connection_has_room(connection) ||
-            (best && rank(connection) <= rank(best)))
+        if (!connection_has_room(connection) || !is_better(connection, best, calm))
             continue;
         best = connection;
-        if (rank(best) == CONNECTION_READY)
+        if (rank(best) == CONNECTION_READY && (calm || connection_aboard(best) == 0))
             break;
     }
+    if (best && !calm && connection_aboard(best) >= RIDERS_MAX && may_grow(upstream))
+        return NULL;
     return best;
 }
 
@@ -232,7 +352,7 @@ bool upstream_has_connection(const struct upstream *upstream)
 
 bool upstream_is_ready(const struct upstream *upstream)
 {
-    const struct connection *connection = find_room(upstream, NULL);
+    const struct connection *connection = find_room(upstream);
     return connection && rank(connection) == CONNECTION_READY;
 }
 
@@ -249,29 +369,22 @@ bool upstream_is_busy(const struct upstream *upstream)
     return upstream->in_flight > upstream->group->config->limits.upstream_requests / 2;
 }
 
-bool upstream_is_busy_beside(const struct upstream *upstream, const struct connection *not_on)
-{
-    const struct group *group = upstream->group;
-    const size_t others = group->config->limits.upstream_connections - 1;
-    const size_t slots = group->config->limits.upstream_requests * others;
-    size_t taken = 0;
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        if (connection != not_on && connection_takes_requests(connection))
-            taken += connection->in_flight + connection->abandoned;
-    return taken > 0 && (taken + 1) * 2 > slots;
-}
-
 /* A new connection that could not even begin is the upstream's failure, unless we are out of
  * descriptors or memory ourselves. */
-static enum status open_connection(struct upstream *upstream, enum failure *failure)
+enum status upstream_open_connection(struct upstream *upstream, enum connection_use use,
+                                     enum failure *failure)
 {
+    *failure = FAILURE_OVERLOADED;
+    if (is_limited(upstream) &&
+        count_connections(upstream) + lanes_count(upstream) >= upstream->admitted)
+        return STATUS_FULL;
     if (!group_may_connect(upstream->group)) {
         *failure = FAILURE_LOCAL;
         metric_add(&upstream->metrics->connects_denied, 1);
         return STATUS_FULL;
     }
     upstream->attempted_ns = upstream->group->loop->now;
-    const enum status status = connection_open(upstream, failure);
+    const enum status status = connection_open(upstream, use, failure);
     if (status != STATUS_OK) {
         metric_add(&upstream->metrics->failures[*failure], 1);
         if (*failure != FAILURE_LOCAL)
@@ -280,39 +393,155 @@ static enum status open_connection(struct upstream *upstream, enum failure *fail
     return status;
 }
 
+/* --- Trouble --- */
+
+/* How many it may have for all questions. */
+static size_t shared_max(const struct upstream *upstream)
+{
+    const size_t spread = 1 + (size_t)upstream->spares;
+    if (!is_limited(upstream))
+        return spread;
+    const size_t half = upstream->admitted > 1 ? upstream->admitted / 2 : 1;
+    return half < spread ? half : spread;
+}
+
+static size_t count_opening(const struct upstream *upstream)
+{
+    size_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count += connection_takes_requests(connection) && connection->state < CONNECTION_READY;
+    return count;
+}
+
+size_t upstream_opening_max(const struct upstream *upstream)
+{
+    return OPENING_MIN + upstream->rtt_ns / OPENING_STEP_NS;
+}
+
+size_t upstream_lanes_max(const struct upstream *upstream)
+{
+    const size_t shared = shared_max(upstream);
+    if (!is_limited(upstream))
+        return SIZE_MAX;
+    return upstream->admitted > shared ? upstream->admitted - shared : 1;
+}
+
+/* One more, if so many are allowed by now. */
+static void open_spare(struct upstream *upstream)
+{
+    enum failure failure;
+    const size_t count = count_connections(upstream);
+    if (count < shared_max(upstream) && count_opening(upstream) < upstream_opening_max(upstream))
+        (void)upstream_open_connection(upstream, count > 0 ? CONNECTION_SPARE : CONNECTION_MAIN,
+                                       &failure);
+}
+
+static void allow_spares(struct upstream *upstream, unsigned count)
+{
+    const size_t share = SPARES_ALL_MAX / upstream->group->upstream_count;
+    const size_t most = share < SPARES_MAX ? share : SPARES_MAX;
+    upstream->spares += (uint16_t)count;
+    if (upstream->spares > most)
+        upstream->spares = (uint16_t)most;
+}
+
+/* So many wait that the connections to come would be full, too: one more is allowed for them. */
+static void meet_demand(struct upstream *upstream)
+{
+    if (++upstream->crowded >= RIDERS_MAX) {
+        upstream->crowded = 0;
+        allow_spares(upstream, 1);
+    }
+    open_spare(upstream);
+}
+
+static bool may_grow(const struct upstream *upstream)
+{
+    return count_connections(upstream) < shared_max(upstream) || count_opening(upstream) > 0;
+}
+
+bool upstream_is_crowded(const struct upstream *upstream)
+{
+    return !upstream_is_calm(upstream) && upstream_is_usable(upstream) && !find_room(upstream) &&
+           may_grow(upstream);
+}
+
+/* As many as the others that there are; when several are refused, the last shows the number. Half
+ * of them are left to lanes. */
+void upstream_learn_admitted(struct upstream *upstream)
+{
+    size_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count++;
+    count += lanes_count(upstream);
+
+    if (is_limited(upstream) && upstream->admitted < count)
+        count = upstream->admitted;
+    upstream->admitted = count > 0 ? (uint32_t)count : 1;
+    upstream->admitted_until_ns = upstream->group->loop->now + CALM_NS;
+    count = count_connections(upstream);
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        if (count > shared_max(upstream) && connection->use == CONNECTION_SPARE) {
+            connection_drain(connection);
+            count--;
+        }
+}
+
+size_t upstream_spares_ceiling(void)
+{
+    return SPARES_ALL_MAX * connection_ceiling(SLOTS_STEP);
+}
+
+void upstream_spread(struct upstream *upstream)
+{
+    if (upstream_is_calm(upstream))
+        upstream->spares = 0;
+    allow_spares(upstream, SPARES_STEP);
+
+    upstream->calm_ns = upstream->group->loop->now + CALM_NS;
+}
+
+/* --- Requests --- */
+
 static struct connection *last_connection(const struct upstream *upstream)
 {
     assert(!list_is_empty(&upstream->connections));
     return CONTAINER_OF(upstream->connections.previous, struct connection, link);
 }
 
-enum status upstream_submit_beside(struct upstream *upstream, const struct connection *not_on,
-                                   struct request *request, enum failure *failure)
+static size_t count_main(const struct upstream *upstream)
 {
-    struct connection *connection = find_room(upstream, not_on);
-    const bool has_enough = connection && connection_is_used_up(connection);
-    if (connection && !has_enough && connection_submit(connection, request) == STATUS_OK)
-        return STATUS_OK;
-    *failure = FAILURE_OVERLOADED;
-    if (count_connections(upstream) < upstream->group->config->limits.upstream_connections &&
-        open_connection(upstream, failure) == STATUS_OK) {
-        *failure = FAILURE_LOCAL;
-        return connection_submit(last_connection(upstream), request);
-    }
-    /* What is too much comes back when it is closed, and is asked again: better than not at all. */
-    return has_enough ? connection_submit(connection, request) : STATUS_FULL;
+    size_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count += connection->use == CONNECTION_MAIN && connection_takes_requests(connection);
+    return count;
 }
 
 enum status upstream_submit(struct upstream *upstream, struct request *request,
                             enum failure *failure)
 {
-    return upstream_submit_beside(upstream, NULL, request, failure);
+    struct connection *connection = find_room(upstream);
+    if (connection && !upstream_is_calm(upstream) &&
+        (rank(connection) < CONNECTION_READY || connection_aboard(connection) > 0))
+        open_spare(upstream);
+    if (connection && connection_submit(connection, request) == STATUS_OK)
+        return STATUS_OK;
+    *failure = FAILURE_OVERLOADED;
+    if (upstream_is_crowded(upstream)) {
+        meet_demand(upstream);
+        return STATUS_FULL;
+    }
+    if (count_main(upstream) >= upstream->group->config->limits.upstream_connections)
+        return STATUS_FULL;
+    TRY(upstream_open_connection(upstream, CONNECTION_MAIN, failure));
+    *failure = FAILURE_LOCAL;
+    return connection_submit(last_connection(upstream), request);
 }
 
 void upstream_open_ahead(struct upstream *upstream)
 {
     enum failure failure;
-    if (open_connection(upstream, &failure) != STATUS_OK)
+    if (upstream_open_connection(upstream, CONNECTION_MAIN, &failure) != STATUS_OK)
         upstream->last_failure = failure;
 }
 
@@ -325,44 +554,45 @@ void upstream_warm(struct upstream *upstream)
         upstream_open_ahead(upstream);
 }
 
-void upstream_open_second(struct upstream *upstream)
+/* Those that may yet show whether it is there. */
+static size_t count_trials(const struct upstream *upstream)
 {
-    const uint32_t max = upstream->group->config->limits.upstream_connections;
-    if (count_connections(upstream) < (max < 2 ? max : 2))
-        upstream_open_ahead(upstream);
+    size_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count += connection_takes_requests(connection) &&
+                 (connection->state < CONNECTION_READY ||
+                  connection->probe_slot < connection->slot_count);
+    return count;
 }
 
 void upstream_try_again(struct upstream *upstream, size_t connections_max)
 {
-    assert(upstream->down);
+    assert(!upstream_is_usable(upstream));
     upstream->retry_ns = upstream->group->loop->now + backoff_ns(upstream);
-    if (count_connections(upstream) < connections_max)
+    if (count_trials(upstream) < connections_max)
         upstream_open_ahead(upstream);
 }
 
-void upstream_foresee_close(struct upstream *upstream, uint64_t requests)
+void upstream_open_second(struct upstream *upstream)
 {
-    if (requests * 2 >= upstream->request_limit && count_connections(upstream) < 2)
+    const uint32_t max = upstream->group->config->limits.upstream_connections;
+    if (count_opening(upstream) > 0 || max < 2)
+        return;
+    if (count_connections(upstream) < 2) {
         upstream_open_ahead(upstream);
-}
-
-void upstream_learn_limit(struct upstream *upstream, uint64_t answers)
-{
-    const uint64_t before = upstream->closed_after;
-    const uint64_t difference = answers > before ? answers - before : before - answers;
-    assert(answers > 0);
-    upstream->closed_after = answers;
-    if (answers >= LIMIT_MIN && difference <= before / 8)
-        upstream->request_limit = answers < before ? answers : before;
-    else
-        upstream->request_limit = 0;
+        return;
+    }
+    /* Two are silent: where answers come in the order of the questions more are needed. */
+    if (upstream_is_calm(upstream))
+        upstream_spread(upstream);
+    open_spare(upstream);
 }
 
 void upstream_resolved(struct upstream *upstream, const struct address *address)
 {
     upstream_route_to(upstream, address);
     if (upstream->failures == 0)
-        set_down(upstream, false);
+        upstream_connected(upstream);
     upstream->retry_ns = upstream->group->loop->now; /* what failed was the lookup */
     group_care(upstream->group);
 }
@@ -401,6 +631,8 @@ void upstream_start_over(struct upstream *upstream)
 {
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         stream_close(&connection->stream, FAILURE_NETWORK_CHANGED);
+    LIST_EACH (struct connection, lane, &upstream->lanes, link)
+        stream_close(&lane->stream, FAILURE_NETWORK_CHANGED);
     metric_add(&upstream->metrics->network_changes, 1);
     upstream->failures = 0;
     upstream->retry_ns = upstream->group->loop->now;
@@ -425,10 +657,12 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
     upstream->config = config;
     upstream->metrics = &settings->metrics->upstreams[index];
     list_init(&upstream->connections);
+    list_init(&upstream->lanes);
     loop_check_init(upstream);
     loop_add_queue(group->loop, &upstream->idle, settings->config->timeouts.idle_ns,
                    connection_on_deadline);
     loop_add_queue(group->loop, &upstream->late, late_ns(upstream), connection_on_late);
+    upstream->expected_ns = UNMEASURED_RTT_NS;
     set_down(upstream, false);
     if (config->host) {
         set_down(upstream, true);
@@ -447,6 +681,8 @@ void upstream_close(struct upstream *upstream)
     deadline_cancel(&upstream->loop_check.deadline);
     while (!list_is_empty(&upstream->connections))
         connection_destroy(CONTAINER_OF(upstream->connections.next, struct connection, link));
+    while (!list_is_empty(&upstream->lanes))
+        connection_destroy(CONTAINER_OF(upstream->lanes.next, struct connection, link));
     loop_remove_queue(&upstream->idle);
     loop_remove_queue(&upstream->late);
     assert(upstream->in_flight == 0);

@@ -42,12 +42,20 @@ typedef void request_late(struct request *request);
 
 /* Which upstreams (bits, by index in the configuration) were asked for one lookup. */
 struct attempts {
-    uint32_t once;
+    uint32_t once; /* chosen, whether or not the request reached them */
     uint32_t twice;
-    uint32_t beside;   /* a hedge on a second connection: RFC 9520 3.1 allows three in all */
+    uint32_t
+        odd; /* with the next: how often it was sent to them, in two bits; three times at most */
+    uint32_t two;      /* (RFC 9520 3.1) */
     uint32_t count;    /* of requests in all; the caller counts */
-    uint32_t returned; /* of those the ones that a connection handed back at a normal end */
+    uint32_t returned; /* of those the ones that did not reach anybody */
 };
+
+/* Bits of the upstreams that it must not be sent to again. */
+static inline uint32_t attempts_exhausted(const struct attempts *attempts)
+{
+    return attempts->odd & attempts->two;
+}
 
 struct request {
     const struct question *question; /* outlives the request */
@@ -56,6 +64,11 @@ struct request {
     request_late *on_late;
     size_t upstream; /* index of the upstream asked last */
     bool is_hedge;   /* asked since another one is late */
+    /* How it ended without an answer; set before on_done. */
+    bool was_sent;        /* the upstream may have read it */
+    bool was_fresh;       /* nothing else had been asked on its connection */
+    uint32_t were_aboard; /* so many were unanswered there */
+    uint64_t ended_ns;
     /* Private to upstream/. */
     struct connection *connection; /* NULL: not in flight */
     struct list link;              /* among the failed of a closed connection */
@@ -94,9 +107,11 @@ void request_init(struct request *request, const struct question *question,
 enum request_scope {
     REQUEST_ANYWHERE,  /* an upstream not yet asked for this lookup, else one a second time */
     REQUEST_ELSEWHERE, /* only one that was not yet asked */
+    REQUEST_CALM,      /* only one of those where no connection has ended of late */
 };
 
-/* Asks the best upstream by the strategy, within `scope`. STATUS_NOT_FOUND when there is none left
+/* Asks the best upstream by the strategy, within `scope`. STATUS_FULL when it has to wait for room,
+ * STATUS_NOT_FOUND when there is none left
  * to ask, with the cause in `*failure` and the upstream that it is about in request->upstream. */
 enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
                            enum failure *failure);
@@ -108,6 +123,70 @@ enum status request_submit(struct group *group, struct request *request, enum re
  * ask in its stead, STATUS_FULL when the budget is spent. */
 enum status request_hedge(struct group *group, const struct request *late, struct request *second);
 
+enum lane_kind {
+    LANE_ANY,
+    LANE_FRESH,    /* one that has carried nothing else */
+    LANE_CONFINED, /* one of the few for those that are known to be bad */
+};
+
+/* Asks it where nothing else is asked: on a lane, at an upstream that is not among the bits
+ * `avoided` if there is one. STATUS_FULL when it has to wait for a lane, STATUS_NOT_FOUND when
+ * there is nobody to ask. */
+enum status request_submit_alone(struct group *group, struct request *request, uint32_t avoided,
+                                 enum lane_kind kind);
+
+/* Whether those with the bits `erred` answered a question with an error that may yet be answered
+ * better: none of them is known to answer others well, and one that is was not asked. */
+bool group_knows_better(const struct group *group, uint32_t erred);
+
+/* Another upstream has answered well what those with the bits `erred` answered with an error. */
+void group_contradict(struct group *group, uint32_t erred);
+
+enum line {
+    LINE_CROWD,    /* for room on any connection */
+    LINE_LANES,    /* for a lane */
+    LINE_LOOKS,    /* the same, of those that have ended a connection alone */
+    LINE_CONFINED, /* for one of the few; the newest is the first */
+    LINES
+};
+
+/* One that waits: for a connection, or for an upstream. */
+struct waiter {
+    struct list link;
+    struct deadline again;
+    enum line line; /* in which it is, or was last */
+    void (*resume)(
+        struct waiter *waiter); /* may be its end; in line for a lane it may stay first */
+};
+
+/* Waits in line for a connection: behind all others, unless it is in that line already. */
+void group_queue(struct group *group, struct waiter *waiter, enum line line);
+
+/* A question of the client, asked alone, has ended a connection; one has been answered well; and
+ * whether the former is what it mostly does (blame.c). `client` identifies
+ * an account, and is not 0.
+ */
+void blame_end(struct group *group, uint64_t client, const struct question *question);
+void blame_answer(struct group *group, uint64_t client, const struct question *question);
+bool blame_is_bad(struct group *group, uint64_t client, const struct question *question);
+
+/* Waits for an upstream, all of which are away. False when they have been for longer than
+ * timeouts.park, or fail for what no waiting mends. Resumed once, with whatever there is then. */
+bool group_park(struct group *group, struct waiter *waiter);
+
+/* Resumes it after SECOND_LOOK_NS. */
+void group_look_again(struct group *group, struct waiter *waiter);
+
+/* Whether several connections of the upstream ended at that time. */
+bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns);
+
+/* Whether the upstream could not be reached since then. */
+bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns);
+
+/* Whether the upstream has answered something that was asked after `time_ns`. If not it is asked
+ * something of our own, and it is sent nothing else until it has answered. */
+bool group_vouches(struct group *group, size_t index, uint64_t time_ns);
+
 /* Gives up a request that has had timeouts.request, or that waits for a handshake as the `other`
  * one of its lookup does, and asks an upstream that is ready and was not yet asked for it; when
  * both are lost, within the budget, one that was. STATUS_NOT_FOUND when it is not so late or there
@@ -118,7 +197,10 @@ enum status request_move(struct group *group, struct request *lost, const struct
  * the connection (FAULTS F10). Harmless when it is not in flight. */
 void request_cancel(struct request *request);
 
-/* True while the request waits for its answer. */
+/* It has had timeouts.request. */
+bool request_is_lost(const struct group *group, const struct request *request);
+
+/* True while the request waits for its answer, or for on_done: its connection has ended. */
 bool request_is_in_flight(const struct request *request);
 
 /* True when no upstream is up: asking would be for nothing but to learn whether one is back. */
@@ -146,14 +228,27 @@ struct ask {
     struct metrics *metrics;
     struct attempts attempts;
     uint16_t error_answer_count;
+    uint8_t lone_ends; /* of connections that carried nothing else; two of them convict */
+    bool has_ended;    /* a connection, with it aboard */
+    bool is_suspect;   /* of that: it is asked alone */
+    bool has_moved;    /* but first where no connection has ended */
+    uint32_t erred;    /* bits of the upstreams that answered with an error */
+    bool has_waited;   /* for the look that counts */
+    bool has_looked;   /* it has been asked since the first of the lone ends */
     struct request requests[REQUESTS_PER_ASK];
     enum failure failure; /* the last one, and who it was about */
     size_t failed_upstream;
+    struct waiter waiter;
+    uint64_t client;
+    uint64_t lone_end_ns;  /* the first */
+    uint64_t ended_ns;     /* when a connection last ended with it, */
+    size_t ended_upstream; /* and where */
 };
 
-/* `question` and `events` outlive the ask. */
+/* `question` and `events` outlive the ask. `client` is the account that asks first, 0 for our own.
+ */
 void ask_init(struct ask *ask, struct group *group, struct metrics *metrics,
-              const struct question *question, const struct ask_events *events);
+              const struct question *question, uint64_t client, const struct ask_events *events);
 
 /* False when nobody can be asked, with the cause in `ask->failure`; on_done is not called. */
 bool ask_begin(struct ask *ask);

@@ -14,7 +14,7 @@ CHANGES = "dnsproxy_upstream_network_changes_total"
 def test_J8_connections_of_a_lost_address_are_dropped_and_made_anew(network, start_upstream,
                                                                    start_proxy):
     upstream = start_upstream(address=ADDRESS)
-    proxy = start_proxy(upstream)
+    proxy = start_proxy(upstream, config={"timeouts": {"park": "0"}})
     assert proxy.query("before.test").rcode() == dns.rcode.NOERROR
     ip("address", "del", f"{ADDRESS}/32", "dev", "lo")
     eventually(lambda: proxy.metric(CHANGES) == 1, timeout=1)

@@ -62,6 +62,7 @@ def start_upstream(start_upstream):
     """An upstream that knows the root's servers."""
     def start(*arguments, **how):
         upstream = start_upstream(*arguments, **how)
+        upstream.on_ping = None
         upstream.on_query = lambda query: query.reply(make_root_answer(query))
         return upstream
     return start

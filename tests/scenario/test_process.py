@@ -473,7 +473,7 @@ def test_J6_reader_of_the_log_has_gone(start_proxy, upstream, tmp_path):
 def test_J9_started_before_the_upstream(start_upstream, start_proxy):
     upstream = start_upstream()
     upstream.go_down()
-    proxy = start_proxy(upstream)
+    proxy = start_proxy(upstream, config={"timeouts": {"park": "0"}})
     for number in range(20):
         started = time.monotonic()
         reply = proxy.query(f"early{number}.test", timeout=3)

@@ -117,7 +117,7 @@ def test_H6_stale_answers_can_be_off(start_proxy, upstream):
 
 
 def test_H6_maximum_of_a_stale_answer(start_proxy, upstream):
-    proxy = start_proxy(upstream, config={"cache": {"max-stale": "2s"}})
+    proxy = start_proxy(upstream, config={"cache": {"max-stale": "2s"}, "timeouts": {"park": "0"}})
     keep(proxy, "ttl-1.max.test")
     upstream.go_down()
     started = time.monotonic()

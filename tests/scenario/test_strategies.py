@@ -128,10 +128,6 @@ def test_fastest_prefers_the_quick_one(start_upstream, start_proxy):
     ask_in_turn(proxy, 60, "f")
     assert len(quick.queries) >= 55
     assert len(slow.queries) + len(quick.queries) <= 66
-    # It may never have been asked, since a cold upstream costs more; or its first answer is on its way.
-    eventually(lambda: not slow.queries
-               or proxy.metric("dnsproxy_upstream_rtt_seconds", upstream=slow.label)
-               > proxy.metric("dnsproxy_upstream_rtt_seconds", upstream=quick.label))
 
 
 def test_fastest_is_the_default(start_upstream, start_proxy):

@@ -21,6 +21,8 @@ from support.upstream import (FullListener, Query, fast_address, fast_answer, fi
                               in_reverse, never)
 from support.waiting import eventually
 
+AT_ONCE = {"timeouts": {"park": "0"}}  # nobody waits for an upstream to come back
+SPARES = 4  # more connections for each that ends with queries on it
 FAILURES = "dnsproxy_upstream_failures_total"
 UNMATCHED = "dnsproxy_upstream_unmatched_total"
 
@@ -104,9 +106,10 @@ def test_F2_close_with_queries_in_flight_loses_none(upstream, proxy, end, answer
             assert_right(reply, names[reply.id])
         assert sorted(reply.id for reply in replies) == list(range(len(names)))
         assert proxy.metric("dnsproxy_replies_total") == len(names)  # one each, not two
-    # On a busy machine the upstream may be so late that it is asked once more, on a third connection.
+    # On a busy machine the upstream may be so late that it is asked once more.
     hedges = proxy.metric("dnsproxy_upstream_hedges_total")
-    assert len(upstream.connections) == 2 or hedges > 0
+    # Each is asked alone, or with few others.
+    assert 2 <= len(upstream.connections) <= 1 + SPARES + len(names) + hedges
     if end != "reset":  # an RST may overtake answers
         upstream.wait_for(lambda: len(upstream.queries) == 2 * len(names) - answered + hedges)
 
@@ -137,7 +140,7 @@ def test_F3_random_closes_under_load_lose_nothing(upstream, proxy):
     order = random.Random(3)
     upstream.on_query = lambda query: query.answer(after=order.choice([0, 0.002, 0.02]))
     lost = []
-    end = time.monotonic() + 2
+    end = time.monotonic() + 4
 
     def load(lane):
         number = 0
@@ -152,7 +155,7 @@ def test_F3_random_closes_under_load_lose_nothing(upstream, proxy):
         lane.start()
     closes = 0
     while time.monotonic() < end:
-        time.sleep(order.uniform(0.1, 0.2))  # no query meets two of them
+        time.sleep(order.uniform(0.3, 0.5))  # no query meets three of them
         for connection in upstream.open_connections():
             ENDS[order.choice(list(ENDS))](connection)
             closes += 1
@@ -176,7 +179,7 @@ CONNECT_FAULTS = {
 @pytest.mark.parametrize("fault", CONNECT_FAULTS)
 def test_F4_accept_then_close_is_not_hammered(upstream, start_proxy, fault):
     upstream.on_accept = CONNECT_FAULTS[fault]
-    proxy = start_proxy(upstream)
+    proxy = start_proxy(upstream, config=AT_ONCE)
     assert_fails(proxy.query("first.test"), upstream.label)
     assert len(upstream.connections) <= 2
     started = time.monotonic()
@@ -195,8 +198,8 @@ def test_F4_connection_that_ends_after_each_query_is_not_hammered(upstream, prox
     upstream.on_query = lambda query: query.connection.close()
     for number in range(20):
         assert proxy.query(f"close{number}.test").rcode() == dns.rcode.SERVFAIL
-    assert len(upstream.connections) <= 2 * 20
-    assert max(map(upstream.names().count, upstream.names())) <= 2
+    assert len(upstream.connections) <= 6 * 20  # those that ended are replaced, and spares and lanes are opened
+    assert max(map(upstream.names().count, upstream.names())) <= 3  # RFC 9520 3.1
 
 
 # F5, F6: silence, and which timer sees it
@@ -216,14 +219,14 @@ def test_F5_peer_that_vanishes_under_load_is_left_for_another_connection(upstrea
     assert time.monotonic() - first_asked < 2.0
     assert_right(later(), "load19.test")
     upstream.wait_for(lambda: not vanished.is_open)
-    assert len(upstream.connections) == 2
+    assert 2 <= len(upstream.connections) <= 2 + 2 * SPARES
     assert proxy.metric(FAILURES, cause="request_timeout") >= 1
 
 
 def test_F6_connect_timer(start_proxy):
     with FullListener() as full:
         proxy = start_proxy(full, config={"timeouts": {"connect": "300ms", "handshake": "3s",
-                                                       "request": "3s"}})
+                                                       "request": "3s", "park": "0"}})
         started = time.monotonic()
         assert_fails(proxy.query("connect.test"), full.label, "no answer to the TCP connect")
         assert 0.25 < time.monotonic() - started < 1.2
@@ -233,7 +236,7 @@ def test_F6_connect_timer(start_proxy):
 def test_F6_handshake_timer(upstream, start_proxy):
     upstream.on_accept = lambda connection: connection.stall()
     proxy = start_proxy(upstream, config={"timeouts": {"connect": "3s", "handshake": "300ms",
-                                                       "request": "3s"}})
+                                                       "request": "3s", "park": "0"}})
     started = time.monotonic()
     assert_fails(proxy.query("handshake.test"), upstream.label, "TLS handshake took too long")
     assert 0.25 < time.monotonic() - started < 1.2
@@ -243,10 +246,11 @@ def test_F6_handshake_timer(upstream, start_proxy):
 def test_F6_request_timer(upstream, start_proxy):
     upstream.on_query = never
     proxy = start_proxy(upstream, config={"timeouts": {"connect": "3s", "handshake": "3s",
-                                                       "request": "300ms"}})
+                                                       "request": "300ms", "park": "0"}})
     started = time.monotonic()
     assert_fails(proxy.query("request.test"), upstream.label, "no answer in time")
-    assert 0.25 < time.monotonic() - started < 1.8  # twice half as much again, since it hangs
+    # It hangs, and what is asked alone is waited for (K8): no longer than a query's own time, 4 s.
+    assert 0.25 < time.monotonic() - started < 4.2
     assert proxy.metric(FAILURES, cause="request_timeout") >= 1
     assert len(upstream.queries) <= 3  # RFC 9520 3.1
 
@@ -638,7 +642,7 @@ def test_F12_many_strangers_end_the_connection_and_lose_no_query(upstream, proxy
         query.connection.send(frame(wrong) * 2000)
     upstream.on_query = hook
     assert_right(proxy.query("flood.test"), "flood.test")
-    assert len(upstream.connections) == 2
+    assert 2 <= len(upstream.connections) <= 1 + 1 + SPARES
     upstream.wait_for(lambda: not upstream.connections[0].is_open)
     assert proxy.metric(FAILURES, cause="protocol") == 1
 
@@ -764,7 +768,8 @@ def test_F17_lookup_without_clients_is_given_up(start_upstream, start_proxy, sta
 
 # F18: all down, and back
 
-def test_F18_all_down_fails_fast_with_the_cause_and_recovers_within_a_second(upstream, proxy):
+def test_F18_all_down_fails_fast_with_the_cause_and_recovers_within_a_second(upstream, start_proxy):
+    proxy = start_proxy(upstream, config=AT_ONCE)
     assert_right(proxy.query("before.test"), "before.test")
     upstream.go_down()
     assert_fails(proxy.query("down.test"), upstream.label, "connection refused")
@@ -793,7 +798,7 @@ def test_F18_upstream_that_only_shakes_hands_has_not_recovered(upstream, start_p
         assert proxy.query(f"silent{next(numbers)}.test").rcode() == dns.rcode.SERVFAIL
         return proxy.metric("dnsproxy_upstream_handshakes_total") >= 4
     eventually(has_shaken_hands_again_and_again, timeout=15)
-    assert proxy.logs("upstream_failed", state="down")
+    assert [entry for entry in proxy.logs("upstream_failed") if entry["state"] != "up"]
     assert not proxy.logs("upstream_recovered")
     upstream.on_query = Query.answer
     eventually(lambda: proxy.query(f"back{next(numbers)}.test").rcode() == dns.rcode.NOERROR, timeout=15)

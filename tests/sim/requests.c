@@ -138,22 +138,25 @@ static bool was_suspect(const struct connection_view *connection)
 
 static bool is_ready(size_t upstream)
 {
-    if (requests.view->upstreams[upstream].health == HEALTH_DOWN)
+    if (requests.view->upstreams[upstream].health >= HEALTH_DOUBTED ||
+        requests.view->upstreams[upstream].is_contradicted)
         return false;
     for (size_t i = 0; i < requests.view->connection_count; i++) {
         const struct connection_view *connection = &requests.view->connections[i];
-        if (connection->upstream == upstream && connection->phase == PHASE_READY &&
-            !connection->is_suspect && connection->has_room)
+        if (connection->upstream == upstream && !connection->is_lane &&
+            connection->phase == PHASE_READY && !connection->is_suspect && connection->has_room)
             return true;
     }
     return false;
 }
 
-/* What is asked first goes to nobody who is silent, while another is ready before and after it. */
+/* What is asked first goes to nobody who is silent, while another is ready before and after it. One
+ * that was pardoned in between may have been asked then. */
 static void check_choice(const struct request_view *request)
 {
     const struct connection_view *connection = connection_of(request);
-    if (!request->is_first || !connection->is_suspect || !was_suspect(connection))
+    if (!request->is_first || !connection->is_suspect || connection->is_pardoned ||
+        !was_suspect(connection))
         return;
     for (size_t i = 0; i < requests.view->upstream_count; i++)
         if (requests.was_ready[i] && is_ready(i))

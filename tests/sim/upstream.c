@@ -754,6 +754,10 @@ static void absence_ends(void *subject, const uint8_t *bytes, size_t length)
     sim_tell("upstream %zu is back", index);
     closes_all[index] = false;
     outages[index] = OUTAGE_NONE;
+    for (struct conversation *conversation = conversations; conversation;
+         conversation = conversation->next)
+        if (conversation->index == index && conversation->ends_at < STAGE_COUNT)
+            end_conversation(conversation, false);
 }
 
 void upstream_plan_absence(enum fault fault, size_t index, uint64_t from_ns, uint64_t length_ns)

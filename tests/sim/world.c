@@ -13,6 +13,7 @@ enum {
     QUIET_MS = 12000,     /* beyond the idle time of connections: every deadline is over */
     ALONE_MAX = 32,       /* of what is drawn for limits.upstream-requests the largest part below */
     ALONE_DIVISOR = 64,   /* of limits.queries, for lookups without queries */
+    LANES_MAX = 64,
     REST_TURNS_MAX = 400, /* of one who has nothing to do, each second */
 };
 
@@ -51,7 +52,7 @@ static struct {
     enum view_health health[SIM_UPSTREAMS_MAX];
 } world;
 
-static const char *const health_words[] = {"up", "suspect", "down"};
+static const char *const health_words[] = {"up", "suspect", "doubted", "down"};
 
 /* --- Invariants --- */
 
@@ -61,7 +62,7 @@ struct sums {
     size_t taking; /* requests */
 };
 
-/* What an upstream's p95 makes of timeouts.request may shrink from one answer to the next, and is
+/* What an upstream's rtt makes of timeouts.request may shrink from one answer to the next, and is
  * looked at only now and then: the largest of the last moments counts. */
 static void note_patience(size_t index)
 {
@@ -85,9 +86,16 @@ static uint64_t patience_ns(const struct connection_view *connection)
     return (dead_ns > late_ns ? dead_ns : late_ns) + SILENCE_SLACK_NS;
 }
 
+/* On a lane nobody waits behind another, so that it costs nobody anything. */
+static bool is_patient(const struct connection_view *connection)
+{
+    return connection->is_lane && net_blocked_since(connection->fd) == 0;
+}
+
 /* A request that waits on a silent connection, whatever else was sent there, shows that the path is
- * dead, or the upstream (F5). It must be late before that is looked at, and late ones and silence
- * are looked at again and again. */
+ * dead, or the upstream (F5); one that was passed over while what came later was answered, nothing.
+ * It must be late before that is looked at, and late ones and silence are looked at again and
+ * again. */
 static void check_silence(void)
 {
     if (net_last_jump() > 0)
@@ -95,7 +103,8 @@ static void check_silence(void)
     for (size_t i = 0; i < world.view.request_count; i++) {
         const struct request_view *request = &world.view.requests[i];
         const struct connection_view *connection = &world.view.connections[request->connection];
-        if (request->is_own || !connection->is_open)
+        if (request->is_own || !connection->is_open || is_patient(connection) ||
+            request->sent_ns < connection->answered_sent_ns)
             continue;
         const uint64_t patience = patience_ns(connection);
         if (net_now() - request->sent_ns > patience &&
@@ -111,9 +120,11 @@ static struct sums sum_connections(size_t index)
         const struct connection_view *connection = &world.view.connections[i];
         if (connection->upstream != index)
             continue;
+        if (connection->is_lane && connection->in_flight > 1)
+            sim_fail("%u questions on a lane", connection->in_flight);
         sums.phases[connection->phase]++;
         sums.in_flight += connection->in_flight;
-        sums.taking += connection->takes_requests;
+        sums.taking += connection->takes_requests && !connection->is_lane;
     }
     return sums;
 }
@@ -131,7 +142,7 @@ static void check_gauges(size_t index, const struct sums *sums)
         upstream->in_flight != sums->in_flight - upstream->own)
         sim_fail("%zu requests in flight at upstream %zu, %u counted", sums->in_flight, index,
                  upstream->in_flight);
-    if (metric_get(&metrics->up) != (upstream->health != HEALTH_DOWN))
+    if (metric_get(&metrics->up) != (upstream->health < HEALTH_DOUBTED))
         sim_fail("the gauge `up` of upstream %zu is not its health", index);
     /* A change of the network makes it forget its failures, and its back-off with them. */
     if (upstream->health == HEALTH_DOWN && upstream->failures == 0 &&
@@ -182,9 +193,11 @@ static void check_upstreams(void)
     for (size_t i = 0; i < world.view.upstream_count; i++)
         in_flight += check_upstream(i);
     const size_t lookups = world.resolver.lookups.in_use - world.resolver.ended_count;
+    if (world.view.lane_count > LANES_MAX)
+        sim_fail("%zu connections for one question at a time", world.view.lane_count);
     if (world.view.connection_count != net_open_links())
         sim_fail("%zu connections, %zu sockets", world.view.connection_count, net_open_links());
-    if (in_flight + world.view.parked < lookups || in_flight > 2 * lookups)
+    if (in_flight + world.view.parked + world.view.queued < lookups || in_flight > 2 * lookups)
         sim_fail("%zu requests in flight for %zu lookups", in_flight, lookups);
 }
 
@@ -384,8 +397,8 @@ static void check_quiet(void)
 {
     const uint64_t began_ns = net_now();
     const uint64_t quiet_ns = plan.config.timeouts.idle_ns + plan.config.timeouts.connect_ns +
-                              plan.config.timeouts.handshake_ns + plan.config.timeouts.request_ns +
-                              MILLISECONDS(QUIET_MS);
+                              plan.config.timeouts.handshake_ns +
+                              4 * plan.config.timeouts.request_ns + MILLISECONDS(QUIET_MS);
     while (net_now() < began_ns + quiet_ns || net_now() < net_last_jump() + quiet_ns)
         turn();
     if (world.resolver.queries.in_use + world.resolver.lookups.in_use > 0 ||

@@ -161,6 +161,7 @@ static inline void describe_numbers(FILE *out, const struct config *config)
     TIMEOUT("connect", connect_ns);
     TIMEOUT("handshake", handshake_ns);
     TIMEOUT("request", request_ns);
+    TIMEOUT("park", park_ns);
     TIMEOUT("upstream-idle", idle_ns);
     TIMEOUT("tcp-idle", tcp_idle_ns);
     TIMEOUT("tcp-message", tcp_message_ns);

@@ -5,20 +5,20 @@
 
 #include "upstream/internal.h"
 
-enum { TRIALS_MAX = 4 };
+enum { TRIALS_MAX = 4, SPARES_MAX = 64 };
 
 /* --- Slots --- */
 
 static const char *flaw_of_slots(const struct connection *connection)
 {
     const size_t count = connection->slots_used;
-    const size_t all = connection->upstream->group->slot_count;
+    const size_t all = connection->slot_count;
     size_t in_flight = 0;
     size_t abandoned = 0;
     size_t free_slots = 0;
     for (size_t i = 0; i < count; i++) {
         in_flight += connection->slots[i].request != NULL;
-        abandoned += connection->slots[i].abandoned_ms > 0;
+        abandoned += connection->slots[i].is_abandoned;
     }
     for (size_t i = connection->first_free; i < all; i = connection->slots[i].next_free)
         if (++free_slots > count)
@@ -33,10 +33,12 @@ static const char *flaw_of_slots(const struct connection *connection)
 const char *view_flaw(const struct group *group)
 {
     const char *flaw = NULL;
-    for (size_t i = 0; i < group->upstream_count && !flaw; i++)
+    for (size_t i = 0; i < group->upstream_count; i++) {
         LIST_EACH (struct connection, connection, &group->upstreams[i].connections, link)
-            if (!flaw)
-                flaw = flaw_of_slots(connection);
+            flaw = flaw ? flaw : flaw_of_slots(connection);
+        LIST_EACH (struct connection, lane, &group->upstreams[i].lanes, link)
+            flaw = flaw ? flaw : flaw_of_slots(lane);
+    }
     return flaw;
 }
 
@@ -54,20 +56,23 @@ static enum view_health health_of(const struct upstream *upstream)
 {
     if (upstream->down)
         return HEALTH_DOWN;
+    if (upstream->is_doubted)
+        return HEALTH_DOUBTED;
     return has_suspect(upstream) && !upstream_is_heard(upstream) ? HEALTH_SUSPECT : HEALTH_UP;
 }
 
-/* More than the limit only on trial, while all upstreams are down. */
+/* More than the limit only on trial, while all upstreams are down; and in trouble. */
 static size_t taking_max(const struct upstream *upstream)
 {
     const size_t limit = upstream->group->config->limits.upstream_connections;
-    return limit > TRIALS_MAX ? limit : TRIALS_MAX;
+    return (limit > TRIALS_MAX ? limit : TRIALS_MAX) + TRIALS_MAX + SPARES_MAX;
 }
 
 static struct upstream_view view_upstream(const struct upstream *upstream)
 {
     return (struct upstream_view){
         .health = health_of(upstream),
+        .is_contradicted = upstream->contradicted > 0,
         .failures = upstream->failures,
         .in_flight = upstream->in_flight,
         .own = upstream->loop_check.request.connection != NULL,
@@ -94,6 +99,9 @@ static struct connection_view view_connection(const struct connection *connectio
         .takes_requests = connection_takes_requests(connection),
         .has_room = connection_has_room(connection),
         .is_suspect = connection->suspect_since_ns > 0,
+        .is_pardoned = connection->is_pardoned,
+        .is_lane = connection->use == CONNECTION_LANE,
+        .answered_sent_ns = connection->answered_sent_ns,
         .in_flight = connection->in_flight,
     };
 }
@@ -111,7 +119,7 @@ static struct request_view view_request(const struct connection *connection, siz
         .sent_ns = request->sent_ns,
         .is_own = loop_check_owns(connection->upstream, request),
         .is_hedge = request->is_hedge,
-        .is_first = attempts->once == only && attempts->twice == 0 && attempts->beside == 0,
+        .is_first = attempts->once == only && attempts->twice == 0 && attempts->count == 1,
     };
 }
 
@@ -128,28 +136,43 @@ static bool add_requests(struct group_view *view, const struct connection *conne
     return true;
 }
 
-bool view_group(const struct group *group, bool with_requests, struct group_view *view)
+static bool add_connections(struct group_view *view, const struct list *connections,
+                            bool with_requests)
 {
-    view->connection_count = 0;
-    view->request_count = 0;
-    view->parked = 0; /* who finds nobody to ask fails at once */
-    view->upstream_count = group->upstream_count;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        view->upstreams[i] = view_upstream(&group->upstreams[i]);
-        LIST_EACH (struct connection, connection, &group->upstreams[i].connections, link) {
-            if (view->connection_count == VIEW_CONNECTIONS_MAX)
-                return false;
-            view->connections[view->connection_count++] = view_connection(connection);
-            if (with_requests && !add_requests(view, connection))
-                return false;
-        }
+    LIST_EACH (struct connection, connection, connections, link) {
+        if (view->connection_count == VIEW_CONNECTIONS_MAX)
+            return false;
+        view->connections[view->connection_count++] = view_connection(connection);
+        if (with_requests && !add_requests(view, connection))
+            return false;
     }
     return true;
 }
 
-bool view_convicts(const struct group *group, const struct question *question)
+static size_t count(const struct list *list)
 {
-    (void)group;
-    (void)question;
-    return false; /* nobody judges questions */
+    size_t count = 0;
+    for (const struct list *link = list->next; link != list; link = link->next)
+        count++;
+    return count;
+}
+
+bool view_group(const struct group *group, bool with_requests, struct group_view *view)
+{
+    view->connection_count = 0;
+    view->request_count = 0;
+    view->parked = count(&group->parked);
+    view->queued = count(&group->second_looks.armed);
+    for (size_t i = 0; i < LINES; i++)
+        view->queued += count(&group->lines[i]);
+    view->lane_count = group->lane_count;
+    view->upstream_count = group->upstream_count;
+    for (size_t i = 0; i < group->upstream_count; i++) {
+        const struct upstream *upstream = &group->upstreams[i];
+        view->upstreams[i] = view_upstream(upstream);
+        if (!add_connections(view, &upstream->connections, with_requests) ||
+            !add_connections(view, &upstream->lanes, with_requests))
+            return false;
+    }
+    return true;
 }

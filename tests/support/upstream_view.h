@@ -14,21 +14,23 @@
 struct group;
 struct question;
 
-enum { VIEW_CONNECTIONS_MAX = 256, VIEW_REQUESTS_MAX = 2048 };
+enum { VIEW_CONNECTIONS_MAX = 512, VIEW_REQUESTS_MAX = 2048 };
 
 enum view_phase { PHASE_CONNECTING, PHASE_HANDSHAKING, PHASE_READY, PHASE_DRAINING, PHASE_COUNT };
 
-/* SUSPECT: it is up, and none of its connections is heard though one is asked something. */
-enum view_health { HEALTH_UP, HEALTH_SUSPECT, HEALTH_DOWN };
+/* SUSPECT: it is up, and none of its connections is heard though one is asked something. DOUBTED:
+ * it is asked nothing but a probe, for it may be that it answers nobody. */
+enum view_health { HEALTH_UP, HEALTH_SUSPECT, HEALTH_DOUBTED, HEALTH_DOWN };
 
 struct upstream_view {
     enum view_health health;
-    uint32_t failures;  /* in a row, since it last answered */
-    uint32_t in_flight; /* requests, as it counts them */
-    uint32_t own;       /* questions of our own that are in flight like requests, and not counted */
-    size_t taking_max;  /* connections that take requests */
-    uint64_t late_ns;   /* from then on a request is late */
-    uint64_t dead_ns;   /* for so long a path may be silent that has a late one aboard */
+    bool is_contradicted; /* others knew better since it last answered well */
+    uint32_t failures;    /* in a row, since it last answered */
+    uint32_t in_flight;   /* requests, as it counts them */
+    uint32_t own;      /* questions of our own that are in flight like requests, and not counted */
+    size_t taking_max; /* connections that take requests, but lanes */
+    uint64_t late_ns;  /* from then on a request is late */
+    uint64_t dead_ns;  /* for so long a path may be silent that has a late one aboard */
     uint32_t source; /* our address (IPv4) towards it, by which it judges; 0: no way leads there */
 };
 
@@ -41,7 +43,10 @@ struct connection_view {
     bool takes_requests;
     bool has_room;
     bool is_suspect;
-    uint32_t in_flight; /* requests and questions of our own, as it counts them */
+    bool is_pardoned; /* our probe has lifted a suspicion since the last answer */
+    bool is_lane;
+    uint64_t answered_sent_ns; /* of what it has answered that was sent last; 0: nothing */
+    uint32_t in_flight;        /* requests and questions of our own, as it counts them */
 };
 
 /* A request in flight. */
@@ -65,6 +70,8 @@ struct group_view {
     size_t request_count; /* 0 without them */
     struct request_view requests[VIEW_REQUESTS_MAX];
     size_t parked; /* questions that wait until there is somebody to ask */
+    size_t queued; /* questions that wait for a connection, or for a second look */
+    size_t lane_count;
 };
 
 /* Looks; at requests only when they are wanted, for there may be many. False when it does not fit.
@@ -73,8 +80,5 @@ bool view_group(const struct group *group, bool with_requests, struct group_view
 
 /* What does not add up inside, NULL when all does. */
 const char *view_flaw(const struct group *group);
-
-/* Whether the question is held to harm whatever carries it. */
-bool view_convicts(const struct group *group, const struct question *question);
 
 #endif

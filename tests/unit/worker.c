@@ -92,6 +92,66 @@ bool group_is_down(const struct group *group)
     return false;
 }
 
+bool request_is_lost(const struct group *group, const struct request *request)
+{
+    (void)group, (void)request;
+    return false;
+}
+
+enum status request_submit_alone(struct group *group, struct request *request, uint32_t avoided,
+                                 enum lane_kind kind)
+{
+    (void)group, (void)request, (void)avoided, (void)kind;
+    return STATUS_NOT_FOUND;
+}
+
+bool group_park(struct group *group, struct waiter *waiter)
+{
+    (void)group, (void)waiter;
+    return false;
+}
+
+bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns)
+{
+    (void)group;
+    (void)index;
+    (void)time_ns;
+    return false;
+}
+
+void group_look_again(struct group *group, struct waiter *waiter)
+{
+    (void)group, (void)waiter;
+}
+
+void group_queue(struct group *group, struct waiter *waiter, enum line line)
+{
+    (void)group, (void)waiter, (void)line;
+}
+
+bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
+{
+    (void)group, (void)index, (void)time_ns;
+    return false;
+}
+
+bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)
+{
+    (void)group, (void)index, (void)time_ns;
+    return false;
+}
+
+bool group_knows_better(const struct group *group, uint32_t erred)
+{
+    (void)group, (void)erred;
+    return false;
+}
+
+void group_contradict(struct group *group, uint32_t erred)
+{
+    (void)group, (void)erred;
+}
+
 static void on_stopped(void)
 {
 }

@@ -29,9 +29,9 @@ and with a query:
 A query that its hook leaves alone is never answered. Ready-made hooks are at the end of this file.
 
 What is remembered: upstream.connections (see Connection), upstream.queries (see Query), in order.
-The proxy's own questions are none of them and reach no hook; they are in upstream.probes instead. Those whether
-anybody is there (the root's name servers, never the first on a connection) all hooks but `never` answer; the one whether
-the upstream is the proxy itself upstream.on_probe answers (NXDOMAIN).
+The proxy's own questions are none of them; they are in upstream.probes instead. Those whether anybody is there (for the
+root's name servers) upstream.on_ping answers, unless on_query is `never`; the one whether the upstream is the proxy
+itself upstream.on_probe answers (NXDOMAIN).
 Wait for it: upstream.wait_for(lambda: len(upstream.queries) == 3).
 """
 
@@ -333,10 +333,10 @@ class Connection:
             del self._unframed[:end]
             if self.socket.fileno() < 0:
                 return
-            if self.queries and query.name == "." and query.type == "NS":
+            if self.upstream.on_ping and query.name == "." and query.type == "NS":
                 self.upstream.probes.append(query)
                 if self.upstream.on_query is not never:
-                    query.reply(query.raw[:2] + b"\x81\x80" + query.raw[4:6] + bytes(6) + query.raw[12:17])
+                    self.upstream.on_ping(query)
                 continue
             if _LOOP_PROBE in query.raw:
                 at = len(self.application) - len(self._unframed) - end
@@ -421,8 +421,8 @@ class Upstream:
     receive_buffer     SO_RCVBUF of its connections, to make a window that fills soon
     alpn               protocols it takes, best first; () for none
 
-    Set at any time: on_accept, on_open, on_query; keepalive_100ms (the RFC 7828 option, for queries
-    that have it; None: not sent); padding (block size of padded answers, 0: none).
+    Set at any time: on_accept, on_open, on_query, on_ping (None: it is like any query), on_probe; keepalive_100ms (the
+    RFC 7828 option, for queries that have it; None: not sent); padding (block size of padded answers, 0: none).
     """
 
     def __init__(self, certificate, *, address="127.0.0.1", port=None, tls=None, curve=None,
@@ -434,6 +434,7 @@ class Upstream:
         self.on_accept = lambda connection: None
         self.on_open = lambda connection: None
         self.on_query = Query.answer
+        self.on_ping = answer_empty
         self.on_probe = answer_nxdomain
         self.connections = []
         self.queries = []
@@ -618,6 +619,11 @@ class FullListener:
 
 def never(_query):
     """No answer at all."""
+
+
+def answer_empty(query):
+    """To a question for the root."""
+    query.reply(query.raw[:2] + b"\x81\x80" + query.raw[4:6] + bytes(6) + query.raw[12:17])
 
 
 def answer_nxdomain(query):

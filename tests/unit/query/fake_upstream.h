@@ -110,6 +110,101 @@ void request_cancel(struct request *request)
     fake_forget(request);
 }
 
+bool request_is_lost(const struct group *group, const struct request *request)
+{
+    (void)group;
+    (void)request;
+    return false;
+}
+
+enum status request_submit_alone(struct group *group, struct request *request, uint32_t avoided,
+                                 enum lane_kind kind)
+{
+    enum failure failure;
+    (void)avoided;
+    (void)kind;
+    return request_submit(group, request, REQUEST_ANYWHERE, &failure);
+}
+
+bool group_park(struct group *group, struct waiter *waiter)
+{
+    (void)group;
+    (void)waiter;
+    return false;
+}
+
+void group_look_again(struct group *group, struct waiter *waiter)
+{
+    (void)group;
+    (void)waiter;
+}
+
+void group_queue(struct group *group, struct waiter *waiter, enum line line)
+{
+    (void)group;
+    (void)waiter;
+    (void)line;
+}
+
+void blame_end(struct group *group, uint64_t client, const struct question *question)
+{
+    (void)group;
+    (void)client;
+    (void)question;
+}
+
+void blame_answer(struct group *group, uint64_t client, const struct question *question)
+{
+    (void)group;
+    (void)client;
+    (void)question;
+}
+
+bool blame_is_bad(struct group *group, uint64_t client, const struct question *question)
+{
+    (void)group;
+    (void)client;
+    (void)question;
+    return false;
+}
+
+bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns)
+{
+    (void)group;
+    (void)index;
+    (void)time_ns;
+    return false;
+}
+
+bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)
+{
+    (void)group;
+    (void)index;
+    (void)time_ns;
+    return false;
+}
+
+bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
+{
+    (void)group;
+    (void)index;
+    (void)time_ns;
+    return true;
+}
+
+bool group_knows_better(const struct group *group, uint32_t erred)
+{
+    (void)group;
+    (void)erred;
+    return false;
+}
+
+void group_contradict(struct group *group, uint32_t erred)
+{
+    (void)group;
+    (void)erred;
+}
+
 bool group_is_down(const struct group *group)
 {
     (void)group;

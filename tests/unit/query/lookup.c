@@ -329,7 +329,7 @@ static void fail_with(struct bench *bench, const char *label, enum rcode rcode,
 static void RFC8914_error_of_an_upstream_is_passed_on_with_its_name(void **state)
 {
     struct bench *bench = *state;
-    const uint8_t blocked[] = {0, OPTION_EXTENDED_ERROR, 0, 5, 0, 15, 'a', 'd', 's'};
+    const uint8_t blocked[] = {0, OPTION_EXTENDED_ERROR, 0, 5, 0, 23, 'a', 'd', 's'};
     static const struct {
         enum rcode rcode;
         enum failure failure;

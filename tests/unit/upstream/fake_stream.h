@@ -20,7 +20,7 @@
 #include "upstream/internal.h"
 #include "upstream/names.h"
 
-enum { STREAMS_MAX = 64, MESSAGES_MAX = 8192, UPSTREAMS_MAX = 4 };
+enum { STREAMS_MAX = 256, MESSAGES_MAX = 8192, UPSTREAMS_MAX = 4 };
 
 static struct fake_stream {
     struct stream *stream; /* NULL once freed */
@@ -276,7 +276,10 @@ struct bench {
     struct group *group;
     bool keeps_standby; /* else connections are opened for requests and trials alone */
     const struct siphash_key *loop_key; /* NULL: no looking for loops */
+    uint64_t client;                    /* who asks whole asks; 0: nobody's account */
 };
+
+static struct list tasks = {&tasks, &tasks};
 
 static void do_nothing(struct loop_task *task)
 {
@@ -286,6 +289,7 @@ static void do_nothing(struct loop_task *task)
 static int bench_setup(void **state)
 {
     struct bench *bench = calloc(1, sizeof(*bench));
+    list_init(&tasks); /* a test that failed leaves its own */
     stream_count = 0;
     race_count = 0;
     datagram_count = 0;
@@ -317,6 +321,7 @@ static int bench_setup(void **state)
     bench->config.timeouts.request_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
     bench->config.timeouts.query_ns = 4 * NANOSECONDS_PER_SECOND;
     bench->config.timeouts.idle_ns = 30 * NANOSECONDS_PER_SECOND;
+    bench->config.timeouts.park_ns = 3 * NANOSECONDS_PER_SECOND;
     list_init(&bench->loop.queues);
     bench->loop.now = 1000 * NANOSECONDS_PER_SECOND;
     bench->metrics = metrics_open(UPSTREAMS_MAX);
@@ -343,6 +348,10 @@ static void begin(struct bench *bench)
 static int bench_teardown(void **state)
 {
     struct bench *bench = *state;
+    /* Of a test that failed, on its stack; what looks up names is the group's own. */
+    for (size_t i = 0; i < bench->config.upstream_count && !bench->group->upstreams[0].name; i++)
+        if (bench->group->upstreams[i].in_flight > 0)
+            fail_msg("requests are in flight");
     group_close(bench->group);
     for (size_t i = 0; i < stream_count; i++)
         assert_null(streams[i].stream);
@@ -361,8 +370,6 @@ static int bench_teardown(void **state)
     free(bench);
     return 0;
 }
-
-static struct list tasks = {&tasks, &tasks};
 
 void loop_task_init(struct loop_task *task, void (*run)(struct loop_task *task))
 {
@@ -473,6 +480,20 @@ static void deliver(size_t index, const uint8_t *message, size_t length)
     deliver(index, message, end + 1 + DNS_QUESTION_TAIL);
 }
 
+/* The same for the last one that asks for this name, whatever was asked since. */
+[[maybe_unused]] static void answer_named(size_t index, const char *label, enum rcode rcode)
+{
+    const size_t length = strlen(label);
+    for (size_t i = streams[index].written_count; i-- > 0;) {
+        const uint8_t *name = streams[index].written[i] + DNS_HEADER_SIZE;
+        if (name[0] == length && memcmp(name + 1, label, length) == 0) {
+            answer_written(index, i, rcode);
+            return;
+        }
+    }
+    fail_msg("nobody has asked for it");
+}
+
 /* --- What the lookup does --- */
 
 static void ask_done(struct request *request, const struct answer *answer, enum failure failure)
@@ -504,12 +525,73 @@ static void asked_init(struct asked *ask, const char *label)
     return request_submit(bench->group, &ask->request, REQUEST_ANYWHERE, &ask->failure);
 }
 
+/* While nobody is up: it is sent to nobody, and those that may be back are tried. */
+[[maybe_unused]] static void ask_in_vain(struct bench *bench, struct asked *ask)
+{
+    asked_init(ask, "vain");
+    assert_true(ask_again(bench, ask) == STATUS_NOT_FOUND);
+}
+
+static size_t stream_of(const struct connection *connection)
+{
+    return (size_t)(fake_of(&connection->stream) - streams);
+}
+
 /* The index of the stream that carries it. */
 [[maybe_unused]] static size_t ask(struct bench *bench, struct asked *ask, const char *label)
 {
     asked_init(ask, label);
     assert_true(ask_again(bench, ask) == STATUS_OK);
-    return (size_t)(fake_of(&ask->request.connection->stream) - streams);
+    return stream_of(ask->request.connection);
+}
+
+/* --- Whole asks --- */
+
+struct asking {
+    struct ask ask;
+    struct question question;
+    unsigned done;
+    unsigned errors;
+    bool has_answer; /* a good one */
+};
+
+[[maybe_unused]] static void asking_done(struct ask *ask, const struct answer *answer)
+{
+    struct asking *asking = CONTAINER_OF(ask, struct asking, ask);
+    asking->done++;
+    asking->has_answer = answer != NULL;
+    ask_cancel(ask);
+}
+
+[[maybe_unused]] static void asking_error(struct ask *ask, const struct answer *answer)
+{
+    assert_non_null(answer);
+    CONTAINER_OF(ask, struct asking, ask)->errors++;
+}
+
+[[maybe_unused]] static void asking_init(struct bench *bench, struct asking *asking,
+                                         const char *label)
+{
+    static const struct ask_events events = {.on_done = asking_done, .on_error = asking_error};
+    struct asked named;
+    asked_init(&named, label);
+    *asking = (struct asking){.question = named.question};
+    ask_init(&asking->ask, bench->group, bench->metrics, &asking->question, bench->client, &events);
+}
+
+/* It is sent, or waits for somebody to be there. */
+[[maybe_unused]] static void begin_asking(struct bench *bench, struct asking *asking,
+                                          const char *label)
+{
+    asking_init(bench, asking, label);
+    assert_true(ask_begin(&asking->ask));
+}
+
+/* The index of the stream that carries its first request. */
+[[maybe_unused]] static size_t asked_on(const struct asking *asking)
+{
+    assert_true(request_is_in_flight(&asking->ask.requests[0]));
+    return stream_of(asking->ask.requests[0].connection);
 }
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, bench_setup, bench_teardown)

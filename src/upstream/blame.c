@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Who asks for what ends connections.
+ *
+ * Kept of a client, and of a client and the parent of the names that it asks for, together: who
+ * poisons a zone must not hurt others that ask for it. Known to be bad is whose questions, asked
+ * alone, have ended connections several times, and ten times as often as they were answered. It
+ * bounds nothing but the connections that are opened for them. Two that meet in one record: the
+ * newer takes its place. After a few seconds without an end all is forgotten.
+ *
+ * Thread: one worker.   Owner: the group. */
+#include "upstream/internal.h"
+
+#include <assert.h>
+
+enum {
+    LONE_ENDS_MIN = 5,
+    ANSWERS_FACTOR = 10, /* fewer ends than so many for each good answer are no habit */
+};
+
+#define HALF_LIFE_NS (5 * NANOSECONDS_PER_SECOND)
+
+static uint64_t key_of(const struct group *group, uint64_t client, const struct question *question)
+{
+    size_t label = question->name_length;
+    if (question->name[0] > 0)
+        label = 1U + question->name[0];
+    return siphash_with(&group->blame_key, client, question->name + label,
+                        question->name_length - label) |
+           1;
+}
+
+static struct blame *record_of(struct group *group, uint64_t key)
+{
+    return &group->blames[key / 2 % BLAMES];
+}
+
+static void age(const struct group *group, struct blame *blame)
+{
+    const uint64_t halves = (group->loop->now - blame->halved_ns) / HALF_LIFE_NS;
+    blame->ends = halves < 32 ? blame->ends >> halves : 0;
+    blame->answers = halves < 32 ? blame->answers >> halves : 0;
+    blame->halved_ns += halves * HALF_LIFE_NS;
+}
+
+/* NULL: nothing is known. */
+static struct blame *find(struct group *group, uint64_t key)
+{
+    struct blame *blame = record_of(group, key);
+    if (blame->key != key)
+        return NULL;
+    age(group, blame);
+    return blame;
+}
+
+static void note_end(struct group *group, uint64_t key)
+{
+    struct blame *blame = record_of(group, key);
+    if (blame->key != key)
+        *blame = (struct blame){.key = key, .halved_ns = group->loop->now};
+    age(group, blame);
+    blame->ends++;
+}
+
+static bool is_blaming(const struct group *group)
+{
+    return group->loop->now < group->blaming_until_ns;
+}
+
+void blame_end(struct group *group, uint64_t client, const struct question *question)
+{
+    group->blaming_until_ns = group->loop->now + 2 * HALF_LIFE_NS;
+    note_end(group, client | 1);
+    note_end(group, key_of(group, client, question));
+}
+
+void blame_answer(struct group *group, uint64_t client, const struct question *question)
+{
+    if (!is_blaming(group))
+        return;
+    struct blame *const blames[] = {find(group, client | 1),
+                                    find(group, key_of(group, client, question))};
+    for (size_t i = 0; i < 2; i++)
+        if (blames[i])
+            blames[i]->answers++;
+}
+
+static bool is_bad(const struct blame *blame)
+{
+    return blame && blame->ends >= LONE_ENDS_MIN && blame->ends > blame->answers * ANSWERS_FACTOR;
+}
+
+bool blame_is_bad(struct group *group, uint64_t client, const struct question *question)
+{
+    return is_blaming(group) && (is_bad(find(group, client | 1)) ||
+                                 is_bad(find(group, key_of(group, client, question))));
+}

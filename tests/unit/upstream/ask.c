@@ -1,0 +1,692 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What one question does until its end: ends of connections, verdicts, waiting, errors. */
+#include "fake_stream.h"
+
+enum {
+    DNSSEC_BOGUS = 6,         /* RFC 8914 4.7 */
+    FILTERED = 17,            /* 4.18 */
+    NO_REACHABLE_SERVER = 22, /* 4.23 */
+    SECOND_LOOK_MS = 100,
+    SUSPECTS_MAX = 8,
+};
+
+/* The first of `count` upstreams has answered a moment ago, on stream 0. */
+static void start(struct bench *bench, size_t count)
+{
+    struct asked warm;
+    bench->config.upstream_count = count;
+    begin(bench);
+    assert_int_equal(ask(bench, &warm, "warm"), 0);
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    turn(bench, 1);
+}
+
+static bool is_alone(const struct asking *one)
+{
+    asked_on(one);
+    return one->ask.requests[0].connection->use == CONNECTION_LANE;
+}
+
+static size_t upstream_of(const struct asking *one)
+{
+    asked_on(one);
+    return one->ask.requests[0].upstream;
+}
+
+/* Its stream, which has shaken hands. */
+static size_t ready_stream(const struct asking *one)
+{
+    const size_t index = asked_on(one);
+    if (streams[index].stream->state != STREAM_OPEN)
+        make_ready(index);
+    return index;
+}
+
+static void answer(const struct asking *one, enum rcode rcode)
+{
+    const size_t index = ready_stream(one);
+    answer_written(index, streams[index].written_count - 1, rcode);
+}
+
+static void close_under(const struct asking *one)
+{
+    peer_closes(ready_stream(one), FAILURE_CLOSED);
+}
+
+/* Somebody else is answered by upstream 0. */
+static void others_are_answered(struct bench *bench)
+{
+    struct asking other;
+    begin_asking(bench, &other, "other");
+    assert_int_equal(upstream_of(&other), 0);
+    answer(&other, RCODE_NOERROR);
+    assert_true(other.has_answer);
+}
+
+/* Whoever connects is refused. */
+static void refuse_all(void)
+{
+    for (size_t i = 0; i < stream_count; i++)
+        if (streams[i].stream && streams[i].stream->state == STREAM_CONNECTING)
+            peer_closes(i, FAILURE_REFUSED_CONNECTION);
+}
+
+static void accept_all(void)
+{
+    for (size_t i = 0; i < stream_count; i++)
+        if (streams[i].stream && streams[i].stream->state == STREAM_CONNECTING)
+            make_ready(i);
+}
+
+/* The trial that is on its way, or soon will be. */
+static size_t find_trial(struct bench *bench)
+{
+    for (unsigned i = 0; i < 40; i++) {
+        for (size_t j = 0; j < stream_count; j++)
+            if (streams[j].stream && streams[j].stream->state == STREAM_CONNECTING)
+                return j;
+        turn(bench, 50);
+    }
+    fail_msg("no upstream is tried");
+    return 0;
+}
+
+/* Closed as soon as it is asked, until it waits for its second look. */
+static void end_alone(struct bench *bench, struct asking *one)
+{
+    begin_asking(bench, one, "bad");
+    close_under(one);
+    assert_true(is_alone(one));
+    close_under(one);
+    assert_int_equal(one->done, 0);
+    assert_false(ask_is_in_flight(&one->ask));
+}
+
+/* Its second look, which comes `SECOND_LOOK_MS` after the first end. */
+static void look_again(struct bench *bench, const struct asking *one)
+{
+    turn(bench, SECOND_LOOK_MS - 1);
+    assert_false(ask_is_in_flight(&one->ask));
+    turn(bench, 1);
+}
+
+/* --- Ends of connections --- */
+
+static void K1_what_was_on_a_connection_that_ended_is_asked_alone(void **state)
+{
+    struct bench *bench = *state;
+    struct asking good;
+    struct asking bad;
+    start(bench, 1);
+    begin_asking(bench, &good, "good");
+    begin_asking(bench, &bad, "bad");
+    assert_int_equal(asked_on(&good), 0);
+    assert_int_equal(asked_on(&bad), 0);
+    close_under(&bad);
+    assert_true(is_alone(&good) && is_alone(&bad));
+    assert_int_not_equal(asked_on(&good), asked_on(&bad));
+    close_under(&bad);
+    answer(&good, RCODE_NOERROR);
+    assert_true(good.has_answer);
+    ask_cancel(&bad.ask);
+}
+
+static void K1_of_many_on_a_connection_that_ended_nobody_is_suspected(void **state)
+{
+    struct bench *bench = *state;
+    struct asking many[SUSPECTS_MAX + 1];
+    start(bench, 1);
+    for (size_t i = 0; i <= SUSPECTS_MAX; i++)
+        begin_asking(bench, &many[i], "many");
+    close_under(&many[0]);
+    for (size_t i = 0; i <= SUSPECTS_MAX; i++)
+        assert_false(is_alone(&many[i]));
+    close_under(&many[0]); /* who was hit twice is */
+    assert_true(many[0].ask.is_suspect);
+    for (size_t i = 0; i <= SUSPECTS_MAX; i++)
+        ask_cancel(&many[i].ask);
+}
+
+static void K1_first_end_may_be_the_upstreams_and_one_in_calm_is_asked(void **state)
+{
+    struct bench *bench = *state;
+    struct asking other;
+    struct asking one;
+    start(bench, 2);
+    begin_asking(bench, &other, "other");
+    begin_asking(bench, &one, "one");
+    upstream_warm(&bench->group->upstreams[1]);
+    make_ready(stream_count - 1);
+    close_under(&one);
+    assert_int_equal(upstream_of(&one), 1);
+    assert_false(is_alone(&one));
+    close_under(&one);
+    assert_true(is_alone(&one)); /* neither is in calm any more */
+    ask_cancel(&other.ask);
+    ask_cancel(&one.ask);
+}
+
+static void K2_close_with_questions_aboard_takes_no_upstream_down(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    start(bench, 1);
+    for (size_t i = 0; i < 10; i++) {
+        begin_asking(bench, &one, "one");
+        close_under(&one);
+        ask_cancel(&one.ask);
+        others_are_answered(bench);
+    }
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 1);
+    assert_int_equal(bench->group->upstreams[0].failures, 0);
+}
+
+/* Its silence would be that of all others: it has a lane of its own once it is lost. */
+static void K1_suspect_that_is_late_is_not_hedged_among_others(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    start(bench, 1);
+    begin_asking(bench, &one, "one");
+    close_under(&one);
+    assert_true(is_alone(&one));
+    accept_all();
+    is_acknowledged = true;
+    for (unsigned ms = 0; ms < 1400; ms += 50)
+        turn(bench, 50);
+    assert_false(request_is_in_flight(&one.ask.requests[1]));
+    for (unsigned ms = 0; ms < 200; ms += 50)
+        turn(bench, 50);
+    assert_true(request_is_in_flight(&one.ask.requests[1]));
+    assert_int_equal(one.ask.requests[1].connection->use, CONNECTION_LANE);
+    ask_cancel(&one.ask);
+}
+
+/* --- Verdicts --- */
+
+static void K1_two_ends_alone_while_others_are_answered_convict(void **state)
+{
+    struct bench *bench = *state;
+    struct asking bad;
+    start(bench, 1);
+    end_alone(bench, &bad);
+    turn(bench, 1);
+    others_are_answered(bench);
+    turn(bench, SECOND_LOOK_MS - 2);
+    assert_false(ask_is_in_flight(&bad.ask));
+    turn(bench, 1);
+    assert_true(is_alone(&bad));
+    others_are_answered(bench);
+    close_under(&bad);
+    assert_int_equal(bad.done, 0); /* it may be a restart */
+    turn(bench, 1);
+    others_are_answered(bench);
+    turn(bench, SECOND_LOOK_MS - 1);
+    assert_int_equal(bad.done, 1);
+    assert_false(bad.has_answer);
+    assert_int_equal(bad.ask.failure, FAILURE_CONVICTED);
+    assert_int_equal(bad.ask.failed_upstream, 0);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 1);
+}
+
+/* A server that closes behind a number of answers must not look like its question. */
+static void K1_second_look_is_on_a_connection_that_has_carried_nothing_else(void **state)
+{
+    struct bench *bench = *state;
+    struct asking bad;
+    struct asking other;
+    start(bench, 1);
+    begin_asking(bench, &other, "other");
+    begin_asking(bench, &bad, "bad");
+    close_under(&bad);
+    const size_t used = ready_stream(&other);
+    answer(&other, RCODE_NOERROR); /* its lane is free now, and used */
+    close_under(&bad);
+    upstream_heard(&bench->group->upstreams[0], bench->loop.now);
+    look_again(bench, &bad);
+    assert_true(is_alone(&bad));
+    assert_int_not_equal(asked_on(&bad), used);
+    assert_int_equal(bad.ask.requests[0].connection->requests, 1);
+    ask_cancel(&bad.ask);
+}
+
+static void K1_second_look_goes_to_another_upstream(void **state)
+{
+    struct bench *bench = *state;
+    struct asking bad;
+    start(bench, 2);
+    begin_asking(bench, &bad, "bad");
+    close_under(&bad);
+    const size_t first = bad.ask.ended_upstream;
+    assert_int_equal(first, 0);
+    assert_true(is_alone(&bad));
+    assert_int_equal(upstream_of(&bad), 1);
+    ask_cancel(&bad.ask);
+}
+
+/* Nothing else is answered: that is the upstream's doing, and everybody waits. */
+static void K3_two_ends_alone_while_nobody_is_answered_convict_nobody(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    struct asking other;
+    start(bench, 1);
+    end_alone(bench, &one);
+    turn(bench, SECOND_LOOK_MS);
+    assert_int_equal(one.done, 0);
+    assert_false(ask_is_in_flight(&one.ask)); /* it is parked */
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
+    begin_asking(bench, &other, "other");
+    assert_false(ask_is_in_flight(&other.ask)); /* as are all others */
+    /* Ours, over a connection of after the first end. */
+    for (size_t i = 0; i < 4 && metric_get(&bench->metrics->upstreams[0].up) == 0; i++) {
+        const size_t probe = find_trial(bench);
+        make_ready(probe);
+        assert_int_equal(streams[probe].written_count, 1);
+        assert_int_equal(streams[probe].written[0][DNS_HEADER_SIZE], 0); /* of the root */
+        answer_written(probe, 0, RCODE_NOERROR);
+        turn(bench, 0);
+    }
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 1);
+    answer(&other, RCODE_NOERROR);
+    assert_true(other.has_answer);
+    ask_cancel(&one.ask);
+}
+
+/* The upstream closes everything, our probe, too, and then is well. */
+static void K3_evidence_from_a_time_when_our_probe_failed_convicts_nobody(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    start(bench, 1);
+    end_alone(bench, &one);
+    turn(bench, SECOND_LOOK_MS);
+    for (size_t i = 0; i < 2; i++) {
+        const size_t probe = find_trial(bench);
+        make_ready(probe);
+        assert_int_equal(streams[probe].written_count, 1);
+        peer_closes(probe, FAILURE_CLOSED);
+    }
+    assert_true(bench->group->upstreams[0].down);
+    assert_int_equal(one.done, 0);
+    const size_t trial = find_trial(bench);
+    make_ready(trial);
+    if (streams[trial].written_count > 0)
+        answer_written(trial, 0, RCODE_NOERROR);
+    turn(bench, 0);
+    assert_int_not_equal(one.ask.failure, FAILURE_CONVICTED);
+    assert_in_range(one.ask.attempts.count, 1, 3);
+    ask_cancel(&one.ask);
+}
+
+/* Whatever the verdict. */
+static void RFC9520_3_1_a_server_is_sent_a_question_three_times_at_most(void **state)
+{
+    struct bench *bench = *state;
+    struct asking bad;
+    size_t sent = 0;
+    start(bench, 2);
+    begin_asking(bench, &bad, "bad");
+    for (unsigned i = 0; i < 400 && bad.done == 0; i++) {
+        if (ask_is_in_flight(&bad.ask)) {
+            sent++;
+            close_under(&bad);
+        }
+        for (size_t j = 0; j < 2; j++) { /* others are answered */
+            bench->group->upstreams[j].answered_ns = bench->loop.now;
+            bench->group->upstreams[j].answered_sent_ns = bench->loop.now;
+        }
+        turn(bench, 10);
+    }
+    assert_int_equal(bad.done, 1);
+    assert_in_range(sent, 2, 6);
+    for (size_t i = 0; i < 2; i++)
+        assert_true(metric_get(&bench->metrics->upstreams[i].requests) <= 3 + (i == 0));
+}
+
+/* --- Waiting --- */
+
+static void K3_ask_waits_for_an_upstream_to_come_back(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    start(bench, 1);
+    peer_closes(0, FAILURE_CLOSED);
+    begin_asking(bench, &one, "one");
+    for (unsigned ms = 0; ms < 2500; ms += 50) {
+        refuse_all();
+        turn(bench, 50);
+    }
+    assert_int_equal(one.done, 0);
+    assert_int_equal(one.ask.attempts.odd | one.ask.attempts.two, 0); /* it was sent to nobody */
+    make_ready(find_trial(bench));
+    turn(bench, 0);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
+static void K3_parked_ask_goes_to_the_first_that_is_back(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    for (size_t i = 0; i < 2; i++)
+        for (size_t j = 0; j < 8; j++)
+            upstream_failed(&bench->group->upstreams[i], FAILURE_HANDSHAKE_TIMEOUT, "");
+    turn(bench, 1000);
+    begin_asking(bench, &one, "one");
+    assert_int_equal(stream_count, 2);
+    make_ready(1);
+    turn(bench, 0);
+    assert_int_equal(asked_on(&one), 1);
+    make_ready(0);
+    turn(bench, 0);
+    assert_int_equal(asked_on(&one), 1); /* and is sent once */
+    assert_int_equal(streams[0].written_count, 0);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
+static void K3_asks_fail_at_once_when_all_are_away_for_longer_than_timeouts_park(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    struct asking next;
+    unsigned ms = 0;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    begin_asking(bench, &one, "one");
+    for (; ms < 5000 && one.done == 0; ms += 50) {
+        refuse_all();
+        turn(bench, 50);
+    }
+    assert_in_range(ms, 2900, 3400);
+    assert_int_equal(one.done, 1);
+    assert_int_equal(one.ask.failure, FAILURE_REFUSED_CONNECTION);
+    asking_init(bench, &next, "next");
+    assert_false(ask_begin(&next.ask));
+    assert_int_equal(next.ask.failure, FAILURE_REFUSED_CONNECTION);
+    for (ms = 0; ms < 500; ms += 50) { /* while queries come it is tried */
+        turn(bench, 50);
+        (void)ask_begin(&next.ask);
+        ask_cancel(&next.ask);
+    }
+    make_ready(find_trial(bench));
+    turn(bench, 0);
+    begin_asking(bench, &next, "next");
+    answer(&next, RCODE_NOERROR);
+    assert_true(next.has_answer);
+}
+
+static void K3_nobody_is_parked_with_timeouts_park_of_zero(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.timeouts.park_ns = 0;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    begin_asking(bench, &one, "one");
+    refuse_all();
+    refuse_all();
+    assert_int_equal(one.done, 1);
+    assert_int_equal(one.ask.failure, FAILURE_REFUSED_CONNECTION);
+}
+
+static void K3_first_query_after_a_quiet_hour_waits_for_its_trial(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    begin_asking(bench, &one, "one");
+    for (unsigned ms = 0; ms < 5000 && one.done == 0; ms += 50) {
+        refuse_all();
+        turn(bench, 50);
+    }
+    refuse_all();
+    assert_false(ask_begin(&one.ask));
+    turn(bench, 3600 * 1000);
+    refuse_all();
+    turn(bench, 1000);
+    begin_asking(bench, &one, "one");
+    assert_int_equal(one.done, 0);
+    make_ready(find_trial(bench));
+    turn(bench, 0);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
+/* No waiting mends it. */
+static void E1_nobody_waits_for_a_certificate_to_become_right(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    begin_asking(bench, &one, "one");
+    for (size_t i = 0; i < 2; i++) {
+        streams[i].stream->handler->on_connected(streams[i].stream);
+        peer_closes(i, FAILURE_CERTIFICATE_NAME);
+    }
+    turn(bench, 0);
+    assert_int_equal(one.done, 1);
+    assert_int_equal(one.ask.failure, FAILURE_CERTIFICATE_NAME);
+    asking_init(bench, &one, "one");
+    assert_false(ask_begin(&one.ask));
+}
+
+/* A storm of queries waits for what one would. */
+static void F4_five_hundred_that_wait_open_no_more_connections_than_one(void **state)
+{
+    struct bench *bench = *state;
+    static struct asking all[500];
+    begin(bench);
+    bench->config.upstream_count = UPSTREAMS_MAX;
+    for (size_t i = 0; i < 500; i++)
+        begin_asking(bench, &all[i], "one");
+    for (unsigned ms = 0; ms < 1000; ms += 50) {
+        refuse_all();
+        turn(bench, 50);
+    }
+    assert_in_range(stream_count, 2 * UPSTREAMS_MAX, 25 * UPSTREAMS_MAX);
+    make_ready(find_trial(bench));
+    turn(bench, 0);
+    for (size_t i = 0; i < 500; i++)
+        ask_cancel(&all[i].ask);
+}
+
+/* --- Errors --- */
+
+/* An error with an extended error (RFC 8914 2). */
+static void answer_error(const struct asking *one, enum rcode rcode, uint16_t code)
+{
+    static const uint8_t opt[] = {0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6, 0, 15, 0, 2};
+    uint8_t message[MESSAGE_QUERY_MAX];
+    const size_t index = ready_stream(one);
+    memcpy(message, streams[index].written[streams[index].written_count - 1], sizeof(message));
+    const size_t end = DNS_HEADER_SIZE + one->question.name_length + DNS_QUESTION_TAIL;
+    store_u16(message + 2, (uint16_t)(DNS_FLAG_QR | DNS_FLAG_RD | DNS_FLAG_RA | rcode));
+    store_u16(message + 10, 1);
+    memcpy(message + end, opt, sizeof(opt));
+    store_u16(message + end + sizeof(opt), code);
+    deliver(index, message, end + sizeof(opt) + 2);
+}
+
+static void F19_error_of_all_is_passed_on_without_cycling(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    begin_asking(bench, &one, "one");
+    answer(&one, RCODE_SERVFAIL);
+    assert_int_equal(upstream_of(&one), 1);
+    answer(&one, RCODE_REFUSED);
+    assert_int_equal(one.done, 1);
+    assert_int_equal(one.errors, 2);
+    assert_false(one.has_answer);
+}
+
+static void F19_K4_one_known_to_be_good_is_asked_before_an_error_is_passed_on(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 3;
+    begin(bench);
+    bench->group->upstreams[2].has_answered_well = true;
+    begin_asking(bench, &one, "one");
+    answer(&one, RCODE_SERVFAIL);
+    answer(&one, RCODE_SERVFAIL);
+    assert_int_equal(one.done, 0);
+    assert_int_equal(upstream_of(&one), 2);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
+static void F19_error_of_one_that_answers_others_well_is_an_answer(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 3;
+    begin(bench);
+    bench->group->upstreams[1].has_answered_well = true;
+    bench->group->upstreams[2].has_answered_well = true;
+    begin_asking(bench, &one, "one");
+    answer(&one, RCODE_SERVFAIL);
+    answer(&one, RCODE_SERVFAIL);
+    assert_int_equal(one.done, 1);
+    assert_int_equal(one.errors, 2);
+}
+
+/* Another would say the same, or worse: what was filtered here. */
+static void F19_RFC8914_error_of_DNSSEC_or_policy_is_passed_on_at_once(void **state)
+{
+    struct bench *bench = *state;
+    static const uint16_t final[] = {DNSSEC_BOGUS, FILTERED};
+    struct asking one;
+    begin(bench);
+    for (size_t i = 0; i < UPSTREAMS_MAX; i++)
+        bench->group->upstreams[i].has_answered_well = true;
+    for (size_t i = 0; i < 2; i++) {
+        begin_asking(bench, &one, "one");
+        answer_error(&one, RCODE_SERVFAIL, final[i]);
+        assert_int_equal(one.done, 1);
+        assert_int_equal(one.errors, 1);
+    }
+    begin_asking(bench, &one, "one");
+    answer_error(&one, RCODE_SERVFAIL, NO_REACHABLE_SERVER);
+    assert_int_equal(one.done, 0);
+    assert_int_equal(upstream_of(&one), 1);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
+static void K4_upstream_whose_errors_others_know_better_is_asked_last_for_a_second(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    for (size_t i = 0; i < 5; i++) {
+        begin_asking(bench, &one, "one");
+        assert_int_equal(upstream_of(&one), 0);
+        answer(&one, RCODE_SERVFAIL);
+        assert_int_equal(upstream_of(&one), 1);
+        answer(&one, RCODE_NOERROR);
+        assert_true(one.has_answer);
+    }
+    for (unsigned ms = 0; ms < 900; ms += 100) {
+        begin_asking(bench, &one, "one");
+        assert_int_equal(upstream_of(&one), 1);
+        answer(&one, RCODE_NOERROR);
+        turn(bench, 100);
+    }
+    turn(bench, 100);
+    begin_asking(bench, &one, "one"); /* one query tries it */
+    assert_int_equal(upstream_of(&one), 0);
+    answer(&one, RCODE_SERVFAIL);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+    begin_asking(bench, &one, "one");
+    assert_int_equal(upstream_of(&one), 1);
+    answer(&one, RCODE_NOERROR);
+    turn(bench, 1000);
+    begin_asking(bench, &one, "one");
+    assert_int_equal(upstream_of(&one), 0);
+    answer(&one, RCODE_NOERROR); /* it is well again */
+    begin_asking(bench, &one, "one");
+    assert_int_equal(upstream_of(&one), 0);
+    answer(&one, RCODE_NOERROR);
+}
+
+static void K4_error_that_others_repeat_is_held_against_nobody(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    for (size_t i = 0; i < 10; i++) {
+        begin_asking(bench, &one, "one");
+        assert_int_equal(upstream_of(&one), 0);
+        answer(&one, RCODE_SERVFAIL);
+        answer(&one, RCODE_SERVFAIL);
+        assert_int_equal(one.done, 1);
+    }
+}
+
+/* --- Its owner --- */
+
+static void F17_cancelled_ask_is_told_nothing_wherever_it_waits(void **state)
+{
+    struct bench *bench = *state;
+    struct asking parked;
+    struct asking looking;
+    start(bench, 1);
+    end_alone(bench, &looking);
+    ask_cancel(&looking.ask);
+    turn(bench, 2 * SECOND_LOOK_MS);
+    assert_int_equal(looking.done, 0);
+    assert_false(ask_is_in_flight(&looking.ask));
+    bench->group->upstreams[0].down = true;
+    begin_asking(bench, &parked, "parked");
+    ask_cancel(&parked.ask);
+    bench->group->upstreams[0].down = false;
+    group_recovered(bench->group);
+    turn(bench, 0);
+    assert_int_equal(parked.done, 0);
+    assert_false(ask_is_in_flight(&parked.ask));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(K1_what_was_on_a_connection_that_ended_is_asked_alone),
+        TEST(K1_of_many_on_a_connection_that_ended_nobody_is_suspected),
+        TEST(K1_first_end_may_be_the_upstreams_and_one_in_calm_is_asked),
+        TEST(K2_close_with_questions_aboard_takes_no_upstream_down),
+        TEST(K1_suspect_that_is_late_is_not_hedged_among_others),
+        TEST(K1_two_ends_alone_while_others_are_answered_convict),
+        TEST(K1_second_look_is_on_a_connection_that_has_carried_nothing_else),
+        TEST(K1_second_look_goes_to_another_upstream),
+        TEST(K3_two_ends_alone_while_nobody_is_answered_convict_nobody),
+        TEST(K3_evidence_from_a_time_when_our_probe_failed_convicts_nobody),
+        TEST(RFC9520_3_1_a_server_is_sent_a_question_three_times_at_most),
+        TEST(K3_ask_waits_for_an_upstream_to_come_back),
+        TEST(K3_parked_ask_goes_to_the_first_that_is_back),
+        TEST(K3_asks_fail_at_once_when_all_are_away_for_longer_than_timeouts_park),
+        TEST(K3_nobody_is_parked_with_timeouts_park_of_zero),
+        TEST(K3_first_query_after_a_quiet_hour_waits_for_its_trial),
+        TEST(E1_nobody_waits_for_a_certificate_to_become_right),
+        TEST(F4_five_hundred_that_wait_open_no_more_connections_than_one),
+        TEST(F19_error_of_all_is_passed_on_without_cycling),
+        TEST(F19_K4_one_known_to_be_good_is_asked_before_an_error_is_passed_on),
+        TEST(F19_error_of_one_that_answers_others_well_is_an_answer),
+        TEST(F19_RFC8914_error_of_DNSSEC_or_policy_is_passed_on_at_once),
+        TEST(K4_upstream_whose_errors_others_know_better_is_asked_last_for_a_second),
+        TEST(K4_error_that_others_repeat_is_held_against_nobody),
+        TEST(F17_cancelled_ask_is_told_nothing_wherever_it_waits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
