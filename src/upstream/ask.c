@@ -22,9 +22,6 @@ enum {
     CONVICTION = 2,        /* lone ends */
 };
 
-/* The second lone end counts if it was asked so long after the first: a restart is over by then. */
-#define SECOND_LOOK_NS (100 * NANOSECONDS_PER_MILLISECOND)
-
 static struct ask *of_request(struct request *request)
 {
     struct attempts *attempts = request->attempts;

@@ -36,7 +36,6 @@
 #define CONNECT_INTERVAL_NS (1 * NANOSECONDS_PER_MILLISECOND) /* 1,000 a second, at most */
 #define TICK_NS (50 * NANOSECONDS_PER_MILLISECOND)            /* of trials, while queries wait */
 #define TRIAL_AGE_NS (1 * NANOSECONDS_PER_SECOND)             /* a failure before that is history */
-#define SECOND_LOOK_NS (100 * NANOSECONDS_PER_MILLISECOND)    /* a restart may be over by then */
 #define TOGETHER_NS (5 * NANOSECONDS_PER_MILLISECOND)         /* before or after */
 #define SPARE_IDLE_NS (5 * NANOSECONDS_PER_SECOND)
 #define LANE_IDLE_NS (1 * NANOSECONDS_PER_SECOND)

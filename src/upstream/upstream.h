@@ -174,6 +174,9 @@ bool blame_is_bad(struct group *group, uint64_t client, const struct question *q
  * timeouts.park, or fail for what no waiting mends. Resumed once, with whatever there is then. */
 bool group_park(struct group *group, struct waiter *waiter);
 
+/* The second lone end counts if it was asked so long after the first: a restart is over by then. */
+#define SECOND_LOOK_NS (100 * NANOSECONDS_PER_MILLISECOND)
+
 /* Resumes it after SECOND_LOOK_NS. */
 void group_look_again(struct group *group, struct waiter *waiter);
 
