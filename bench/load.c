@@ -4,13 +4,13 @@
  * One thread on one core that must not be the bottleneck. All queries of a run have the same size,
  * so that a burst over UDP is one system call and one pass through the kernel (UDP_SEGMENT).
  *
- * Closed loop: every socket keeps `window` queries outstanding and refills when half of them are
- * answered, so that both sides work in batches. Open loop (--rate): queries leave on a schedule
+ * Closed: every socket keeps `window` queries outstanding and refills when half of them are
+ * answered, so that both sides work in batches. Open (--rate): queries leave on a schedule
  * whatever comes back, round over the sockets; with --scheduled latency counts from the time of the
  * schedule, so that what delays us is not hidden. What was asked on a TCP connection that the
  * server closes is lost, and a new one is opened.
  *
- * A greedy load is a closed loop that takes all it can get until its time is over: it waits for the
+ * A greedy load is a closed one that takes all it can get until its time is over: it waits for the
  * server rather than to keep it busy, and opens a connection for each that is closed. A mute one
  * never reads what it asked for.
  *
@@ -88,7 +88,7 @@ static struct {
     bool tcp, edns, scheduled, greedy, mute;
     unsigned sockets, window;
     uint64_t queries, duration_ns, timeout_ns;
-    double rate; /* a second; 0: a closed loop */
+    double rate; /* a second; 0: a closed load */
     const char *histogram_path;
     FILE *log;
     uint64_t log_over_ns;
@@ -352,7 +352,7 @@ static void send_burst(struct client *client, unsigned count, uint64_t now)
         send_burst_udp(client, count, now);
 }
 
-/* Closed loop: up to the window, in bursts of half of it. */
+/* A closed load: up to the window, in bursts of half of it. */
 static void refill(struct client *client, uint64_t now)
 {
     if (is_done_sending(now) || client->outstanding * 2 > settings.window)
@@ -516,7 +516,7 @@ static uint64_t send_due(uint64_t now)
 /* A nap instead of waiting for the sockets: who waits is woken at the expense of the server, the
  * more often the slower that is, and the server would be charged for our sleep. With few queries
  * outstanding the server would run dry meanwhile: then wait. */
-static void wait_closed_loop(void)
+static void wait_for_room(void)
 {
     if (handle_events(0))
         return;
@@ -555,7 +555,7 @@ static void run(void)
         } else {
             for (unsigned i = 0; i < settings.sockets; i++)
                 refill(clients[i], now);
-            wait_closed_loop();
+            wait_for_room();
         }
         now = clock_ns();
         if (now >= next_sweep) {

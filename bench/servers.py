@@ -127,10 +127,10 @@ class Process:
 
 @contextlib.contextmanager
 def awake():
-    """Keeps the CPUs from going to sleep, with loops that run when nothing else wants to: what it takes to wake a CPU,
+    """Keeps the CPUs from going to sleep, with programs that run when nothing else wants to: what it takes to wake a CPU,
     on virtual machines above all, is no property of the servers and varies more than they do."""
-    loop = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
-    with Process([sys.executable, "-c", loop], SERVER_CPU), Process([sys.executable, "-c", loop], LOAD_CPU):
+    spin = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    with Process([sys.executable, "-c", spin], SERVER_CPU), Process([sys.executable, "-c", spin], LOAD_CPU):
         yield
 
 

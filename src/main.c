@@ -51,7 +51,7 @@ static struct server {
     struct log_limit hangup_limit;
     struct log_limit signal_limit;
     int stopped_fd;              /* eventfd: a worker has ended */
-    struct siphash_key loop_key; /* by which this process recognizes its own questions */
+    struct siphash_key self_key; /* by which this process recognizes its own questions */
     time_t start_time;
     enum stage stage;
     uint64_t drain_at_ns; /* lame duck: when the drain begins, on loop_clock */
@@ -162,7 +162,7 @@ static enum status open_worker(const struct config *config, const struct sockets
         .cache = server.cache,
         .metrics = server.metrics[index],
         .trusts = trusts_of_upstreams(server.trusts),
-        .loop_key = &server.loop_key,
+        .self_key = &server.self_key,
         .udp_fds = sockets_udp(sockets, index),
         .tcp_fds = sockets_tcp(sockets, index),
         .on_stopped = on_worker_stopped,
@@ -411,7 +411,7 @@ static int serve(const struct config *config)
     int exit_status = EXIT_START;
     server.config = config;
     server.start_time = time(NULL);
-    server.loop_key = siphash_random_key();
+    server.self_key = siphash_random_key();
     if (open_signals() != STATUS_OK) {
         start_failed("signals");
         return EXIT_START;

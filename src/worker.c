@@ -150,7 +150,7 @@ static enum status open_resolver(struct worker *worker, const struct worker_sett
         .loop = &worker->loop,
         .metrics = settings->metrics,
         .trusts = settings->trusts,
-        .loop_key = settings->loop_key,
+        .self_key = settings->self_key,
     };
     TRY(group_open(&group_settings, &worker->group));
     worker->resolver.config = settings->config;
@@ -158,7 +158,7 @@ static enum status open_resolver(struct worker *worker, const struct worker_sett
     worker->resolver.metrics = settings->metrics;
     worker->resolver.cache = settings->cache;
     worker->resolver.group = worker->group;
-    worker->resolver.loop_key = settings->loop_key;
+    worker->resolver.self_key = settings->self_key;
     return resolver_open(&worker->resolver);
 }
 

@@ -24,7 +24,7 @@ struct worker_settings {
     struct cache *cache; /* NULL: off */
     struct metrics *metrics;
     const struct tls_trust *const *trusts;
-    const struct siphash_key *loop_key; /* the same for all workers; of dns/loop_probe.h */
+    const struct siphash_key *self_key; /* the same for all workers; of dns/self_probe.h */
     /* One for each listener of the configuration, -1: none. They become the worker's. */
     const int *udp_fds;
     const int *tcp_fds;

@@ -7,7 +7,7 @@
 #define FAILURES(ROW)                                                                           \
     ROW(NONE, "none", "no failure")                                                             \
     ROW(NAME_LOOKUP, "name_lookup", "its name could not be looked up")                          \
-    ROW(LOOP, "loop", "is this daemon itself")                                                  \
+    ROW(SELF, "loop", "is this daemon itself")                                                  \
     ROW(REFUSED_CONNECTION, "connection_refused", "connection refused")                         \
     ROW(UNREACHABLE, "unreachable", "network unreachable")                                      \
     ROW(CONNECT_TIMEOUT, "connect_timeout", "no answer to the TCP connect")                     \

@@ -76,7 +76,7 @@ struct resolver {
     struct metrics *metrics;
     struct cache *cache; /* NULL: turned off */
     struct group *group;
-    const struct siphash_key *loop_key; /* of dns/loop_probe.h; NULL: loops are not looked for */
+    const struct siphash_key *self_key; /* of dns/self_probe.h; NULL: nobody looks for ourselves */
     struct pool queries;                /* limits.queries that may wait, and those in hand */
     struct pool lookups;  /* one for each query that may wait, and those without queries */
     size_t waiting_count; /* queries that are in a lookup */

@@ -3,7 +3,7 @@
  *
  * Thread: one worker.
  * RFC:    8767 (stale answers), 8914 (why it was refused or failed), 9520 (failures are cached). */
-#include "dns/loop_probe.h"
+#include "dns/self_probe.h"
 #include "query/lookup.h"
 #include "query/policy.h"
 
@@ -38,13 +38,13 @@ static void answer_cached(struct resolver *resolver, struct query *query,
 
 /* An upstream of ours asks us whether it is us (FAULTS G11); false when it does not. Apart, so that
  * resolve_query has no room to make for the answer. */
-[[gnu::noinline]] static bool answer_loop_probe(struct resolver *resolver, struct query *query)
+[[gnu::noinline]] static bool answer_self_probe(struct resolver *resolver, struct query *query)
 {
     const struct question *question = &query->message.question;
-    if (!resolver->loop_key || !loop_probe_is_ours(resolver->loop_key, question))
+    if (!resolver->self_key || !self_probe_is_ours(resolver->self_key, question))
         return false;
-    struct loop_probe_answer probe;
-    loop_probe_make_answer(resolver->loop_key, question, &probe);
+    struct self_probe_answer probe;
+    self_probe_make_answer(resolver->self_key, question, &probe);
     query_answer(resolver, query, &probe.answer, NULL);
     return true;
 }
@@ -112,8 +112,8 @@ enum status resolve_query(struct resolver *resolver, struct query *query, bool *
         return STATUS_OK;
     }
     /* Only for a miss, and before any limit: nobody waits for it. */
-    if (query->message.question.name_length == LOOP_PROBE_NAME_LENGTH &&
-        answer_loop_probe(resolver, query))
+    if (query->message.question.name_length == SELF_PROBE_NAME_LENGTH &&
+        answer_self_probe(resolver, query))
         return STATUS_OK;
     /* Only now: a flood of questions that nobody answers leaves the answers at hand (FAULTS I4). */
     return wait_for_answer(resolver, query, waits);

@@ -71,7 +71,7 @@ static void detach(struct connection *connection, struct request *request)
     request->connection = NULL;
     deadline_cancel(&request->late);
     connection->in_flight--;
-    if (loop_check_owns(connection->upstream, request))
+    if (self_check_owns(connection->upstream, request))
         return;
     assert(connection->upstream->in_flight > 0);
     connection->upstream->in_flight--;
@@ -91,7 +91,7 @@ static void attach(struct connection *connection, struct request *request, uint1
     deadline_arm(&upstream->late, &request->late, group->loop->now);
     connection->requests++;
     connection->in_flight++;
-    if (loop_check_owns(upstream, request))
+    if (self_check_owns(upstream, request))
         return;
     attempts_add(request->attempts, UINT32_C(1) << upstream->index);
     upstream->in_flight++;
@@ -183,7 +183,7 @@ void connection_abandon(struct connection *connection, struct request *request)
     slot->request = NULL;
     slot->is_abandoned = true;
     connection->abandoned++;
-    if (loop_check_owns(connection->upstream, request))
+    if (self_check_owns(connection->upstream, request))
         connection->check_slot = request->slot;
     else if (connection->state < CONNECTION_READY)
         attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
@@ -264,7 +264,7 @@ static void complete(struct connection *connection, struct slot *slot, const str
         upstream_heard(upstream, request->sent_ns);
     }
     lanes_serve_soon(upstream->group);
-    const bool is_check = loop_check_owns(upstream, request);
+    const bool is_check = self_check_owns(upstream, request);
     if (failure != FAILURE_NONE && !is_check)
         metric_add(&upstream->metrics->failures[failure], 1);
     if (answer && !is_check) {
@@ -357,7 +357,7 @@ static void receive(struct connection *connection, const uint8_t *message, size_
         return;
     }
     /* Like the answer to a probe, that to the check says nothing about questions (FAULTS F20). */
-    if (!loop_check_owns(connection->upstream, slot->request)) {
+    if (!self_check_owns(connection->upstream, slot->request)) {
         trust(connection);
         connection->is_pardoned = false;
     }
@@ -433,7 +433,7 @@ static void on_open(struct stream *stream)
         name_connected(upstream->name, &connection->peer);
     if (upstream->is_doubted)
         try_probe(connection);
-    else if (connection->use == CONNECTION_LANE || !loop_check_begin(connection))
+    else if (connection->use == CONNECTION_LANE || !self_check_begin(connection))
         upstream_opened(upstream);
     lanes_serve_soon(upstream->group);
     rest(connection);
@@ -449,10 +449,10 @@ static void on_readable(struct stream *stream)
         receive(connection, message, length);
 }
 
-/* The check for a loop is no query of anybody: its end counts for nothing. */
+/* The check for ourselves is no query of anybody: its end counts for nothing. */
 static uint32_t requests_in_flight(const struct connection *connection)
 {
-    const bool is_checked = connection->upstream->loop_check.request.connection == connection;
+    const bool is_checked = connection->upstream->self_check.request.connection == connection;
     return connection->in_flight - (is_checked ? 1 : 0);
 }
 
@@ -473,7 +473,7 @@ static bool is_upstream_failure(const struct connection *connection, enum failur
         return true;
     const bool is_probe_alone =
         connection->probe_slot < connection->slot_count && connection_aboard(connection) == 0;
-    return failure == FAILURE_LOOP || (is_probe_alone && connection->upstream->is_doubted);
+    return failure == FAILURE_SELF || (is_probe_alone && connection->upstream->is_doubted);
 }
 
 /* The server does not take as many connections: it has answered on others since this one was begun.
@@ -515,7 +515,7 @@ static void fail_requests(struct connection *connection, enum failure failure, b
         request->were_aboard = aboard;
         request->was_fresh = connection->requests == 1;
         request->ended_ns = now;
-        if (!was_open && !loop_check_owns(connection->upstream, request))
+        if (!was_open && !self_check_owns(connection->upstream, request))
             attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
         request->attempts->returned += !was_open;
         if (failure == FAILURE_NETWORK_CHANGED)

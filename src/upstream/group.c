@@ -255,7 +255,7 @@ static bool is_rested(const struct upstream *upstream)
         rest_ns = ALL_DOWN_RETRY_MIN_NS;
     if (rest_ns > ALL_DOWN_RETRY_MAX_NS)
         rest_ns = ALL_DOWN_RETRY_MAX_NS;
-    return group->loop->now - upstream->attempted_ns >= rest_ns && !upstream_is_loop(upstream);
+    return group->loop->now - upstream->attempted_ns >= rest_ns && !upstream_is_self(upstream);
 }
 
 /* Starts a trial connection to each upstream whose back-off is over; to all when all are down,
@@ -768,8 +768,8 @@ static uint64_t least_of(uint64_t a, uint64_t b)
 static void open_queues(struct group *group)
 {
     const struct config *config = group->config;
-    loop_add_queue(group->loop, &group->loop_checks, config->timeouts.request_ns,
-                   loop_check_on_deadline);
+    loop_add_queue(group->loop, &group->self_checks, config->timeouts.request_ns,
+                   self_check_on_deadline);
     loop_add_queue(group->loop, &group->name_queries, name_query_ns(config),
                    name_on_query_deadline);
     loop_add_queue(group->loop, &group->name_settles, NAME_SETTLE_NS, name_on_settled);
@@ -800,7 +800,7 @@ enum status group_open(const struct group_settings *settings, struct group **out
     group->loop = settings->loop;
     group->metrics = settings->metrics;
     group->hedge_credit = HEDGE_START * HEDGE_COST;
-    group->loop_key = settings->loop_key;
+    group->self_key = settings->self_key;
     group->slot_count = config->limits.upstream_requests + 1;
     if (group->slot_count > SLOTS_MAX)
         group->slot_count = SLOTS_MAX;
@@ -852,7 +852,7 @@ void group_close(struct group *group)
     loop_cancel_task(&group->give_up);
     loop_cancel_task(&group->serve);
     deadline_cancel(&group->tick);
-    loop_remove_queue(&group->loop_checks);
+    loop_remove_queue(&group->self_checks);
     loop_remove_queue(&group->name_queries);
     loop_remove_queue(&group->name_settles);
     loop_remove_queue(&group->bootstrap_tries);

@@ -85,8 +85,8 @@ struct connection {
     struct slot slots[];       /* slot_count */
 };
 
-/* The question to an upstream that only this daemon would answer as it does; loop_check.c. */
-struct loop_check {
+/* The question to an upstream that only this daemon would answer as it does; self_check.c. */
+struct self_check {
     struct question question;
     struct attempts attempts;
     struct request request;
@@ -105,7 +105,7 @@ struct upstream {
     struct tls_client *tls;
     size_t index;
     struct name *name; /* NULL: its address is configured */
-    struct loop_check loop_check;
+    struct self_check self_check;
     struct list connections; /* all that are not CLOSED, but the lanes */
     struct list lanes;
     struct deadline_queue idle;
@@ -168,11 +168,11 @@ struct group {
     struct deadline_queue second_looks; /* of asks that wait before they are asked alone again */
     struct deadline_queue ticks;        /* of `tick` */
     struct deadline tick;               /* armed while asks wait */
-    struct deadline_queue loop_checks;
+    struct deadline_queue self_checks;
     struct deadline_queue name_queries; /* one of the two questions for a name */
     struct deadline_queue name_settles; /* from the first addresses to those of the other family */
     struct deadline_queue bootstrap_tries;
-    const struct siphash_key *loop_key;
+    const struct siphash_key *self_key;
     struct loop_task recovered; /* an upstream that was down is back */
     struct loop_task care;      /* sees to it that two upstreams are ready */
     struct loop_task give_up;   /* ends the parked: all upstreams have been away for too long */
@@ -452,24 +452,24 @@ enum status dial_begin(struct connection *connection, enum failure *failure);
 /* Safe when there is none. */
 void dial_end(struct connection *connection);
 
-/* loop_check.c */
-void loop_check_init(struct upstream *upstream);
+/* self_check.c */
+void self_check_init(struct upstream *upstream);
 
 /* Asks over a new connection whether the upstream is this daemon, unless that is known. True while
  * nothing is known yet of an upstream that was found to be it before: then it stays down. */
-bool loop_check_begin(struct connection *connection);
+bool self_check_begin(struct connection *connection);
 
 /* True for the request of the check, which is no query of anybody. */
-static inline bool loop_check_owns(const struct upstream *upstream, const struct request *request)
+static inline bool self_check_owns(const struct upstream *upstream, const struct request *request)
 {
-    return request == &upstream->loop_check.request;
+    return request == &upstream->self_check.request;
 }
 
 /* The upstream is down for this cause, and not to be tried before its time. */
-bool upstream_is_loop(const struct upstream *upstream);
+bool upstream_is_self(const struct upstream *upstream);
 
 /* Handlers of the group's deadline queues. */
-void loop_check_on_deadline(struct deadline *deadline, uint64_t now);
+void self_check_on_deadline(struct deadline *deadline, uint64_t now);
 void connection_on_deadline(struct deadline *deadline, uint64_t now);
 void connection_on_late(struct deadline *deadline, uint64_t now);
 void connection_on_silence(struct deadline *deadline, uint64_t now);

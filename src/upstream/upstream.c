@@ -42,7 +42,7 @@ enum {
     LATE_RTT = 4,                /* times the rtt: who takes longer is late, whatever p95 says */
     DEAD_P95 = 4,                /* times p95: */
     DEAD_RTT = 16,               /* times the rtt: no path takes that long */
-    LOOP_BACKOFF_MS = 60000,     /* until somebody has changed the configuration */
+    SELF_BACKOFF_MS = 60000,     /* until somebody has changed the configuration */
     SPARES_STEP = 4,             /* more connections for each that ends */
     SPARES_MAX = 64,             /* of one upstream */
     SPARES_ALL_MAX = 128,        /* of all */
@@ -73,8 +73,8 @@ static uint64_t backoff_ns(struct upstream *upstream)
         backoff_ms *= 2;
     if (backoff_ms > BACKOFF_MAX_MS)
         backoff_ms = BACKOFF_MAX_MS;
-    if (upstream->last_failure == FAILURE_LOOP)
-        backoff_ms = LOOP_BACKOFF_MS;
+    if (upstream->last_failure == FAILURE_SELF)
+        backoff_ms = SELF_BACKOFF_MS;
     const uint64_t jitter_ms = backoff_ms * BACKOFF_JITTER_PERCENT / 100;
     backoff_ms = backoff_ms - jitter_ms + group_random(upstream->group, 2 * jitter_ms + 1);
     return backoff_ms * NANOSECONDS_PER_MILLISECOND;
@@ -84,7 +84,7 @@ static void set_down(struct upstream *upstream, bool down)
 {
     upstream->down = down;
     if (down)
-        upstream->loop_check.is_done = false;
+        upstream->self_check.is_done = false;
     metric_set(&upstream->metrics->up, upstream_is_usable(upstream));
 }
 
@@ -100,7 +100,7 @@ static void log_failure(struct upstream *upstream, enum failure failure, const c
     char failures[16];
     snprintf(failures, sizeof(failures), "%" PRIu32, upstream->failures);
     log_event_limited(&upstream->log_limit, upstream->group->loop->now,
-                      failure == FAILURE_LOOP ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
+                      failure == FAILURE_SELF ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
                       "upstream_failed", "upstream", upstream->config->label, "cause",
                       failure_text(failure), "detail", detail[0] ? detail : NULL, "failures",
                       failures, "state",
@@ -117,7 +117,7 @@ void upstream_failed(struct upstream *upstream, enum failure failure, const char
     upstream->failed_ns = upstream->group->loop->now;
     upstream->calm_ns = 0; /* it was no question that has ended its connections */
     upstream->last_failure = failure;
-    if (upstream->down || costs_time(failure) || failure == FAILURE_LOOP ||
+    if (upstream->down || costs_time(failure) || failure == FAILURE_SELF ||
         upstream->failures > 1) {
         set_down(upstream, true);
         upstream->is_missed = true;
@@ -172,9 +172,9 @@ void upstream_ended(struct upstream *upstream, enum failure failure, bool is_lan
         open_spare(upstream);
 }
 
-bool upstream_is_loop(const struct upstream *upstream)
+bool upstream_is_self(const struct upstream *upstream)
 {
-    return upstream->down && upstream->last_failure == FAILURE_LOOP &&
+    return upstream->down && upstream->last_failure == FAILURE_SELF &&
            upstream->group->loop->now < upstream->retry_ns;
 }
 
@@ -658,7 +658,7 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
     upstream->metrics = &settings->metrics->upstreams[index];
     list_init(&upstream->connections);
     list_init(&upstream->lanes);
-    loop_check_init(upstream);
+    self_check_init(upstream);
     loop_add_queue(group->loop, &upstream->idle, settings->config->timeouts.idle_ns,
                    connection_on_deadline);
     loop_add_queue(group->loop, &upstream->late, late_ns(upstream), connection_on_late);
@@ -677,8 +677,8 @@ void upstream_close(struct upstream *upstream)
 {
     if (!upstream->tls)
         return;
-    request_cancel(&upstream->loop_check.request);
-    deadline_cancel(&upstream->loop_check.deadline);
+    request_cancel(&upstream->self_check.request);
+    deadline_cancel(&upstream->self_check.deadline);
     while (!list_is_empty(&upstream->connections))
         connection_destroy(CONTAINER_OF(upstream->connections.next, struct connection, link));
     while (!list_is_empty(&upstream->lanes))

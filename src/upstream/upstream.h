@@ -82,7 +82,7 @@ struct group_settings {
     struct loop *loop;
     struct metrics *metrics;
     const struct tls_trust *const *trusts; /* one for each upstream, NULL when it has pins alone */
-    const struct siphash_key *loop_key;    /* of dns/loop_probe.h; NULL: loops are not looked for */
+    const struct siphash_key *self_key; /* of dns/self_probe.h; NULL: nobody looks for ourselves */
 };
 
 enum status group_open(const struct group_settings *settings, struct group **out);

@@ -70,7 +70,7 @@ def answer():
         + opt(option(15, b"\0\0"))
         + record(b"\0", A, 1, b"\x7f\0\0\1"),
         "no ttl": bytes([0, A, 1, 0, 0, 0]) + record(QUESTION, A, 0x80000000, b"\xc0\0\2\1"),
-        "loop": bytes([0, A, 1, 0, 0, 0]) + record(b"\xc0\x21", A, 1, b"\xc0\0\2\1"),
+        "circle": bytes([0, A, 1, 0, 0, 0]) + record(b"\xc0\x21", A, 1, b"\xc0\0\2\1"),
     }
 
 

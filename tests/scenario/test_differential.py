@@ -149,7 +149,7 @@ CASES = {
     "chain8": ("LOC", "NOERROR", ["CNAME"] * 8),
     "nowhere": ("A", "NXDOMAIN", ["CNAME"]),
     "abroad": ("A", "NOERROR", ["CNAME"]),
-    "loop-a": ("A", "NOERROR", ["CNAME"] * 2),
+    "circle-a": ("A", "NOERROR", ["CNAME"] * 2),
     "host3.moved": ("A", "NOERROR", ["DNAME", "CNAME", "A"]),
     "host3.moved-nowhere": ("A", "NXDOMAIN", ["DNAME", "CNAME"]),
     "moved": ("A", "NOERROR", []),

@@ -271,7 +271,7 @@ def test_RFC8305_family_without_a_route_costs_nothing(upstream, start_proxy, sta
     assert time.monotonic() - started < 0.2
 
 
-# Loops
+# Upstreams that are the daemon itself
 
 def test_G11_upstream_that_is_the_daemon_itself_is_said_and_left(start_door, start_proxy):
     door = start_door()
@@ -314,7 +314,7 @@ def test_G11_loop_through_another_daemon(start_door, start_proxy):
                       + second.metric(FAILURES, cause="loop")) >= 1
 
 
-def test_G11_chain_of_daemons_is_no_loop(start_door, start_proxy, upstream):
+def test_G11_chain_of_daemons_is_not_itself(start_door, start_proxy, upstream):
     last = start_proxy(upstream)
     door = start_door(target=last.port)
     first = start_proxy(door)
@@ -324,8 +324,8 @@ def test_G11_chain_of_daemons_is_no_loop(start_door, start_proxy, upstream):
     assert first.metric("dnsproxy_upstream_up", upstream=door.label) == 1
 
 
-def test_G11_nobody_else_can_claim_a_loop(upstream, start_proxy):
-    """An upstream that answers the probe with the name's own digits is no loop."""
+def test_G11_nobody_else_can_claim_to_be_us(upstream, start_proxy):
+    """An upstream that answers the probe with the name's own digits is another."""
     def claim(probe):
         answer = dns.message.make_response(probe.message)
         for text in (probe.name[:16], probe.name[16:32]):

@@ -292,7 +292,7 @@ void plan_draw(const struct sim_options *options)
     plan.duration_ns = MILLISECONDS(PLAN_ONE_OF(20, 1000, 6000, 15000, 60000));
     plan.latency_ns = MILLISECONDS(PLAN_ONE_OF(0, 1, 5, 40));
     plan.has_cache = plan_below(4) > 0;
-    plan.has_loop_check = plan_below(2);
+    plan.has_self_check = plan_below(2);
     draw_config(&plan.config);
     fault_counts[FAULT_HUGE] += has_fault(FAULT_HUGE);
     fault_counts[FAULT_SMALL_LIMITS] += has_fault(FAULT_SMALL_LIMITS);

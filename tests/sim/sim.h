@@ -68,7 +68,7 @@ enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256 };
     ROW(SIGNAL, "signal", "epoll_wait is interrupted")                                           \
     ROW(NETWORK, "network", "our address towards upstreams changes, or is said to, or we slept") \
     ROW(NO_ROUTE, "no-route", "no way leads to an upstream for a while")                         \
-    ROW(LOOP, "loop", "an upstream is this daemon itself")                                       \
+    ROW(SELF, "self", "an upstream is this daemon itself")                                       \
     ROW(LEAVE, "leave", "TCP clients leave before their reply")                                  \
     ROW(HOSTILE_CLIENT, "hostile-client", "clients that send anything")                          \
     ROW(BUSY, "busy", "a reply takes what is left of the turn's budget")                         \
@@ -115,7 +115,7 @@ struct plan {
     uint64_t duration_ns;
     uint64_t latency_ns; /* one way, to the nearest upstream */
     bool has_cache;
-    bool has_loop_check; /* upstreams are asked whether they are us */
+    bool has_self_check; /* upstreams are asked whether they are us */
     struct config config;
 };
 
@@ -317,7 +317,7 @@ void world_check_turn(void);
 /* The kernel tells that the network may have changed, or the machine wakes from a sleep. */
 void world_change_network(bool has_slept);
 
-/* What the product tells its own questions by, NULL when it does not look for loops. */
-const struct siphash_key *world_loop_key(void);
+/* What the product tells its own questions by, NULL when it does not look for itself. */
+const struct siphash_key *world_self_key(void);
 
 #endif

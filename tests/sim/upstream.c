@@ -12,7 +12,7 @@
 
 #include "base/bytes.h"
 #include "dns/dns.h"
-#include "dns/loop_probe.h"
+#include "dns/self_probe.h"
 #include "sim.h"
 
 enum {
@@ -30,8 +30,8 @@ enum {
 };
 
 /* An answer that comes later may be too late; and what is under way when it comes. */
-#define LOOP_ANSWER_NS MILLISECONDS(200)
-#define LOOP_LEAVE_NS MILLISECONDS(1500)
+#define SELF_ANSWER_NS MILLISECONDS(200)
+#define SELF_LEAVE_NS MILLISECONDS(1500)
 
 #define SLOW_ANSWER_NS MILLISECONDS(2000)
 #define ERROR_NS MILLISECONDS(1)
@@ -54,7 +54,7 @@ struct conversation {
     unsigned answers;
     uint64_t last_answer_ns; /* when the last one leaves: in order */
     uint64_t active_ns;
-    uint64_t loop_told_ns; /* when it answered in time that it is the product itself, 0: never */
+    uint64_t self_told_ns; /* when it answered in time that it is the product itself, 0: never */
     uint8_t received[RECEIVED_MAX];
     size_t length;
     uint16_t ids[IDS_MAX]; /* asked and not answered */
@@ -107,7 +107,7 @@ struct truth truth_of(const uint8_t *name, size_t name_length, uint16_t type, bo
 /* --- Messages --- */
 
 /* Who asks it: a lookup, or the product itself. */
-enum asked { ASKED_BY_LOOKUP, ASKED_AS_PROBE, ASKED_ABOUT_LOOP };
+enum asked { ASKED_BY_LOOKUP, ASKED_AS_PROBE, ASKED_WHETHER_SELF };
 
 /* A query as it came. */
 struct query_view {
@@ -414,25 +414,25 @@ static void post_truth(struct conversation *conversation, const struct query_vie
 }
 
 /* The answer that only the product itself could give. */
-static void post_loop(struct conversation *conversation, const struct query_view *query,
+static void post_self(struct conversation *conversation, const struct query_view *query,
                       uint64_t after_ns)
 {
     struct question question = {.type = TYPE_TXT, .class = CLASS_IN};
-    struct loop_probe_answer loop;
+    struct self_probe_answer self;
     struct writer writer = begin_frame();
     question.name_length = (uint8_t)(query->question_length - DNS_QUESTION_TAIL);
     memcpy(question.name, query->question, question.name_length);
-    if (!loop_probe_is_ours(world_loop_key(), &question))
-        sim_fail("a question about loops that nobody recognizes");
-    loop_probe_make_answer(world_loop_key(), &question, &loop);
-    write_header(&writer, query->id, 0, loop.answer.answer_count, 0, 0);
+    if (!self_probe_is_ours(world_self_key(), &question))
+        sim_fail("a question to ourselves that nobody recognizes");
+    self_probe_make_answer(world_self_key(), &question, &self);
+    write_header(&writer, query->id, 0, self.answer.answer_count, 0, 0);
     write_bytes(&writer, query->question, query->question_length);
-    write_bytes(&writer, loop.answer.body, loop.answer.body_length);
+    write_bytes(&writer, self.answer.body, self.answer.body_length);
     write_opt(&writer, false, 0);
-    const bool is_in_time = after_ns < LOOP_ANSWER_NS && !has_fault(FAULT_DELAY) &&
+    const bool is_in_time = after_ns < SELF_ANSWER_NS && !has_fault(FAULT_DELAY) &&
                             !has_fault(FAULT_ODD_TIMEOUTS) && !has_fault(FAULT_CLOCK_JUMP);
     if (is_in_time)
-        conversation->loop_told_ns = net_now() + after_ns;
+        conversation->self_told_ns = net_now() + after_ns;
     post_frame(conversation, writer_length(&writer), after_ns, send_answer);
 }
 
@@ -462,8 +462,8 @@ static void answer(struct conversation *conversation, const struct query_view *q
         post_empty(conversation, query, DNS_FLAG_TC, true, after_ns);
     else if (fault_happens_at(FAULT_NO_QUESTION, index))
         post_empty(conversation, query, (unsigned)random_below(6), false, after_ns);
-    else if (query->kind == ASKED_ABOUT_LOOP && fault_happens_at(FAULT_LOOP, index))
-        post_loop(conversation, query, after_ns);
+    else if (query->kind == ASKED_WHETHER_SELF && fault_happens_at(FAULT_SELF, index))
+        post_self(conversation, query, after_ns);
     else
         post_truth(conversation, query, after_ns);
 }
@@ -481,11 +481,12 @@ static void note_id(struct conversation *conversation, uint16_t id)
 }
 
 /* Who has said that it is the product itself is left at once (G11). */
-static void check_loop(const struct conversation *conversation)
+static void check_self(const struct conversation *conversation)
 {
-    const uint64_t told_ns = conversation->loop_told_ns;
-    if (told_ns > 0 && net_now() > told_ns + LOOP_LEAVE_NS)
-        sim_fail("upstream %zu is asked though it is a loop (G11)", conversation->index);
+    const uint64_t told_ns = conversation->self_told_ns;
+    if (told_ns > 0 && net_now() > told_ns + SELF_LEAVE_NS)
+        sim_fail("upstream %zu is asked though it is the product itself (G11)",
+                 conversation->index);
 }
 
 static enum asked kind_of(const struct query_view *query)
@@ -493,8 +494,8 @@ static enum asked kind_of(const struct query_view *query)
     const size_t name_length = query->question_length - DNS_QUESTION_TAIL;
     if (name_length == 1 && query->type == TYPE_NS)
         return ASKED_AS_PROBE;
-    if (plan.has_loop_check && name_length == LOOP_PROBE_NAME_LENGTH && query->type == TYPE_TXT)
-        return ASKED_ABOUT_LOOP;
+    if (plan.has_self_check && name_length == SELF_PROBE_NAME_LENGTH && query->type == TYPE_TXT)
+        return ASKED_WHETHER_SELF;
     return ASKED_BY_LOOKUP;
 }
 
@@ -532,7 +533,7 @@ static void take_query(struct conversation *conversation, const uint8_t *message
         sim_fail("upstream %zu got a query that is none", conversation->index);
     note_id(conversation, query.id);
     query.kind = kind_of(&query);
-    check_loop(conversation);
+    check_self(conversation);
     if (query.kind == ASKED_BY_LOOKUP)
         clients_note_request(conversation->index, truth_of_query(&query).hash);
     queries_received[conversation->index] += query.kind == ASKED_BY_LOOKUP;

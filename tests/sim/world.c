@@ -39,7 +39,7 @@ static struct {
     struct cache *cache;
     struct group *group;
     struct resolver resolver;
-    struct siphash_key loop_key;
+    struct siphash_key self_key;
     struct loop_source network; /* tells changes of the network */
     bool has_changed;           /* the network, and nobody was told yet */
     bool has_slept;
@@ -304,7 +304,7 @@ static enum status open_resolver(void)
         .loop = &world.loop,
         .metrics = world.metrics,
         .trusts = trusts,
-        .loop_key = plan.has_loop_check ? &world.loop_key : NULL,
+        .self_key = plan.has_self_check ? &world.self_key : NULL,
     };
     TRY(group_open(&settings, &world.group));
     world.resolver.config = &plan.config;
@@ -312,7 +312,7 @@ static enum status open_resolver(void)
     world.resolver.metrics = world.metrics;
     world.resolver.cache = world.cache;
     world.resolver.group = world.group;
-    world.resolver.loop_key = settings.loop_key;
+    world.resolver.self_key = settings.self_key;
     return resolver_open(&world.resolver);
 }
 
@@ -320,7 +320,7 @@ static enum status open_resolver(void)
 static bool open_world(void)
 {
     memset(&world, 0, sizeof(world));
-    world.loop_key = (struct siphash_key){.k0 = random_below(UINT64_MAX), .k1 = 1};
+    world.self_key = (struct siphash_key){.k0 = random_below(UINT64_MAX), .k1 = 1};
     world.metrics = metrics_open(plan.upstream_count);
     if (loop_open(&world.loop) != STATUS_OK ||
         (plan.has_cache && cache_open(&plan.config.cache, &world.cache) != STATUS_OK))
@@ -334,9 +334,9 @@ static bool open_world(void)
 
 /* --- The network and the machine's sleep --- */
 
-const struct siphash_key *world_loop_key(void)
+const struct siphash_key *world_self_key(void)
 {
-    return plan.has_loop_check ? &world.loop_key : NULL;
+    return plan.has_self_check ? &world.self_key : NULL;
 }
 
 void world_change_network(bool has_slept)

@@ -75,7 +75,7 @@ static struct upstream_view view_upstream(const struct upstream *upstream)
         .is_contradicted = upstream->contradicted > 0,
         .failures = upstream->failures,
         .in_flight = upstream->in_flight,
-        .own = upstream->loop_check.request.connection != NULL,
+        .own = upstream->self_check.request.connection != NULL,
         .taking_max = taking_max(upstream),
         .late_ns = upstream->late.duration_ns,
         .dead_ns = upstream_dead_ns(upstream),
@@ -117,7 +117,7 @@ static struct request_view view_request(const struct connection *connection, siz
         .question = request->question,
         .use = (uint32_t)connection->slots[slot].generation << 16 | (uint32_t)slot,
         .sent_ns = request->sent_ns,
-        .is_own = loop_check_owns(connection->upstream, request),
+        .is_own = self_check_owns(connection->upstream, request),
         .is_hedge = request->is_hedge,
         .is_first = attempts->once == only && attempts->twice == 0 && attempts->count == 1,
     };

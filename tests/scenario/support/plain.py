@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """PlainServer: a scripted DNS server without encryption, over UDP and TCP on one port, as bootstrap
-servers are; and TlsDoor: TLS in front of a plain TCP port, to make loops with."""
+servers are; and TlsDoor: TLS in front of a plain TCP port, to lead a daemon to itself with."""
 
 import contextlib
 import socket

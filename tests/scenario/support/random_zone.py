@@ -10,7 +10,7 @@ labels under the origin:
     chain1. ...        a chain of CNAMEs, chain9 to chain1 to host1
     nowhere.           a CNAME to a name that does not exist
     abroad.            a CNAME to a name that this server does not know
-    loop-a. loop-b.    CNAMEs to each other
+    circle-a. circle-b. CNAMEs to each other
     moved.             a DNAME to hosts., moved-nowhere. to a name that does not exist
     long-moved.        a DNAME to a name so long that most names below have none
     *.wild.            a wildcard with records, *.wild-alias. one with a CNAME
@@ -264,8 +264,8 @@ class RandomZone:
             self._add(f"chain{number}", "CNAME", f"chain{number - 1}" if number > 1 else "host1")
         self._add("nowhere", "CNAME", "is.not.here")
         self._add("abroad", "CNAME", "www.elsewhere.example.")
-        self._add("loop-a", "CNAME", "loop-b")
-        self._add("loop-b", "CNAME", "loop-a")
+        self._add("circle-a", "CNAME", "circle-b")
+        self._add("circle-b", "CNAME", "circle-a")
         self._add("*.wild-alias", "CNAME", "host1")
         self._add("moved", "DNAME", "hosts")
         self._add("moved-nowhere", "DNAME", "is.not.here")

@@ -57,7 +57,7 @@ from support.waiting import describe
 KEEPALIVE = 11
 PADDING = 12
 _RAW_KEPT = 1 << 20  # bytes of each connection that are remembered beneath TLS
-_LOOP_PROBE = b"\x13dnsproxy-loop-probe\x07example\0"
+_SELF_PROBE = b"\x13dnsproxy-loop-probe\x07example\0"
 _FLUSH_QUERIES = 50  # in a burst of queries, answers leave after so many
 
 
@@ -338,7 +338,7 @@ class Connection:
                 if self.upstream.on_query is not never:
                     self.upstream.on_ping(query)
                 continue
-            if _LOOP_PROBE in query.raw:
+            if _SELF_PROBE in query.raw:
                 at = len(self.application) - len(self._unframed) - end
                 del self.application[at:at + end]
                 self.upstream.probes.append(query)

@@ -275,7 +275,7 @@ struct bench {
     struct metrics *metrics;
     struct group *group;
     bool keeps_standby; /* else connections are opened for requests and trials alone */
-    const struct siphash_key *loop_key; /* NULL: no looking for loops */
+    const struct siphash_key *self_key; /* NULL: nobody looks for ourselves */
     uint64_t client;                    /* who asks whole asks; 0: nobody's account */
 };
 
@@ -338,7 +338,7 @@ static void begin(struct bench *bench)
         .loop = &bench->loop,
         .metrics = bench->metrics,
         .trusts = trusts,
-        .loop_key = bench->loop_key,
+        .self_key = bench->self_key,
     };
     assert_true(group_open(&settings, &bench->group) == STATUS_OK);
     if (!bench->keeps_standby)

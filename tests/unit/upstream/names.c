@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Upstreams that are host names: lookups through others and through bootstrap servers, renewal,
- * moves; and the check for loops. Upstream 0 is "up0.example", a name; the others have addresses.
+ * moves; and the check for ourselves. Upstream 0 is "up0.example", a name; the others have
+ * addresses.
  */
 #include "fake_stream.h"
 
-#include "dns/loop_probe.h"
+#include "dns/self_probe.h"
 
 enum { PORT = 853, BOOTSTRAP_PORT = 53, FD = 77 };
 
@@ -1172,9 +1173,9 @@ static void everything_may_end_in_the_midst_of_a_lookup(void **state)
     request_cancel(&one.request);
 }
 
-/* --- Loops --- */
+/* --- Upstreams that are ourselves --- */
 
-static const struct siphash_key loop_key = {1, 2};
+static const struct siphash_key self_key = {1, 2};
 
 /* The answer to the probe that is the `written`th message of a stream, as our listener gives it. */
 static void answer_probe(size_t index, size_t written, const struct siphash_key *key)
@@ -1185,9 +1186,9 @@ static void answer_probe(size_t index, size_t written, const struct siphash_key 
     struct question question = {.type = TYPE_TXT, .class = CLASS_IN};
     question.name_length = (uint8_t)(end - DNS_HEADER_SIZE - DNS_QUESTION_TAIL);
     memcpy(question.name, query + DNS_HEADER_SIZE, question.name_length);
-    assert_int_equal(loop_probe_is_ours(&loop_key, &question), true);
-    struct loop_probe_answer probe;
-    loop_probe_make_answer(key, &question, &probe);
+    assert_int_equal(self_probe_is_ours(&self_key, &question), true);
+    struct self_probe_answer probe;
+    self_probe_make_answer(key, &question, &probe);
     memcpy(message, query, end);
     store_u16(message + 2, DNS_FLAG_QR | DNS_FLAG_RD | DNS_FLAG_RA);
     store_u16(message + 6, 1);
@@ -1196,9 +1197,9 @@ static void answer_probe(size_t index, size_t written, const struct siphash_key 
     deliver(index, message, end + probe.answer.body_length);
 }
 
-static void start_with_loop_check(struct bench *bench, size_t count)
+static void start_with_self_check(struct bench *bench, size_t count)
 {
-    bench->loop_key = &loop_key;
+    bench->self_key = &self_key;
     bench->config.upstream_count = count;
     begin(bench);
 }
@@ -1208,31 +1209,31 @@ static void G11_an_upstream_that_is_this_daemon_is_left_at_once(void **state)
     struct bench *bench = *state;
     struct asked one;
     struct asked two;
-    start_with_loop_check(bench, 2);
+    start_with_self_check(bench, 2);
     ask(bench, &one, "x");
     make_ready(0);
     assert_int_equal(streams[0].written_count, 2);
-    answer_probe(0, 1, &loop_key);
-    assert_int_equal(one.failure, FAILURE_LOOP);
+    answer_probe(0, 1, &self_key);
+    assert_int_equal(one.failure, FAILURE_SELF);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
-    assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[FAILURE_LOOP]), 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[FAILURE_SELF]), 1);
     ask(bench, &two, "x");
     assert_int_equal(two.request.upstream, 1);
     request_cancel(&two.request);
 }
 
-static void G11_a_loop_is_tried_again_slowly_and_without_queries(void **state)
+static void G11_who_is_ourselves_is_tried_again_slowly_and_without_queries(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
-    start_with_loop_check(bench, 1);
+    start_with_self_check(bench, 1);
     ask(bench, &one, "x");
     make_ready(0);
-    answer_probe(0, 1, &loop_key);
+    answer_probe(0, 1, &self_key);
     for (unsigned i = 0; i < 44; i++) {
         turn(bench, 1000);
         assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
-        assert_int_equal(one.failure, FAILURE_LOOP);
+        assert_int_equal(one.failure, FAILURE_SELF);
     }
     assert_int_equal(stream_count, 1);
     turn(bench, 31 * 1000);
@@ -1240,21 +1241,21 @@ static void G11_a_loop_is_tried_again_slowly_and_without_queries(void **state)
     assert_int_equal(stream_count, 2);
     make_ready(1);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0); /* until it has answered */
-    answer_probe(1, 0, &loop_key);
+    answer_probe(1, 0, &self_key);
     turn(bench, 75 * 1000);
     ask_in_vain(bench, &one);
-    assert_int_equal(one.failure, FAILURE_LOOP);
+    assert_int_equal(one.failure, FAILURE_SELF);
     make_ready(2);
     answer_written(2, 0, RCODE_NXDOMAIN);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 1);
 }
 
-static void G11_another_daemon_is_no_loop(void **state)
+static void G11_another_daemon_is_not_ourselves(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
     const struct siphash_key another = {3, 4};
-    start_with_loop_check(bench, 1);
+    start_with_self_check(bench, 1);
     ask(bench, &one, "x");
     make_ready(0);
     answer_probe(0, 1, &another);
@@ -1285,7 +1286,7 @@ static void G11_a_name_that_comes_to_lead_to_this_daemon_is_left(void **state)
     struct bench *bench = *state;
     struct asked one;
     const struct siphash_key another = {3, 4};
-    bench->loop_key = &loop_key;
+    bench->self_key = &self_key;
     start_with(bench, &one, "192.0.2.1", 10);
     answer_written(0, 0, RCODE_NOERROR);
     answer_probe(0, 1, &another);
@@ -1295,8 +1296,8 @@ static void G11_a_name_that_comes_to_lead_to_this_daemon_is_left(void **state)
     race_won(1, 0);
     make_ready(1);
     assert_int_equal(streams[1].written_count, 1);
-    answer_probe(1, 0, &loop_key);
-    assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[FAILURE_LOOP]), 1);
+    answer_probe(1, 0, &self_key);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[FAILURE_SELF]), 1);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
 }
 
@@ -1304,7 +1305,7 @@ static void G11_an_upstream_that_closes_over_the_probe_is_not_lost(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
-    start_with_loop_check(bench, 1);
+    start_with_self_check(bench, 1);
     for (size_t i = 0; i < 4; i++) {
         ask(bench, &one, "x");
         make_ready(i);
@@ -1321,7 +1322,7 @@ static void G11_silence_about_the_probe_brings_nobody_back(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
-    start_with_loop_check(bench, 1);
+    start_with_self_check(bench, 1);
     ask(bench, &one, "x");
     make_ready(0);
     answer_written(0, 0, RCODE_NOERROR);
@@ -1336,7 +1337,7 @@ static void F20_the_answer_to_the_probe_ends_no_suspicion(void **state)
     struct bench *bench = *state;
     struct asked one;
     const struct siphash_key another = {3, 4};
-    start_with_loop_check(bench, 1);
+    start_with_self_check(bench, 1);
     ask(bench, &one, "x");
     make_ready(0);
     turn(bench, 300);
@@ -1352,7 +1353,7 @@ static void F20_an_answer_to_the_probe_that_comes_late_ends_no_suspicion(void **
     struct bench *bench = *state;
     struct asked one;
     const struct siphash_key another = {3, 4};
-    start_with_loop_check(bench, 1);
+    start_with_self_check(bench, 1);
     ask(bench, &one, "x");
     make_ready(0);
     turn(bench, 1500); /* the probe has been given up */
@@ -1367,7 +1368,7 @@ static void G11_silence_about_the_probe_is_no_fault(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
-    start_with_loop_check(bench, 1);
+    start_with_self_check(bench, 1);
     ask(bench, &one, "x");
     make_ready(0);
     answer_written(0, 0, RCODE_NOERROR);
@@ -1433,8 +1434,8 @@ int main(void)
         TEST(a_name_whose_addresses_fail_is_looked_up_before_its_time),
         TEST(everything_may_end_in_the_midst_of_a_lookup),
         TEST(G11_an_upstream_that_is_this_daemon_is_left_at_once),
-        TEST(G11_a_loop_is_tried_again_slowly_and_without_queries),
-        TEST(G11_another_daemon_is_no_loop),
+        TEST(G11_who_is_ourselves_is_tried_again_slowly_and_without_queries),
+        TEST(G11_another_daemon_is_not_ourselves),
         TEST(G11_a_name_that_comes_to_lead_to_this_daemon_is_left),
         TEST(G11_an_upstream_that_closes_over_the_probe_is_not_lost),
         TEST(G11_silence_about_the_probe_brings_nobody_back),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* How this process recognizes itself; dns/loop_probe.h has the idea.
+/* How this process recognizes itself; dns/self_probe.h has the idea.
  *
  * Thread: any; no state.   Owner: the caller's structs; the key is main's.
  * RFC:    6761 6.5 (.example). */
-#include "dns/loop_probe.h"
+#include "dns/self_probe.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -21,7 +21,7 @@ enum {
 static const uint8_t SUFFIX[] = "\x13"
                                 "dnsproxy-loop-probe\x07"
                                 "example"; /* its NUL is the root label */
-static_assert(1 + LABEL + sizeof SUFFIX == LOOP_PROBE_NAME_LENGTH, "the length is the name's");
+static_assert(1 + LABEL + sizeof SUFFIX == SELF_PROBE_NAME_LENGTH, "the length is the name's");
 
 static void write_digits(uint8_t *out, uint64_t number)
 {
@@ -40,21 +40,21 @@ static void write_hash(uint8_t *out, const struct siphash_key *key, const struct
     write_digits(out, siphash(key, bytes, sizeof bytes));
 }
 
-void loop_probe_question(const struct siphash_key *key, uint64_t id, struct question *out)
+void self_probe_question(const struct siphash_key *key, uint64_t id, struct question *out)
 {
     *out = (struct question){.type = TYPE_TXT,
                              .class = CLASS_IN,
                              .recursion_desired = true,
-                             .name_length = LOOP_PROBE_NAME_LENGTH};
+                             .name_length = SELF_PROBE_NAME_LENGTH};
     out->name[0] = LABEL;
     write_digits(out->name + 1, id);
     write_hash(out->name + 1 + DIGITS, key, out, 'q');
     memcpy(out->name + 1 + LABEL, SUFFIX, sizeof SUFFIX);
 }
 
-bool loop_probe_is_ours(const struct siphash_key *key, const struct question *question)
+bool self_probe_is_ours(const struct siphash_key *key, const struct question *question)
 {
-    assert(question->name_length == LOOP_PROBE_NAME_LENGTH);
+    assert(question->name_length == SELF_PROBE_NAME_LENGTH);
     const uint8_t *name = question->name;
     uint8_t tag[DIGITS];
     if (question->type != TYPE_TXT || question->class != CLASS_IN || name[0] != LABEL ||
@@ -64,8 +64,8 @@ bool loop_probe_is_ours(const struct siphash_key *key, const struct question *qu
     return memcmp(name + 1 + DIGITS, tag, sizeof tag) == 0;
 }
 
-void loop_probe_make_answer(const struct siphash_key *key, const struct question *question,
-                            struct loop_probe_answer *out)
+void self_probe_make_answer(const struct siphash_key *key, const struct question *question,
+                            struct self_probe_answer *out)
 {
     static_assert(sizeof out->body >= BODY, "the record has its room");
     struct writer writer = writer_over(out->body, sizeof out->body);
@@ -91,7 +91,7 @@ void loop_probe_make_answer(const struct siphash_key *key, const struct question
 }
 
 /* On its way the record may have been written anew, but its text stands last in it. */
-bool loop_probe_is_answered(const struct siphash_key *key, const struct question *question,
+bool self_probe_is_answered(const struct siphash_key *key, const struct question *question,
                             const struct answer *answer)
 {
     uint8_t digits[DIGITS];

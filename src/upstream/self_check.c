@@ -1,36 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Is the upstream this very daemon? Each one is asked once when it is first used, and again after
- * it was down, or when its name leads to another address; dns/loop_probe.h tells with what.
+ * it was down, or when its name leads to another address; dns/self_probe.h tells with what.
  *
- * The check shares the connection with the queries and delays none. When the answer shows a loop,
- * every connection to the upstream is closed at once: what was asked there is asked elsewhere, and
- * the queries that came round on themselves end with it. No answer, and any other one, means that
- * it is somebody else.
+ * The check shares the connection with the queries and delays none. When the answer shows that it
+ * is us, every connection to the upstream is closed at once: what was asked there is asked
+ * elsewhere, and the queries that came round on themselves end with it. No answer, and any other
+ * one, means that it is somebody else.
  *
  * Thread: one worker.   Owner: its upstream. */
 
-#include "dns/loop_probe.h"
+#include "dns/self_probe.h"
 #include "upstream/internal.h"
 
 /* An upstream that closes whenever it is asked this must not be lost for it. */
 enum { UNANSWERED_MAX = 3 };
 
-static struct upstream *of_check(struct loop_check *check)
+static struct upstream *of_check(struct self_check *check)
 {
-    return CONTAINER_OF(check, struct upstream, loop_check);
+    return CONTAINER_OF(check, struct upstream, self_check);
 }
 
 static void close_all(struct upstream *upstream)
 {
     LIST_EACH (struct connection, connection, &upstream->connections, link)
-        stream_close(&connection->stream, FAILURE_LOOP);
+        stream_close(&connection->stream, FAILURE_SELF);
     LIST_EACH (struct connection, lane, &upstream->lanes, link)
-        stream_close(&lane->stream, FAILURE_LOOP);
+        stream_close(&lane->stream, FAILURE_SELF);
 }
 
 static void on_done(struct request *request, const struct answer *answer, enum failure failure)
 {
-    struct loop_check *check = CONTAINER_OF(request, struct loop_check, request);
+    struct self_check *check = CONTAINER_OF(request, struct self_check, request);
     struct upstream *upstream = of_check(check);
     deadline_cancel(&check->deadline);
     if (!answer) {
@@ -39,7 +39,7 @@ static void on_done(struct request *request, const struct answer *answer, enum f
         return;
     }
     check->unanswered = 0;
-    if (loop_probe_is_answered(upstream->group->loop_key, &check->question, answer)) {
+    if (self_probe_is_answered(upstream->group->self_key, &check->question, answer)) {
         close_all(upstream);
         return;
     }
@@ -53,48 +53,48 @@ static void on_late(struct request *request)
 }
 
 /* An upstream that answers others but not this is somebody else. One that is down for another cause
- * than a loop stays so: it has answered nothing. */
-void loop_check_on_deadline(struct deadline *deadline, uint64_t now)
+ * stays so: it has answered nothing. */
+void self_check_on_deadline(struct deadline *deadline, uint64_t now)
 {
-    struct loop_check *check = CONTAINER_OF(deadline, struct loop_check, deadline);
+    struct self_check *check = CONTAINER_OF(deadline, struct self_check, deadline);
     (void)now;
     request_cancel(&check->request);
     check->is_done = true;
-    if (of_check(check)->last_failure == FAILURE_LOOP)
+    if (of_check(check)->last_failure == FAILURE_SELF)
         upstream_connected(of_check(check));
 }
 
-void loop_check_init(struct upstream *upstream)
+void self_check_init(struct upstream *upstream)
 {
-    struct loop_check *check = &upstream->loop_check;
+    struct self_check *check = &upstream->self_check;
     request_init(&check->request, &check->question, &check->attempts, on_done, on_late);
     deadline_init(&check->deadline);
 }
 
-bool loop_check_begin(struct connection *connection)
+bool self_check_begin(struct connection *connection)
 {
     struct upstream *upstream = connection->upstream;
     struct group *group = upstream->group;
-    struct loop_check *check = &upstream->loop_check;
+    struct self_check *check = &upstream->self_check;
     const bool is_done = check->is_done && address_equal(&check->peer, &connection->peer);
-    if (!group->loop_key || is_done || check->unanswered >= UNANSWERED_MAX)
+    if (!group->self_key || is_done || check->unanswered >= UNANSWERED_MAX)
         return false;
-    const bool was_loop = upstream->down && upstream->last_failure == FAILURE_LOOP;
+    const bool was_self = upstream->down && upstream->last_failure == FAILURE_SELF;
     if (request_is_in_flight(&check->request))
-        return was_loop;
+        return was_self;
     /* Half of the slots are left to queries; the next connection will do. */
     if (!connection_has_room(connection) ||
         (connection->in_flight + connection->abandoned + 1) * 2 >
             group->config->limits.upstream_requests)
-        return was_loop;
-    loop_probe_question(group->loop_key, siphash_random_key().k0, &check->question);
+        return was_self;
+    self_probe_question(group->self_key, siphash_random_key().k0, &check->question);
     if (connection_submit(connection, &check->request) != STATUS_OK)
-        return was_loop;
+        return was_self;
     check->peer = connection->peer;
     check->is_done = false;
     metric_add(&upstream->metrics->probes, 1);
     /* Its silence says nothing about the path: queries tell that. */
     deadline_cancel(&check->request.late);
-    deadline_arm(&group->loop_checks, &check->deadline, group->loop->now);
-    return was_loop;
+    deadline_arm(&group->self_checks, &check->deadline, group->loop->now);
+    return was_self;
 }
