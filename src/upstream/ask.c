@@ -8,7 +8,7 @@
  *
  * Thread: one worker.   Owner: the lookup that embeds it.
  * RFC:    9520 3.1 (attempts). */
-#include "upstream/upstream.h"
+#include "upstream/internal.h"
 
 #include "dns/extended_error.h"
 
@@ -26,6 +26,11 @@ static struct ask *of_request(struct request *request)
 {
     struct attempts *attempts = request->attempts;
     return CONTAINER_OF(attempts, struct ask, attempts);
+}
+
+static uint64_t now_of(const struct ask *ask)
+{
+    return ask->group->loop->now;
 }
 
 static bool may_be_asked(const struct ask *ask)
@@ -92,7 +97,7 @@ static void note_end(struct ask *ask, const struct request *request, enum failur
     if (request->were_aboard > 1 || !is_close(failure))
         return;
     if (ask->client > 0)
-        blame_end(ask->group, ask->client, request->question);
+        blame_end(&ask->group->blames, now_of(ask), ask->client, request->question);
     if (ask->lone_ends == 0) {
         ask->lone_end_ns = request->ended_ns;
         ask->lone_ends = 1;
@@ -190,7 +195,7 @@ static enum status ask_now(struct ask *ask, enum line *line)
     struct request *request = &ask->requests[0];
     const struct question *question = request->question;
     *line = LINE_CROWD;
-    if (ask->client > 0 && blame_is_bad(ask->group, ask->client, question)) {
+    if (ask->client > 0 && blame_is_bad(&ask->group->blames, now_of(ask), ask->client, question)) {
         *line = LINE_CONFINED;
         return try_alone(ask, request, LANE_CONFINED);
     }
@@ -284,7 +289,7 @@ static void on_done(struct request *request, const struct answer *answer, enum f
     assert(answer || failure != FAILURE_NONE);
     if (failure == FAILURE_NONE) {
         if (ask->client > 0)
-            blame_answer(ask->group, ask->client, request->question);
+            blame_answer(&ask->group->blames, now_of(ask), ask->client, request->question);
         if (ask->erred)
             group_contradict(ask->group, ask->erred);
         ask->events->on_done(ask, answer);

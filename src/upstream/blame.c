@@ -8,9 +8,11 @@
  * newer takes its place. After a few seconds without an end all is forgotten.
  *
  * Thread: one worker.   Owner: the group. */
-#include "upstream/internal.h"
+#include "upstream/blame.h"
 
 #include <assert.h>
+
+#include "base/deadline.h"
 
 enum {
     LONE_ENDS_MIN = 5,
@@ -19,66 +21,70 @@ enum {
 
 #define HALF_LIFE_NS (5 * NANOSECONDS_PER_SECOND)
 
-static uint64_t key_of(const struct group *group, uint64_t client, const struct question *question)
+void blame_init(struct blame_table *table)
 {
+    table->key = siphash_random_key();
+}
+
+static uint64_t key_of(const struct blame_table *table, uint64_t client,
+                       const struct question *question)
+{
+    assert(client > 0);
     size_t label = question->name_length;
     if (question->name[0] > 0)
         label = 1U + question->name[0];
-    return siphash_with(&group->blame_key, client, question->name + label,
+    return siphash_with(&table->key, client, question->name + label,
                         question->name_length - label) |
            1;
 }
 
-static struct blame *record_of(struct group *group, uint64_t key)
+static struct blame *record_of(struct blame_table *table, uint64_t key)
 {
-    return &group->blames[key / 2 % BLAMES];
+    return &table->blames[key / 2 % BLAMES];
 }
 
-static void age(const struct group *group, struct blame *blame)
+static void age(struct blame *blame, uint64_t now)
 {
-    const uint64_t halves = (group->loop->now - blame->halved_ns) / HALF_LIFE_NS;
+    const uint64_t halves = (now - blame->halved_ns) / HALF_LIFE_NS;
     blame->ends = halves < 32 ? blame->ends >> halves : 0;
     blame->answers = halves < 32 ? blame->answers >> halves : 0;
     blame->halved_ns += halves * HALF_LIFE_NS;
 }
 
 /* NULL: nothing is known. */
-static struct blame *find(struct group *group, uint64_t key)
+static struct blame *find(struct blame_table *table, uint64_t now, uint64_t key)
 {
-    struct blame *blame = record_of(group, key);
+    struct blame *blame = record_of(table, key);
     if (blame->key != key)
         return NULL;
-    age(group, blame);
+    age(blame, now);
     return blame;
 }
 
-static void note_end(struct group *group, uint64_t key)
+static void note_end(struct blame_table *table, uint64_t now, uint64_t key)
 {
-    struct blame *blame = record_of(group, key);
+    struct blame *blame = record_of(table, key);
     if (blame->key != key)
-        *blame = (struct blame){.key = key, .halved_ns = group->loop->now};
-    age(group, blame);
+        *blame = (struct blame){.key = key, .halved_ns = now};
+    age(blame, now);
     blame->ends++;
 }
 
-static bool is_blaming(const struct group *group)
+void blame_end(struct blame_table *table, uint64_t now, uint64_t client,
+               const struct question *question)
 {
-    return group->loop->now < group->blaming_until_ns;
+    table->until_ns = now + 2 * HALF_LIFE_NS;
+    note_end(table, now, client | 1);
+    note_end(table, now, key_of(table, client, question));
 }
 
-void blame_end(struct group *group, uint64_t client, const struct question *question)
+void blame_answer(struct blame_table *table, uint64_t now, uint64_t client,
+                  const struct question *question)
 {
-    group->blaming_until_ns = group->loop->now + 2 * HALF_LIFE_NS;
-    note_end(group, client | 1);
-    note_end(group, key_of(group, client, question));
-}
-
-void blame_answer(struct group *group, uint64_t client, const struct question *question)
-{
-    if (!is_blaming(group))
+    if (now >= table->until_ns)
         return;
-    struct blame *const blames[] = {find(group, client | 1),
-                                    find(group, key_of(group, client, question))};
+    struct blame *const blames[] = {find(table, now, client | 1),
+                                    find(table, now, key_of(table, client, question))};
     for (size_t i = 0; i < 2; i++)
         if (blames[i])
             blames[i]->answers++;
@@ -89,8 +95,9 @@ static bool is_bad(const struct blame *blame)
     return blame && blame->ends >= LONE_ENDS_MIN && blame->ends > blame->answers * ANSWERS_FACTOR;
 }
 
-bool blame_is_bad(struct group *group, uint64_t client, const struct question *question)
+bool blame_is_bad(struct blame_table *table, uint64_t now, uint64_t client,
+                  const struct question *question)
 {
-    return is_blaming(group) && (is_bad(find(group, client | 1)) ||
-                                 is_bad(find(group, key_of(group, client, question))));
+    return now < table->until_ns && (is_bad(find(table, now, client | 1)) ||
+                                     is_bad(find(table, now, key_of(table, client, question))));
 }

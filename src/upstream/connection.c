@@ -71,8 +71,10 @@ static void detach(struct connection *connection, struct request *request)
     request->connection = NULL;
     deadline_cancel(&request->late);
     connection->in_flight--;
-    if (self_check_owns(connection->upstream, request))
+    if (request->is_own) {
+        connection->is_checked = false;
         return;
+    }
     assert(connection->upstream->in_flight > 0);
     connection->upstream->in_flight--;
     metric_set(&connection->upstream->metrics->in_flight, connection->upstream->in_flight);
@@ -82,7 +84,7 @@ static void attach(struct connection *connection, struct request *request, uint1
 {
     struct upstream *upstream = connection->upstream;
     struct group *group = upstream->group;
-    assert(!request->connection && connection->slots[index].request == request);
+    assert(!request->connection && connection->slots.table[index].request == request);
     request->connection = connection;
     request->slot = index;
     request->upstream = upstream->index;
@@ -91,8 +93,10 @@ static void attach(struct connection *connection, struct request *request, uint1
     deadline_arm(&upstream->late, &request->late, group->loop->now);
     connection->requests++;
     connection->in_flight++;
-    if (self_check_owns(upstream, request))
+    if (request->is_own) {
+        connection->is_checked = true;
         return;
+    }
     attempts_add(request->attempts, UINT32_C(1) << upstream->index);
     upstream->in_flight++;
     metric_set(&upstream->metrics->in_flight, upstream->in_flight);
@@ -133,7 +137,7 @@ static void rest(struct connection *connection)
 
 uint32_t connection_aboard(const struct connection *connection)
 {
-    const bool is_probed = connection->probe_slot < connection->slot_count;
+    const bool is_probed = connection->probe_slot < connection->slots.count;
     return connection->in_flight + connection->abandoned - (is_probed ? 1 : 0);
 }
 
@@ -154,7 +158,7 @@ bool connection_takes_requests(const struct connection *connection)
 
 bool connection_has_room(const struct connection *connection)
 {
-    const size_t count = connection->slot_count;
+    const size_t count = connection->slots.count;
     const size_t kept = connection->probe_slot < count ? 0 : 1;
     return connection_takes_requests(connection) &&
            connection->in_flight + connection->abandoned + kept < count;
@@ -166,8 +170,9 @@ enum status connection_submit(struct connection *connection, struct request *req
     uint8_t *room = stream_begin_message(&connection->stream, MESSAGE_QUERY_MAX);
     if (!room)
         return STATUS_FULL;
-    const uint16_t index = slot_take(connection, request);
-    const size_t length = message_build_query(request->question, slot_id(connection, index), room);
+    const uint16_t index = slot_take(&connection->slots, request);
+    const size_t length =
+        message_build_query(request->question, slot_id(&connection->slots, index), room);
     stream_end_message(&connection->stream, length);
     if (connection->state == CONNECTION_READY && connection->suspect_since_ns == 0)
         deadline_cancel(&connection->deadline);
@@ -177,18 +182,15 @@ enum status connection_submit(struct connection *connection, struct request *req
 
 void connection_abandon(struct connection *connection, struct request *request)
 {
-    struct slot *slot = &connection->slots[request->slot];
-    assert(slot->request == request);
     detach(connection, request);
-    slot->request = NULL;
-    slot->is_abandoned = true;
+    slot_abandon(&connection->slots, request->slot);
     connection->abandoned++;
-    if (self_check_owns(connection->upstream, request))
+    if (request->is_own)
         connection->check_slot = request->slot;
     else if (connection->state < CONNECTION_READY)
         attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
     /* Too many reserved IDs leave too few; the next connection starts with all of them. */
-    if (connection->abandoned > connection->slot_count / 4)
+    if (connection->abandoned > connection->slots.count / 4)
         connection_drain(connection);
     rest(connection);
 }
@@ -257,14 +259,14 @@ static void complete(struct connection *connection, struct slot *slot, const str
     struct upstream *upstream = connection->upstream;
     assert(request && (answer || failure != FAILURE_NONE));
     detach(connection, request);
-    slot_give(connection, (uint16_t)(slot - connection->slots));
+    slot_give(&connection->slots, (uint16_t)(slot - connection->slots.table));
     connection->unmatched = 0;
     if (answer) {
         note_answered(connection, request->sent_ns);
         upstream_heard(upstream, request->sent_ns);
     }
     lanes_serve_soon(upstream->group);
-    const bool is_check = self_check_owns(upstream, request);
+    const bool is_check = request->is_own;
     if (failure != FAILURE_NONE && !is_check)
         metric_add(&upstream->metrics->failures[failure], 1);
     if (answer && !is_check) {
@@ -301,7 +303,7 @@ static bool is_ours(struct connection *connection, uint16_t index)
     for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
         if (*own[i] != index)
             continue;
-        *own[i] = connection->slot_count;
+        *own[i] = connection->slots.count;
         return true;
     }
     return false;
@@ -310,10 +312,10 @@ static bool is_ours(struct connection *connection, uint16_t index)
 /* The answer to a request that gave up, or to a question of our own. */
 static void receive_abandoned(struct connection *connection, struct slot *slot)
 {
-    const uint16_t index = (uint16_t)(slot - connection->slots);
+    const uint16_t index = (uint16_t)(slot - connection->slots.table);
     assert(slot->is_abandoned && connection->abandoned > 0);
     connection->abandoned--;
-    slot_give(connection, index);
+    slot_give(&connection->slots, index);
     const bool is_probe = index == connection->probe_slot;
     if (is_probe)
         note_answered(connection, connection->probe_sent_ns);
@@ -338,7 +340,7 @@ static void receive(struct connection *connection, const uint8_t *message, size_
     connection->last_message_ns = connection->upstream->group->loop->now;
     /* One too short for a header is bad, but the framing is intact (FAULTS F8): if it has an ID it
      * costs that request and nobody else. */
-    struct slot *slot = length < ID_SIZE ? NULL : slot_of_id(connection, load_u16(message));
+    struct slot *slot = length < ID_SIZE ? NULL : slot_of_id(&connection->slots, load_u16(message));
     if (!slot) {
         count_unmatched(connection);
         return;
@@ -357,7 +359,7 @@ static void receive(struct connection *connection, const uint8_t *message, size_
         return;
     }
     /* Like the answer to a probe, that to the check says nothing about questions (FAULTS F20). */
-    if (!self_check_owns(connection->upstream, slot->request)) {
+    if (!slot->request->is_own) {
         trust(connection);
         connection->is_pardoned = false;
     }
@@ -387,8 +389,8 @@ static void on_connected(struct stream *stream)
 static void restart_requests(struct connection *connection)
 {
     struct group *group = connection->upstream->group;
-    for (size_t i = 0; i < connection->slots_used; i++) {
-        struct request *request = connection->slots[i].request;
+    for (size_t i = 0; i < connection->slots.used; i++) {
+        struct request *request = connection->slots.table[i].request;
         if (!request)
             continue;
         request->sent_ns = group->loop->now;
@@ -400,8 +402,8 @@ void connection_hasten(struct connection *connection)
 {
     if (connection->state >= CONNECTION_READY && connection->suspect_since_ns == 0)
         return;
-    for (size_t i = 0; i < connection->slots_used; i++) {
-        struct request *request = connection->slots[i].request;
+    for (size_t i = 0; i < connection->slots.used; i++) {
+        struct request *request = connection->slots.table[i].request;
         if (request)
             request->on_late(request);
     }
@@ -452,8 +454,7 @@ static void on_readable(struct stream *stream)
 /* The check for ourselves is no query of anybody: its end counts for nothing. */
 static uint32_t requests_in_flight(const struct connection *connection)
 {
-    const bool is_checked = connection->upstream->self_check.request.connection == connection;
-    return connection->in_flight - (is_checked ? 1 : 0);
+    return connection->in_flight - (connection->is_checked ? 1 : 0);
 }
 
 /* The server has ended it, for a reason that we do not know. */
@@ -472,7 +473,7 @@ static bool is_upstream_failure(const struct connection *connection, enum failur
     if (connection->state < CONNECTION_READY)
         return true;
     const bool is_probe_alone =
-        connection->probe_slot < connection->slot_count && connection_aboard(connection) == 0;
+        connection->probe_slot < connection->slots.count && connection_aboard(connection) == 0;
     return failure == FAILURE_SELF || (is_probe_alone && connection->upstream->is_doubted);
 }
 
@@ -504,18 +505,18 @@ static void fail_requests(struct connection *connection, enum failure failure, b
     const uint32_t aboard = connection_aboard(connection);
     struct list failed;
     list_init(&failed);
-    for (size_t i = 0; i < connection->slots_used; i++) {
-        struct request *request = connection->slots[i].request;
+    for (size_t i = 0; i < connection->slots.used; i++) {
+        struct request *request = connection->slots.table[i].request;
         if (!request)
             continue;
-        connection->slots[i].request = NULL;
+        connection->slots.table[i].request = NULL;
         detach(connection, request);
         list_append(&failed, &request->link);
         request->was_sent = was_open;
         request->were_aboard = aboard;
         request->was_fresh = connection->requests == 1;
         request->ended_ns = now;
-        if (!was_open && !self_check_owns(connection->upstream, request))
+        if (!was_open && !request->is_own)
             attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
         request->attempts->returned += !was_open;
         if (failure == FAILURE_NETWORK_CHANGED)
@@ -660,18 +661,17 @@ void connection_probe(struct connection *connection)
     /* Every resolver has the name servers of the root at hand. */
     static const struct question root = {
         .name = "", .name_length = 1, .type = TYPE_NS, .class = CLASS_IN};
-    if (connection->probe_slot < connection->slot_count || !slot_is_free(connection))
+    if (connection->probe_slot < connection->slots.count || !slots_have_room(&connection->slots))
         return;
     uint8_t *room = stream_begin_message(&connection->stream, MESSAGE_QUERY_MAX);
     if (!room)
         return;
-    const uint16_t index = slot_take(connection, NULL);
-    connection->slots[index].is_abandoned = true;
+    const uint16_t index = slot_take(&connection->slots, NULL);
     connection->abandoned++;
     connection->probe_slot = index;
     connection->probe_sent_ns = connection->upstream->group->loop->now;
     stream_end_message(&connection->stream,
-                       message_build_query(&root, slot_id(connection, index), room));
+                       message_build_query(&root, slot_id(&connection->slots, index), room));
     metric_add(&connection->upstream->metrics->probes, 1);
 }
 
@@ -690,7 +690,8 @@ void connection_on_silence(struct deadline *deadline, uint64_t now)
     struct connection *connection = CONTAINER_OF(deadline, struct connection, deadline);
     struct group *group = connection->upstream->group;
     assert(connection->suspect_since_ns > 0 && connection->state >= CONNECTION_READY);
-    const uint64_t dead_ns = upstream_dead_ns(connection->upstream);
+    const uint64_t dead_ns =
+        times_dead_ns(&connection->upstream->times, group->config->timeouts.request_ns);
     const uint64_t quiet_ns =
         now - later_of(connection->last_message_ns, connection->suspect_since_ns);
     if (is_patient(connection)) {
@@ -732,7 +733,7 @@ static enum status connect_stream(struct connection *connection, enum failure *f
     struct upstream *upstream = connection->upstream;
     struct group *group = upstream->group;
     /* Room for every slot, so the slots are the limit and the stream never is (FAULTS F16). */
-    const size_t out_limit = connection->slot_count * (2 + MESSAGE_QUERY_MAX);
+    const size_t out_limit = connection->slots.count * (2 + MESSAGE_QUERY_MAX);
     if (upstream->name) {
         stream_prepare(&connection->stream, group->loop, &connection_handler, out_limit);
         const enum status status = dial_begin(connection, failure);
@@ -754,7 +755,7 @@ enum status connection_open(struct upstream *upstream, enum connection_use use,
     const size_t wanted[CONNECTION_USES] = {group->slot_count, SLOTS_STEP, SLOTS_LANE};
     const size_t slot_count = wanted[use] < group->slot_count ? wanted[use] : group->slot_count;
     struct connection *connection =
-        calloc(1, sizeof(*connection) + slot_count * sizeof(connection->slots[0]));
+        calloc(1, sizeof(*connection) + slot_count * sizeof(struct slot));
     if (!connection) {
         *failure = FAILURE_LOCAL;
         return STATUS_FULL;
@@ -762,8 +763,10 @@ enum status connection_open(struct upstream *upstream, enum connection_use use,
     connection->upstream = upstream;
     connection->use = use;
     connection->begun_ns = group->loop->now;
-    connection->id_mask = (uint16_t)siphash_random_key().k0; /* FAULTS I8 */
-    slots_init(connection, slot_count);
+    /* FAULTS I8 */
+    slots_init(&connection->slots, slot_count, (uint16_t)siphash_random_key().k0);
+    connection->probe_slot = (uint16_t)slot_count;
+    connection->check_slot = (uint16_t)slot_count;
     deadline_init(&connection->deadline);
     metric_add(&upstream->metrics->connects, 1);
     const enum status status = connect_stream(connection, failure);

@@ -130,7 +130,7 @@ static struct upstream *choose_ordered(struct group *group, struct upstream *con
 static uint64_t cost(const struct upstream *upstream)
 {
     const uint64_t cold = upstream_is_ready(upstream) ? 0 : 3;
-    return upstream->expected_ns * (upstream->in_flight + 1 + cold);
+    return upstream->times.expected_ns * (upstream->in_flight + 1 + cold);
 }
 
 /* The power of two choices: the cheaper of two at random, so that one good upstream is not hit by
@@ -150,7 +150,7 @@ static struct upstream *choose_fastest(struct group *group, struct upstream *con
         winner = candidates[second];
         loser = candidates[first];
     }
-    loser->expected_ns -= loser->expected_ns >> 10;
+    loser->times.expected_ns -= loser->times.expected_ns >> 10;
     return winner;
 }
 
@@ -319,15 +319,6 @@ static struct upstream *choose_upstream(struct group *group, const struct reques
     if (upstream && scope == REQUEST_CALM && !upstream_is_ready(upstream))
         return NULL;
     return upstream;
-}
-
-void note_attempt(struct attempts *attempts, size_t index)
-{
-    assert(index < CONFIG_UPSTREAMS_MAX);
-    const uint32_t bit = UINT32_C(1) << index;
-    if (attempts->once & bit)
-        attempts->twice |= bit;
-    attempts->once |= bit;
 }
 
 static bool has_traffic(const struct group *group)
@@ -543,20 +534,6 @@ void group_care(struct group *group)
 
 /* --- Requests --- */
 
-void request_init(struct request *request, const struct question *question,
-                  struct attempts *attempts, request_done *on_done, request_late *on_late)
-{
-    *request = (struct request){
-        .question = question, .attempts = attempts, .on_done = on_done, .on_late = on_late};
-    list_init(&request->link);
-    deadline_init(&request->late);
-}
-
-bool request_is_in_flight(const struct request *request)
-{
-    return request->connection || list_is_linked(&request->link);
-}
-
 /* What is told when nobody can be asked: what happened when somebody was last asked. */
 static enum failure last_failure(const struct group *group, size_t *index)
 {
@@ -588,7 +565,7 @@ enum status request_submit(struct group *group, struct request *request, enum re
     const uint32_t twice = request->attempts->twice;
     while ((upstream = choose_upstream(group, request, scope))) {
         was_tried = true;
-        note_attempt(request->attempts, upstream->index);
+        attempts_choose(request->attempts, upstream->index);
         request->upstream = upstream->index;
         if (upstream_submit(upstream, request, failure) == STATUS_OK)
             return STATUS_OK;
@@ -711,7 +688,7 @@ enum status request_hedge(struct group *group, const struct request *late, struc
         upstream = late->connection->upstream;
         return upstream_submit(upstream, second, &failure);
     }
-    note_attempt(second->attempts, upstream->index);
+    attempts_choose(second->attempts, upstream->index);
     return upstream_submit(upstream, second, &failure);
 }
 
@@ -735,7 +712,7 @@ enum status request_move(struct group *group, struct request *lost, const struct
         return STATUS_NOT_FOUND;
     request_cancel(lost);
     lost->is_hedge = true;
-    note_attempt(lost->attempts, upstream->index);
+    attempts_choose(lost->attempts, upstream->index);
     return upstream_submit(upstream, lost, &failure);
 }
 
@@ -811,7 +788,7 @@ enum status group_open(const struct group_settings *settings, struct group **out
     loop_task_init(&group->give_up, give_up);
     deadline_init(&group->tick);
     list_init(&group->parked);
-    group->blame_key = siphash_random_key();
+    blame_init(&group->blames);
     lanes_init(group);
     open_queues(group);
     enum status status = STATUS_OK;

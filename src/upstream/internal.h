@@ -11,14 +11,15 @@
 #include "net/socket.h"
 #include "net/stream.h"
 #include "observe/log.h"
+#include "upstream/blame.h"
+#include "upstream/slots.h"
+#include "upstream/times.h"
 #include "upstream/upstream.h"
 
 struct dial;
 struct name;
 
-enum { SLOTS_STEP = 1024 }; /* come into use at a time; all of a spare connection's */
 enum { SLOTS_LANE = 8 };
-enum { SLOTS_MAX = 16384 }; /* 14 bits of an ID: the others tell the uses of a slot apart */
 
 enum {
     HEDGE_COST = 20,   /* a request earns a twentieth of a hedge: at most 5 % more */
@@ -34,15 +35,6 @@ enum connection_state {
     CONNECTION_READY,
     CONNECTION_DRAINING, /* takes no new requests, closes when those in flight are done */
     CONNECTION_CLOSED,
-};
-
-/* One ID of a connection. The ID on the wire is (generation, index) under a mask; the generation
- * goes up with each use, so a late or repeated answer finds its slot but not its generation. */
-struct slot {
-    struct request *request; /* NULL: free, or abandoned */
-    uint16_t generation;
-    uint16_t next_free;
-    bool is_abandoned; /* its request gave up: reserved until the answer or the connection's end */
 };
 
 /* What a connection is for. */
@@ -62,15 +54,10 @@ struct connection {
     struct deadline deadline; /* connect, handshake, silence or idle, as the state says */
     enum connection_state state;
     enum connection_use use;
-    bool is_pardoned; /* our probe has lifted the suspicion, and no answer has come since */
-    bool is_confined; /* a lane for those that are known to be bad */
-    uint16_t slot_count;
-    uint16_t slot_bits;
-    uint16_t id_mask;
-    uint16_t first_free; /* the free slots, longest unused first; slot_count: none */
-    uint16_t last_free;
-    uint16_t slots_used; /* ever: those beyond were never touched */
-    uint16_t probe_slot; /* of our own question whether anybody is there; slot_count: none */
+    bool is_pardoned;    /* our probe has lifted the suspicion, and no answer has come since */
+    bool is_confined;    /* a lane for those that are known to be bad */
+    bool is_checked;     /* a request of our own is in flight on it */
+    uint16_t probe_slot; /* of our own question whether anybody is there; slots.count: none */
     uint16_t check_slot; /* of one whether it is this daemon, which took too long; as above */
     uint32_t in_flight;
     uint32_t abandoned;
@@ -82,7 +69,7 @@ struct connection {
     uint64_t answered_sent_ns; /* when that was sent which was sent last of what is answered */
     uint64_t last_message_ns;  /* of the last message, or when it became READY */
     uint64_t suspect_since_ns; /* since when what it was asked is unanswered; 0: trusted */
-    struct slot slots[];       /* slot_count */
+    struct slots slots;
 };
 
 /* The question to an upstream that only this daemon would answer as it does; self_check.c. */
@@ -136,24 +123,12 @@ struct upstream {
     uint64_t retry_ns;     /* while down: not before */
     uint64_t attempted_ns; /* of the last connect */
     enum failure last_failure;
-    uint64_t rtt_ns;            /* one of nine good answers is quicker; 0: never measured */
-    uint64_t p95_ns;            /* 19 of 20 good answers come within this time; 0: never measured */
-    uint64_t measured_ns;       /* when both were last measured */
-    uint64_t expected_ns;       /* what the strategy fastest takes the rtt for */
+    struct times times;
     uint64_t last_answers;      /* on the last connection that ended */
     struct address routed;      /* its address that has_route and source are about */
     struct address source;      /* ours, with a route */
     struct log_limit log_limit; /* of its failures */
     struct log_limit recovered_limit;
-};
-
-enum { BLAMES = 512 };
-
-struct blame {
-    uint64_t key; /* of a client, or of a client and a parent name; 0: nobody */
-    uint64_t halved_ns;
-    uint32_t ends;
-    uint32_t answers;
 };
 
 struct group {
@@ -180,9 +155,7 @@ struct group {
     struct list parked;         /* asks that wait for an upstream */
     struct list lines[LINES];   /* asks that wait for a connection */
     uint64_t next_confined_ns;  /* when a lane may be opened for those that are known to be bad */
-    uint64_t blaming_until_ns;
-    struct siphash_key blame_key;
-    struct blame blames[BLAMES];
+    struct blame_table blames;
     size_t lane_count;
     uint64_t away_since_ns;    /* trials have failed since then, and nothing else */
     uint64_t trial_failed_ns;  /* the last one; 0: an upstream is there */
@@ -208,32 +181,12 @@ static inline void group_earn_hedge(struct group *group)
     group->hedge_credit += group->hedge_credit < HEDGE_BURST * HEDGE_COST;
 }
 
-/* A request for it is put on a connection of these upstreams' `bit`, or did not leave it. */
-static inline void attempts_add(struct attempts *attempts, uint32_t bit)
-{
-    if (attempts->odd & attempts->two & bit)
-        return; /* a question of our own, which nobody counts */
-    if (attempts->odd & bit)
-        attempts->two |= bit;
-    attempts->odd ^= bit;
-}
-
-static inline void attempts_take_back(struct attempts *attempts, uint32_t bit)
-{
-    if (!(attempts->odd & bit))
-        attempts->two &= ~bit;
-    attempts->odd ^= bit;
-}
-
 /* True when one more connection may be opened now; takes it out of the bucket. */
 bool group_may_connect(struct group *group);
 
 /* The strategy's choice among those that are usable and not `excluded`; NULL when there is none. */
 struct upstream *group_choose(struct group *group, uint32_t excluded,
                               const struct question *question);
-
-/* The upstream was chosen for the request. */
-void note_attempt(struct attempts *attempts, size_t index);
 
 /* Somebody waits: trials and lanes are seen to again and again until nobody does. */
 void group_tick(struct group *group);
@@ -321,9 +274,6 @@ void upstream_try_again(struct upstream *upstream, size_t connections_max);
 /* Makes the requests that wait for a handshake, or on a suspect connection, late at once. */
 void upstream_hasten(struct upstream *upstream);
 
-/* For how long a connection with requests may be silent before its path counts as dead. */
-uint64_t upstream_dead_ns(const struct upstream *upstream);
-
 /* Reports from connections. `detail` is in words, "" for none. */
 void upstream_failed(struct upstream *upstream, enum failure failure, const char *detail);
 void upstream_opened(struct upstream *upstream);
@@ -385,26 +335,6 @@ bool lanes_are_awaited(const struct group *group);
 /* There may be a connection for those in line. */
 void lanes_serve_soon(struct group *group);
 
-/* slots.c */
-
-/* All free; `count` is at most 65,535. */
-void slots_init(struct connection *connection, size_t count);
-
-bool slot_is_free(const struct connection *connection);
-
-/* The index of a free slot, of which there must be one, now the request's; NULL for a question of
- * our own, whose slot is abandoned from the first. */
-uint16_t slot_take(struct connection *connection, struct request *request);
-
-/* Makes it free and its ID another. */
-void slot_give(struct connection *connection, uint16_t index);
-
-/* The ID on the wire. */
-uint16_t slot_id(const struct connection *connection, uint16_t index);
-
-/* The slot in use that an ID on the wire means, NULL when it means none. */
-struct slot *slot_of_id(struct connection *connection, uint16_t id);
-
 /* connection.c */
 enum status connection_open(struct upstream *upstream, enum connection_use use,
                             enum failure *failure);
@@ -458,12 +388,6 @@ void self_check_init(struct upstream *upstream);
 /* Asks over a new connection whether the upstream is this daemon, unless that is known. True while
  * nothing is known yet of an upstream that was found to be it before: then it stays down. */
 bool self_check_begin(struct connection *connection);
-
-/* True for the request of the check, which is no query of anybody. */
-static inline bool self_check_owns(const struct upstream *upstream, const struct request *request)
-{
-    return request == &upstream->self_check.request;
-}
 
 /* The upstream is down for this cause, and not to be tried before its time. */
 bool upstream_is_self(const struct upstream *upstream);

@@ -132,7 +132,7 @@ enum status request_submit_alone(struct group *group, struct request *request, u
     request->is_hedge = false;
     const enum status status = lane_submit(upstream, request, kind, &failure);
     if (status == STATUS_OK)
-        note_attempt(request->attempts, upstream->index);
+        attempts_choose(request->attempts, upstream->index);
     return status == STATUS_OK ? STATUS_OK : STATUS_FULL;
 }
 

@@ -68,6 +68,7 @@ void self_check_init(struct upstream *upstream)
 {
     struct self_check *check = &upstream->self_check;
     request_init(&check->request, &check->question, &check->attempts, on_done, on_late);
+    check->request.is_own = true;
     deadline_init(&check->deadline);
 }
 

@@ -9,85 +9,90 @@
  *
  * Thread: one worker.   Owner: the connection.
  * RFC:    5452 (IDs), 7766 7 (none twice in flight). */
+#include "upstream/slots.h"
+
 #include <assert.h>
 
-#include "upstream/internal.h"
-
-void slots_init(struct connection *connection, size_t count)
+void slots_init(struct slots *slots, size_t count, uint16_t id_mask)
 {
-    assert(count > 0 && count <= UINT16_MAX);
-    connection->slot_count = (uint16_t)count;
-    connection->slots_used = 0;
-    connection->first_free = (uint16_t)count;
-    connection->probe_slot = (uint16_t)count;
-    connection->check_slot = (uint16_t)count;
-    connection->slot_bits = 1;
-    while ((UINT32_C(1) << connection->slot_bits) < count)
-        connection->slot_bits++;
+    assert(count > 0 && count <= SLOTS_MAX);
+    slots->count = (uint16_t)count;
+    slots->used = 0;
+    slots->first_free = (uint16_t)count;
+    slots->id_mask = id_mask;
+    slots->bits = 1;
+    while ((UINT32_C(1) << slots->bits) < count)
+        slots->bits++;
 }
 
-bool slot_is_free(const struct connection *connection)
+bool slots_have_room(const struct slots *slots)
 {
-    const size_t count = connection->slot_count;
-    return connection->first_free < count || connection->slots_used < count;
+    return slots->first_free < slots->count || slots->used < slots->count;
 }
 
 /* The next step of slots becomes the free ones, of which there are none. */
-static void use_more(struct connection *connection)
+static void use_more(struct slots *slots)
 {
-    const size_t count = connection->slot_count;
-    const size_t first = connection->slots_used;
+    const size_t count = slots->count;
+    const size_t first = slots->used;
     const size_t end = count - first > SLOTS_STEP ? first + SLOTS_STEP : count;
     assert(first < end);
     for (size_t i = first; i < end; i++)
-        connection->slots[i] = (struct slot){.next_free = (uint16_t)(i + 1)};
-    connection->slots[end - 1].next_free = (uint16_t)count;
-    connection->first_free = (uint16_t)first;
-    connection->last_free = (uint16_t)(end - 1);
-    connection->slots_used = (uint16_t)end;
+        slots->table[i] = (struct slot){.next_free = (uint16_t)(i + 1)};
+    slots->table[end - 1].next_free = slots->count;
+    slots->first_free = (uint16_t)first;
+    slots->last_free = (uint16_t)(end - 1);
+    slots->used = (uint16_t)end;
 }
 
-uint16_t slot_take(struct connection *connection, struct request *request)
+uint16_t slot_take(struct slots *slots, struct request *request)
 {
-    assert(slot_is_free(connection));
-    if (connection->first_free == connection->slot_count)
-        use_more(connection);
-    const uint16_t index = connection->first_free;
-    struct slot *slot = &connection->slots[index];
-    connection->first_free = slot->next_free;
+    assert(slots_have_room(slots));
+    if (slots->first_free == slots->count)
+        use_more(slots);
+    const uint16_t index = slots->first_free;
+    struct slot *slot = &slots->table[index];
+    slots->first_free = slot->next_free;
     assert(slot->request == NULL && !slot->is_abandoned);
     slot->request = request;
+    slot->is_abandoned = !request;
     return index;
 }
 
-void slot_give(struct connection *connection, uint16_t index)
+void slot_abandon(struct slots *slots, uint16_t index)
 {
-    const uint16_t none = connection->slot_count;
-    struct slot *slot = &connection->slots[index];
+    struct slot *slot = &slots->table[index];
+    assert(slot->request && !slot->is_abandoned);
+    slot->request = NULL;
+    slot->is_abandoned = true;
+}
+
+void slot_give(struct slots *slots, uint16_t index)
+{
+    const uint16_t none = slots->count;
+    struct slot *slot = &slots->table[index];
     assert(index < none && (slot->request || slot->is_abandoned));
     slot->request = NULL;
     slot->is_abandoned = false;
     slot->generation++;
     slot->next_free = none;
-    if (connection->first_free == none)
-        connection->first_free = index;
+    if (slots->first_free == none)
+        slots->first_free = index;
     else
-        connection->slots[connection->last_free].next_free = index;
-    connection->last_free = index;
+        slots->table[slots->last_free].next_free = index;
+    slots->last_free = index;
 }
 
-uint16_t slot_id(const struct connection *connection, uint16_t index)
+uint16_t slot_id(const struct slots *slots, uint16_t index)
 {
-    const uint16_t generation = connection->slots[index].generation;
-    return (uint16_t)((generation << connection->slot_bits | index) ^ connection->id_mask);
+    return (uint16_t)((slots->table[index].generation << slots->bits | index) ^ slots->id_mask);
 }
 
-struct slot *slot_of_id(struct connection *connection, uint16_t id)
+struct slot *slot_of_id(struct slots *slots, uint16_t id)
 {
-    const uint16_t index =
-        (uint16_t)((id ^ connection->id_mask) & ((UINT32_C(1) << connection->slot_bits) - 1));
-    if (index >= connection->slots_used || slot_id(connection, index) != id)
+    const uint16_t index = (uint16_t)((id ^ slots->id_mask) & ((UINT32_C(1) << slots->bits) - 1));
+    if (index >= slots->used || slot_id(slots, index) != id)
         return NULL;
-    struct slot *slot = &connection->slots[index];
+    struct slot *slot = &slots->table[index];
     return slot->request || slot->is_abandoned ? slot : NULL;
 }

@@ -10,19 +10,6 @@
  * Trouble: each connection that ends with questions aboard allows more connections for a while, so
  * that the next end hits few. What a server takes of them is learned from what it refuses.
  *
- * Times: only good answers to requests that somebody waits for measure; an error, or what was
- * given up, says nothing about the path. What the path takes (rtt) is a low quantile of them,
- * followed by bounded steps: an answer that was quicker lowers it by an eighth at most, one that
- * was not lifts it by a 64th at most, so no slow name makes a path slow. A request is late when it
- * takes clearly longer than 19 of 20 do (p95, followed by steps in the same way), or four times
- * what the path takes, and silence is a dead path after a multiple of that: however many names are
- * slow, a stall is noticed. Only the first answer of a turn counts, so that the flood at the end of
- * a stall is one sample and not hundreds.
- *
- * What the strategy fastest expects is the rtt, or less after a quicker answer. It fades while
- * others are chosen, so that a once slow upstream is asked again; whatever it then answers ends
- * that. One that has given nothing but errors is expected to take as long as one may.
- *
  * Thread: one worker.   Owner: the group.
  * RFC:    7858 3.4 (reuse), 9520 3.3 (no hammering of a dead server). */
 #include "upstream/internal.h"
@@ -36,12 +23,6 @@ enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 30000,
     BACKOFF_JITTER_PERCENT = 25, /* either way: a fleet must not come back in step */
-    RTT_STEP_UP = 64,            /* an answer lifts the estimate by this part of it at most, */
-    RTT_STEP_DOWN = 8,           /* or lowers it: at rest when one of nine is quicker */
-    P95_STEP = 32,               /* an answer that is late lifts the estimate by this part of it */
-    LATE_RTT = 4,                /* times the rtt: who takes longer is late, whatever p95 says */
-    DEAD_P95 = 4,                /* times p95: */
-    DEAD_RTT = 16,               /* times the rtt: no path takes that long */
     SELF_BACKOFF_MS = 60000,     /* until somebody has changed the configuration */
     SPARES_STEP = 4,             /* more connections for each that ends */
     SPARES_MAX = 64,             /* of one upstream */
@@ -51,20 +32,19 @@ enum {
     RIDERS_MAX = 16, /* on a connection in trouble, while more are to come */
 };
 
-#define UNMEASURED_RTT_NS (1 * NANOSECONDS_PER_MILLISECOND) /* quick, so that it soon is */
-#define P95_MIN_NS (1 * NANOSECONDS_PER_MILLISECOND)        /* below it chance rules */
-#define LATE_UNMEASURED_NS (250 * NANOSECONDS_PER_MILLISECOND)
-#define LATE_MARGIN_NS (2 * NANOSECONDS_PER_MILLISECOND) /* over either: chance */
-#define LATE_MIN_NS (10 * NANOSECONDS_PER_MILLISECOND)   /* a pause of a busy host is no stall */
-#define OPENING_STEP_NS                                                                        \
-    (2 * NANOSECONDS_PER_MILLISECOND)                   /* of rtt for one more: they take long \
-                                                         */
-#define CALM_NS (10 * NANOSECONDS_PER_SECOND)           /* after the last end of a connection */
-#define DOUBT_NS (50 * NANOSECONDS_PER_MILLISECOND)     /* without an answer: more than chance */
-#define DEAD_MIN_NS (500 * NANOSECONDS_PER_MILLISECOND) /* TCP has sent a lost packet again */
+#define OPENING_STEP_NS                                                                    \
+    (2 * NANOSECONDS_PER_MILLISECOND)               /* of rtt for one more: they take long \
+                                                     */
+#define CALM_NS (10 * NANOSECONDS_PER_SECOND)       /* after the last end of a connection */
+#define DOUBT_NS (50 * NANOSECONDS_PER_MILLISECOND) /* without an answer: more than chance */
 
 static void open_spare(struct upstream *upstream);
 static bool may_grow(const struct upstream *upstream);
+
+static uint64_t request_ns(const struct upstream *upstream)
+{
+    return upstream->group->config->timeouts.request_ns;
+}
 
 static uint64_t backoff_ns(struct upstream *upstream)
 {
@@ -166,7 +146,7 @@ void upstream_ended(struct upstream *upstream, enum failure failure, bool is_lan
         upstream_spread(upstream);
     upstream->ends++;
     const bool is_silent = silent_since_ns > 0 && upstream->answered_ns <= silent_since_ns;
-    if (is_silent || (upstream->ends > 1 && unheard_ns >= DOUBT_NS + 4 * upstream->rtt_ns))
+    if (is_silent || (upstream->ends > 1 && unheard_ns >= DOUBT_NS + 4 * upstream->times.rtt_ns))
         upstream_doubt(upstream, failure);
     else if (upstream_is_usable(upstream))
         open_spare(upstream);
@@ -198,79 +178,19 @@ void upstream_is_back(struct upstream *upstream)
                       "upstream_recovered", "upstream", upstream->config->label, NULL);
 }
 
-static uint64_t least_of(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static void measure_rtt(struct upstream *upstream, uint64_t took_ns)
-{
-    const uint64_t rtt_ns = upstream->rtt_ns;
-    if (rtt_ns == 0)
-        upstream->rtt_ns = took_ns;
-    else if (took_ns > rtt_ns)
-        upstream->rtt_ns += least_of(took_ns - rtt_ns, rtt_ns / RTT_STEP_UP);
-    else
-        upstream->rtt_ns -= least_of(rtt_ns - took_ns, rtt_ns / RTT_STEP_DOWN);
-    upstream->expected_ns = least_of(took_ns, upstream->rtt_ns);
-    metric_set(&upstream->metrics->rtt_ns, upstream->rtt_ns);
-}
-
-/* 19 steps down are one step up: at rest when 19 of 20 answers come within p95. */
-static void measure_p95(struct upstream *upstream, uint64_t took_ns)
-{
-    const uint64_t step_ns = upstream->p95_ns / P95_STEP;
-    if (upstream->p95_ns == 0)
-        upstream->p95_ns = took_ns + took_ns / 4;
-    else if (took_ns > upstream->p95_ns)
-        upstream->p95_ns += step_ns;
-    else
-        upstream->p95_ns -= step_ns / 19;
-    if (upstream->p95_ns < P95_MIN_NS)
-        upstream->p95_ns = P95_MIN_NS;
-}
-
-static uint64_t late_ns(const struct upstream *upstream)
-{
-    const uint64_t request_ns = upstream->group->config->timeouts.request_ns;
-    uint64_t late_ns = LATE_UNMEASURED_NS;
-    if (upstream->rtt_ns > 0)
-        late_ns = LATE_MARGIN_NS +
-                  least_of(upstream->p95_ns + upstream->p95_ns / 4, upstream->rtt_ns * LATE_RTT);
-    if (late_ns < LATE_MIN_NS)
-        late_ns = LATE_MIN_NS;
-    return least_of(late_ns, request_ns);
-}
-
-uint64_t upstream_dead_ns(const struct upstream *upstream)
-{
-    const uint64_t request_ns = upstream->group->config->timeouts.request_ns;
-    /* Where answers take very different times it is no path that takes long. */
-    uint64_t dead_ns = upstream->rtt_ns * DEAD_RTT;
-    if (dead_ns < upstream->p95_ns * DEAD_P95)
-        dead_ns = upstream->p95_ns * DEAD_P95;
-    if (upstream->rtt_ns == 0)
-        return request_ns;
-    return least_of(dead_ns > DEAD_MIN_NS ? dead_ns : DEAD_MIN_NS, request_ns);
-}
-
 void upstream_answered(struct upstream *upstream)
 {
     upstream->failures = 0;
     upstream_is_back(upstream);
-    upstream->expected_ns =
-        upstream->rtt_ns > 0 ? upstream->rtt_ns : upstream->group->config->timeouts.request_ns;
+    times_expect(&upstream->times, request_ns(upstream));
 }
 
 void upstream_measure(struct upstream *upstream, uint64_t took_ns)
 {
-    const uint64_t now = upstream->group->loop->now;
-    if (upstream->measured_ns == now)
+    if (!times_measure(&upstream->times, upstream->group->loop->now, took_ns))
         return;
-    upstream->measured_ns = now;
-    measure_rtt(upstream, took_ns);
-    measure_p95(upstream, took_ns);
-    upstream->late.duration_ns = late_ns(upstream);
+    metric_set(&upstream->metrics->rtt_ns, upstream->times.rtt_ns);
+    upstream->late.duration_ns = times_late_ns(&upstream->times, request_ns(upstream));
 }
 
 /* --- Connections --- */
@@ -415,7 +335,7 @@ static size_t count_opening(const struct upstream *upstream)
 
 size_t upstream_opening_max(const struct upstream *upstream)
 {
-    return OPENING_MIN + upstream->rtt_ns / OPENING_STEP_NS;
+    return OPENING_MIN + upstream->times.rtt_ns / OPENING_STEP_NS;
 }
 
 size_t upstream_lanes_max(const struct upstream *upstream)
@@ -561,7 +481,7 @@ static size_t count_trials(const struct upstream *upstream)
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         count += connection_takes_requests(connection) &&
                  (connection->state < CONNECTION_READY ||
-                  connection->probe_slot < connection->slot_count);
+                  connection->probe_slot < connection->slots.count);
     return count;
 }
 
@@ -658,11 +578,12 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
     upstream->metrics = &settings->metrics->upstreams[index];
     list_init(&upstream->connections);
     list_init(&upstream->lanes);
+    times_init(&upstream->times);
     self_check_init(upstream);
     loop_add_queue(group->loop, &upstream->idle, settings->config->timeouts.idle_ns,
                    connection_on_deadline);
-    loop_add_queue(group->loop, &upstream->late, late_ns(upstream), connection_on_late);
-    upstream->expected_ns = UNMEASURED_RTT_NS;
+    loop_add_queue(group->loop, &upstream->late,
+                   times_late_ns(&upstream->times, request_ns(upstream)), connection_on_late);
     set_down(upstream, false);
     if (config->host) {
         set_down(upstream, true);

@@ -25,57 +25,9 @@
 #include "net/race.h"
 #include "net/tls.h"
 #include "observe/metrics.h"
+#include "upstream/request.h"
 
 struct group; /* all upstreams of one worker */
-struct connection;
-struct request;
-
-/* `answer` is NULL when the request failed; it is borrowed for the call. An answer that is itself
- * an error (SERVFAIL, REFUSED, TC=1, ...) comes with both: the answer and its failure. The request
- * is no longer in flight and may be submitted again at once. */
-typedef void request_done(struct request *request, const struct answer *answer,
-                          enum failure failure);
-
-/* The request is later than nearly all answers of its upstream come and still in flight: time for
- * request_hedge. Told again and again while it lasts. */
-typedef void request_late(struct request *request);
-
-/* Which upstreams (bits, by index in the configuration) were asked for one lookup. */
-struct attempts {
-    uint32_t once; /* chosen, whether or not the request reached them */
-    uint32_t twice;
-    uint32_t
-        odd; /* with the next: how often it was sent to them, in two bits; three times at most */
-    uint32_t two;      /* (RFC 9520 3.1) */
-    uint32_t count;    /* of requests in all; the caller counts */
-    uint32_t returned; /* of those the ones that did not reach anybody */
-};
-
-/* Bits of the upstreams that it must not be sent to again. */
-static inline uint32_t attempts_exhausted(const struct attempts *attempts)
-{
-    return attempts->odd & attempts->two;
-}
-
-struct request {
-    const struct question *question; /* outlives the request */
-    struct attempts *attempts;       /* shared by the requests of one lookup, zeroed at first */
-    request_done *on_done;
-    request_late *on_late;
-    size_t upstream; /* index of the upstream asked last */
-    bool is_hedge;   /* asked since another one is late */
-    /* How it ended without an answer; set before on_done. */
-    bool was_sent;        /* the upstream may have read it */
-    bool was_fresh;       /* nothing else had been asked on its connection */
-    uint32_t were_aboard; /* so many were unanswered there */
-    uint64_t ended_ns;
-    /* Private to upstream/. */
-    struct connection *connection; /* NULL: not in flight */
-    struct list link;              /* among the failed of a closed connection */
-    struct deadline late;
-    uint64_t sent_ns;
-    uint16_t slot;
-};
 
 struct group_settings {
     const struct config *config;
@@ -100,9 +52,6 @@ void group_network_changed(struct group *group);
 
 /* The machine has slept: nobody knows of the connections any more, all are dropped. */
 void group_resumed(struct group *group);
-
-void request_init(struct request *request, const struct question *question,
-                  struct attempts *attempts, request_done *on_done, request_late *on_late);
 
 enum request_scope {
     REQUEST_ANYWHERE,  /* an upstream not yet asked for this lookup, else one a second time */
@@ -162,14 +111,6 @@ struct waiter {
 /* Waits in line for a connection: behind all others, unless it is in that line already. */
 void group_queue(struct group *group, struct waiter *waiter, enum line line);
 
-/* A question of the client, asked alone, has ended a connection; one has been answered well; and
- * whether the former is what it mostly does (blame.c). `client` identifies
- * an account, and is not 0.
- */
-void blame_end(struct group *group, uint64_t client, const struct question *question);
-void blame_answer(struct group *group, uint64_t client, const struct question *question);
-bool blame_is_bad(struct group *group, uint64_t client, const struct question *question);
-
 /* Waits for an upstream, all of which are away. False when they have been for longer than
  * timeouts.park, or fail for what no waiting mends. Resumed once, with whatever there is then. */
 bool group_park(struct group *group, struct waiter *waiter);
@@ -202,9 +143,6 @@ void request_cancel(struct request *request);
 
 /* It has had timeouts.request. */
 bool request_is_lost(const struct group *group, const struct request *request);
-
-/* True while the request waits for its answer, or for on_done: its connection has ended. */
-bool request_is_in_flight(const struct request *request);
 
 /* True when no upstream is up: asking would be for nothing but to learn whether one is back. */
 bool group_is_down(const struct group *group);

@@ -11,16 +11,16 @@ enum { TRIALS_MAX = 4, SPARES_MAX = 64 };
 
 static const char *flaw_of_slots(const struct connection *connection)
 {
-    const size_t count = connection->slots_used;
-    const size_t all = connection->slot_count;
+    const size_t count = connection->slots.used;
+    const size_t all = connection->slots.count;
     size_t in_flight = 0;
     size_t abandoned = 0;
     size_t free_slots = 0;
     for (size_t i = 0; i < count; i++) {
-        in_flight += connection->slots[i].request != NULL;
-        abandoned += connection->slots[i].is_abandoned;
+        in_flight += connection->slots.table[i].request != NULL;
+        abandoned += connection->slots.table[i].is_abandoned;
     }
-    for (size_t i = connection->first_free; i < all; i = connection->slots[i].next_free)
+    for (size_t i = connection->slots.first_free; i < all; i = connection->slots.table[i].next_free)
         if (++free_slots > count)
             return "the free slots go in a circle";
     if (in_flight != connection->in_flight || abandoned != connection->abandoned)
@@ -78,7 +78,7 @@ static struct upstream_view view_upstream(const struct upstream *upstream)
         .own = upstream->self_check.request.connection != NULL,
         .taking_max = taking_max(upstream),
         .late_ns = upstream->late.duration_ns,
-        .dead_ns = upstream_dead_ns(upstream),
+        .dead_ns = times_dead_ns(&upstream->times, upstream->group->config->timeouts.request_ns),
         .source = upstream->has_route ? ntohl(upstream->source.v4.sin_addr.s_addr) : 0,
     };
 }
@@ -108,16 +108,16 @@ static struct connection_view view_connection(const struct connection *connectio
 
 static struct request_view view_request(const struct connection *connection, size_t slot)
 {
-    const struct request *request = connection->slots[slot].request;
+    const struct request *request = connection->slots.table[slot].request;
     const struct attempts *attempts = request->attempts;
     const uint32_t only = UINT32_C(1) << connection->upstream->index;
     return (struct request_view){
         .identity = request,
         .ask = attempts,
         .question = request->question,
-        .use = (uint32_t)connection->slots[slot].generation << 16 | (uint32_t)slot,
+        .use = (uint32_t)connection->slots.table[slot].generation << 16 | (uint32_t)slot,
         .sent_ns = request->sent_ns,
-        .is_own = self_check_owns(connection->upstream, request),
+        .is_own = request->is_own,
         .is_hedge = request->is_hedge,
         .is_first = attempts->once == only && attempts->twice == 0 && attempts->count == 1,
     };
@@ -125,8 +125,8 @@ static struct request_view view_request(const struct connection *connection, siz
 
 static bool add_requests(struct group_view *view, const struct connection *connection)
 {
-    for (size_t i = 0; i < connection->slots_used; i++) {
-        if (!connection->slots[i].request)
+    for (size_t i = 0; i < connection->slots.used; i++) {
+        if (!connection->slots.table[i].request)
             continue;
         if (view->request_count == VIEW_REQUESTS_MAX)
             return false;

@@ -43,13 +43,6 @@ void group_close(struct group *group)
     (void)group;
 }
 
-void request_init(struct request *request, const struct question *question,
-                  struct attempts *attempts, request_done *on_done, request_late *on_late)
-{
-    (void)request, (void)question, (void)attempts, (void)on_done, (void)on_late;
-    fail_msg("nobody asks anything");
-}
-
 enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
                            enum failure *failure)
 {
@@ -72,12 +65,6 @@ enum status request_move(struct group *group, struct request *lost, const struct
 void request_cancel(struct request *request)
 {
     (void)request;
-}
-
-bool request_is_in_flight(const struct request *request)
-{
-    (void)request;
-    return false;
 }
 
 const char *group_upstream_label(const struct group *group, size_t index)

@@ -330,7 +330,7 @@ static void late_is_clearly_longer_than_nearly_all_answers_take(void **state)
     struct asked one;
     begin(bench);
     measure(bench, 20);
-    const uint64_t p95_ms = bench->group->upstreams[0].p95_ns / NANOSECONDS_PER_MILLISECOND;
+    const uint64_t p95_ms = bench->group->upstreams[0].times.p95_ns / NANOSECONDS_PER_MILLISECOND;
     assert_in_range(p95_ms, 19, 22);
     ask(bench, &one, "slow");
     turn(bench, 20);
@@ -351,15 +351,18 @@ static void late_is_bounded_below_and_above(void **state)
     begin(bench);
     upstream = &bench->group->upstreams[0];
     assert_int_equal(upstream->late.duration_ns, 250 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(upstream_dead_ns(upstream), bench->config.timeouts.request_ns);
+    assert_int_equal(times_dead_ns(&upstream->times, bench->config.timeouts.request_ns),
+                     bench->config.timeouts.request_ns);
     upstream_measure(upstream, 1000);
     assert_int_equal(upstream->late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(upstream_dead_ns(upstream), 500 * NANOSECONDS_PER_MILLISECOND);
-    upstream->rtt_ns = upstream->p95_ns = 0;
+    assert_int_equal(times_dead_ns(&upstream->times, bench->config.timeouts.request_ns),
+                     500 * NANOSECONDS_PER_MILLISECOND);
+    upstream->times.rtt_ns = upstream->times.p95_ns = 0;
     bench->loop.now++;
     upstream_measure(upstream, 20 * NANOSECONDS_PER_SECOND);
     assert_int_equal(upstream->late.duration_ns, bench->config.timeouts.request_ns);
-    assert_int_equal(upstream_dead_ns(upstream), bench->config.timeouts.request_ns);
+    assert_int_equal(times_dead_ns(&upstream->times, bench->config.timeouts.request_ns),
+                     bench->config.timeouts.request_ns);
 }
 
 /* Evenly 1 to 10 ms. */
@@ -382,8 +385,8 @@ static void times_are_where_one_of_nine_is_quicker_and_one_of_twenty_slower(void
         const uint64_t took_ns = any_time_ns(&chance);
         bench->loop.now++;
         upstream_measure(upstream, took_ns);
-        quicker += i >= 10000 && took_ns < upstream->rtt_ns;
-        slower += i >= 10000 && took_ns > upstream->p95_ns;
+        quicker += i >= 10000 && took_ns < upstream->times.rtt_ns;
+        slower += i >= 10000 && took_ns > upstream->times.p95_ns;
     }
     assert_in_range(quicker, 800, 1400); /* of 10000 */
     assert_in_range(slower, 200, 800);
@@ -396,15 +399,15 @@ static void one_slow_name_hardly_moves_the_time_of_a_path(void **state)
     begin(bench);
     measure(bench, 5);
     const struct upstream *upstream = &bench->group->upstreams[0];
-    const uint64_t before_ns = upstream->rtt_ns;
+    const uint64_t before_ns = upstream->times.rtt_ns;
     assert_int_equal(before_ns, 5 * NANOSECONDS_PER_MILLISECOND);
     is_acknowledged = true;
     ask(bench, &slow, "slow");
     turn(bench, 1000);
     answer_named(0, "slow", RCODE_NOERROR);
     assert_int_equal(slow.rcode, RCODE_NOERROR);
-    assert_in_range(upstream->rtt_ns, before_ns + 1, before_ns + before_ns / 64);
-    assert_in_range(upstream->expected_ns, before_ns, before_ns + before_ns / 64);
+    assert_in_range(upstream->times.rtt_ns, before_ns + 1, before_ns + before_ns / 64);
+    assert_in_range(upstream->times.expected_ns, before_ns, before_ns + before_ns / 64);
 }
 
 static void slow_first_answer_is_soon_corrected(void **state)
@@ -414,13 +417,13 @@ static void slow_first_answer_is_soon_corrected(void **state)
     begin(bench);
     upstream = &bench->group->upstreams[0];
     upstream_measure(upstream, 3 * NANOSECONDS_PER_SECOND);
-    assert_int_equal(upstream->rtt_ns, 3 * NANOSECONDS_PER_SECOND);
+    assert_int_equal(upstream->times.rtt_ns, 3 * NANOSECONDS_PER_SECOND);
     for (size_t i = 0; i < 50; i++) {
         bench->loop.now++;
         upstream_measure(upstream, 5 * NANOSECONDS_PER_MILLISECOND);
-        assert_int_equal(upstream->expected_ns, 5 * NANOSECONDS_PER_MILLISECOND);
+        assert_int_equal(upstream->times.expected_ns, 5 * NANOSECONDS_PER_MILLISECOND);
     }
-    assert_int_equal(upstream->rtt_ns, 5 * NANOSECONDS_PER_MILLISECOND);
+    assert_int_equal(upstream->times.rtt_ns, 5 * NANOSECONDS_PER_MILLISECOND);
     assert_in_range(upstream->late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND,
                     22 * NANOSECONDS_PER_MILLISECOND);
 }
@@ -437,10 +440,11 @@ static void F5_slow_names_do_not_hide_a_stall(void **state)
         upstream_measure(upstream, i % 5 == 4 ? 1500 * NANOSECONDS_PER_MILLISECOND
                                               : 5 * NANOSECONDS_PER_MILLISECOND);
     }
-    assert_true(upstream->p95_ns > NANOSECONDS_PER_SECOND);
+    assert_true(upstream->times.p95_ns > NANOSECONDS_PER_SECOND);
     assert_in_range(upstream->late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND,
                     24 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(upstream_dead_ns(upstream), bench->config.timeouts.request_ns);
+    assert_int_equal(times_dead_ns(&upstream->times, bench->config.timeouts.request_ns),
+                     bench->config.timeouts.request_ns);
 }
 
 static void only_good_answers_measure(void **state)
@@ -459,8 +463,8 @@ static void only_good_answers_measure(void **state)
         upstream->failures = 1;
         answer_written(0, i, errors[i]);
         assert_int_equal(upstream->failures, 0); /* but it lives */
-        assert_int_equal(upstream->rtt_ns, 0);
-        assert_int_equal(upstream->p95_ns, 0);
+        assert_int_equal(upstream->times.rtt_ns, 0);
+        assert_int_equal(upstream->times.p95_ns, 0);
         assert_int_equal(upstream->late.duration_ns, 250 * NANOSECONDS_PER_MILLISECOND);
     }
     static const enum rcode good[] = {RCODE_NXDOMAIN, RCODE_NOERROR | DNS_FLAG_TC};
@@ -469,8 +473,8 @@ static void only_good_answers_measure(void **state)
         ask(bench, &one, "x");
         turn(bench, 7);
         answer_written(0, sizeof(errors) / sizeof(errors[0]) + i, good[i]);
-        assert_int_equal(upstream->rtt_ns, 7 * NANOSECONDS_PER_MILLISECOND);
-        upstream->rtt_ns = 0;
+        assert_int_equal(upstream->times.rtt_ns, 7 * NANOSECONDS_PER_MILLISECOND);
+        upstream->times.rtt_ns = 0;
     }
 }
 
@@ -481,15 +485,15 @@ static void answer_to_who_gave_up_does_not_measure(void **state)
     begin(bench);
     measure(bench, 5);
     struct upstream *upstream = &bench->group->upstreams[0];
-    const uint64_t p95_ns = upstream->p95_ns;
+    const uint64_t p95_ns = upstream->times.p95_ns;
     ask(bench, &one, "x");
     turn(bench, 100);
     assert_false(upstream_is_ready(upstream));
     request_cancel(&one.request);
     upstream->failures = 1;
     answer_named(0, "x", RCODE_NOERROR);
-    assert_int_equal(upstream->rtt_ns, 5 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(upstream->p95_ns, p95_ns);
+    assert_int_equal(upstream->times.rtt_ns, 5 * NANOSECONDS_PER_MILLISECOND);
+    assert_int_equal(upstream->times.p95_ns, p95_ns);
     assert_int_equal(upstream->failures, 0); /* but it lives */
     assert_true(upstream_is_ready(upstream));
 }
@@ -501,11 +505,11 @@ static void flood_at_the_end_of_a_stall_is_one_sample(void **state)
     begin(bench);
     upstream = &bench->group->upstreams[0];
     upstream_measure(upstream, 5 * NANOSECONDS_PER_MILLISECOND);
-    const uint64_t before_ns = upstream->p95_ns;
+    const uint64_t before_ns = upstream->times.p95_ns;
     bench->loop.now++;
     for (size_t i = 0; i < 500; i++)
         upstream_measure(upstream, 800 * NANOSECONDS_PER_MILLISECOND);
-    assert_in_range(upstream->p95_ns, before_ns + 1, before_ns + before_ns / 32);
+    assert_in_range(upstream->times.p95_ns, before_ns + 1, before_ns + before_ns / 32);
 }
 
 static void F5_silent_connection_is_suspect_until_it_answers_what_it_was_asked(void **state)
@@ -672,8 +676,8 @@ static void F9_thousands_of_requests_have_identifiers_of_their_own(void **state)
     for (size_t i = 0; i < MANY; i++) {
         assert_int_equal(ask(bench, &asks[i], "x"), 0);
         const struct connection *connection = asks[i].request.connection;
-        assert_int_equal(connection->slots_used, i < 1024 ? 1024 : i < 2048 ? 2048 : MANY + 1);
-        const uint16_t id = slot_id(connection, asks[i].request.slot);
+        assert_int_equal(connection->slots.used, i < 1024 ? 1024 : i < 2048 ? 2048 : MANY + 1);
+        const uint16_t id = slot_id(&connection->slots, asks[i].request.slot);
         assert_false(is_used[id]);
         is_used[id] = true;
     }

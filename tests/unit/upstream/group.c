@@ -82,8 +82,8 @@ static void fastest_prefers_the_quick_and_measures_the_others_again(void **state
     bench->config.limits.upstream_requests = 10000;
     bench->config.upstream_count = 2;
     begin(bench);
-    bench->group->upstreams[0].expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
-    bench->group->upstreams[1].expected_ns = 20 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->upstreams[0].times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->upstreams[1].times.expected_ns = 20 * NANOSECONDS_PER_MILLISECOND;
     for (size_t i = 0; i < 100; i++)
         counts[chosen(bench, "x")]++;
     assert_int_equal(counts[0], 100);
@@ -100,8 +100,8 @@ static void fastest_turns_away_from_one_that_piles_up(void **state)
     bench->config.strategy = STRATEGY_FASTEST;
     bench->config.upstream_count = 2;
     begin(bench);
-    bench->group->upstreams[0].expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
-    bench->group->upstreams[1].expected_ns = 10 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->upstreams[0].times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->upstreams[1].times.expected_ns = 10 * NANOSECONDS_PER_MILLISECOND;
     for (size_t i = 0; i < 20; i++) {
         ask(bench, &asks[i], "x");
         counts[asks[i].request.upstream]++;
@@ -143,7 +143,7 @@ static void fastest_finds_a_once_slow_upstream_again(void **state)
     bench->config.upstream_count = 2;
     begin(bench);
     asked_last(bench, 500, (uint64_t[2]){5, 200}, both_good);
-    assert_in_range(bench->group->upstreams[1].rtt_ns, 190 * NANOSECONDS_PER_MILLISECOND,
+    assert_in_range(bench->group->upstreams[1].times.rtt_ns, 190 * NANOSECONDS_PER_MILLISECOND,
                     200 * NANOSECONDS_PER_MILLISECOND);
     /* As long as it is slow it is tried now and then, and each trial tells: ln(200 / 5) * 1024. */
     assert_in_range(asked_last(bench, 20000, (uint64_t[2]){5, 200}, both_good), 2, 8);

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One attempt of an ask at one upstream, and the log of all of them.
+ *
+ * on_done reports an answer or a failure once; it is never called from inside of what submits or
+ * cancels a request. Thread: one worker. Owner: the ask, name or check that embeds it, from
+ * request_init to on_done or request_cancel; in flight it sits in exactly one slot. */
+#ifndef UPSTREAM_REQUEST_H
+#define UPSTREAM_REQUEST_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/deadline.h"
+#include "base/failure.h"
+#include "base/list.h"
+#include "config/config.h"
+#include "dns/message.h"
+
+struct connection;
+struct request;
+
+/* `answer` is NULL when the request failed; it is borrowed for the call. An answer that is itself
+ * an error (SERVFAIL, REFUSED, TC=1, ...) comes with both: the answer and its failure. The request
+ * is no longer in flight and may be submitted again at once. */
+typedef void request_done(struct request *request, const struct answer *answer,
+                          enum failure failure);
+
+/* The request is later than nearly all answers of its upstream come and still in flight: time for
+ * request_hedge. Told again and again while it lasts. */
+typedef void request_late(struct request *request);
+
+/* Which upstreams (bits, by index in the configuration) were asked for one ask. */
+struct attempts {
+    uint32_t once; /* chosen, whether or not the request reached them */
+    uint32_t twice;
+    uint32_t
+        odd; /* with the next: how often it was sent to them, in two bits; three times at most */
+    uint32_t two;      /* (RFC 9520 3.1) */
+    uint32_t count;    /* of requests in all; the caller counts */
+    uint32_t returned; /* of those the ones that did not reach anybody */
+};
+
+/* Bits of the upstreams that it must not be sent to again. */
+static inline uint32_t attempts_exhausted(const struct attempts *attempts)
+{
+    return attempts->odd & attempts->two;
+}
+
+/* A request for it is put on a connection of these upstreams' `bit`, or did not leave it. */
+static inline void attempts_add(struct attempts *attempts, uint32_t bit)
+{
+    if (attempts_exhausted(attempts) & bit)
+        return; /* a question of our own, which nobody counts */
+    if (attempts->odd & bit)
+        attempts->two |= bit;
+    attempts->odd ^= bit;
+}
+
+static inline void attempts_take_back(struct attempts *attempts, uint32_t bit)
+{
+    if (!(attempts->odd & bit))
+        attempts->two &= ~bit;
+    attempts->odd ^= bit;
+}
+
+/* The upstream was chosen. */
+static inline void attempts_choose(struct attempts *attempts, size_t index)
+{
+    assert(index < CONFIG_UPSTREAMS_MAX);
+    const uint32_t bit = UINT32_C(1) << index;
+    attempts->twice |= attempts->once & bit;
+    attempts->once |= bit;
+}
+
+struct request {
+    const struct question *question; /* outlives the request */
+    struct attempts *attempts;       /* shared by the requests of one ask, zeroed at first */
+    request_done *on_done;
+    request_late *on_late;
+    size_t upstream; /* index of the upstream asked last */
+    bool is_hedge;   /* asked since another one is late */
+    bool is_own;     /* a question of our own, which is in no count and no attempt */
+    /* How it ended without an answer; set before on_done. */
+    bool was_sent;        /* the upstream may have read it */
+    bool was_fresh;       /* nothing else had been asked on its connection */
+    uint32_t were_aboard; /* so many were unanswered there */
+    uint64_t ended_ns;
+    /* Of the connection that carries it. */
+    struct connection *connection; /* NULL: not in flight */
+    struct list link;              /* among the failed of a closed connection */
+    struct deadline late;
+    uint64_t sent_ns;
+    uint16_t slot;
+};
+
+static inline void request_init(struct request *request, const struct question *question,
+                                struct attempts *attempts, request_done *on_done,
+                                request_late *on_late)
+{
+    *request = (struct request){
+        .question = question, .attempts = attempts, .on_done = on_done, .on_late = on_late};
+    list_init(&request->link);
+    deadline_init(&request->late);
+}
+
+/* True while the request waits for its answer, or for on_done: its connection has ended. */
+static inline bool request_is_in_flight(const struct request *request)
+{
+    return request->connection || list_is_linked(&request->link);
+}
+
+#endif
