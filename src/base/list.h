@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Intrusive doubly linked list: the link is a member of the object, nothing is allocated.
  *
- * A head and an unlinked link both point at themselves, so list_remove is safe to repeat. */
+ * A head and an unlinked link both point at themselves. */
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
 
@@ -52,8 +52,11 @@ static inline void list_append(struct list *head, struct list *link)
     head->previous = link;
 }
 
+/* Harmless when `link` is in no list. */
 static inline void list_remove(struct list *link)
 {
+    if (!list_is_linked(link))
+        return;
     assert(link->previous->next == link && link->next->previous == link);
     link->previous->next = link->next;
     link->next->previous = link->previous;

@@ -25,11 +25,9 @@ void buffer_free(struct buffer *buffer, struct output_account *account)
     *buffer = (struct buffer){0};
 }
 
-bool buffer_reserve(struct buffer *buffer, struct output_account *account, size_t room,
-                    size_t size_max)
+bool buffer_make_room(struct buffer *buffer, struct output_account *account, size_t room,
+                      size_t size_max)
 {
-    if (buffer->size - buffer->end >= room)
-        return true;
     const size_t length = buffer_length(buffer);
     const size_t needed = length + room;
     assert(needed <= size_max);

@@ -30,8 +30,15 @@ void buffer_compact(struct buffer *buffer);
 
 /* Makes room for `room` bytes at the end, `size_max` in all at most, which must do; false when
  * memory is short. */
-bool buffer_reserve(struct buffer *buffer, struct output_account *account, size_t room,
-                    size_t size_max);
+bool buffer_make_room(struct buffer *buffer, struct output_account *account, size_t room,
+                      size_t size_max);
+
+/* The same unless there is room already, as there mostly is. */
+static inline bool buffer_reserve(struct buffer *buffer, struct output_account *account,
+                                  size_t room, size_t size_max)
+{
+    return buffer->size - buffer->end >= room || buffer_make_room(buffer, account, room, size_max);
+}
 
 /* There is room for them. */
 void buffer_append(struct buffer *buffer, const uint8_t *bytes, size_t length);
