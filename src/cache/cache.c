@@ -156,16 +156,15 @@ static struct shard *shard_of(struct cache *cache, uint64_t hash)
 static struct key key_of(const struct question *question, uint64_t hash)
 {
     assert(question->name_length > 0);
-    struct key key = {
+    const unsigned flags =
+        (question->dnssec_ok ? KEY_FLAG_DO : 0) | (question->checking_disabled ? KEY_FLAG_CD : 0);
+    return (struct key){
         .hash = (uint32_t)hash,
         .length = (uint16_t)(KEY_FIXED + question->name_length),
+        .fixed = {(uint8_t)(question->type >> 8), (uint8_t)question->type,
+                  (uint8_t)(question->class >> 8), (uint8_t)question->class, (uint8_t)flags},
         .name = question->name,
     };
-    store_u16(key.fixed, question->type);
-    store_u16(key.fixed + 2, question->class);
-    key.fixed[4] = (uint8_t)((question->dnssec_ok ? KEY_FLAG_DO : 0) |
-                             (question->checking_disabled ? KEY_FLAG_CD : 0));
-    return key;
 }
 
 uint64_t cache_hash(const struct cache *cache, const struct question *question)

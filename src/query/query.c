@@ -38,7 +38,7 @@ static void give_back(struct resolver *resolver, struct query *query)
     list_remove(&query->sibling);
     deadline_cancel(&query->deadline);
     pool_give(&resolver->queries, query);
-    if (!is_full(resolver) && !list_is_empty(&resolver->starved))
+    if (!list_is_empty(&resolver->starved) && !is_full(resolver))
         loop_defer(resolver->loop, &resolver->space, LOOP_FLUSH);
 }
 
@@ -133,16 +133,23 @@ static void send_around(struct resolver *resolver, struct query *query, size_t l
     body_release(body);
 }
 
+/* RFC 7828 3.3.2 */
+static void promise_keepalive(const struct resolver *resolver, struct reply *reply)
+{
+    const uint64_t idle_ns = resolver->config->timeouts.tcp_idle_ns;
+    const uint64_t keepalive = idle_ns / (100 * NANOSECONDS_PER_MILLISECOND);
+    reply->has_keepalive = true;
+    reply->keepalive_100ms = (uint16_t)(keepalive < UINT16_MAX ? keepalive : UINT16_MAX);
+}
+
 static void send_reply(struct resolver *resolver, struct query *query, struct reply *reply)
 {
     const bool is_datagram = query->origin.transport->is_datagram;
     if (is_datagram && resolver->config->limits.udp_rate > 0)
         limit_rate(resolver, query, reply);
-    const uint64_t idle_ns = resolver->config->timeouts.tcp_idle_ns;
-    const uint64_t keepalive = idle_ns / (100 * NANOSECONDS_PER_MILLISECOND);
+    if (!is_datagram)
+        promise_keepalive(resolver, reply);
     reply->limit = reply_limit(resolver, query);
-    reply->has_keepalive = !is_datagram;
-    reply->keepalive_100ms = (uint16_t)(keepalive < UINT16_MAX ? keepalive : UINT16_MAX);
     bool is_truncated = false;
     struct body *body = NULL;
     if (reply->answer && reply->answer->body_length >= SHARED_MIN)
