@@ -166,7 +166,7 @@ bool connection_has_room(const struct connection *connection)
 
 enum status connection_submit(struct connection *connection, struct request *request)
 {
-    assert(connection_has_room(connection));
+    assert(connection_takes_requests(connection));
     uint8_t *room = stream_begin_message(&connection->stream, MESSAGE_QUERY_MAX);
     if (!room)
         return STATUS_FULL;

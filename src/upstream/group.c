@@ -100,30 +100,43 @@ void group_contradict(struct group *group, uint32_t erred)
             continue;
         upstream->contradicted += upstream->contradicted < CONTRADICTED_MAX;
         upstream->contradicted_ns = group->loop->now;
+        if (upstream->contradicted == CONTRADICTED_MAX)
+            group->useless_until_ns = group->loop->now + USELESS_NS;
     }
 }
 
 static uint32_t useless_upstreams(const struct group *group)
 {
     uint32_t useless = 0;
+    if (group->loop->now >= group->useless_until_ns)
+        return 0;
     for (size_t i = 0; i < group->upstream_count; i++)
         if (is_useless(&group->upstreams[i]))
             useless |= UINT32_C(1) << i;
     return useless;
 }
 
-/* --- Strategies: choose one of `count` (> 0) candidates --- */
+/* --- Strategies: choose one of the candidates, of which there is one at least --- */
 
-typedef struct upstream *choose(struct group *group, struct upstream *const candidates[],
-                                size_t count, const struct question *question);
+typedef struct upstream *choose(struct group *group, uint32_t candidates,
+                                const struct question *question);
 
-static struct upstream *choose_ordered(struct group *group, struct upstream *const candidates[],
-                                       size_t count, const struct question *question)
+static struct upstream *first_of(struct group *group, uint32_t candidates)
 {
-    (void)group;
-    (void)count;
+    assert(candidates != 0);
+    return &group->upstreams[__builtin_ctz(candidates)];
+}
+
+static uint32_t without_first(uint32_t candidates)
+{
+    return candidates & (candidates - 1);
+}
+
+static struct upstream *choose_ordered(struct group *group, uint32_t candidates,
+                                       const struct question *question)
+{
     (void)question;
-    return candidates[0];
+    return first_of(group, candidates);
 }
 
 /* A cold upstream costs three round trips more: TCP, TLS, and the certificate to be checked. */
@@ -133,56 +146,63 @@ static uint64_t cost(const struct upstream *upstream)
     return upstream->times.expected_ns * (upstream->in_flight + 1 + cold);
 }
 
+/* One of them at random, which is then none of them any more. */
+static struct upstream *take_any(struct group *group, uint32_t *candidates)
+{
+    uint32_t left = *candidates;
+    for (uint64_t skipped = group_random(group, (uint64_t)__builtin_popcount(left)); skipped > 0;
+         skipped--)
+        left = without_first(left);
+    *candidates ^= left ^ without_first(left);
+    return first_of(group, left);
+}
+
 /* The power of two choices: the cheaper of two at random, so that one good upstream is not hit by
  * everyone at once. What the loser is expected to take fades, so that a once slow upstream is
  * measured again. */
-static struct upstream *choose_fastest(struct group *group, struct upstream *const candidates[],
-                                       size_t count, const struct question *question)
+static struct upstream *choose_fastest(struct group *group, uint32_t candidates,
+                                       const struct question *question)
 {
     (void)question;
-    if (count == 1)
-        return candidates[0];
-    const size_t first = group_random(group, count);
-    const size_t second = (first + 1 + group_random(group, count - 1)) % count;
-    struct upstream *winner = candidates[first];
-    struct upstream *loser = candidates[second];
-    if (cost(loser) < cost(winner)) {
-        winner = candidates[second];
-        loser = candidates[first];
-    }
+    if (without_first(candidates) == 0)
+        return first_of(group, candidates);
+    struct upstream *first = take_any(group, &candidates);
+    struct upstream *second = take_any(group, &candidates);
+    const bool is_first_better = cost(first) <= cost(second);
+    struct upstream *winner = is_first_better ? first : second;
+    struct upstream *loser = is_first_better ? second : first;
     loser->times.expected_ns -= loser->times.expected_ns >> 10;
     return winner;
 }
 
-static struct upstream *choose_weighted(struct group *group, struct upstream *const candidates[],
-                                        size_t count, const struct question *question)
+static struct upstream *choose_weighted(struct group *group, uint32_t candidates,
+                                        const struct question *question)
 {
     (void)question;
     uint64_t total = 0;
-    for (size_t i = 0; i < count; i++)
-        total += candidates[i]->config->weight;
+    for (uint32_t left = candidates; left != 0; left = without_first(left))
+        total += first_of(group, left)->config->weight;
     uint64_t ticket = group_random(group, total);
-    for (size_t i = 0; i < count; i++) {
-        if (ticket < candidates[i]->config->weight)
-            return candidates[i];
-        ticket -= candidates[i]->config->weight;
+    while (ticket >= first_of(group, candidates)->config->weight) {
+        ticket -= first_of(group, candidates)->config->weight;
+        candidates = without_first(candidates);
     }
-    assert(false && "a ticket above the sum of the weights");
-    return candidates[0];
+    return first_of(group, candidates);
 }
 
 /* Rendezvous hashing: a name stays with its upstream, and when that is down only its names move. */
-static struct upstream *choose_hash(struct group *group, struct upstream *const candidates[],
-                                    size_t count, const struct question *question)
+static struct upstream *choose_hash(struct group *group, uint32_t candidates,
+                                    const struct question *question)
 {
     const uint64_t name = siphash(&group->hash_key, question->name, question->name_length);
     struct upstream *best = NULL;
     uint64_t best_score = 0;
-    for (size_t i = 0; i < count; i++) {
-        const uint64_t pair[2] = {name, candidates[i]->index};
+    for (; candidates != 0; candidates = without_first(candidates)) {
+        struct upstream *upstream = first_of(group, candidates);
+        const uint64_t pair[2] = {name, upstream->index};
         const uint64_t score = siphash(&group->hash_key, pair, sizeof(pair));
         if (!best || score > best_score) {
-            best = candidates[i];
+            best = upstream;
             best_score = score;
         }
     }
@@ -196,19 +216,23 @@ static choose *const strategies[] = {
     [STRATEGY_HASH] = choose_hash,
 };
 
+static struct upstream *choose_one(struct group *group, uint32_t candidates,
+                                   const struct question *question)
+{
+    return strategies[group->config->strategy](group, candidates, question);
+}
+
 /* --- Candidates --- */
 
-/* The upstreams for which `is_fit`, without those whose bits are set in `excluded`. */
-static size_t gather(struct group *group, uint32_t excluded,
-                     bool (*is_fit)(const struct upstream *upstream),
-                     struct upstream *candidates[static CONFIG_UPSTREAMS_MAX])
+/* Bits of the usable upstreams for which `is_fit`, without those in `excluded`. */
+static uint32_t gather(const struct group *group, uint32_t excluded,
+                       bool (*is_fit)(const struct upstream *upstream))
 {
-    size_t count = 0;
+    uint32_t candidates = 0;
     for (size_t i = 0; i < group->upstream_count; i++)
-        if (upstream_is_usable(&group->upstreams[i]) && !(excluded & UINT32_C(1) << i) &&
-            (!is_fit || is_fit(&group->upstreams[i])))
-            candidates[count++] = &group->upstreams[i];
-    return count;
+        if (is_fit(&group->upstreams[i]) && upstream_is_usable(&group->upstreams[i]))
+            candidates |= UINT32_C(1) << i;
+    return candidates & ~excluded;
 }
 
 /* One that is up: the one that the strategy chooses if it is ready. If not, it is made so, and one
@@ -216,24 +240,22 @@ static size_t gather(struct group *group, uint32_t excluded,
 struct upstream *group_choose(struct group *group, uint32_t excluded,
                               const struct question *question)
 {
-    struct upstream *candidates[CONFIG_UPSTREAMS_MAX];
-    const enum strategy strategy = group->config->strategy;
-    size_t count = gather(group, excluded | useless_upstreams(group), NULL, candidates);
-    if (count == 0)
-        count = gather(group, excluded, NULL, candidates);
-    if (count == 0)
+    const uint32_t usable = gather(group, excluded, upstream_is_usable);
+    const uint32_t useful = usable & ~useless_upstreams(group);
+    const uint32_t candidates = useful != 0 ? useful : usable;
+    if (candidates == 0)
         return NULL;
-    struct upstream *preferred = strategies[strategy](group, candidates, count, question);
-    if (count == 1 || upstream_is_ready(preferred))
+    struct upstream *preferred = choose_one(group, candidates, question);
+    if (without_first(candidates) == 0 || upstream_is_ready(preferred))
         return preferred;
-    count = gather(group, excluded, upstream_is_ready, candidates);
+    uint32_t better = gather(group, excluded, upstream_is_ready);
     /* Better in line than behind a silence. */
-    if (count == 0)
-        count = gather(group, excluded, upstream_is_crowded, candidates);
-    if (count == 0)
+    if (better == 0)
+        better = gather(group, excluded, upstream_is_crowded);
+    if (better == 0)
         return preferred;
     upstream_warm(preferred);
-    return strategies[strategy](group, candidates, count, question);
+    return choose_one(group, better, question);
 }
 
 bool group_is_down(const struct group *group)
@@ -340,9 +362,9 @@ static void on_tick(struct deadline *deadline, uint64_t now)
     (void)now;
     if (!list_is_empty(&group->parked))
         try_again(group);
-    lanes_serve_soon(group);
     if (!list_is_empty(&group->parked) || lanes_are_awaited(group))
         group_tick(group);
+    lanes_serve_soon(group);
 }
 
 /* What comes by itself, as the end of a restart does; a wrong certificate stays. */
@@ -550,7 +572,6 @@ static enum failure last_failure(const struct group *group, size_t *index)
 enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
                            enum failure *failure)
 {
-    assert(request->question && request->attempts && request->on_done && request->on_late);
     assert(!request->connection && !list_is_linked(&request->link));
     bool was_tried = false;
     bool is_crowded = false;
@@ -599,11 +620,10 @@ static bool may_be_hedged_to(const struct upstream *upstream)
 static struct upstream *choose_for_hedge(struct group *group, const struct request *late,
                                          bool is_sent)
 {
-    struct upstream *candidates[CONFIG_UPSTREAMS_MAX];
     const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
-    const size_t count = gather(group, asked, may_be_hedged_to, candidates);
-    if (count > 0)
-        return strategies[group->config->strategy](group, candidates, count, late->question);
+    const uint32_t candidates = gather(group, asked, may_be_hedged_to);
+    if (candidates != 0)
+        return choose_one(group, candidates, late->question);
     struct upstream *upstream = group_choose(group, asked, late->question);
     if (!is_sent)
         return upstream;
@@ -621,12 +641,11 @@ bool request_is_lost(const struct group *group, const struct request *late)
 /* What is lost may be asked once more where it was asked before (RFC 9520 3.1). */
 static struct upstream *choose_again(struct group *group, const struct request *lost)
 {
-    struct upstream *candidates[CONFIG_UPSTREAMS_MAX];
-    const size_t count = gather(group, lost->attempts->twice | attempts_exhausted(lost->attempts),
-                                may_be_hedged_to, candidates);
-    if (count == 0 || !request_is_lost(group, lost))
+    const uint32_t asked = lost->attempts->twice | attempts_exhausted(lost->attempts);
+    const uint32_t candidates = gather(group, asked, may_be_hedged_to);
+    if (candidates == 0 || !request_is_lost(group, lost))
         return NULL;
-    return strategies[group->config->strategy](group, candidates, count, lost->question);
+    return choose_one(group, candidates, lost->question);
 }
 
 /* With nobody else to ask, the same upstream on another connection: it is of use when not even a

@@ -157,6 +157,7 @@ struct group {
     uint64_t next_confined_ns;  /* when a lane may be opened for those that are known to be bad */
     struct blame_table blames;
     size_t lane_count;
+    uint64_t useless_until_ns; /* some upstream is chosen last */
     uint64_t away_since_ns;    /* trials have failed since then, and nothing else */
     uint64_t trial_failed_ns;  /* the last one; 0: an upstream is there */
     uint64_t down_since_ns;    /* all are down; 0: one is up */

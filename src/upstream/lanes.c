@@ -164,7 +164,7 @@ bool lanes_are_awaited(const struct group *group)
 
 void lanes_serve_soon(struct group *group)
 {
-    if (lanes_are_awaited(group))
+    if (list_is_linked(&group->tick.link)) /* else nobody waits */
         loop_defer(group->loop, &group->serve, LOOP_FLUSH);
 }
 

@@ -99,6 +99,7 @@ static inline void request_init(struct request *request, const struct question *
                                 struct attempts *attempts, request_done *on_done,
                                 request_late *on_late)
 {
+    assert(question && attempts && on_done && on_late);
     *request = (struct request){
         .question = question, .attempts = attempts, .on_done = on_done, .on_late = on_late};
     list_init(&request->link);
