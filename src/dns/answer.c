@@ -50,6 +50,7 @@ struct check {
     bool dnssec_ok;
     bool has_soa;
     bool has_opt;
+    bool has_extended_errors;
     bool is_over; /* nothing that follows is kept */
     struct answer_scratch *scratch;
     struct answer answer;
@@ -145,12 +146,22 @@ static void take_option(struct check *check, const uint8_t *option, size_t lengt
         answer->has_padding = true;
         break;
     case OPTION_EXTENDED_ERROR: /* all at once: see take_opt */
+        check->has_extended_errors = true;
+        break;
     case OPTION_NSID:
     case OPTION_CLIENT_SUBNET:
     case OPTION_COOKIE:
     default:
         break; /* for this hop only (FAULTS H9) */
     }
+}
+
+static void keep_extended_errors(struct check *check, const uint8_t *options, size_t length)
+{
+    struct writer errors =
+        writer_over(check->scratch->extended_errors, sizeof(check->scratch->extended_errors));
+    extended_errors_copy(&errors, options, length);
+    check->answer.extended_errors_length = (uint16_t)writer_length(&errors);
 }
 
 static enum status take_opt(struct check *check, const struct record *record)
@@ -173,10 +184,8 @@ static enum status take_opt(struct check *check, const struct record *record)
             return STATUS_MALFORMED;
         take_option(check, option, (size_t)(reader.position - option));
     }
-    struct writer errors =
-        writer_over(check->scratch->extended_errors, sizeof(check->scratch->extended_errors));
-    extended_errors_copy(&errors, bytes + record->data, record->end - record->data);
-    check->answer.extended_errors_length = (uint16_t)writer_length(&errors);
+    if (check->has_extended_errors)
+        keep_extended_errors(check, bytes + record->data, record->end - record->data);
     return STATUS_OK;
 }
 
