@@ -25,7 +25,7 @@
 #include "net/loop.h"
 #include "observe/metrics.h"
 #include "query/clients.h"
-#include "upstream/upstream.h"
+#include "upstream/ask.h"
 
 struct query;
 struct lookup;

@@ -3,16 +3,18 @@
  *
  * An ask has two requests. The first is sent at once, and again elsewhere when it fails. When it is
  * late the second is sent to another upstream while the first stays in flight (a hedge, within the
- * budget that group.c keeps); the first good answer ends both. An upstream's error (SERVFAIL,
+ * budget that submit.c keeps); the first good answer ends both. An upstream's error (SERVFAIL,
  * REFUSED, ...) is told as it comes, and ends the ask when nobody does better (FAULTS F19).
  *
  * Thread: one worker.   Owner: the lookup that embeds it.
  * RFC:    9520 3.1 (attempts). */
-#include "upstream/internal.h"
-
-#include "dns/extended_error.h"
+#include "upstream/ask.h"
 
 #include <assert.h>
+
+#include "dns/extended_error.h"
+#include "upstream/choose.h"
+#include "upstream/submit.h"
 
 enum {
     ATTEMPTS_MAX = 8,      /* at all upstreams */
@@ -213,7 +215,7 @@ static bool is_asked(struct ask *ask)
     enum line line;
     const enum status status = ask_now(ask, &line);
     if (status == STATUS_FULL) {
-        group_queue(ask->group, &ask->waiter, line);
+        waiting_line_up(&ask->group->waiting, &ask->waiter, line);
         return true;
     }
     list_remove(&ask->waiter.link);
@@ -254,7 +256,7 @@ static void on_failed(struct ask *ask, struct request *request, enum failure fai
     if (!ask_is_in_flight(ask)) {
         if (must_wait(ask, request)) {
             ask->has_waited = true;
-            group_look_again(ask->group, &ask->waiter);
+            waiting_look_again(&ask->group->waiting, &ask->waiter);
         } else {
             go_on(ask);
         }
@@ -276,7 +278,7 @@ static void on_error(struct ask *ask, struct request *request, const struct answ
         extended_errors_are_final(answer->extended_errors, answer->extended_errors_length);
     if (!is_last_word &&
         (ask->error_answer_count < ERROR_ANSWERS_MAX ||
-         group_knows_better(ask->group, ask->erred)) &&
+         choose_knows_better(ask->group, ask->erred)) &&
         try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK)
         metric_add(&ask->metrics->lookups_retried, 1);
     else if (!ask_is_in_flight(ask))
@@ -291,7 +293,7 @@ static void on_done(struct request *request, const struct answer *answer, enum f
         if (ask->client > 0)
             blame_answer(&ask->group->blames, now_of(ask), ask->client, request->question);
         if (ask->erred)
-            group_contradict(ask->group, ask->erred);
+            choose_contradict(ask->group, ask->erred);
         ask->events->on_done(ask, answer);
         return;
     }

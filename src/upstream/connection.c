@@ -20,6 +20,7 @@
 #include <stdlib.h>
 
 enum {
+    LANE_REQUESTS_MAX = 8,
     ID_SIZE = 2,        /* octets of a message */
     UNMATCHED_MAX = 64, /* answer nothing before the connection is given up (FAULTS F12, F13) */
 };
@@ -101,10 +102,7 @@ static void attach(struct connection *connection, struct request *request, uint1
     upstream->in_flight++;
     metric_set(&upstream->metrics->in_flight, upstream->in_flight);
     metric_add(&upstream->metrics->requests, 1);
-    if (request->is_hedge)
-        metric_add(&upstream->metrics->hedges, 1);
-    else
-        group_earn_hedge(group);
+    metric_add(&upstream->metrics->hedges, request->is_hedge);
 }
 
 static struct deadline_queue *idle_queue(const struct connection *connection)
@@ -118,6 +116,13 @@ static struct deadline_queue *idle_queue(const struct connection *connection)
     default:
         return &connection->upstream->idle;
     }
+}
+
+/* Not so many that a server's own limit would look like the question's doing. */
+bool lane_is_used_up(const struct connection *lane)
+{
+    assert(lane->use == CONNECTION_LANE);
+    return connection_aboard(lane) > lane->in_flight || lane->requests >= LANE_REQUESTS_MAX;
 }
 
 /* A connection on which nothing is in flight waits for the next request, or closes. One that is
@@ -180,7 +185,7 @@ enum status connection_submit(struct connection *connection, struct request *req
     return STATUS_OK;
 }
 
-void connection_abandon(struct connection *connection, struct request *request)
+static void abandon(struct connection *connection, struct request *request)
 {
     detach(connection, request);
     slot_abandon(&connection->slots, request->slot);
@@ -193,6 +198,13 @@ void connection_abandon(struct connection *connection, struct request *request)
     if (connection->abandoned > connection->slots.count / 4)
         connection_drain(connection);
     rest(connection);
+}
+
+void request_cancel(struct request *request)
+{
+    list_remove(&request->link);
+    if (request->connection)
+        abandon(request->connection, request);
 }
 
 /* --- Answers --- */
@@ -265,7 +277,7 @@ static void complete(struct connection *connection, struct slot *slot, const str
         note_answered(connection, request->sent_ns);
         upstream_heard(upstream, request->sent_ns);
     }
-    lanes_serve_soon(upstream->group);
+    waiting_serve_soon(&upstream->group->waiting);
     const bool is_check = request->is_own;
     if (failure != FAILURE_NONE && !is_check)
         metric_add(&upstream->metrics->failures[failure], 1);
@@ -437,7 +449,7 @@ static void on_open(struct stream *stream)
         try_probe(connection);
     else if (connection->use == CONNECTION_LANE || !self_check_begin(connection))
         upstream_opened(upstream);
-    lanes_serve_soon(upstream->group);
+    waiting_serve_soon(&upstream->group->waiting);
     rest(connection);
 }
 
@@ -534,7 +546,7 @@ static void connection_unlink(struct connection *connection)
 {
     struct group *group = connection->upstream->group;
     list_remove(&connection->link);
-    lanes_serve_soon(group);
+    waiting_serve_soon(&group->waiting);
     if (connection->use != CONNECTION_LANE)
         return;
     assert(group->lane_count > 0);

@@ -12,21 +12,17 @@
 #include "net/stream.h"
 #include "observe/log.h"
 #include "upstream/blame.h"
+#include "upstream/random.h"
+#include "upstream/request.h"
 #include "upstream/slots.h"
 #include "upstream/times.h"
 #include "upstream/upstream.h"
+#include "upstream/waiting.h"
 
 struct dial;
 struct name;
 
 enum { SLOTS_LANE = 8 };
-
-enum {
-    HEDGE_COST = 20,   /* a request earns a twentieth of a hedge: at most 5 % more */
-    HEDGE_START = 16,  /* before anything is earned */
-    HEDGE_BURST = 256, /* saved up, for what is in flight in the first moments of a stall:
-                          at 10,000 queries a second a hundred in 10 ms */
-};
 
 /* CONNECTING -> HANDSHAKING -> READY -> DRAINING -> CLOSED, each may go to CLOSED. */
 enum connection_state {
@@ -131,6 +127,15 @@ struct upstream {
     struct log_limit recovered_limit;
 };
 
+enum {
+    HEDGE_COST = 20,   /* a request earns a twentieth of a hedge: at most 5 % more */
+    HEDGE_START = 16,  /* before anything is earned */
+    HEDGE_BURST = 256, /* saved up, for what is in flight in the first moments of a stall:
+                          at 10,000 queries a second a hundred in 10 ms */
+};
+
+enum { LANES_MAX = 64 }; /* of all upstreams */
+
 struct group {
     const struct config *config;
     struct loop *loop;
@@ -140,9 +145,7 @@ struct group {
     struct deadline_queue silence; /* of connections that are suspect */
     struct deadline_queue spare_idle;
     struct deadline_queue lane_idle;
-    struct deadline_queue second_looks; /* of asks that wait before they are asked alone again */
-    struct deadline_queue ticks;        /* of `tick` */
-    struct deadline tick;               /* armed while asks wait */
+    struct waiting waiting;
     struct deadline_queue self_checks;
     struct deadline_queue name_queries; /* one of the two questions for a name */
     struct deadline_queue name_settles; /* from the first addresses to those of the other family */
@@ -150,47 +153,42 @@ struct group {
     const struct siphash_key *self_key;
     struct loop_task recovered; /* an upstream that was down is back */
     struct loop_task care;      /* sees to it that two upstreams are ready */
-    struct loop_task give_up;   /* ends the parked: all upstreams have been away for too long */
-    struct loop_task serve;     /* a lane is free for those that wait for one */
-    struct list parked;         /* asks that wait for an upstream */
-    struct list lines[LINES];   /* asks that wait for a connection */
     uint64_t next_confined_ns;  /* when a lane may be opened for those that are known to be bad */
     struct blame_table blames;
     size_t lane_count;
     uint64_t useless_until_ns; /* some upstream is chosen last */
-    uint64_t away_since_ns;    /* trials have failed since then, and nothing else */
-    uint64_t trial_failed_ns;  /* the last one; 0: an upstream is there */
     uint64_t down_since_ns;    /* all are down; 0: one is up */
     uint64_t traffic_until_ns; /* a request came not long before */
     uint64_t next_connect_ns;  /* the bucket of connects is full again */
     uint32_t hedge_credit;     /* in shares of one hedge, HEDGE_COST each */
     struct metrics *metrics;
     struct siphash_key hash_key; /* strategy hash: the same in every worker and process */
-    uint64_t random_state;
+    struct random random;
     size_t slot_count; /* of a main connection: limits.upstream_requests, and one for our probe */
     struct answer_scratch scratch;
     size_t upstream_count;
     struct upstream upstreams[];
 };
 
-/* A number below `bound` (> 0), for choices that no attacker gains by guessing. */
-uint64_t group_random(struct group *group, uint64_t bound);
+/* A request came: for a while there may be more, and what is down is tried again. */
+void group_note_traffic(struct group *group);
 
-/* A request that is no hedge was sent: it earns a share of one. Called for each. */
-static inline void group_earn_hedge(struct group *group)
-{
-    group->hedge_credit += group->hedge_credit < HEDGE_BURST * HEDGE_COST;
-}
+/* Waits for an upstream, all of which are away. False when they have been for longer than
+ * timeouts.park, or fail for what no waiting mends. Resumed once, with whatever there is then. */
+bool group_park(struct group *group, struct waiter *waiter);
+
+/* Whether several connections of the upstream ended at that time. */
+bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns);
+
+/* Whether the upstream could not be reached since then. */
+bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns);
+
+/* Whether the upstream has answered something that was asked after `time_ns`. If not it is asked
+ * something of our own, and it is sent nothing else until it has answered. */
+bool group_vouches(struct group *group, size_t index, uint64_t time_ns);
 
 /* True when one more connection may be opened now; takes it out of the bucket. */
 bool group_may_connect(struct group *group);
-
-/* The strategy's choice among those that are usable and not `excluded`; NULL when there is none. */
-struct upstream *group_choose(struct group *group, uint32_t excluded,
-                              const struct question *question);
-
-/* Somebody waits: trials and lanes are seen to again and again until nobody does. */
-void group_tick(struct group *group);
 
 /* An upstream has failed while none is usable. */
 void group_trial_failed(struct group *group, enum failure failure);
@@ -315,28 +313,17 @@ void upstream_route_to(struct upstream *upstream, const struct address *address)
 /* Drops all connections, which is no failure of the upstream, and forgets its back-off. */
 void upstream_start_over(struct upstream *upstream);
 
-/* lanes.c */
-void lanes_init(struct group *group);
-size_t lanes_ceiling(void);
-
-/* False while it can take one more question, once it has answered those that it has. */
-bool lane_is_used_up(const struct connection *lane);
-
-/* Puts the request on a lane of the upstream, on one that has carried nothing else if `is_fresh`.
- * STATUS_FULL when there is none, and none may be opened. */
-enum status lane_submit(struct upstream *upstream, struct request *request, enum lane_kind kind,
-                        enum failure *failure);
-
 /* How many lanes the upstream has. */
 size_t lanes_count(const struct upstream *upstream);
 
-/* True while anybody is in line. */
-bool lanes_are_awaited(const struct group *group);
-
-/* There may be a connection for those in line. */
-void lanes_serve_soon(struct group *group);
-
 /* connection.c */
+/* False while it can take one more question, once it has answered those that it has. */
+bool lane_is_used_up(const struct connection *lane);
+
+/* Forgets the request; on_done is not called. Its ID stays reserved until the answer or the end of
+ * the connection (FAULTS F10). Harmless when it is not in flight. */
+void request_cancel(struct request *request);
+
 enum status connection_open(struct upstream *upstream, enum connection_use use,
                             enum failure *failure);
 
@@ -361,9 +348,6 @@ void connection_drain(struct connection *connection);
 
 /* The time of a connect begins. */
 void connection_arm_connect(struct connection *connection);
-
-/* Leaves the request's ID reserved (FAULTS F10). */
-void connection_abandon(struct connection *connection, struct request *request);
 
 /* Asks the upstream something of our own, unless that was done already, to hear whether it is
  * there. */

@@ -3,29 +3,17 @@
  *
  * What was on a connection that has ended may be why it ended. It is asked next where it can hurt
  * nobody, and where its end says more. A lane that has given its answer takes a few more, for
- * handshakes are dear, but not so many that a server's own limit would look like the question's
- * doing.
+ * handshakes are dear.
  *
- * When all are taken those who want one wait in line; whoever holds one has a deadline.
+ * When all are taken those who want one wait in line (waiting.c); whoever holds one has a deadline.
  *
  * Thread: one worker.   Owner: the group. */
-#include "upstream/internal.h"
-
-#include <assert.h>
+#include "upstream/lanes.h"
 
 enum {
-    LANES_MAX = 64,
-
     LANES_CONFINED = 2,
     LANES_FREE_MIN = 16, /* that second looks leave to those that have yet ended nothing alone */
-    LANE_REQUESTS_MAX = 8,
 };
-
-bool lane_is_used_up(const struct connection *lane)
-{
-    assert(lane->use == CONNECTION_LANE);
-    return connection_aboard(lane) > lane->in_flight || lane->requests >= LANE_REQUESTS_MAX;
-}
 
 static bool is_free(const struct connection *lane)
 {
@@ -42,14 +30,6 @@ static struct connection *find_free(const struct upstream *upstream, enum lane_k
             lane->is_confined == (kind == LANE_CONFINED))
             return lane;
     return NULL;
-}
-
-size_t lanes_count(const struct upstream *upstream)
-{
-    size_t count = 0;
-    LIST_EACH (struct connection, lane, &upstream->lanes, link)
-        count++;
-    return count;
 }
 
 static size_t count_opening(const struct upstream *upstream)
@@ -96,96 +76,21 @@ static bool may_open(const struct upstream *upstream, enum lane_kind kind)
            count_opening(upstream) < 2 * upstream_opening_max(upstream);
 }
 
-enum status lane_submit(struct upstream *upstream, struct request *request, enum lane_kind kind,
-                        enum failure *failure)
+enum status lane_submit(struct upstream *upstream, struct request *request, enum lane_kind kind)
 {
+    enum failure failure;
     struct group *group = upstream->group;
     struct connection *lane = find_free(upstream, kind);
-    *failure = FAILURE_OVERLOADED;
     if (lane)
         return connection_submit(lane, request);
     if (group->lane_count >= most_of(kind))
         close_one(group);
     if (!may_open(upstream, kind))
         return STATUS_FULL;
-    TRY(upstream_open_connection(upstream, CONNECTION_LANE, failure));
+    TRY(upstream_open_connection(upstream, CONNECTION_LANE, &failure));
     lane = CONTAINER_OF(upstream->lanes.previous, struct connection, link);
     lane->is_confined = kind == LANE_CONFINED;
     if (lane->is_confined)
         group->next_confined_ns = group->loop->now + CONFINED_INTERVAL_NS;
-    *failure = FAILURE_LOCAL;
     return connection_submit(lane, request);
-}
-
-enum status request_submit_alone(struct group *group, struct request *request, uint32_t avoided,
-                                 enum lane_kind kind)
-{
-    enum failure failure;
-    const uint32_t excluded = attempts_exhausted(request->attempts);
-    assert(!request->connection);
-    struct upstream *upstream = group_choose(group, excluded | avoided, request->question);
-    if (!upstream)
-        upstream = group_choose(group, excluded, request->question);
-    if (!upstream)
-        return STATUS_NOT_FOUND;
-    request->upstream = upstream->index;
-    request->is_hedge = false;
-    const enum status status = lane_submit(upstream, request, kind, &failure);
-    if (status == STATUS_OK)
-        attempts_choose(request->attempts, upstream->index);
-    return status == STATUS_OK ? STATUS_OK : STATUS_FULL;
-}
-
-static void serve_line(struct list *line, bool is_newest_first)
-{
-    while (!list_is_empty(line)) {
-        struct list *first = is_newest_first ? line->previous : line->next;
-        struct waiter *waiter = CONTAINER_OF(first, struct waiter, link);
-        waiter->resume(waiter);
-        if ((is_newest_first ? line->previous : line->next) == first)
-            break;
-    }
-}
-
-static void serve(struct loop_task *task)
-{
-    struct group *group = CONTAINER_OF(task, struct group, serve);
-    for (size_t i = 0; i < LINES; i++)
-        serve_line(&group->lines[i], i == LINE_CONFINED);
-}
-
-bool lanes_are_awaited(const struct group *group)
-{
-    for (size_t i = 0; i < LINES; i++)
-        if (!list_is_empty(&group->lines[i]))
-            return true;
-    return false;
-}
-
-void lanes_serve_soon(struct group *group)
-{
-    if (list_is_linked(&group->tick.link)) /* else nobody waits */
-        loop_defer(group->loop, &group->serve, LOOP_FLUSH);
-}
-
-void group_queue(struct group *group, struct waiter *waiter, enum line line)
-{
-    if (list_is_linked(&waiter->link) && waiter->line == line)
-        return;
-    list_remove(&waiter->link);
-    waiter->line = line;
-    list_append(&group->lines[line], &waiter->link);
-    group_tick(group);
-}
-
-void lanes_init(struct group *group)
-{
-    for (size_t i = 0; i < LINES; i++)
-        list_init(&group->lines[i]);
-    loop_task_init(&group->serve, serve);
-}
-
-size_t lanes_ceiling(void)
-{
-    return LANES_MAX * connection_ceiling(SLOTS_LANE);
 }

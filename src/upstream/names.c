@@ -16,6 +16,7 @@
  * Thread: one worker.   Owner: its upstream.
  * RFC:    8305 3 and 4 (both families, interleaved), 8767 (stale is better than none). */
 #include "upstream/names.h"
+#include "upstream/submit.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -249,7 +250,8 @@ static void renew_after(struct name *name, uint64_t duration_ns)
 
 static uint64_t spread(struct name *name, uint64_t duration_ns, unsigned percent)
 {
-    return duration_ns - group_random(name->upstream->group, duration_ns / 100 * percent + 1);
+    return duration_ns -
+           random_below(&name->upstream->group->random, duration_ns / 100 * percent + 1);
 }
 
 static uint64_t backoff_ns(struct name *name)

@@ -56,7 +56,7 @@ static uint64_t backoff_ns(struct upstream *upstream)
     if (upstream->last_failure == FAILURE_SELF)
         backoff_ms = SELF_BACKOFF_MS;
     const uint64_t jitter_ms = backoff_ms * BACKOFF_JITTER_PERCENT / 100;
-    backoff_ms = backoff_ms - jitter_ms + group_random(upstream->group, 2 * jitter_ms + 1);
+    backoff_ms = backoff_ms - jitter_ms + random_below(&upstream->group->random, 2 * jitter_ms + 1);
     return backoff_ms * NANOSECONDS_PER_MILLISECOND;
 }
 
@@ -262,6 +262,14 @@ static size_t count_connections(const struct upstream *upstream)
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         if (connection_takes_requests(connection))
             count++;
+    return count;
+}
+
+size_t lanes_count(const struct upstream *upstream)
+{
+    size_t count = 0;
+    LIST_EACH (struct connection, lane, &upstream->lanes, link)
+        count++;
     return count;
 }
 

@@ -7,7 +7,7 @@
  * on that connection (FAULTS F10, F12, F13, G1, G4). IDs are not given out twice, each request ends
  * exactly once, in time even when all peers fall silent (F5), and all counts are back at 0. */
 #include "fake_kernel.h"
-#include "upstream/internal.h"
+#include "upstream/submit.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -161,10 +161,10 @@ bool view_group(const struct group *group, bool with_requests, struct group_view
 {
     view->connection_count = 0;
     view->request_count = 0;
-    view->parked = count(&group->parked);
-    view->queued = count(&group->second_looks.armed);
+    view->parked = count(&group->waiting.parked);
+    view->queued = count(&group->waiting.second_looks.armed);
     for (size_t i = 0; i < LINES; i++)
-        view->queued += count(&group->lines[i]);
+        view->queued += count(&group->waiting.lines[i]);
     view->lane_count = group->lane_count;
     view->upstream_count = group->upstream_count;
     for (size_t i = 0; i < group->upstream_count; i++) {

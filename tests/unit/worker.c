@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "upstream/upstream.h"
+#include "upstream/choose.h"
+#include "upstream/submit.h"
 #include "worker.h"
 
 static bool group_fails;
@@ -106,16 +107,6 @@ bool group_ended_together(const struct group *group, size_t index, uint64_t time
     return false;
 }
 
-void group_look_again(struct group *group, struct waiter *waiter)
-{
-    (void)group, (void)waiter;
-}
-
-void group_queue(struct group *group, struct waiter *waiter, enum line line)
-{
-    (void)group, (void)waiter, (void)line;
-}
-
 bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
 {
     (void)group, (void)index, (void)time_ns;
@@ -128,13 +119,13 @@ bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)
     return false;
 }
 
-bool group_knows_better(const struct group *group, uint32_t erred)
+bool choose_knows_better(const struct group *group, uint32_t erred)
 {
     (void)group, (void)erred;
     return false;
 }
 
-void group_contradict(struct group *group, uint32_t erred)
+void choose_contradict(struct group *group, uint32_t erred)
 {
     (void)group, (void)erred;
 }

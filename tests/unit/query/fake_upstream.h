@@ -13,7 +13,8 @@
 
 #include "query/lookup.h"
 #include "query/query.h"
-#include "upstream/internal.h"
+#include "upstream/choose.h"
+#include "upstream/submit.h"
 
 enum { FAKE_MAX = 64, FAKE_UPSTREAMS = 3, FAKE_STALE_MAX_S = 3600 };
 
@@ -121,19 +122,6 @@ bool group_park(struct group *group, struct waiter *waiter)
     return false;
 }
 
-void group_look_again(struct group *group, struct waiter *waiter)
-{
-    (void)group;
-    (void)waiter;
-}
-
-void group_queue(struct group *group, struct waiter *waiter, enum line line)
-{
-    (void)group;
-    (void)waiter;
-    (void)line;
-}
-
 bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns)
 {
     (void)group;
@@ -158,14 +146,14 @@ bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
     return true;
 }
 
-bool group_knows_better(const struct group *group, uint32_t erred)
+bool choose_knows_better(const struct group *group, uint32_t erred)
 {
     (void)group;
     (void)erred;
     return false;
 }
 
-void group_contradict(struct group *group, uint32_t erred)
+void choose_contradict(struct group *group, uint32_t erred)
 {
     (void)group;
     (void)erred;

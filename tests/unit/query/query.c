@@ -3,7 +3,7 @@
  */
 #include "fake_upstream.h"
 
-struct waiting {
+struct hungry {
     struct starved starved;
     struct bench *bench;
     size_t called;
@@ -210,7 +210,7 @@ static void every_rcode_has_its_counter(void **state)
 
 static void on_space(struct starved *starved)
 {
-    struct waiting *waiter = CONTAINER_OF(starved, struct waiting, starved);
+    struct hungry *waiter = CONTAINER_OF(starved, struct hungry, starved);
     waiter->called++;
     assert_non_null(ask(waiter->bench, 100, "again"));
 }
@@ -299,7 +299,7 @@ static void K5_who_waits_for_room_is_told_when_one_may_give_way(void **state)
 {
     struct bench *bench = *state;
     take_all_places(bench, &datagrams);
-    struct waiting waiter = {.starved.on_space = on_space, .bench = bench};
+    struct hungry waiter = {.starved.on_space = on_space, .bench = bench};
     list_init(&waiter.starved.link);
     resolver_wait_for_space(bench->resolver, &waiter.starved);
     advance(bench, 199);
@@ -340,7 +340,7 @@ static void full_pool_is_told_and_its_end_too(void **state)
     assert_int_equal(bench->resolver->queries.in_use, 8);
     assert_true(ask_over(bench, &datagrams, 10, "local", TYPE_ANY, NULL) == STATUS_OK);
     assert_int_equal(replies.count, 1); /* FAULTS I4: what need not wait is answered */
-    struct waiting waiter = {.starved.on_space = on_space, .bench = bench};
+    struct hungry waiter = {.starved.on_space = on_space, .bench = bench};
     list_init(&waiter.starved.link);
     resolver_wait_for_space(bench->resolver, &waiter.starved);
     assert_true(loop_turn(&bench->loop, 0));
@@ -367,7 +367,7 @@ static void K6_each_message_and_each_reply_is_spent(void **state)
 static void K5_room_that_a_turn_has_left_is_offered_in_the_next(void **state)
 {
     struct bench *bench = *state;
-    struct waiting waiter = {.starved.on_space = on_space, .bench = bench};
+    struct hungry waiter = {.starved.on_space = on_space, .bench = bench};
     list_init(&waiter.starved.link);
     resolver_wait_for_space(bench->resolver, &waiter.starved);
     assert_true(loop_turn(&bench->loop, 0));

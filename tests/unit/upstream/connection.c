@@ -66,7 +66,7 @@ static void I8_identifiers_of_each_connection_begin_anywhere(void **state)
     begin(bench);
     for (size_t i = 0; i < CONNECTIONS; i++) {
         struct asked one;
-        bench->group->random_state = 1;
+        bench->group->random.state = 1;
         ask(bench, &one, "x");
         make_ready(i);
         first[i] = id_of(i, 0);

@@ -17,8 +17,10 @@
 
 #include <cmocka.h>
 
-#include "upstream/internal.h"
+#include "upstream/ask.h"
+#include "upstream/choose.h"
 #include "upstream/names.h"
+#include "upstream/submit.h"
 
 enum { STREAMS_MAX = 256, MESSAGES_MAX = 8192, UPSTREAMS_MAX = 4 };
 

@@ -3,7 +3,6 @@
 #include "fake_stream.h"
 
 enum {
-    LANES_MAX = 64,
     LANES_OPENING_MAX = 16, /* while nothing is measured */
     LANES_FRESH_MAX = 48,   /* the others are left to those that have ended nothing alone */
     LANE_REQUESTS_MAX = 8,
@@ -13,7 +12,7 @@ enum {
 };
 
 /* In line with a request of its own. */
-struct waiting {
+struct in_line {
     struct bench *bench;
     struct asked asked;
     struct waiter waiter;
@@ -50,21 +49,21 @@ static void start(struct bench *bench)
 
 static void resume(struct waiter *waiter)
 {
-    struct waiting *waiting = CONTAINER_OF(waiter, struct waiting, waiter);
+    struct in_line *waiting = CONTAINER_OF(waiter, struct in_line, waiter);
     if (submit(waiting->bench, &waiting->asked, waiting->kind) == STATUS_OK)
         list_remove(&waiting->waiter.link);
 }
 
-static void wait_in_line(struct bench *bench, struct waiting *waiting, enum line line,
+static void wait_in_line(struct bench *bench, struct in_line *waiting, enum line line,
                          enum lane_kind kind)
 {
-    *waiting = (struct waiting){.bench = bench, .waiter = {.resume = resume}, .kind = kind};
+    *waiting = (struct in_line){.bench = bench, .waiter = {.resume = resume}, .kind = kind};
     list_init(&waiting->waiter.link);
     asked_init(&waiting->asked, "x");
-    group_queue(bench->group, &waiting->waiter, line);
+    waiting_line_up(&bench->group->waiting, &waiting->waiter, line);
 }
 
-static bool waits(const struct waiting *waiting)
+static bool waits(const struct in_line *waiting)
 {
     return list_is_linked(&waiting->waiter.link);
 }
@@ -271,8 +270,8 @@ static void K1_who_waits_for_a_lane_has_the_first_that_is_free_in_turn(void **st
 {
     struct bench *bench = *state;
     static struct asked all[LANES_OPENING_MAX];
-    struct waiting first;
-    struct waiting second;
+    struct in_line first;
+    struct in_line second;
     start(bench);
     for (size_t i = 0; i < LANES_OPENING_MAX; i++)
         assert_true(submit(bench, &all[i], LANE_ANY) == STATUS_OK);
@@ -298,7 +297,7 @@ static void K1_who_waits_for_a_lane_has_the_first_that_is_free_in_turn(void **st
 static void line_for_lanes_moves_by_itself(void **state)
 {
     struct bench *bench = *state;
-    struct waiting one;
+    struct in_line one;
     start(bench);
     bench->group->next_connect_ns = UINT64_MAX;
     wait_in_line(bench, &one, LINE_LANES, LANE_ANY);
@@ -339,8 +338,8 @@ static void K9_newest_of_the_known_bad_ones_is_the_first(void **state)
 {
     struct bench *bench = *state;
     struct asked bad;
-    struct waiting older;
-    struct waiting newer;
+    struct in_line older;
+    struct in_line newer;
     start(bench);
     assert_true(submit(bench, &bad, LANE_CONFINED) == STATUS_OK);
     make_ready(0);
@@ -361,15 +360,15 @@ static void K9_no_line_waits_for_another(void **state)
 {
     struct bench *bench = *state;
     struct asked bad;
-    struct waiting confined;
-    struct waiting crowded;
-    struct waiting suspect;
+    struct in_line confined;
+    struct in_line crowded;
+    struct in_line suspect;
     start(bench);
     assert_true(submit(bench, &bad, LANE_CONFINED) == STATUS_OK);
     wait_in_line(bench, &confined, LINE_CONFINED, LANE_CONFINED);
     wait_in_line(bench, &suspect, LINE_LANES, LANE_ANY);
     wait_in_line(bench, &crowded, LINE_CROWD, LANE_ANY);
-    lanes_serve_soon(bench->group);
+    waiting_serve_soon(&bench->group->waiting);
     reap();
     assert_true(waits(&confined));
     assert_false(waits(&suspect) || waits(&crowded));

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Asking: one question until an answer, a failure or its owner's deadline. See ask.c. */
+#ifndef UPSTREAM_ASK_H
+#define UPSTREAM_ASK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/failure.h"
+#include "dns/message.h"
+#include "observe/metrics.h"
+#include "upstream/request.h"
+#include "upstream/upstream.h"
+#include "upstream/waiting.h"
+
+struct ask;
+
+struct ask_events {
+    /* The end: a good answer, or NULL when there is nobody left to ask; then `ask->failure` and
+     * `ask->failed_upstream` say why. Nothing is in flight but what ask_cancel takes back. */
+    void (*on_done)(struct ask *ask, const struct answer *answer);
+    /* An upstream has answered with an error, as `ask->failure` says; others may do better. */
+    void (*on_error)(struct ask *ask, const struct answer *answer);
+};
+
+enum { REQUESTS_PER_ASK = 2 };
+
+/* One question until an answer or a failure, which on_done tells once, never from inside of
+ * ask_begin. What is first in it is touched first. */
+struct ask {
+    struct group *group;
+    const struct ask_events *events;
+    struct metrics *metrics;
+    struct attempts attempts;
+    uint16_t error_answer_count;
+    uint8_t lone_ends; /* of connections that carried nothing else; two of them convict */
+    bool has_ended;    /* a connection, with it aboard */
+    bool is_suspect;   /* of that: it is asked alone */
+    bool has_moved;    /* but first where no connection has ended */
+    uint32_t erred;    /* bits of the upstreams that answered with an error */
+    bool has_waited;   /* for the look that counts */
+    bool has_looked;   /* it has been asked since the first of the lone ends */
+    struct request requests[REQUESTS_PER_ASK];
+    enum failure failure; /* the last one, and who it was about */
+    size_t failed_upstream;
+    struct waiter waiter;
+    uint64_t client;
+    uint64_t lone_end_ns;  /* the first */
+    uint64_t ended_ns;     /* when a connection last ended with it, */
+    size_t ended_upstream; /* and where */
+};
+
+/* `question` and `events` outlive the ask. `client` is the account that asks first, 0 for our own.
+ */
+void ask_init(struct ask *ask, struct group *group, struct metrics *metrics,
+              const struct question *question, uint64_t client, const struct ask_events *events);
+
+/* False when nobody can be asked, with the cause in `ask->failure`; on_done is not called. */
+bool ask_begin(struct ask *ask);
+
+/* Asks as if it had never been asked; on_done may be called from inside. */
+void ask_anew(struct ask *ask);
+
+/* Takes back what is in flight; no event comes any more. */
+void ask_cancel(struct ask *ask);
+
+bool ask_is_in_flight(const struct ask *ask);
+
+/* Its owner waits no longer: what is still out is the cause of the failure. */
+void ask_note_unanswered(struct ask *ask);
+
+#endif

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Sending requests: the first to whom the strategy chooses, then to others.
+ *
+ * Hedges: a late request is sent a second time, to another upstream that is ready and not busy.
+ * Each request earns a share of a hedge, so that they are at most 5 % more; half of what is saved
+ * up is for stalls alone, lest the ordinary slow answers spend it before one comes. A request that
+ * has had timeouts.request is lost, and another upstream is asked without regard to the budget;
+ * with none left to ask, one that was asked before, within the budget: it may be merely slow.
+ *
+ * Thread: one worker.   Owner of a request: see request.h.
+ * RFC:    9520 3.1 (at most three attempts an upstream for one ask). */
+#include "upstream/submit.h"
+
+#include <assert.h>
+
+#include "upstream/choose.h"
+#include "upstream/names.h"
+
+#define SLOW_NS (50 * NANOSECONDS_PER_MILLISECOND) /* of silence are no reason to connect */
+
+/* A request that is no hedge was sent. */
+static void earn_hedge(struct group *group)
+{
+    group->hedge_credit += group->hedge_credit < HEDGE_BURST * HEDGE_COST;
+}
+
+static struct upstream *choose_upstream(struct group *group, const struct request *request,
+                                        enum request_scope scope)
+{
+    const struct attempts *attempts = request->attempts;
+    uint32_t exhausted = attempts_exhausted(attempts);
+    if (scope == REQUEST_CALM)
+        for (size_t i = 0; i < group->upstream_count; i++)
+            exhausted |= (uint32_t)!upstream_is_calm(&group->upstreams[i]) << i;
+    struct upstream *upstream = choose_usable(group, attempts->once | exhausted, request->question);
+    if (!upstream && scope == REQUEST_ANYWHERE)
+        upstream = choose_usable(group, attempts->twice | exhausted, request->question);
+    if (upstream && scope == REQUEST_CALM && !upstream_is_ready(upstream))
+        return NULL;
+    return upstream;
+}
+
+/* What is told when nobody can be asked: what happened when somebody was last asked. */
+static enum failure last_failure(const struct group *group, size_t *index)
+{
+    const struct upstream *last = &group->upstreams[0];
+    for (size_t i = 1; i < group->upstream_count; i++)
+        if (group->upstreams[i].attempted_ns > last->attempted_ns)
+            last = &group->upstreams[i];
+    *index = last->index;
+    if (last->last_failure == FAILURE_NONE)
+        return name_is_unknown(last->name) ? FAILURE_NAME_LOOKUP : FAILURE_BACKING_OFF;
+    return last->last_failure;
+}
+
+enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
+                           enum failure *failure)
+{
+    assert(!request->connection && !list_is_linked(&request->link));
+    bool was_tried = false;
+    bool is_crowded = false;
+    struct upstream *upstream;
+    request->is_hedge = false;
+    /* Not for its own failure (FAULTS F4), nor for the lookup of a name, which is no traffic. */
+    if (request->attempts->once == 0)
+        group_note_traffic(group);
+    const uint32_t once = request->attempts->once;
+    const uint32_t twice = request->attempts->twice;
+    while ((upstream = choose_upstream(group, request, scope))) {
+        was_tried = true;
+        attempts_choose(request->attempts, upstream->index);
+        request->upstream = upstream->index;
+        if (upstream_submit(upstream, request, failure) == STATUS_OK) {
+            earn_hedge(group);
+            return STATUS_OK;
+        }
+        is_crowded = is_crowded || upstream_is_crowded(upstream);
+    }
+    if (is_crowded) {
+        request->attempts->once = once;
+        request->attempts->twice = twice;
+        return STATUS_FULL;
+    }
+    if (!was_tried)
+        *failure = last_failure(group, &request->upstream);
+    return STATUS_NOT_FOUND;
+}
+
+enum status request_submit_alone(struct group *group, struct request *request, uint32_t avoided,
+                                 enum lane_kind kind)
+{
+    const uint32_t excluded = attempts_exhausted(request->attempts);
+    assert(!request->connection);
+    struct upstream *upstream = choose_usable(group, excluded | avoided, request->question);
+    if (!upstream)
+        upstream = choose_usable(group, excluded, request->question);
+    if (!upstream)
+        return STATUS_NOT_FOUND;
+    request->upstream = upstream->index;
+    request->is_hedge = false;
+    if (lane_submit(upstream, request, kind) != STATUS_OK)
+        return STATUS_FULL;
+    attempts_choose(request->attempts, upstream->index);
+    earn_hedge(group);
+    return STATUS_OK;
+}
+
+/* --- Hedges --- */
+
+/* A hedge is worth nothing behind another wait, so only upstreams that are ready will do; for a
+ * request that was never sent also one that is on its way. With none that is ready one is made so,
+ * for it may have been idle, and the request is told late again. */
+static struct upstream *choose_for_hedge(struct group *group, const struct request *late,
+                                         bool is_sent)
+{
+    const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
+    struct upstream *upstream = choose_idle(group, asked, late->question);
+    if (upstream)
+        return upstream;
+    upstream = choose_usable(group, asked, late->question);
+    if (!is_sent)
+        return upstream;
+    if (upstream)
+        upstream_warm(upstream);
+    return NULL;
+}
+
+/* Its answer is not only late: a query that waits for it would wait in vain. */
+bool request_is_lost(const struct group *group, const struct request *late)
+{
+    return group->loop->now - late->sent_ns >= group->config->timeouts.request_ns;
+}
+
+/* What is lost may be asked once more where it was asked before (RFC 9520 3.1). */
+static struct upstream *choose_again(struct group *group, const struct request *lost)
+{
+    const uint32_t asked = lost->attempts->twice | attempts_exhausted(lost->attempts);
+    return request_is_lost(group, lost) ? choose_idle(group, asked, lost->question) : NULL;
+}
+
+/* With nobody else to ask, the same upstream on another connection: it is of use when not even a
+ * probe on the first is answered, not when merely this answer is slow. */
+static bool may_be_hedged_beside(const struct request *late, bool is_sent)
+{
+    struct connection *connection = late->connection;
+    struct upstream *upstream = connection->upstream;
+    if (attempts_exhausted(late->attempts) & UINT32_C(1) << upstream->index)
+        return false;
+    const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
+    if (!is_sent)
+        return upstream_is_ready(upstream);
+    if (choose_usable(upstream->group, asked, late->question))
+        return false; /* which is made ready */
+    if (connection->suspect_since_ns == 0 ||
+        connection->last_message_ns > connection->suspect_since_ns)
+        return false;
+    connection_probe(connection); /* unless it is out already */
+    if (upstream->group->loop->now - connection->probe_sent_ns < SLOW_NS)
+        return false;
+    if (!upstream_is_ready(upstream))
+        upstream_open_second(upstream);
+    return upstream_is_ready(upstream);
+}
+
+/* Half of what is saved up is for what is lost, and for silent connections. */
+static bool spend_hedge(struct group *group, const struct request *late)
+{
+    uint32_t needed = HEDGE_COST;
+    if (late->connection->suspect_since_ns == 0 && !request_is_lost(group, late))
+        needed += HEDGE_BURST * HEDGE_COST / 2;
+    if (group->hedge_credit < needed) {
+        metric_add(&group->metrics->hedges_denied, 1);
+        return false;
+    }
+    group->hedge_credit -= HEDGE_COST;
+    return true;
+}
+
+enum status request_hedge(struct group *group, const struct request *late, struct request *second)
+{
+    assert(late->connection && !second->connection && late->attempts == second->attempts);
+    const bool is_sent = late->connection->state >= CONNECTION_READY;
+    struct upstream *upstream = choose_for_hedge(group, late, is_sent);
+    const bool is_beside = !upstream && may_be_hedged_beside(late, is_sent);
+    bool is_free = !is_sent || request_is_lost(group, late);
+    enum failure failure;
+    if (!upstream && !is_beside) {
+        upstream = choose_again(group, late);
+        is_free = false;
+    }
+    if (!upstream && !is_beside)
+        return STATUS_NOT_FOUND;
+    if (!is_free && !spend_hedge(group, late))
+        return STATUS_FULL;
+    second->is_hedge = true;
+    if (is_beside) {
+        upstream = late->connection->upstream;
+        return upstream_submit(upstream, second, &failure);
+    }
+    attempts_choose(second->attempts, upstream->index);
+    return upstream_submit(upstream, second, &failure);
+}
+
+/* It waits for a handshake, or for an answer that is lost. */
+static bool is_in_vain(const struct group *group, const struct request *request)
+{
+    return request->connection->state < CONNECTION_READY || request_is_lost(group, request);
+}
+
+enum status request_move(struct group *group, struct request *lost, const struct request *other)
+{
+    assert(lost->connection && other->connection);
+    if (!request_is_lost(group, lost) && !(is_in_vain(group, lost) && is_in_vain(group, other)))
+        return STATUS_NOT_FOUND;
+    struct upstream *upstream = choose_for_hedge(group, lost, true);
+    enum failure failure;
+    if (!upstream && request_is_lost(group, other) && (upstream = choose_again(group, lost)) &&
+        !spend_hedge(group, lost))
+        return STATUS_NOT_FOUND;
+    if (!upstream)
+        return STATUS_NOT_FOUND;
+    request_cancel(lost);
+    lost->is_hedge = true;
+    attempts_choose(lost->attempts, upstream->index);
+    return upstream_submit(upstream, lost, &failure);
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Asks that wait, and what resumes them.
+ *
+ * Those that nobody can be asked for are parked until an upstream is back, or until trials have
+ * failed for timeouts.park; what nobody has tried for long counts for nothing. Those for whom there
+ * is no connection stand in line for one, and are served when there may be one. While any waits it
+ * is seen to again and again. One that has ended a connection alone waits for a moment before the
+ * look that counts.
+ *
+ * Thread: one worker.   Owner: the group; a waiter is its ask's. */
+#include "upstream/waiting.h"
+
+#include <assert.h>
+
+#define TICK_NS (50 * NANOSECONDS_PER_MILLISECOND)
+#define TRIAL_AGE_NS (1 * NANOSECONDS_PER_SECOND) /* a failure before that is history */
+
+/* --- For an upstream --- */
+
+static void start_ticking(struct waiting *waiting)
+{
+    if (!list_is_linked(&waiting->tick.link))
+        deadline_arm(&waiting->ticks, &waiting->tick, waiting->loop->now);
+}
+
+/* Trials fail, the last a moment ago. */
+static bool is_away_for_long(const struct waiting *waiting)
+{
+    return waiting->trial_failed_ns > 0 &&
+           waiting->loop->now - waiting->trial_failed_ns < TRIAL_AGE_NS &&
+           waiting->trial_failed_ns - waiting->away_since_ns >= waiting->park_ns;
+}
+
+bool waiting_park(struct waiting *waiting, struct waiter *waiter)
+{
+    assert(waiter->resume && !list_is_linked(&waiter->link));
+    if (waiting->park_ns == 0 || is_away_for_long(waiting))
+        return false;
+    list_append(&waiting->parked, &waiter->link);
+    start_ticking(waiting);
+    return true;
+}
+
+void waiting_resume_parked(struct waiting *waiting)
+{
+    struct list parked;
+    list_init(&parked);
+    list_append_all(&parked, &waiting->parked);
+    struct list *link;
+    while ((link = list_take_first(&parked))) {
+        struct waiter *waiter = CONTAINER_OF(link, struct waiter, link);
+        waiter->resume(waiter);
+    }
+}
+
+static void give_up(struct loop_task *task)
+{
+    waiting_resume_parked(CONTAINER_OF(task, struct waiting, give_up));
+}
+
+void waiting_note_trial(struct waiting *waiting, bool may_pass)
+{
+    const uint64_t now = waiting->loop->now;
+    if (waiting->trial_failed_ns == 0 || now - waiting->trial_failed_ns >= TRIAL_AGE_NS)
+        waiting->away_since_ns = now;
+    waiting->trial_failed_ns = now;
+    if (is_away_for_long(waiting) || !may_pass)
+        loop_defer(waiting->loop, &waiting->give_up, LOOP_FLUSH);
+}
+
+void waiting_note_upstream(struct waiting *waiting)
+{
+    waiting->trial_failed_ns = 0;
+}
+
+/* --- For a connection --- */
+
+void waiting_serve_soon(struct waiting *waiting)
+{
+    if (list_is_linked(&waiting->tick.link)) /* else nobody waits */
+        loop_defer(waiting->loop, &waiting->serve, LOOP_FLUSH);
+}
+
+static void serve_line(struct list *line, bool is_newest_first)
+{
+    while (!list_is_empty(line)) {
+        struct list *first = is_newest_first ? line->previous : line->next;
+        struct waiter *waiter = CONTAINER_OF(first, struct waiter, link);
+        waiter->resume(waiter);
+        if ((is_newest_first ? line->previous : line->next) == first)
+            break;
+    }
+}
+
+static void serve(struct loop_task *task)
+{
+    struct waiting *waiting = CONTAINER_OF(task, struct waiting, serve);
+    for (size_t i = 0; i < LINES; i++)
+        serve_line(&waiting->lines[i], i == LINE_CONFINED);
+}
+
+void waiting_line_up(struct waiting *waiting, struct waiter *waiter, enum line line)
+{
+    assert(waiter->resume);
+    if (list_is_linked(&waiter->link) && waiter->line == line)
+        return;
+    list_remove(&waiter->link);
+    waiter->line = line;
+    list_append(&waiting->lines[line], &waiter->link);
+    start_ticking(waiting);
+}
+
+/* --- For a moment --- */
+
+static bool has_line(const struct waiting *waiting)
+{
+    for (size_t i = 0; i < LINES; i++)
+        if (!list_is_empty(&waiting->lines[i]))
+            return true;
+    return false;
+}
+
+static void on_tick(struct deadline *deadline, uint64_t now)
+{
+    struct waiting *waiting = CONTAINER_OF(deadline, struct waiting, tick);
+    (void)now;
+    if (!list_is_empty(&waiting->parked))
+        waiting->on_parked(waiting);
+    if (!list_is_empty(&waiting->parked) || has_line(waiting))
+        start_ticking(waiting);
+    waiting_serve_soon(waiting);
+}
+
+void waiting_look_again(struct waiting *waiting, struct waiter *waiter)
+{
+    deadline_arm(&waiting->second_looks, &waiter->again, waiting->loop->now);
+}
+
+static void on_second_look(struct deadline *deadline, uint64_t now)
+{
+    struct waiter *waiter = CONTAINER_OF(deadline, struct waiter, again);
+    (void)now;
+    waiter->resume(waiter);
+}
+
+void waiting_open(struct waiting *waiting, struct loop *loop, uint64_t park_ns,
+                  void (*on_parked)(struct waiting *waiting))
+{
+    waiting->loop = loop;
+    waiting->park_ns = park_ns;
+    waiting->on_parked = on_parked;
+    list_init(&waiting->parked);
+    for (size_t i = 0; i < LINES; i++)
+        list_init(&waiting->lines[i]);
+    deadline_init(&waiting->tick);
+    loop_task_init(&waiting->give_up, give_up);
+    loop_task_init(&waiting->serve, serve);
+    loop_add_queue(loop, &waiting->second_looks, SECOND_LOOK_NS, on_second_look);
+    loop_add_queue(loop, &waiting->ticks, TICK_NS, on_tick);
+}
+
+void waiting_close(struct waiting *waiting)
+{
+    loop_cancel_task(&waiting->give_up);
+    loop_cancel_task(&waiting->serve);
+    deadline_cancel(&waiting->tick);
+    loop_remove_queue(&waiting->second_looks);
+    loop_remove_queue(&waiting->ticks);
+}
