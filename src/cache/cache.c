@@ -161,8 +161,7 @@ static struct key key_of(const struct question *question, uint64_t hash)
     return (struct key){
         .hash = (uint32_t)hash,
         .length = (uint16_t)(KEY_FIXED + question->name_length),
-        .fixed = {(uint8_t)(question->type >> 8), (uint8_t)question->type,
-                  (uint8_t)(question->class >> 8), (uint8_t)question->class, (uint8_t)flags},
+        .fixed = {question->type, question->class, (uint8_t)flags},
         .name = question->name,
     };
 }

@@ -286,7 +286,7 @@ void shard_remove(struct shard *shard, struct entry *entry)
 static bool entry_has_key(const struct entry *entry, const struct key *key)
 {
     return entry->hash == key->hash && entry->key_length == key->length &&
-           memcmp(entry->bytes, key->fixed, KEY_FIXED) == 0 &&
+           memcmp(entry->bytes, &key->fixed, KEY_FIXED) == 0 &&
            memcmp(entry->bytes + KEY_FIXED, key->name, key->length - (size_t)KEY_FIXED) == 0;
 }
 
@@ -530,7 +530,7 @@ struct entry *shard_insert(struct shard *shard, const struct key *key, struct en
     entry->key_length = key->length;
     entry->visits = visits;
     entry->is_counted = false;
-    memcpy(entry->bytes, key->fixed, KEY_FIXED);
+    memcpy(entry->bytes, &key->fixed, KEY_FIXED);
     memcpy(entry->bytes + KEY_FIXED, key->name, key->length - (size_t)KEY_FIXED);
     index_push(shard, entry);
     shard->entry_count++;

@@ -15,14 +15,17 @@
 #include "base/deadline.h"
 #include "cache/cache.h"
 
-/* What an answer is found by: type, class, DO and CD, then the name; compared as a whole. The name
- * is the question's own. */
-enum { KEY_FIXED = 5 };
+enum { KEY_FIXED = 5 }; /* octets of a key before the name, as they lie in memory */
 
+/* What an answer is found by, compared as a whole. The name is the question's own. */
 struct key {
     uint32_t hash;
     uint16_t length; /* of both parts */
-    uint8_t fixed[KEY_FIXED];
+    struct {
+        uint16_t type;
+        uint16_t class;
+        uint8_t flags; /* DO and CD */
+    } fixed;
     const uint8_t *name;
 };
 
