@@ -62,7 +62,7 @@ static uint32_t useless_upstreams(const struct group *group)
     return useless;
 }
 
-/* --- Strategies: choose one of the candidates, of which there is one at least --- */
+/* --- Strategies: choose one of several candidates --- */
 
 typedef struct upstream *choose(struct group *group, uint32_t candidates,
                                 const struct question *question);
@@ -110,8 +110,6 @@ static struct upstream *choose_fastest(struct group *group, uint32_t candidates,
                                        const struct question *question)
 {
     (void)question;
-    if (without_first(candidates) == 0)
-        return first_of(group, candidates);
     struct upstream *first = take_any(group, &candidates);
     struct upstream *second = take_any(group, &candidates);
     const bool is_first_better = cost(first) <= cost(second);
@@ -162,9 +160,12 @@ static choose *const strategies[] = {
     [STRATEGY_HASH] = choose_hash,
 };
 
+/* There is a candidate at least. */
 static struct upstream *choose_one(struct group *group, uint32_t candidates,
                                    const struct question *question)
 {
+    if (without_first(candidates) == 0)
+        return first_of(group, candidates);
     return strategies[group->config->strategy](group, candidates, question);
 }
 
