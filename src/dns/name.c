@@ -111,21 +111,26 @@ void name_map_learn(struct name_map *map, size_t offset, size_t length)
     }
 }
 
-/* A pointer to a name that is known, as most names are. */
-static bool is_known_pointer(const struct name_map *map, size_t offset, size_t end)
+/* Octets of what most names are: the root, or a pointer to a name that is known. 0: another one. */
+static size_t usual_size(const struct name_map *map, size_t offset, size_t end)
 {
-    if (offset + DNS_POINTER_SIZE > end || map->bytes[offset] < DNS_POINTER_MARK ||
-        known_length(map, offset) == LENGTH_FORBIDDEN)
-        return false;
+    if (offset >= end || known_length(map, offset) == LENGTH_FORBIDDEN)
+        return 0;
+    if (map->bytes[offset] == 0)
+        return 1;
+    if (map->bytes[offset] < DNS_POINTER_MARK || offset + DNS_POINTER_SIZE > end)
+        return 0;
     const size_t target = pointer_target(map, offset);
-    return target < offset && known_length(map, target) > LENGTH_FORBIDDEN;
+    const bool is_known = target < offset && known_length(map, target) > LENGTH_FORBIDDEN;
+    return is_known ? DNS_POINTER_SIZE : 0;
 }
 
 enum status name_check(struct name_map *map, size_t *offset, size_t end)
 {
     assert(end <= map->length);
-    if (is_known_pointer(map, *offset, end)) {
-        *offset += DNS_POINTER_SIZE;
+    const size_t usual = usual_size(map, *offset, end);
+    if (usual > 0) {
+        *offset += usual;
         return STATUS_OK;
     }
     struct name_walk walk = {.position = *offset, .run = *offset, .end = end};

@@ -57,7 +57,7 @@ static inline bool name_matches(const uint8_t *name, const uint8_t *lower, size_
         uint64_t expected;
         memcpy(&octets, name + done, 8);
         memcpy(&expected, lower + done, 8);
-        if (octets_lower(octets) != expected)
+        if (octets != expected && octets_lower(octets) != expected)
             return false;
     }
     for (; done < length; done++) {
