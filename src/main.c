@@ -61,6 +61,7 @@ static struct server {
 
 static void print_metrics(FILE *out)
 {
+    assert(out && server.config);
     const struct config *config = server.config;
     const char *labels[CONFIG_UPSTREAMS_MAX];
     for (size_t i = 0; i < config->upstream_count; i++)
@@ -80,6 +81,7 @@ static void print_metrics(FILE *out)
 
 static bool is_healthy(void)
 {
+    assert(server.config && server.started <= server.config->workers);
     const uint64_t now = loop_clock();
     for (size_t i = 0; i < server.started; i++)
         if (now - worker_last_turn_ns(server.workers[i]) > WATCHDOG_NS)
@@ -145,6 +147,7 @@ static sigset_t held_signals(void)
 
 static enum status open_signals(void)
 {
+    assert(server.signal_fd == -1 && server.stopped_fd == -1);
     const sigset_t signals = held_signals();
     server.signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
     server.stopped_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -154,6 +157,7 @@ static enum status open_signals(void)
 static enum status open_worker(const struct config *config, const struct sockets *sockets,
                                size_t index)
 {
+    assert(index < CONFIG_WORKERS_MAX && !server.workers[index] && !server.metrics[index]);
     server.metrics[index] = metrics_open(config->upstream_count);
     if (!server.metrics[index])
         return STATUS_FULL;
@@ -172,6 +176,7 @@ static enum status open_worker(const struct config *config, const struct sockets
 
 static enum status open_admin(const struct config *config)
 {
+    assert(!server.admin);
     if (!config->admin.enabled)
         return STATUS_OK;
     const enum status status = admin_open(
@@ -188,6 +193,7 @@ static enum status open_admin(const struct config *config)
 
 static bool start_failed(const char *what)
 {
+    assert(what);
     fprintf(stderr, "dnsproxy: cannot start: %s: %s\n", what, strerror(errno));
     return false;
 }
@@ -209,12 +215,14 @@ static bool open_parts(const struct config *config, const struct sockets *socket
 
 static uint64_t of_workers(const struct worker_memory *one)
 {
+    assert(one && server.config);
     return server.config->workers *
            (uint64_t)(one->queries + one->listeners + one->tcp_output + one->upstreams);
 }
 
 static void log_start(const struct config *config, const struct sockets *sockets)
 {
+    assert(server.started == config->workers && server.stage == STAGE_SERVING);
     char workers[16];
     char ceiling[32];
     const struct worker_memory memory = worker_memory(server.workers[0]);
@@ -238,6 +246,7 @@ static void log_start(const struct config *config, const struct sockets *sockets
 
 static bool start_workers(const struct config *config)
 {
+    assert(server.started == 0);
     if (log_open(config->log.level, config->log.format) != STATUS_OK)
         return start_failed("log");
     for (; server.started < config->workers; server.started++)
@@ -278,6 +287,7 @@ static void enter_stage(enum stage stage)
 
 static void begin_drain(const char *why)
 {
+    assert(why);
     log_event(LOG_LEVEL_INFO, "draining", "cause", why, NULL);
     enter_stage(STAGE_DRAINING);
     for (size_t i = 0; i < server.started; i++)
@@ -288,6 +298,7 @@ static void begin_drain(const char *why)
  * are still answered (FAULTS J14). */
 static void begin_lame_duck(const char *why)
 {
+    assert(server.stage == STAGE_SERVING);
     const uint64_t lame_duck_ns = server.config->timeouts.lame_duck_ns;
     char duration_ms[32];
     snprintf(duration_ms, sizeof(duration_ms), "%" PRIu64,
@@ -367,6 +378,7 @@ static int poll_timeout_ms(uint64_t admin_ns)
 /* Until every worker has ended. Returns the exit status. */
 static int wait_for_end(void)
 {
+    assert(server.signal_fd >= 0 && server.stopped_fd >= 0 && server.started > 0);
     int exit_status = EXIT_CLEAN;
     while (!has_stopped()) {
         struct pollfd ready[] = {

@@ -46,6 +46,7 @@ struct worker {
 
 static void begin_drain(struct worker *worker)
 {
+    assert(worker->drain_until_ns == 0);
     worker->drain_until_ns = worker->loop.now + worker->config->timeouts.drain_ns;
     for (size_t i = 0; i < worker->config->listener_count; i++) {
         if (worker->udp[i])
@@ -99,6 +100,7 @@ enum status worker_start(struct worker *worker)
 
 void worker_drain(struct worker *worker)
 {
+    assert(worker->is_started);
     atomic_store(&worker->drain_requested, true);
     loop_wake(&worker->loop);
 }
@@ -116,6 +118,7 @@ bool worker_has_stopped(const struct worker *worker)
 /* The kernel allows twice what a socket asks for. */
 struct worker_memory worker_memory(const struct worker *worker)
 {
+    assert(worker->group && worker->tcp_clients);
     const struct config *config = worker->config;
     const size_t udp_sockets = (size_t)4 * SOCKET_UDP_BUFFER * config->listener_count;
     const size_t tcp_sockets = (size_t)4 * SOCKET_TCP_BUFFER * config->limits.tcp_clients;
@@ -133,6 +136,7 @@ struct worker_memory worker_memory(const struct worker *worker)
 
 static void on_link_change(struct link *link)
 {
+    assert(link->loop);
     group_network_changed(CONTAINER_OF(link, struct worker, link)->group);
 }
 
@@ -165,6 +169,7 @@ static enum status open_resolver(struct worker *worker, const struct worker_sett
 /* What no listener has taken is closed: the descriptors are handed over whatever happens. */
 static enum status open_listeners(struct worker *worker, const struct worker_settings *settings)
 {
+    assert(settings->udp_fds && settings->tcp_fds && worker->tcp_clients);
     enum status status = STATUS_OK;
     for (size_t i = 0; i < settings->config->listener_count; i++) {
         const int udp_fd = settings->udp_fds[i];
@@ -184,6 +189,8 @@ static enum status open_listeners(struct worker *worker, const struct worker_set
 
 enum status worker_open(const struct worker_settings *settings, struct worker **out)
 {
+    assert(settings->config && out);
+    assert(settings->config->listener_count <= CONFIG_LISTENERS_MAX);
     assert(settings->metrics && settings->on_stopped);
     struct worker *worker = calloc(1, sizeof(*worker));
     if (!worker)

@@ -32,6 +32,7 @@ static enum status parse_decimal(const char *text, uint32_t maximum, uint32_t *o
 
 enum status port_parse(const char *text, uint16_t *out)
 {
+    assert(text && out);
     uint32_t value;
     TRY(parse_decimal(text, UINT16_MAX, &value));
     if (value == 0)
@@ -88,6 +89,7 @@ static enum status parse_bracketed(char *text, uint16_t port, struct address *ou
 
 enum status address_parse(const char *text, uint16_t default_port, struct address *out)
 {
+    assert(text && out);
     char copy[ADDRESS_TEXT_SIZE];
     const size_t length = strlen(text);
     if (length >= sizeof copy)
@@ -109,6 +111,7 @@ enum status address_parse(const char *text, uint16_t default_port, struct addres
 
 bool address_has_unclear_port(const char *text, struct address *out)
 {
+    assert(text && out);
     char copy[ADDRESS_TEXT_SIZE];
     const size_t length = strlen(text);
     const char *colon = strrchr(text, ':');
@@ -133,6 +136,7 @@ static void format_zone(uint32_t scope, char text[static IF_NAMESIZE + 1])
 
 const char *address_format(const struct address *address, char text[static ADDRESS_TEXT_SIZE])
 {
+    assert(address && text);
     char host[INET6_ADDRSTRLEN];
     if (address->any.sa_family == AF_INET) {
         inet_ntop(AF_INET, &address->v4.sin_addr, host, sizeof host);
@@ -232,6 +236,7 @@ static enum status parse_prefix_host(const char *host, struct prefix *prefix, ui
 
 enum status prefix_parse(const char *text, struct prefix *out)
 {
+    assert(text && out);
     char host[INET6_ADDRSTRLEN];
     const size_t host_length = strcspn(text, "/");
     if (host_length >= sizeof host)

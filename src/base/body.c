@@ -10,6 +10,7 @@
 
 void *output_take(struct output_account *account, size_t size)
 {
+    assert(size > 0);
     assert(!account || account->used <= account->ceiling);
     if (account && size > account->ceiling - account->used)
         return NULL;
@@ -22,6 +23,7 @@ void *output_take(struct output_account *account, size_t size)
 void output_give(struct output_account *account, void *memory, size_t size)
 {
     if (memory && account) {
+        assert(size > 0);
         assert(account->used >= size);
         account->used -= size;
     }
@@ -30,6 +32,7 @@ void output_give(struct output_account *account, void *memory, size_t size)
 
 struct body *body_new(struct output_account *account, const uint8_t *bytes, size_t length)
 {
+    assert(bytes || length == 0);
     assert(length <= UINT32_MAX);
     struct body *body = output_take(account, sizeof(*body) + length);
     if (!body)
@@ -42,6 +45,7 @@ struct body *body_new(struct output_account *account, const uint8_t *bytes, size
 
 struct body *body_share(struct output_account *account, const uint8_t *bytes, size_t length)
 {
+    assert(account && (bytes || length == 0));
     struct body *last = account->last;
     if (last && last->length == length && memcmp(last->bytes, bytes, length) == 0)
         return body_hold(last);

@@ -44,6 +44,7 @@ void deadline_cancel(struct deadline *deadline)
 
 void deadline_queue_expire(struct deadline_queue *queue, uint64_t now, unsigned count_max)
 {
+    assert(count_max > 0);
     assert(now < DEADLINE_NEVER); /* that is when an empty queue is due */
     for (unsigned count = 0; count < count_max && deadline_queue_next(queue) <= now; count++)
         queue->on_expire(deadline_of(list_take_first(&queue->armed)), now);

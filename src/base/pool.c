@@ -67,6 +67,7 @@ void pool_give(struct pool *pool, void *object)
 
 size_t pool_ceiling(const struct pool *pool)
 {
+    assert(!pool->memory || pool->object_size <= SIZE_MAX / pool->capacity);
     return pool->object_size * pool->capacity;
 }
 

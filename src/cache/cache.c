@@ -95,6 +95,7 @@ static void shards_init(struct cache *cache, uint32_t count)
 enum status cache_open_with_hash_mask(const struct cache_config *limits, uint64_t hash_mask,
                                       struct cache **out)
 {
+    assert(limits && out);
     if (limits->size_bytes < CACHE_SIZE_MIN)
         return STATUS_INVALID;
     if (limits->size_bytes > SIZE_MAX / 2) {
@@ -135,6 +136,7 @@ void cache_close(struct cache *cache)
 
 void cache_usage(struct cache *cache, uint64_t *bytes, uint64_t *entries)
 {
+    assert(bytes && entries);
     *bytes = cache->overhead_bytes;
     *entries = 0;
     for (uint32_t i = 0; i <= cache->shard_mask; i++) {
@@ -256,6 +258,7 @@ static bool claim_refresh(const struct cache *cache, struct entry *entry,
 static void copy_out_stale(const struct entry *entry, uint64_t now, uint8_t *body,
                            struct answer *out)
 {
+    assert(entry->lifetime_s > age_in_seconds(entry, now));
     const uint32_t left_s = entry->lifetime_s - age_in_seconds(entry, now);
     const uint32_t ttl_s = left_s < STALE_TTL_S ? left_s : STALE_TTL_S;
     copy_out(entry, 0, body, out);
@@ -432,6 +435,7 @@ static bool is_usable(const struct shard *shard, const struct entry *entry, uint
  * to it, rounded down: it is never used past its end. */
 static void recheck(const struct shard *shard, struct entry *entry, uint64_t now)
 {
+    assert(!answer_is_failure(entry->kind));
     const uint64_t left_ns = shard_usable_ns(shard, entry) - entry_age_ns(entry, now);
     if (left_ns < NANOSECONDS_PER_SECOND)
         return;

@@ -124,6 +124,7 @@ static bool entry_is_stale(const struct entry *entry, uint64_t now)
 
 static void ring_init(struct ring *ring, uint32_t start, uint32_t end)
 {
+    assert(start < end && start % ENTRY_ALIGNMENT == 0);
     *ring = (struct ring){
         .start = start, .end = end, .head = start, .tail = start, .hand = start, .made = start};
 }
@@ -449,6 +450,7 @@ static void evict_small(struct shard *shard, uint64_t now)
  * advice (before Linux 5.14), or has larger pages, refuses: then they are made by faults. */
 static void make_pages(struct shard *shard, struct ring *ring)
 {
+    assert(ring->made < ring->end);
     const uint32_t left = ring->end - ring->made;
     const uint32_t size = left < PAGES_MADE ? left : PAGES_MADE;
     uint8_t *first = shard->memory + ring->made;
@@ -539,6 +541,8 @@ struct entry *shard_insert(struct shard *shard, const struct key *key, struct en
 
 uint64_t shard_bytes(const struct shard *shard)
 {
+    assert(ring_used(&shard->small) <= shard->small.end - shard->small.start);
+    assert(ring_used(&shard->main) <= shard->main.end - shard->main.start);
     return ring_used(&shard->small) + ring_used(&shard->main) +
            shard->bucket_count * sizeof(*shard->buckets);
 }
@@ -546,6 +550,7 @@ uint64_t shard_bytes(const struct shard *shard)
 /* Memory: buckets (none at offset 0 is an entry, so 0 can mean none), ghosts, small, main. */
 void shard_init(struct shard *shard, uint8_t *memory, uint32_t size, uint32_t stale_max_s)
 {
+    assert(memory && (uintptr_t)memory % alignof(struct shard) == 0);
     shard->stale_max_s = stale_max_s;
     shard->memory = memory;
     shard->bucket_count = size / BYTES_PER_BUCKET;

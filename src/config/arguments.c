@@ -4,6 +4,7 @@
  * getopt_long would print its own errors, take abbreviations, and need a second table.
  *
  * Thread: main. */
+#include <assert.h>
 #include <regex.h>
 #include <string.h>
 
@@ -34,6 +35,7 @@ static struct argument parse_word(const char *word)
  * argument to keep. */
 static bool judge_argument(struct settings *settings, const struct argument *argument)
 {
+    assert(argument->option && argument->option->flag);
     const struct option *option = argument->option;
     settings->where = (struct origin){.name = option->flag};
     if (!option->argument && argument->value)
@@ -69,6 +71,7 @@ static void read_command(struct settings *settings, const char *word, bool *has_
 size_t arguments_read(struct settings *settings, int argc, char *const argv[],
                       struct argument *arguments)
 {
+    assert(settings->config && arguments && (argc == 0 || argv));
     size_t count = 0;
     bool has_command = false;
     for (int i = 1; i < argc; i++) {
@@ -97,6 +100,7 @@ size_t arguments_read(struct settings *settings, int argc, char *const argv[],
 void arguments_apply(struct settings *settings, const struct argument *arguments, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
+        assert(arguments[i].option && arguments[i].value);
         settings->where = (struct origin){.name = arguments[i].option->flag};
         settings_apply(settings, arguments[i].option, arguments[i].value);
     }
@@ -137,6 +141,7 @@ static void apply_variable(struct settings *settings, const char *name, const ch
 
 void environment_apply(struct settings *settings, char *const environment[])
 {
+    assert(settings->config && environment);
     for (size_t i = 0; environment[i]; i++) {
         char name[KEY_SIZE];
         const char *value = strchr(environment[i], '=');

@@ -3,6 +3,7 @@
  * which is no part of the daemon.
  *
  * Thread: main. */
+#include <assert.h>
 #include <string.h>
 
 #include "config/settings.h"
@@ -61,6 +62,7 @@ static void print_help_option(FILE *out, const struct option *option)
 
 void options_print_help(FILE *out)
 {
+    assert(out);
     fputs("Usage: dnsproxy [COMMAND] [-c FILE] [-l ADDR]... [-u URL]... [OPTION]...\n"
           "Answer DNS queries by asking servers over authenticated TLS.\n\nCommands:\n",
           out);

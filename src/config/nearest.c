@@ -6,6 +6,7 @@
  *
  * Thread: main. Source: Wagner and Fischer, "The string-to-string correction problem" (1974), with
  * neighbours that changed places as one mistake (Damerau 1964). */
+#include <assert.h>
 #include <ctype.h>
 #include <string.h>
 
@@ -41,6 +42,7 @@ static bool differ(char a, char b)
 /* Letters inserted, left out, replaced or exchanged with the next that turn one into the other. */
 static size_t edit_distance(const char *a, size_t a_length, const char *b, size_t b_length)
 {
+    assert(a && b);
     size_t rows[COMPARED_LENGTH_MAX + 1][COMPARED_LENGTH_MAX + 1];
     a_length = smaller(a_length, COMPARED_LENGTH_MAX);
     b_length = smaller(b_length, COMPARED_LENGTH_MAX);
@@ -62,6 +64,7 @@ static size_t edit_distance(const char *a, size_t a_length, const char *b, size_
 static void consider(struct search *search, const char *known, size_t known_length,
                      const char *found, size_t found_length)
 {
+    assert(known && found_length <= strlen(found));
     const size_t distance = edit_distance(search->name, search->length, known, known_length);
     if (distance >= search->distance)
         return;
@@ -72,11 +75,13 @@ static void consider(struct search *search, const char *known, size_t known_leng
 
 const char *option_name(const struct option *option, size_t field)
 {
+    assert(option && field % sizeof(char *) == 0 && field < offsetof(struct option, set));
     return *(const char *const *)((const char *)option + field);
 }
 
 const struct option *option_find(const char *name, size_t field)
 {
+    assert(name);
     for (size_t i = 0; i < OPTION_COUNT; i++) {
         const char *known = option_name(&OPTIONS[i], field);
         if (known && strcmp(known, name) == 0)
@@ -94,6 +99,7 @@ static struct search begin_search(const char *name)
 /* Among the keys and sections in the section that `key` names; false when there is no such. */
 static bool search_section(struct search *search, const char *key)
 {
+    assert(key <= search->name);
     const size_t section_length = (size_t)(search->name - key);
     bool is_section = false;
     for (size_t i = 0; i < OPTION_COUNT; i++) {
@@ -161,6 +167,7 @@ static struct search search_field(const char *name, size_t field)
 void settings_report_unknown(struct settings *settings, const char *name, size_t field,
                              const char *problem)
 {
+    assert(name && problem);
     const struct search search = search_field(name, field);
     if (search.found)
         settings_report(settings, "%s; the nearest is %.*s", problem, (int)search.found_length,

@@ -265,6 +265,7 @@ static void apply_defaults(struct settings *settings)
 
 static void apply_file(struct settings *settings)
 {
+    assert(settings->config && settings->errors);
     const char *from_environment = getenv("DNSPROXY_CONFIG");
     if (!settings->config_file && from_environment && *from_environment != '\0')
         settings->config_file = from_environment;
@@ -278,6 +279,7 @@ static void apply_file(struct settings *settings)
  * wants for a place to wait, of which none can. */
 static void check_slots(struct settings *settings)
 {
+    assert(settings->config->limits.upstream_requests > 0);
     const struct config *config = settings->config;
     const uint64_t slots =
         (uint64_t)config->limits.upstream_requests * config->limits.upstream_connections;
@@ -310,6 +312,7 @@ static void load_levels(struct settings *settings, const struct argument *argume
 
 static enum status load(struct settings *settings, int argc, char *const argv[])
 {
+    assert(OPTION_COUNT <= OPTIONS_MAX && !settings->config);
     settings->config = calloc(1, sizeof *settings->config);
     struct argument *arguments = calloc((size_t)argc + 1, sizeof *arguments);
     if (!settings->config || !arguments) {
@@ -329,6 +332,7 @@ static enum status load(struct settings *settings, int argc, char *const argv[])
 enum status options_load(int argc, char *const argv[], FILE *errors, enum command *command,
                          struct config **out)
 {
+    assert(argc >= 0 && argv && errors && command && out);
     struct settings settings = {.errors = errors, .command = COMMAND_SERVE};
     const enum status status = load(&settings, argc, argv);
     if (status != STATUS_OK) {
@@ -344,6 +348,7 @@ void config_free(struct config *config)
 {
     if (!config)
         return;
+    assert(config->upstream_count <= CONFIG_UPSTREAMS_MAX);
     for (size_t i = 0; i < CONFIG_UPSTREAMS_MAX; i++)
         free_upstream(&config->upstreams[i]);
     free(config->tls_ca_file);

@@ -6,6 +6,7 @@
  *
  * Thread: main. Sources: cgroups(7); the kernel's admin-guide, cgroup-v2 "cpu.max" and
  * scheduler/sched-bwc for version 1. */
+#include <assert.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <sched.h>
@@ -25,6 +26,7 @@ static uint32_t quota_processors(int64_t quota_us, int64_t period_us)
 /* The numbers in a file, at most `count`; how many there were. */
 static int read_numbers(const char *directory, const char *name, int64_t numbers[static 2])
 {
+    assert(directory && name);
     char path[PATH_MAX];
     if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
         return 0;
@@ -91,6 +93,7 @@ static uint32_t line_quota(char *line, const char *mount)
 
 uint32_t processors_quota(const char *membership, const char *mount)
 {
+    assert(membership && mount);
     FILE *file = fopen(membership, "re");
     if (!file)
         return UINT32_MAX;
@@ -106,6 +109,7 @@ uint32_t processors_quota(const char *membership, const char *mount)
 
 uint32_t workers_for(uint32_t processors, uint32_t quota)
 {
+    assert(processors > 0 && quota > 0);
     const uint32_t usable = quota < processors ? quota : processors;
     return usable < CONFIG_WORKERS_AUTO_MAX ? usable : CONFIG_WORKERS_AUTO_MAX;
 }

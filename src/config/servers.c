@@ -86,6 +86,7 @@ enum status add_listener(struct settings *settings, const struct option *option,
     struct config *config = settings->config;
     struct listener_config listener;
     TRY(parse_listener(settings, text, &listener));
+    assert(config->listener_count < CONFIG_LISTENERS_MAX);
     for (size_t i = 0; i < config->listener_count; i++) {
         const struct listener_config *other = &config->listeners[i];
         const bool overlaps = (listener.udp && other->udp) || (listener.tcp && other->tcp);
@@ -102,6 +103,7 @@ enum status add_listener(struct settings *settings, const struct option *option,
 static bool decode_pin(const char *text, const char *alphabet, unsigned int bits,
                        uint8_t pin[static PIN_SIZE])
 {
+    assert(bits == 4 || bits == 6);
     uint32_t waiting = 0;
     unsigned int waiting_bits = 0;
     size_t length = 0;
@@ -325,6 +327,8 @@ void free_upstream(struct upstream_config *upstream)
 static enum status fill_upstream(struct settings *settings, struct upstream_config *upstream,
                                  const struct target *target, const struct upstream_entry *entry)
 {
+    assert(target->name || entry->pin_count > 0);
+    assert(entry->weight > 0 && entry->weight <= WEIGHT_MAX && entry->pin_count <= CONFIG_PINS_MAX);
     upstream->address = target->address;
     upstream->port = target->port;
     upstream->weight = entry->weight;
@@ -347,6 +351,7 @@ static enum status fill_upstream(struct settings *settings, struct upstream_conf
 static enum status append_upstream(struct settings *settings, const struct target *target,
                                    const struct upstream_entry *entry)
 {
+    assert(entry->url);
     struct config *config = settings->config;
     if (config->upstream_count == CONFIG_UPSTREAMS_MAX)
         return settings_reject(settings, entry->url, "is one too many; allowed: %d",
@@ -371,6 +376,7 @@ static enum status append_preset(struct settings *settings, const struct preset 
 
 enum status upstream_entry_add(struct settings *settings, const struct upstream_entry *entry)
 {
+    assert(entry->url && entry->weight > 0);
     for (size_t i = 0; i < PRESET_COUNT; i++)
         if (strcmp(entry->url, PRESETS[i].name) == 0)
             return append_preset(settings, &PRESETS[i], entry);

@@ -86,6 +86,7 @@ static void print_problem(struct settings *settings, const char *format, va_list
 
 void settings_report(struct settings *settings, const char *format, ...)
 {
+    assert(settings->errors && format);
     print_origin(settings->errors, &settings->where);
     va_list arguments;
     va_start(arguments, format);
@@ -95,6 +96,7 @@ void settings_report(struct settings *settings, const char *format, ...)
 
 enum status settings_reject(struct settings *settings, const char *text, const char *format, ...)
 {
+    assert(settings->errors && text && format);
     print_origin(settings->errors, &settings->where);
     fputc('"', settings->errors);
     print_masked(settings->errors, text);
@@ -108,6 +110,7 @@ enum status settings_reject(struct settings *settings, const char *text, const c
 
 char *settings_origin(struct settings *settings, const struct origin *where)
 {
+    assert(where);
     char *text = NULL;
     size_t length;
     FILE *out = open_memstream(&text, &length);
@@ -122,6 +125,7 @@ char *settings_origin(struct settings *settings, const struct origin *where)
 
 char *settings_copy(struct settings *settings, const char *text)
 {
+    assert(text);
     char *copy = strdup(text);
     if (!copy)
         settings_report(settings, "out of memory");
@@ -149,6 +153,7 @@ static bool parse_number(const struct quantity *quantity, const char *text, uint
 const char *number_format(const struct quantity *quantity, uint64_t value,
                           char text[static NUMBER_TEXT_SIZE])
 {
+    assert(quantity);
     struct unit unit = {"", 1};
     for (size_t i = 0; i < UNITS_MAX && quantity->units[i].name; i++) {
         unit = quantity->units[i];
@@ -176,6 +181,7 @@ static bool is_in_range(const struct option *option, uint64_t value)
 static enum status read_number(struct settings *settings, const struct option *option,
                                const char *text, uint64_t *out)
 {
+    assert(option->quantity && option->minimum <= option->maximum);
     const struct quantity *quantity = option->quantity;
     uint64_t value;
     if (parse_number(quantity, text, &value) && is_in_range(option, value)) {
@@ -193,6 +199,7 @@ static enum status read_number(struct settings *settings, const struct option *o
 
 static void *field_of(struct settings *settings, const struct option *option)
 {
+    assert(settings->config && option->offset < sizeof(*settings->config));
     return (char *)settings->config + option->offset;
 }
 
@@ -223,6 +230,7 @@ enum status set_number(struct settings *settings, const struct option *option, c
 
 enum status set_choice(struct settings *settings, const struct option *option, const char *text)
 {
+    assert(option->choices && option->size == sizeof(unsigned int));
     static_assert(sizeof(enum strategy) == sizeof(unsigned int), "a choice is stored as one");
     for (unsigned int i = 0; option->choices[i]; i++) {
         if (strcmp(text, option->choices[i]) == 0) {
@@ -289,6 +297,7 @@ enum status set_admin(struct settings *settings, const struct option *option, co
 enum status read_address(struct settings *settings, const char *text, const char *place,
                          uint16_t default_port, struct address *out, const char *problem)
 {
+    assert(place && default_port != 0 && problem);
     struct address address;
     char bracketed[ADDRESS_TEXT_SIZE];
     if (address_has_unclear_port(place, &address))
@@ -304,6 +313,7 @@ enum status read_address(struct settings *settings, const char *text, const char
 /* Non-blocking, so that a pipe without a writer is an error and not a wait. */
 enum status check_readable(struct settings *settings, const char *path)
 {
+    assert(path);
     struct stat info = {};
     const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (descriptor < 0 || fstat(descriptor, &info) != 0)
@@ -318,6 +328,7 @@ enum status check_readable(struct settings *settings, const char *path)
 
 enum status set_tls_ca(struct settings *settings, const struct option *option, const char *text)
 {
+    assert(option->default_text);
     struct config *config = settings->config;
     const bool is_file = strcmp(text, option->default_text) != 0;
     if (is_file)
@@ -370,6 +381,7 @@ enum status add_source_port(struct settings *settings, const struct option *opti
 void settings_begin_option(struct settings *settings, const struct option *option)
 {
     const size_t index = (size_t)(option - OPTIONS);
+    assert(index < OPTION_COUNT && option == &OPTIONS[index]);
     if (!settings->seen[index] && option->most > 0)
         *(size_t *)field_of(settings, option) = 0;
     settings->seen[index] = true;
@@ -377,6 +389,7 @@ void settings_begin_option(struct settings *settings, const struct option *optio
 
 static void set_value(struct settings *settings, const struct option *option, const char *text)
 {
+    assert(option->set && (text || !option->argument));
     const bool is_full = option->most > 0 && *(size_t *)field_of(settings, option) == option->most;
     const enum status status =
         is_full ? settings_reject(settings, text, "is one too many; allowed: %zu", option->most)
@@ -402,6 +415,7 @@ static void apply_list(struct settings *settings, const struct option *option, c
 
 void settings_apply(struct settings *settings, const struct option *option, const char *text)
 {
+    assert(option && (text || !option->argument));
     settings_begin_option(settings, option);
     if (option->most == 0) {
         set_value(settings, option, text);

@@ -6,6 +6,7 @@
  * mapping in a mapping is a dotted key. After an error in a value the walk goes on.
  *
  * Thread: main. All of libyaml is in this file. */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ static void set_origin(struct file *file, const char *name, yaml_mark_t mark)
 /* A reader error (bytes that are no UTF-8) has an offset only. */
 static yaml_mark_t mark_of_offset(const struct file *file, size_t offset)
 {
+    assert(offset <= file->length);
     yaml_mark_t mark = {};
     for (size_t i = 0; i < offset && i < file->length; i++)
         mark.line += file->text[i] == '\n';
@@ -100,6 +102,7 @@ static yaml_event_type_t check_event(struct file *file, yaml_parser_t *parser, s
 
 static bool open_parser(const struct file *file, yaml_parser_t *parser)
 {
+    assert(file->text || file->length == 0);
     if (!yaml_parser_initialize(parser)) {
         settings_report(file->settings, "out of memory");
         return false;
@@ -200,6 +203,7 @@ static void read_field(struct file *file, const char *option_key, const yaml_nod
         return;
     }
     const unsigned int bit = 1U << (field - UPSTREAM_FIELDS);
+    assert((size_t)(field - UPSTREAM_FIELDS) < UPSTREAM_FIELD_COUNT);
     if (*seen & bit) {
         settings_report(file->settings, "is given twice");
         return;
@@ -216,6 +220,7 @@ static void read_field(struct file *file, const char *option_key, const yaml_nod
 
 static void read_upstream(struct file *file, const struct option *option, const yaml_node_t *node)
 {
+    assert(node->type == YAML_MAPPING_NODE && option->most > 0);
     struct settings *settings = file->settings;
     struct upstream_entry entry = {.weight = 1};
     unsigned int seen = 0;
@@ -328,6 +333,7 @@ static void read_pair(struct file *file, const char *section, const yaml_node_pa
 /* `section` is "" for the whole file. */
 static void read_section(struct file *file, const char *section, const yaml_node_t *node)
 {
+    assert(node->type == YAML_MAPPING_NODE);
     const yaml_node_pair_t *end = node->data.mapping.pairs.top;
     for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < end; pair++)
         read_pair(file, section, pair);
@@ -357,6 +363,7 @@ static void read_tree(struct file *file)
 
 void yaml_read(struct settings *settings, const char *name, const char *text, size_t length)
 {
+    assert(name && (text || length == 0));
     struct file file = {.settings = settings, .name = name, .text = text, .length = length};
     settings->where = (struct origin){.file = name};
     if (check_events(&file))
@@ -365,6 +372,7 @@ void yaml_read(struct settings *settings, const char *name, const char *text, si
 
 void yaml_read_file(struct settings *settings, const char *name)
 {
+    assert(name);
     enum { SIZE = CONFIG_FILE_SIZE_MAX + 1 };
     settings->where = (struct origin){.file = name};
     FILE *stream = fopen(name, "re");

@@ -99,6 +99,7 @@ static bool add_headers(struct MHD_Response *response, const char *type, unsigne
 
 static struct admin_connection *place_of(struct MHD_Connection *connection)
 {
+    assert(connection);
     return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 }
 
@@ -192,6 +193,7 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         struct admin_connection *mine = free_connection(admin);
         assert(mine);
+        assert(mine->fd < 0 && admin->connection_count < CONNECTIONS_MAX);
         mine->fd =
             MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
         mine->idle_ns = loop_clock() + REQUEST_AGE_NS;
@@ -200,6 +202,7 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
         admin->connection_count++;
     } else {
         struct admin_connection *mine = *place;
+        assert(mine && mine->fd >= 0 && admin->connection_count > 0);
         mine->fd = -1;
         admin->connection_count--;
     }
@@ -220,6 +223,7 @@ static void make_room(struct admin *admin)
     if (admin->connection_count < CONNECTIONS_MAX)
         return;
     const struct admin_connection *longest = &admin->connections[0];
+    assert(longest->fd >= 0);
     for (size_t i = 1; i < CONNECTIONS_MAX; i++)
         if (admin->connections[i].idle_ns < longest->idle_ns)
             longest = &admin->connections[i];
@@ -231,6 +235,7 @@ static void make_room(struct admin *admin)
  * at once. */
 static void accept_waiting(struct admin *admin, uint64_t now)
 {
+    assert(admin->connection_count <= CONNECTIONS_MAX);
     size_t room = CONNECTIONS_MAX - admin->connection_count;
     for (; room > 0 && now >= admin->accept_after_ns; room--) {
         int fd;
@@ -296,6 +301,8 @@ static enum status open_parts(struct admin *admin, const struct address *address
 enum status admin_open(const struct address *address, bool freebind,
                        const struct admin_source *source, struct admin **out)
 {
+    assert(address && out);
+    assert(source->print_metrics && source->is_ready && source->is_healthy);
     struct admin *admin = calloc(1, sizeof(*admin));
     if (!admin)
         return STATUS_SYSTEM;
@@ -317,11 +324,13 @@ enum status admin_open(const struct address *address, bool freebind,
 
 int admin_descriptor(const struct admin *admin)
 {
+    assert(admin->epoll_fd >= 0);
     return admin->epoll_fd;
 }
 
 uint16_t admin_port(const struct admin *admin)
 {
+    assert(admin->listen_fd >= 0);
     struct address address = {0};
     socklen_t length = sizeof(address);
     if (getsockname(admin->listen_fd, &address.any, &length) != 0)
@@ -331,6 +340,7 @@ uint16_t admin_port(const struct admin *admin)
 
 uint64_t admin_run(struct admin *admin)
 {
+    assert(admin->daemon);
     const uint64_t now = loop_clock();
     shut_down_expired(admin, now);
     accept_waiting(admin, now);

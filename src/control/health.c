@@ -6,6 +6,7 @@
  *
  * Thread: main of its own process.   Owner: none, it keeps nothing.
  * RFC:    9112 (HTTP/1.1 messages). */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,7 @@ enum { STATUS_LENGTH = sizeof STATUS_READY - 1 };
 /* The daemon listens on every address: ask the nearest. */
 static struct address reachable(const struct address *address)
 {
+    assert(address);
     struct address target = *address;
     if (!address_is_any(address))
         return target;

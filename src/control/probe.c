@@ -88,6 +88,7 @@ static void enter(struct probe *probe, enum probe_state state)
     probe->state = state;
     probe->since_ns = loop_clock();
     deadline_cancel(&probe->deadline);
+    assert(state != PROBE_DONE || run->unfinished > 0);
     if (state == PROBE_DONE)
         run->unfinished--;
     else if (state != PROBE_ANSWERED) /* which ends with this turn */
@@ -101,6 +102,7 @@ static uint64_t time_in_state(const struct probe *probe)
 
 static void fail_probe(struct probe *probe, enum failure failure, const char *reason)
 {
+    assert(failure != FAILURE_NONE && reason);
     probe->result->failure = failure;
     snprintf(probe->result->reason, sizeof(probe->result->reason), "%s", reason);
     enter(probe, PROBE_DONE);
@@ -115,6 +117,7 @@ static const enum failure expiry[PROBE_STATES] = {
 
 static void on_expire(struct deadline *deadline, uint64_t now)
 {
+    assert(!list_is_linked(&deadline->link));
     (void)now;
     struct probe *probe = CONTAINER_OF(deadline, struct probe, deadline);
     const enum failure failure = expiry[probe->state];
@@ -130,6 +133,7 @@ static void on_expire(struct deadline *deadline, uint64_t now)
 static void on_again_open(struct stream *stream)
 {
     struct probe *probe = CONTAINER_OF(stream, struct probe, again);
+    assert(probe->state == PROBE_RESUMING);
     struct tls_facts facts;
     tls_facts(stream->tls, &facts);
     probe->result->resumption = facts.resumed ? RESUMPTION_YES : RESUMPTION_NO;
@@ -156,6 +160,7 @@ static const struct stream_handler again_handler = {
 
 static void connect_again(struct probe *probe)
 {
+    assert(probe->client && probe->result->is_answered);
     const struct probe_run *run = probe->run;
     enum failure failure;
     enter(probe, PROBE_RESUMING);
@@ -172,6 +177,7 @@ static void connect_again(struct probe *probe)
 static void on_first_connected(struct stream *stream)
 {
     struct probe *probe = CONTAINER_OF(stream, struct probe, first);
+    assert(probe->state == PROBE_CONNECTING);
     probe->result->is_connected = true;
     probe->result->connect_ns = time_in_state(probe);
     enter(probe, PROBE_HANDSHAKING);
@@ -180,6 +186,7 @@ static void on_first_connected(struct stream *stream)
 static void on_first_open(struct stream *stream)
 {
     struct probe *probe = CONTAINER_OF(stream, struct probe, first);
+    assert(probe->state == PROBE_HANDSHAKING);
     struct probe_result *result = probe->result;
     struct tls_facts facts;
     tls_facts(stream->tls, &facts);
@@ -245,6 +252,7 @@ static void on_first_readable(struct stream *stream)
 static void on_first_closed(struct stream *stream, enum failure failure)
 {
     struct probe *probe = CONTAINER_OF(stream, struct probe, first);
+    assert(probe->state != PROBE_DONE);
     struct probe_result *result = probe->result;
     char reason[sizeof(result->reason)] = "";
     race_cancel(&probe->race);
@@ -269,6 +277,7 @@ static const struct stream_handler first_handler = {.on_connected = on_first_con
 
 static void prepare(struct probe_run *run, size_t index)
 {
+    assert(index < run->config->upstream_count && !run->probes[index].run);
     struct probe *probe = &run->probes[index];
     probe->run = run;
     probe->upstream = &run->config->upstreams[index];
@@ -285,6 +294,7 @@ static void prepare(struct probe_run *run, size_t index)
 
 static void on_won(struct race *race, int fd, size_t index)
 {
+    assert(index < RACE_ADDRESSES_MAX && fd >= 0);
     struct probe *probe = CONTAINER_OF(race, struct probe, race);
     probe->address = probe->addresses[index];
     stream_start(&probe->first, fd, probe->client);
@@ -297,6 +307,7 @@ static void on_lost(struct race *race, enum failure failure)
 
 static void connect_first(struct probe *probe, size_t count)
 {
+    assert(count > 0 && count <= RACE_ADDRESSES_MAX);
     struct probe_run *run = probe->run;
     const uint64_t connect_ns = run->config->timeouts.connect_ns;
     const struct race_timeouts timeouts = {.connect_ns = connect_ns, .user_ns = connect_ns};
@@ -331,6 +342,7 @@ static void look_up(struct probe_run *run)
 /* The part of the daemon that knows addresses, looked up or given. */
 static enum status open_group(struct probe_run *run)
 {
+    assert(run->trusts && !run->group);
     const struct config *config = run->config;
     run->metrics = metrics_open(config->upstream_count);
     if (!run->metrics)
@@ -367,6 +379,7 @@ static int exit_status(const struct probe_run *run)
 
 static void free_run(struct probe_run *run)
 {
+    assert(run->unfinished == 0);
     for (size_t i = 0; i < run->config->upstream_count; i++)
         tls_client_close(run->probes[i].client);
     group_close(run->group);
@@ -390,6 +403,7 @@ static void probe_all(struct probe_run *run)
 
 int probe_run(const struct config *config, FILE *out)
 {
+    assert(config->upstream_count > 0 && out);
     struct trusts *trusts = NULL;
     if (trusts_open(config, stderr, &trusts) != STATUS_OK)
         return 1;

@@ -59,6 +59,7 @@ static_assert(FAILURE_CERTIFICATE_INVALID - FAILURE_CERTIFICATE_NAME == 5,
 
 static const char *verdict(const struct probe_result *result)
 {
+    assert(result->failure < FAILURE_COUNT);
     if (result->is_authenticated)
         return "ok";
     return is_about_certificate(result->failure) ? failure_text(result->failure) : "-";
@@ -71,6 +72,7 @@ static const char *const resumption_texts[] = {[RESUMPTION_UNKNOWN] = "-",
 
 static void fill(struct row *row, const struct probe_result *result)
 {
+    assert(result->upstream);
     char keepalive[32] = "";
     if (result->is_answered && result->has_keepalive)
         snprintf(keepalive, sizeof(keepalive), "%u.%u s", result->keepalive_100ms / 10U,
@@ -108,6 +110,7 @@ static void print_row(FILE *out, const int widths[static COLUMN_COUNT], const st
 /* The pin helps whoever runs that upstream to compare; that it was shown proves nothing. */
 static void print_failure(FILE *out, const struct probe_result *result)
 {
+    assert(result->failure != FAILURE_NONE);
     const char *cause = failure_text(result->failure);
     fprintf(out, "    failed: %s", cause);
     const bool has_reason = *result->reason && strcmp(result->reason, cause) != 0;
@@ -122,6 +125,7 @@ static void print_failure(FILE *out, const struct probe_result *result)
 
 void probe_report(FILE *out, const struct probe_result *results, size_t count)
 {
+    assert(out && (results || count == 0));
     assert(count <= CONFIG_UPSTREAMS_MAX);
     struct row title = {0};
     struct row rows[CONFIG_UPSTREAMS_MAX];

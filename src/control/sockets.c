@@ -2,6 +2,7 @@
 /* Binds the listening sockets.   Thread: main.   Owner: see sockets.h. */
 #include "control/sockets.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ static const char *advice(int error)
 static enum status bind_all(struct sockets *sockets, const struct listener_config *listener,
                             size_t index)
 {
+    assert(index < sockets->listener_count && (listener->udp || listener->tcp));
     const bool freebind = sockets->freebind;
     if (listener->udp)
         TRY(socket_check_free(&listener->address, SOCK_DGRAM, freebind));
@@ -63,6 +65,7 @@ static bool may_skip(const struct listener_config *listener, int error)
 
 static struct sockets *new_sockets(const struct config *config)
 {
+    assert(config->workers > 0);
     const size_t count = 2 * config->workers * config->listener_count;
     struct sockets *sockets = malloc(sizeof(*sockets) + count * sizeof(int));
     if (!sockets)
@@ -77,6 +80,7 @@ static struct sockets *new_sockets(const struct config *config)
 
 enum status sockets_open(const struct config *config, struct sockets **out)
 {
+    assert(config->listener_count <= CONFIG_LISTENERS_MAX && out);
     struct sockets *sockets = new_sockets(config);
     if (!sockets)
         return STATUS_SYSTEM;
@@ -109,16 +113,19 @@ fail:
 
 const int *sockets_udp(const struct sockets *sockets, size_t worker)
 {
+    assert(worker < 2 * sockets->worker_count);
     return &sockets->descriptors[worker * sockets->listener_count];
 }
 
 const int *sockets_tcp(const struct sockets *sockets, size_t worker)
 {
+    assert(worker < sockets->worker_count);
     return sockets_udp(sockets, sockets->worker_count + worker);
 }
 
 bool sockets_is_bound(const struct sockets *sockets, size_t listener)
 {
+    assert(listener < sockets->listener_count);
     return sockets_udp(sockets, 0)[listener] >= 0 || sockets_tcp(sockets, 0)[listener] >= 0;
 }
 

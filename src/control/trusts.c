@@ -2,6 +2,7 @@
 /* Loads the trust stores of all upstreams.   Thread: main.   Owner: see trusts.h. */
 #include "control/trusts.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,7 @@ static bool is_same_file(const char *a, const char *b)
 static const struct tls_trust *load(struct trusts *trusts, const char *file, const char *origin,
                                     FILE *errors)
 {
+    assert(trusts->count < sizeof(trusts->files) / sizeof(trusts->files[0]));
     for (size_t i = 0; i < trusts->count; i++)
         if (is_same_file(trusts->files[i], file))
             return trusts->loaded[i];
@@ -58,6 +60,7 @@ static bool load_all(struct trusts *trusts, const struct config *config, FILE *e
 
 enum status trusts_open(const struct config *config, FILE *errors, struct trusts **out)
 {
+    assert(config->upstream_count <= CONFIG_UPSTREAMS_MAX && errors && out);
     struct trusts *trusts = calloc(1, sizeof(*trusts));
     if (!trusts)
         return STATUS_FULL;

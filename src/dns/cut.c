@@ -113,6 +113,7 @@ size_t answer_living_length(const struct answer *answer)
 static struct walk find_cut(const struct answer *answer, const struct question *question,
                             size_t length)
 {
+    assert(length >= answer->needed_length && length < answer->body_length);
     uint16_t ends[1 << HASH_BITS] = {0}; /* of the last record of each RRset */
     struct walk walk = {.answer = answer};
     while (walk_next(&walk))
@@ -138,6 +139,7 @@ void answer_cut(struct answer *answer, const struct question *question, size_t l
     assert(length >= answer->needed_length);
     if (length >= answer->body_length)
         return;
+    assert(question->name_length > 0);
     const struct walk cut = find_cut(answer, question, length);
     answer->body_length = (uint16_t)cut.position;
     answer->answer_count = cut.counts[0];

@@ -79,6 +79,7 @@ static const uint8_t *next_error(struct reader *reader, size_t *length)
 
 void extended_errors_copy(struct writer *writer, const uint8_t *options, size_t length)
 {
+    assert(!writer->failed && (options || length == 0));
     size_t data_length;
     size_t behind = 0; /* those still to come */
     struct reader reader = reader_over(options, length);

@@ -12,6 +12,7 @@
 
 void host_question(const char *host, enum dns_type type, struct question *out)
 {
+    assert(host && *host && (type == TYPE_A || type == TYPE_AAAA));
     uint8_t name[DNS_NAME_MAX];
     struct writer writer = writer_over(name, sizeof(name));
     for (const char *label = host; *label;) {
@@ -33,6 +34,7 @@ void host_question(const char *host, enum dns_type type, struct question *out)
 
 size_t host_query(const struct question *question, uint16_t id, uint8_t out[static HOST_QUERY_MAX])
 {
+    assert(question->name_length > 0);
     struct writer writer = writer_over(out, HOST_QUERY_MAX);
     write_u16(&writer, id);
     write_u16(&writer, DNS_FLAG_RD);
@@ -97,6 +99,7 @@ static bool is_among(const struct address *address, const struct address *list, 
 size_t host_addresses(const struct answer *answer, const struct question *question, uint16_t port,
                       struct address *out, size_t max)
 {
+    assert(out && max > 0 && port != 0);
     assert(question->type == TYPE_A || question->type == TYPE_AAAA);
     struct reader reader = reader_over(answer->body, answer->body_length);
     size_t count = 0;

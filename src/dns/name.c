@@ -34,6 +34,7 @@ size_t name_measure(const uint8_t *bytes, size_t length)
 
 void name_map_init(struct name_map *map, const uint8_t *bytes, size_t length, uint8_t *lengths)
 {
+    assert(bytes && lengths);
     assert(length >= DNS_HEADER_SIZE && length <= DNS_MESSAGE_MAX);
     *map = (struct name_map){
         .bytes = bytes, .length = length, .lengths = lengths, .compare_budget = COMPARE_BUDGET};
@@ -209,6 +210,7 @@ static char *format_octet(uint8_t octet, char *text)
 
 const char *name_format(const uint8_t *name, size_t length, char text[static DNS_NAME_TEXT_SIZE])
 {
+    assert(name && length <= DNS_NAME_MAX);
     char *position = text;
     size_t i = 0;
     while (i < length && name[i] != 0) {

@@ -171,12 +171,14 @@ size_t reply_body_at(const struct query_message *query)
 
 bool reply_fits_around(const struct query_message *query, const struct answer *answer)
 {
+    assert(answer->needed_length <= answer->body_length);
     return answer->ttl_count == 0 &&
            answer->body_length <= DNS_MESSAGE_MAX - length_around_records(query);
 }
 
 void reply_leave_out_body(struct reply *reply, struct answer *without)
 {
+    assert(reply->answer != without && reply->answer->body_length > 0);
     assert(reply->answer && reply->answer->ttl_count == 0);
     *without = *reply->answer;
     without->body_length = without->needed_length = 0;

@@ -42,6 +42,7 @@ static void write_hash(uint8_t *out, const struct siphash_key *key, const struct
 
 void self_probe_question(const struct siphash_key *key, uint64_t id, struct question *out)
 {
+    assert(key && out);
     *out = (struct question){.type = TYPE_TXT,
                              .class = CLASS_IN,
                              .recursion_desired = true,
@@ -67,6 +68,7 @@ bool self_probe_is_ours(const struct siphash_key *key, const struct question *qu
 void self_probe_make_answer(const struct siphash_key *key, const struct question *question,
                             struct self_probe_answer *out)
 {
+    assert(question->name_length == SELF_PROBE_NAME_LENGTH);
     static_assert(sizeof out->body >= BODY, "the record has its room");
     struct writer writer = writer_over(out->body, sizeof out->body);
     write_u16(&writer, 0xc000 | DNS_HEADER_SIZE); /* the name of the question */
@@ -94,6 +96,7 @@ void self_probe_make_answer(const struct siphash_key *key, const struct question
 bool self_probe_is_answered(const struct siphash_key *key, const struct question *question,
                             const struct answer *answer)
 {
+    assert(question->name_length == SELF_PROBE_NAME_LENGTH);
     uint8_t digits[DIGITS];
     write_hash(digits, key, question, 'a');
     return answer->answer_count > 0 &&

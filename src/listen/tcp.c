@@ -65,6 +65,7 @@ static void log_accept_failure(struct tcp_clients *clients, int error)
 
 static void pause_accepting(struct tcp_listener *listener)
 {
+    assert(listener->fd >= 0);
     struct tcp_clients *clients = listener->clients;
     metric_add(&clients->resolver->metrics->tcp_accept_failed, 1);
     log_accept_failure(clients, errno);
@@ -75,6 +76,7 @@ static void pause_accepting(struct tcp_listener *listener)
 static void on_accept_again(struct deadline *deadline, uint64_t now)
 {
     struct tcp_listener *listener = CONTAINER_OF(deadline, struct tcp_listener, accept_again);
+    assert(listener->fd >= 0 && listener->source.fd == -1);
     if (loop_add(loop_of(listener), &listener->source, listener->fd, EPOLLIN) != STATUS_OK)
         deadline_arm(&listener->clients->accept_again, deadline, now);
 }
@@ -82,6 +84,7 @@ static void on_accept_again(struct deadline *deadline, uint64_t now)
 /* False when no more can be accepted in this turn. */
 static bool accept_one(struct tcp_listener *listener)
 {
+    assert(listener->fd >= 0);
     struct metrics *metrics = listener->clients->resolver->metrics;
     struct address address;
     int fd;
@@ -115,6 +118,7 @@ static void on_ready(struct loop_source *source, uint32_t events)
 
 enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **out)
 {
+    assert(clients && out && !clients->draining);
     assert(fd >= 0);
     struct tcp_listener *listener = calloc(1, sizeof(*listener));
     if (!listener)
@@ -138,6 +142,7 @@ static void shut(struct tcp_listener *listener)
 {
     if (listener->fd < 0)
         return;
+    assert(list_is_linked(&listener->link));
     loop_remove(loop_of(listener), &listener->source);
     deadline_cancel(&listener->accept_again);
     list_remove(&listener->link);
@@ -190,6 +195,7 @@ static uint64_t stalled_ns(const struct tcp_client *client, uint64_t now)
 /* What each holds that has been still for so long is in its account. */
 static void charge_still(struct tcp_clients *clients, uint64_t still_ns)
 {
+    assert(still_ns <= STILL_NS);
     LIST_EACH (struct tcp_client, client, &clients->open, link) {
         if (!client->seat.account) /* it is being closed */
             continue;
@@ -256,6 +262,7 @@ static void open_queues(struct tcp_clients *clients)
 
 enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out)
 {
+    assert(resolver->config && resolver->clients && out);
     const size_t capacity = resolver->config->limits.tcp_clients;
     struct tcp_clients *clients = calloc(1, sizeof(*clients));
     if (!clients)
@@ -308,6 +315,7 @@ size_t tcp_clients_ceiling(const struct tcp_clients *clients)
 
 void tcp_clients_drain(struct tcp_clients *clients)
 {
+    assert(!clients->draining);
     clients->draining = true;
     LIST_EACH (struct tcp_client, client, &clients->open, link)
         tcp_client_drain(client); /* leaves the list at the end of the turn at the earliest */

@@ -51,6 +51,7 @@ static bool release_query(struct tcp_client *client, struct query *query)
     if (!list_is_linked(&query->sibling))
         return false;
     assert(client->in_flight > 0);
+    assert(client->seat.account);
     list_remove(&query->sibling);
     client->in_flight--;
     clients_end_stream_query(client->seat.account);
@@ -345,6 +346,7 @@ void tcp_client_on_space(struct starved *room)
 
 enum status tcp_client_open(struct tcp_clients *clients, int fd, const struct address *address)
 {
+    assert(address && clients->resolver);
     assert(fd >= 0 && !clients->draining);
     struct tcp_client *client = pool_take(&clients->pool);
     if (!client)
@@ -387,6 +389,7 @@ void tcp_client_end(struct tcp_client *client)
 
 void tcp_client_drain(struct tcp_client *client)
 {
+    assert(client->clients->draining && client->last_byte == UINT64_MAX);
     client->last_byte = client->stream.bytes_received + socket_unread(client->stream.fd);
     settle(client);
 }
@@ -399,12 +402,14 @@ static void drop_queries(struct tcp_client *client)
         struct query *query = CONTAINER_OF(client->queries.next, struct query, sibling);
         (void)release_query(client, query);
         metric_add(&resolver->metrics->dropped_gone, 1);
+        assert(query->origin.listener == client);
         query_drop(resolver, query);
     }
 }
 
 void tcp_client_evict(struct tcp_client *client)
 {
+    assert(client->seat.account);
     struct resolver *resolver = client->clients->resolver;
     stream_close(&client->stream, FAILURE_STALLED);
     drop_queries(client);
@@ -418,6 +423,7 @@ void tcp_client_free(struct tcp_client *client)
     stream_close(&client->stream, FAILURE_NONE); /* so that no reply finds it open */
     drop_queries(client);
     assert(client->in_flight == 0);
+    assert(list_is_empty(&client->queries) && list_is_linked(&client->link));
     deadline_cancel(&client->idle);
     deadline_cancel(&client->message);
     deadline_cancel(&client->send);

@@ -222,6 +222,7 @@ static void on_ready(struct loop_source *source, uint32_t events)
 static void on_busy(struct loop_task *task)
 {
     struct udp_listener *listener = CONTAINER_OF(task, struct udp_listener, busy);
+    assert(listener->source.fd == -1);
     struct loop *loop = listener->resolver->loop;
     if (receive_for_this_turn(listener) > 0 || loop_is_behind(loop) ||
         loop_add(loop, &listener->source, listener->fd, EPOLLIN) != STATUS_OK)
@@ -341,6 +342,8 @@ static void refuse_ports(struct udp_listener *listener, const struct config *con
 enum status udp_open(struct resolver *resolver, int fd, const struct address *address,
                      struct udp_listener **out)
 {
+    assert(resolver->config && resolver->loop && out);
+    assert(address);
     assert(fd >= 0);
     /* Large, so pages of its own: those of a quiet listener are never touched. */
     struct udp_listener *listener = calloc(1, sizeof(*listener));
@@ -369,6 +372,7 @@ size_t udp_ceiling(void)
 
 void udp_stop(struct udp_listener *listener)
 {
+    assert(listener->fd >= 0);
     /* What the kernel has taken is not lost, and who comes later learns of it (FAULTS J14). */
     socket_close_door(listener->fd);
     for (size_t batches = 0; batches < BATCHES_AT_STOP && receive_batch(listener) > 0; batches++)

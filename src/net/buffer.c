@@ -21,6 +21,7 @@ void buffer_compact(struct buffer *buffer)
 
 void buffer_free(struct buffer *buffer, struct output_account *account)
 {
+    assert(buffer->start <= buffer->end && buffer->end <= buffer->size);
     output_give(account, buffer->bytes, buffer->size);
     *buffer = (struct buffer){0};
 }
@@ -52,6 +53,7 @@ bool buffer_make_room(struct buffer *buffer, struct output_account *account, siz
 
 void buffer_append(struct buffer *buffer, const uint8_t *bytes, size_t length)
 {
+    assert(bytes || length == 0);
     assert(buffer->size - buffer->end >= length);
     if (length > 0)
         memcpy(buffer->bytes + buffer->end, bytes, length);

@@ -21,6 +21,7 @@ void datagram_close(struct datagram *datagram)
 {
     if (!datagram->loop)
         return;
+    assert(datagram->source.fd >= 0);
     const int fd = datagram->source.fd;
     loop_remove(datagram->loop, &datagram->source);
     close(fd);
@@ -51,6 +52,7 @@ enum status datagram_send(struct datagram *datagram, struct loop *loop,
                           const struct address *address, const uint8_t *bytes, size_t length,
                           enum failure *failure)
 {
+    assert(bytes && length > 0 && failure);
     assert(!datagram->loop && datagram->on_message && datagram->on_failed);
     int fd = -1;
     if (socket_connect_udp(address, &fd) != STATUS_OK ||
@@ -70,6 +72,7 @@ fail:
 
 void datagram_repeat(struct datagram *datagram, const uint8_t *bytes, size_t length)
 {
+    assert(bytes && length > 0);
     assert(datagram->loop);
     (void)send(datagram->source.fd, bytes, length, MSG_NOSIGNAL);
 }

@@ -29,6 +29,7 @@ enum {
 
 bool link_tells_change(const void *messages, size_t length)
 {
+    assert(messages || length == 0);
     const uint8_t *bytes = messages;
     while (length >= sizeof(struct nlmsghdr)) {
         struct nlmsghdr header;
@@ -102,6 +103,7 @@ bool link_has_slept(struct link *link)
 
 enum status link_open(struct link *link, struct loop *loop, void (*on_change)(struct link *link))
 {
+    assert(loop);
     assert(on_change);
     *link = (struct link){.loop = loop,
                           .on_change = on_change,
@@ -125,6 +127,7 @@ void link_close(struct link *link)
 {
     if (!link->loop)
         return;
+    assert(link->on_change);
     const int fd = link->source.fd;
     loop_remove(link->loop, &link->source);
     loop_remove_queue(&link->settle);

@@ -244,5 +244,6 @@ bool loop_turn(struct loop *loop, uint64_t max_wait_ns)
 
 void loop_wake(struct loop *loop)
 {
+    assert(loop->wake.fd != -1);
     (void)eventfd_write(loop->wake.fd, 1);
 }

@@ -21,6 +21,7 @@ void race_cancel(struct race *race)
 {
     if (!is_running(race))
         return;
+    assert(race->next <= race->count && race->count <= RACE_ADDRESSES_MAX);
     deadline_cancel(&race->deadline);
     loop_remove_queue(&race->stagger);
     for (size_t i = 0; i < race->next; i++) {
@@ -35,12 +36,14 @@ void race_cancel(struct race *race)
 /* Where we lacked something ourselves, nobody knows what the address would have done. */
 static void note_failure(struct race *race, enum failure failure)
 {
+    assert(failure != FAILURE_NONE);
     if (race->failure != FAILURE_LOCAL)
         race->failure = failure;
 }
 
 static enum status begin_attempt(struct race *race, size_t index)
 {
+    assert(index < race->count && race->attempts[index].source.fd == -1);
     struct race_attempt *attempt = &race->attempts[index];
     int fd;
     if (socket_connect(&race->addresses[index], race->timeouts.user_ns, &fd) != STATUS_OK) {
@@ -72,12 +75,14 @@ static bool try_next(struct race *race)
 static void on_stagger(struct deadline *deadline, uint64_t now)
 {
     struct race *race = CONTAINER_OF(deadline, struct race, deadline);
+    assert(is_running(race));
     (void)now;
     (void)try_next(race); /* those before it go on */
 }
 
 static void attempt_failed(struct race *race, struct race_attempt *attempt, enum failure failure)
 {
+    assert(attempt->race == race && race->open > 0);
     const int fd = attempt->source.fd;
     note_failure(race, failure);
     loop_remove(race->loop, &attempt->source);
@@ -117,6 +122,7 @@ static uint64_t stagger_ns(const struct race *race)
 enum status race_start(struct race *race, struct loop *loop, const struct address *addresses,
                        size_t count, struct race_timeouts timeouts, enum failure *failure)
 {
+    assert(loop && addresses && failure);
     assert(race->on_won && race->on_lost && !is_running(race));
     assert(count > 0 && count <= RACE_ADDRESSES_MAX && timeouts.connect_ns > count);
     race->loop = loop;

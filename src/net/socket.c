@@ -92,11 +92,13 @@ static enum status set_up_udp(int fd, const struct address *address)
 
 enum status socket_bind_udp(const struct address *address, bool freebind, int *out)
 {
+    assert(address && out);
     return open_with(address, SOCK_DGRAM, freebind, set_up_udp, out);
 }
 
 void socket_close_door(int fd)
 {
+    assert(fd >= 0);
     struct address self = {0};
     socklen_t length = sizeof self;
     if (getsockname(fd, &self.any, &length) == 0)
@@ -127,6 +129,7 @@ static enum status set_up_listener(int fd, const struct address *address)
 
 enum status socket_listen_tcp(const struct address *address, bool freebind, int *out)
 {
+    assert(address && out);
     return open_with(address, SOCK_STREAM, freebind, set_up_listener, out);
 }
 
@@ -161,6 +164,7 @@ static void set_connect_options(int fd, uint64_t user_timeout_ns)
 
 enum status socket_connect(const struct address *address, uint64_t user_timeout_ns, int *out)
 {
+    assert(address && out);
     const int fd = open_socket(address, SOCK_STREAM);
     if (fd == -1)
         return STATUS_SYSTEM;
@@ -197,6 +201,7 @@ static void clear_port(struct address *address)
 
 enum status socket_source(const struct address *address, struct address *source)
 {
+    assert(address && source);
     struct address local = {0};
     socklen_t length = sizeof local;
     const int fd = open_socket(address, SOCK_DGRAM);
@@ -219,11 +224,13 @@ static enum status connect_to(int fd, const struct address *address)
 
 enum status socket_connect_udp(const struct address *address, int *out)
 {
+    assert(out && address_port(address) != 0);
     return open_with(address, SOCK_DGRAM, false, connect_to, out);
 }
 
 int socket_error(int fd)
 {
+    assert(fd >= 0);
     int error = 0;
     socklen_t length = sizeof error;
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == -1)
@@ -286,6 +293,7 @@ static enum status accept_failed(int error)
 
 enum status socket_accept(int listener_fd, int *out, struct address *client)
 {
+    assert(out && client);
     assert(listener_fd >= 0);
     struct address peer = {0};
     socklen_t length = sizeof peer;

@@ -122,6 +122,7 @@ void stream_close(struct stream *stream, enum failure failure)
 {
     if (stream->state == STREAM_CLOSED)
         return;
+    assert(failure < FAILURE_COUNT);
     enter(stream, STREAM_CLOSED);
     stream->failure = failure;
     loop_remove(stream->loop, &stream->source);
@@ -234,6 +235,7 @@ static enum status receive(struct stream *stream, uint8_t *bytes, size_t size, s
 
 static void end_of_input(struct stream *stream, enum failure failure)
 {
+    assert(failure != FAILURE_NONE);
     if (failure != FAILURE_CLOSED) {
         stream_close(stream, failure);
         return;
@@ -474,6 +476,7 @@ static bool write_out(struct stream *stream)
 /* Closing with unread bytes would reset the connection and could cost the peer our last ones. */
 static void close_finished(struct stream *stream)
 {
+    assert(stream->state == STREAM_OPEN);
     assert(stream->finishing && stream_unsent(stream) == 0);
     if (!stream->tls)
         (void)shutdown(stream->fd, SHUT_WR);
@@ -502,6 +505,7 @@ void stream_finish(struct stream *stream, enum failure failure)
 {
     if (stream->state == STREAM_CLOSED)
         return;
+    assert(failure < FAILURE_COUNT);
     stream->finishing = true;
     stream->failure = failure;
     if (stream->state == STREAM_OPEN)
@@ -591,6 +595,7 @@ static void on_ready(struct loop_source *source, uint32_t events)
 void stream_prepare(struct stream *stream, struct loop *loop, const struct stream_handler *handler,
                     size_t out_limit)
 {
+    assert(loop && handler);
     assert(handler->on_readable && handler->on_closed && out_limit > 0);
     *stream = (struct stream){
         .loop = loop,
@@ -609,6 +614,7 @@ void stream_prepare(struct stream *stream, struct loop *loop, const struct strea
 /* The descriptor is there: what is left of connecting it is waited for. */
 static bool begin(struct stream *stream, struct tls_client *client)
 {
+    assert(stream->fd >= 0);
     stream->events = EPOLLOUT;
     return (!client || tls_open(client, stream->fd, &stream->tls) == STATUS_OK) &&
            loop_add(stream->loop, &stream->source, stream->fd, stream->events) == STATUS_OK;
@@ -619,6 +625,7 @@ enum status stream_connect(struct stream *stream, struct loop *loop,
                            struct tls_client *client, uint64_t user_timeout_ns, size_t out_limit,
                            enum failure *failure)
 {
+    assert(address && failure);
     stream_prepare(stream, loop, handler, out_limit);
     if (socket_connect(address, user_timeout_ns, &stream->fd) != STATUS_OK)
         *failure = socket_connect_failure(errno);
@@ -632,6 +639,7 @@ enum status stream_connect(struct stream *stream, struct loop *loop,
 
 void stream_start(struct stream *stream, int fd, struct tls_client *client)
 {
+    assert(stream->handler);
     assert(fd >= 0 && stream->fd == -1);
     if (stream->state == STREAM_CLOSED) { /* in this very turn, before it was reaped */
         close(fd);
@@ -645,6 +653,7 @@ void stream_start(struct stream *stream, int fd, struct tls_client *client)
 enum status stream_accept(struct stream *stream, struct loop *loop,
                           const struct stream_handler *handler, int fd, size_t out_limit)
 {
+    assert(loop && handler);
     assert(fd >= 0);
     stream_prepare(stream, loop, handler, out_limit);
     stream->state = STREAM_OPEN;

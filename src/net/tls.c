@@ -85,6 +85,7 @@ static enum status load_file(X509_STORE *store, const char *path, char *error, s
 enum status tls_trust_open(const char *ca_file, struct tls_trust **out, char *error,
                            size_t error_size)
 {
+    assert(out && error && error_size > 0);
     struct tls_trust *trust = calloc(1, sizeof *trust);
     if (trust)
         trust->store = X509_STORE_new();
@@ -150,6 +151,7 @@ static bool chain_is_pinned(const struct tls_client *client, STACK_OF(X509) * ch
  * when memory is short. */
 static bool is_named(const struct tls_client *client, X509 *certificate)
 {
+    assert(client->name && *client->name);
     const unsigned flags =
         X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS;
     if (client->name_is_address)
@@ -191,6 +193,7 @@ static int judge_peer(X509_STORE_CTX *store, void *argument)
 
 static enum failure certificate_failure(long verdict)
 {
+    assert(verdict != X509_V_OK);
     switch (verdict) {
     case X509_V_ERR_HOSTNAME_MISMATCH:
         return FAILURE_CERTIFICATE_NAME;
@@ -246,6 +249,7 @@ static bool is_usable(SSL_SESSION *session)
 static void offer_newest_session(struct tls *tls)
 {
     struct tls_client *client = tls->client;
+    assert(SSL_in_before(tls->ssl) && client->session_count <= SESSIONS_MAX);
     while (client->session_count > 0) {
         SSL_SESSION *session = client->sessions[--client->session_count];
         const bool offered = is_usable(session) && SSL_set_session(tls->ssl, session) == 1;
@@ -292,6 +296,7 @@ static bool is_address(const char *name)
 
 static enum status copy_name(struct tls_client *client, const char *name)
 {
+    assert(!client->name);
     size_t length = strlen(name);
     if (length > 0 && name[length - 1] == '.') /* RFC 6066 3: without the final dot */
         length--;
@@ -307,6 +312,7 @@ static enum status copy_name(struct tls_client *client, const char *name)
 static enum status set_up_client(struct tls_client *client, const struct upstream_config *upstream,
                                  const struct tls_trust *trust)
 {
+    assert(upstream->pin_count <= CONFIG_PINS_MAX);
     client->context = SSL_CTX_new(TLS_client_method());
     if (!client->context || !set_protocol(client->context))
         return STATUS_SYSTEM;
@@ -325,6 +331,7 @@ static enum status set_up_client(struct tls_client *client, const struct upstrea
 enum status tls_client_open(const struct upstream_config *upstream, const struct tls_trust *trust,
                             struct tls_client **out)
 {
+    assert(upstream && out);
     if (upstream->name ? !trust : upstream->pin_count == 0)
         return STATUS_INVALID;
     struct tls_client *client = calloc(1, sizeof *client);
@@ -344,6 +351,7 @@ void tls_client_close(struct tls_client *client)
 {
     if (!client)
         return;
+    assert(client->session_count <= SESSIONS_MAX);
     for (size_t i = 0; i < client->session_count; i++)
         SSL_SESSION_free(client->sessions[i]);
     SSL_CTX_free(client->context);
@@ -355,7 +363,7 @@ void tls_client_close(struct tls_client *client)
 
 enum status tls_open(struct tls_client *client, int fd, struct tls **out)
 {
-    assert(client && fd >= 0);
+    assert(client && client->context && fd >= 0 && out);
     struct tls *tls = calloc(1, sizeof *tls);
     if (!tls)
         return STATUS_SYSTEM;
@@ -444,6 +452,7 @@ static void before_call(const struct tls *tls)
 
 enum status tls_handshake(struct tls *tls, enum failure *failure)
 {
+    assert(tls && failure);
     before_call(tls);
     if (SSL_in_before(tls->ssl))
         offer_newest_session(tls); /* not earlier: a TCP connect that fails costs no ticket */
@@ -487,6 +496,7 @@ bool tls_has_pending(const struct tls *tls)
 
 void tls_facts(const struct tls *tls, struct tls_facts *out)
 {
+    assert(out);
     assert(SSL_is_init_finished(tls->ssl));
     const uint8_t *alpn;
     unsigned alpn_length;
@@ -501,6 +511,7 @@ void tls_facts(const struct tls *tls, struct tls_facts *out)
 
 const char *tls_error_text(const struct tls *tls)
 {
+    assert(tls->error_text);
     return tls->error_text;
 }
 

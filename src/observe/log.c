@@ -55,6 +55,7 @@ static bool can_write(int wait_ms)
 /* Returns the octets that stderr took. A disk takes part of a line when it fills up. */
 static size_t write_some(const char *text, size_t length, int wait_ms)
 {
+    assert(length > 0);
     size_t written = 0;
     while (written < length && can_write(wait_ms)) {
         const ssize_t count = write(STDERR_FILENO, text + written, length - written);
@@ -83,6 +84,7 @@ static void count_dropped(void)
 
 static void emit(const struct log_head *head, va_list pairs)
 {
+    assert(head->event);
     struct log_line line;
     log_line_compose(&line, current_format(), head, pairs);
     const bool is_taken = log_state.is_open ? send(log_state.pair[0], line.text, line.length, 0) > 0
@@ -105,6 +107,7 @@ static void report_dropped(struct log_line *scratch)
     const uint64_t dropped = log_dropped();
     if (dropped == log_state.dropped_reported)
         return;
+    assert(dropped > log_state.dropped_reported);
     const struct log_head head = {LOG_LEVEL_WARNING, "log_lines_dropped", "count",
                                   dropped - log_state.dropped_reported};
     compose(scratch, &head, NULL);
@@ -116,6 +119,7 @@ static void report_dropped(struct log_line *scratch)
 
 enum status log_open(enum log_level level, enum log_format format)
 {
+    assert(level <= LOG_LEVEL_DEBUG && (format == LOG_FORMAT_TEXT || format == LOG_FORMAT_JSON));
     assert(!log_state.is_open);
     if (log_state.pair[0] < 0 &&
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, log_state.pair) != 0)
@@ -149,6 +153,7 @@ static bool drain_some(void)
 
 void log_drain(void)
 {
+    assert(log_state.pair[1] >= 0);
     (void)drain_some();
 }
 

@@ -201,6 +201,8 @@ static void append_tail(struct composer *composer)
 void log_line_compose(struct log_line *line, enum log_format format, const struct log_head *head,
                       va_list pairs)
 {
+    assert(head->event && head->level <= LOG_LEVEL_DEBUG);
+    assert(!head->count_key || head->count_key[0] != '\0');
     struct composer composer = {
         .out = writer_over((uint8_t *)line->text, sizeof(line->text) - TAIL_SIZE),
         .is_json = format == LOG_FORMAT_JSON,

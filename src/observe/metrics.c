@@ -104,6 +104,7 @@ static uint64_t sum_of_workers(const struct metrics_view *view, size_t offset)
 static uint64_t sum_for_upstream(const struct metrics_view *view, size_t upstream, size_t offset,
                                  uint64_t *with_value)
 {
+    assert(upstream < view->upstream_count);
     uint64_t sum = 0;
     *with_value = 0;
     for (size_t i = 0; i < view->worker_count; i++) {
@@ -124,6 +125,7 @@ static double seconds(uint64_t duration_ns)
 /* A label holds an address and a name, which are ASCII; anything else would break the format. */
 static void print_label_value(FILE *out, const char *value)
 {
+    assert(value);
     for (; *value; value++) {
         const uint8_t octet = (uint8_t)*value;
         if (octet == '\\' || octet == '"')
@@ -175,6 +177,7 @@ static void print_upstream(FILE *out, const struct metrics_view *view, const str
 static void print_failures(FILE *out, const struct metrics_view *view, const struct row *row,
                            size_t upstream)
 {
+    assert(row->type == TYPE_FAILURES);
     for (size_t cause = FAILURE_NONE + 1; cause < FAILURE_COUNT; cause++) {
         char label[64];
         uint64_t with_value;
@@ -189,6 +192,7 @@ static void print_failures(FILE *out, const struct metrics_view *view, const str
  * in itself. */
 static void print_histogram(FILE *out, const struct metrics_view *view, const struct row *row)
 {
+    assert(row->scope == SCOPE_WORKER);
     uint64_t count = 0;
     for (size_t bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++) {
         char label[32] = "le=\"+Inf\"";
@@ -230,6 +234,8 @@ static void print_row(FILE *out, const struct metrics_view *view, const struct r
 
 void metrics_print(FILE *out, const struct metrics_view *view)
 {
+    assert(out && (view->workers || view->worker_count == 0));
+    assert(view->upstream_labels || view->upstream_count == 0);
     for (size_t i = 0; i < view->worker_count; i++)
         assert(view->workers[i]->upstream_count == view->upstream_count);
 

@@ -116,6 +116,7 @@ static struct account *account_of(struct clients *clients, const struct address 
 
 static void let_go(struct clients *clients, struct account *account)
 {
+    assert(account->network < NETWORKS);
     if (account->connections > 0 || account->held_count > 0)
         return;
     list_remove(&account->link);
@@ -133,6 +134,7 @@ uint64_t clients_identify(const struct address *address)
 /* True when one more event fits into `per_second` (> 0); it is then used up. */
 static bool fits(uint64_t *busy_until_ns, uint32_t per_second, uint64_t now)
 {
+    assert(per_second > 0);
     const uint64_t interval_ns = NANOSECONDS_PER_SECOND / per_second;
     const uint64_t start = *busy_until_ns > now ? *busy_until_ns : now;
     if (start - now > NANOSECONDS_PER_SECOND - interval_ns)
@@ -196,6 +198,7 @@ static struct seat *choose_seat(const struct clients *clients, const struct acco
 static bool find_seat(const struct clients *clients, const struct account *newcomer, uint64_t now,
                       struct seat **gives_way)
 {
+    assert(clients->connections <= clients->config->limits.tcp_clients);
     *gives_way = NULL;
     if (clients->connections < clients->config->limits.tcp_clients)
         return true;
@@ -206,6 +209,7 @@ static bool find_seat(const struct clients *clients, const struct account *newco
 bool clients_connect(struct clients *clients, struct seat *seat, const struct address *address,
                      uint64_t now, struct seat **gives_way)
 {
+    assert(seat && gives_way);
     const uint32_t rate = clients->config->limits.tcp_accept_rate;
     struct account *account = account_of(clients, address);
     if (account->connections >= clients->config->limits.tcp_clients_per_address ||
@@ -228,6 +232,7 @@ void clients_disconnect(struct clients *clients, struct seat *seat)
     if (!account)
         return;
     assert(account->connections > 0 && clients->connections > 0);
+    assert(clients->connections_of_network[account->network] > 0 && list_is_linked(&seat->link));
     clients_charge(clients, seat, 0);
     list_remove(&seat->link);
     seat->account = NULL;
@@ -280,6 +285,8 @@ bool clients_holds_back(struct clients *clients, const struct address *address,
 void clients_charge(struct clients *clients, struct seat *seat, size_t bytes)
 {
     struct account *account = seat->account;
+    assert(account->network < NETWORKS &&
+           clients->charge_of_network[account->network] >= seat->charge);
     assert(account->charge >= seat->charge);
     account->charge += bytes - seat->charge;
     clients->charge_of_network[account->network] += bytes - seat->charge;
@@ -305,6 +312,7 @@ struct seat *clients_most_charged(struct clients *clients)
         if (!account || other->charge > account->charge)
             account = other;
     assert(account);
+    assert(account->charge > 0);
     struct seat *most = NULL;
     LIST_EACH (struct seat, seat, &account->seats, link)
         if (!most || seat->charge > most->charge)
@@ -374,6 +382,7 @@ static uint16_t hash_suffix(const struct clients *clients, const struct account 
 void clients_hold(struct clients *clients, struct place *place, const struct address *address,
                   const struct question *question)
 {
+    assert(question->name_length > 0 && clients->held_count < clients->config->limits.queries);
     assert(!place->account);
     struct account *account = account_of(clients, address);
     place->account = account;
@@ -390,6 +399,7 @@ static void let_fall(struct clients *clients, struct place *place)
 {
     struct account *account = place->account;
     assert(account->held_count > 0 && clients->held_of_network[account->network] > 0);
+    assert(clients->held_count > 0 && clients->held_of_suffix[place->suffix] > 0);
     list_remove(&place->link);
     account->held_count--;
     clients->held_count--;
@@ -439,6 +449,7 @@ struct place *clients_choose(struct clients *clients, const struct address *addr
     if (!is_datagram && held_by(clients, address) >= account->held_count)
         return NULL;
     struct place *chosen = NULL;
+    assert(account && account->held_count > 0);
     size_t count = 0;
     LIST_EACH (struct place, place, &account->held, link) {
         if (!chosen ||
@@ -455,6 +466,7 @@ struct place *clients_choose(struct clients *clients, const struct address *addr
 
 enum status clients_open(const struct config *config, struct clients **out)
 {
+    assert(out);
     const uint32_t of_client = config->limits.udp_queries_per_address;
     struct clients *clients = calloc(1, sizeof(*clients));
     if (!clients)

@@ -89,6 +89,7 @@ static void table_remove(struct lookup *lookup)
 
 enum status lookups_open(struct resolver *resolver)
 {
+    assert(resolver->config->limits.queries > 0 && !resolver->lookups.memory);
     const size_t queries = resolver->config->limits.queries;
     const size_t alone = queries / ALONE_DIVISOR;
     size_t count = 1;
@@ -107,6 +108,7 @@ enum status lookups_open(struct resolver *resolver)
 
 void lookups_close(struct resolver *resolver)
 {
+    assert(resolver->alone_count == 0 && resolver->lookups.in_use == 0);
     if (resolver->lookups.memory)
         loop_remove_queue(&resolver->alone_lookups);
     pool_close(&resolver->lookups);
@@ -128,6 +130,7 @@ static void end_alone(struct lookup *lookup)
 {
     if (!list_is_linked(&lookup->alone.link))
         return;
+    assert(lookup->resolver->alone_count > 0);
     deadline_cancel(&lookup->alone);
     lookup->resolver->alone_count--;
 }
@@ -206,6 +209,7 @@ static struct query *first_query(const struct lookup *lookup)
  * memory is short. */
 static struct body *body_of(const struct lookup *lookup, const struct answer *answer)
 {
+    assert(answer->body || answer->body_length == 0);
     struct body *body = body_new(&lookup->resolver->output, answer->body, answer->body_length);
     for (unsigned i = 0; body && i < answer->ttl_count; i++) {
         uint8_t *ttl = body->bytes + answer->ttl_offsets[i];
@@ -216,6 +220,7 @@ static struct body *body_of(const struct lookup *lookup, const struct answer *an
 
 static struct answer answer_around(const struct answer *answer, struct body *body)
 {
+    assert(body->length == answer->body_length);
     struct answer around = *answer;
     around.body = body->bytes;
     around.shared = body;
@@ -368,6 +373,7 @@ static void lookup_end(struct lookup *lookup, const struct answer *answer, const
 /* Any time after it has ended. */
 static void give_kept_answer(struct query *query)
 {
+    assert(query->lookup->has_ended);
     char cause[CAUSE_SIZE] = "";
     struct lookup *lookup = query->lookup;
     if (lookup->kept.age == ANSWER_STALE)
@@ -387,6 +393,7 @@ static void give_kept_answer_early(struct query *query)
 static void on_rest(struct loop_task *task)
 {
     struct lookup *lookup = CONTAINER_OF(task, struct lookup, rest);
+    assert(lookup->has_ended && !list_is_empty(&lookup->queries));
     const struct loop *loop = lookup->resolver->loop;
     for (unsigned i = 0; i < REPLIES_LEFT_OVER && !loop_is_spent(loop); i++) {
         give_kept_answer(first_query(lookup));
@@ -415,6 +422,7 @@ static void lookup_finish(struct lookup *lookup, const struct answer *answer)
  * else our own. */
 static void lookup_fail(struct lookup *lookup)
 {
+    assert(!lookup->has_ended && lookup->ask.failure != FAILURE_NONE);
     uint8_t option[OWN_ERROR_MAX];
     char cause[CAUSE_SIZE];
     struct answer better;
@@ -491,6 +499,7 @@ static void let_alone(struct lookup *lookup, enum answer_age known)
  * lookup ends or is let alone. */
 static bool settle_from_cache(struct query *query)
 {
+    assert(!query->lookup->has_ended);
     struct lookup *lookup = query->lookup;
     const bool is_asked = ask_is_in_flight(&lookup->ask) || lookup->ask.failure == FAILURE_NONE;
     char cause[CAUSE_SIZE];
@@ -521,6 +530,7 @@ void lookup_expire(struct query *query)
         return;
     }
     ask_note_unanswered(&lookup->ask);
+    assert(lookup->ask.failure != FAILURE_NONE);
     const bool is_last = query->waiting.next == query->waiting.previous;
     if (is_last) {
         lookup_fail(lookup);
@@ -542,6 +552,7 @@ void lookup_expire(struct query *query)
 /* RFC 8767 5: who waits gets a stale answer, if there is one, and the lookup goes on without. */
 static bool settle_with_stale(struct query *query)
 {
+    assert(!query->lookup->has_ended);
     const struct answer slow = {.kind = ANSWER_TIMEOUT, .rcode = RCODE_SERVFAIL};
     store(query->lookup, &slow);
     return settle_from_cache(query);
@@ -549,6 +560,7 @@ static bool settle_with_stale(struct query *query)
 
 void lookup_grow_old(struct query *query)
 {
+    assert(!query->place.account);
     struct resolver *resolver = query->lookup->resolver;
     assert(list_is_linked(&query->waiting));
     deadline_arm(&resolver->slow_queries, &query->deadline,
@@ -580,6 +592,7 @@ void lookup_slow(struct query *query)
 {
     struct resolver *resolver = query->lookup->resolver;
     assert(list_is_linked(&query->waiting));
+    assert(query->lookup->resolver == resolver);
     /* From when it was due, not from now: the deadline stays the one fixed at arrival. */
     deadline_arm(&resolver->query_deadlines, &query->deadline,
                  query->deadline.armed_ns + resolver->slow_queries.duration_ns);
@@ -591,6 +604,7 @@ static void on_alone_for_long(struct deadline *deadline, uint64_t now)
 {
     (void)now;
     struct lookup *lookup = CONTAINER_OF(deadline, struct lookup, alone);
+    assert(list_is_empty(&lookup->queries) && lookup->resolver->alone_count > 0);
     lookup->resolver->alone_count--;
     ask_note_unanswered(&lookup->ask);
     lookup_fail(lookup);
@@ -598,6 +612,7 @@ static void on_alone_for_long(struct deadline *deadline, uint64_t now)
 
 void lookups_abort(struct resolver *resolver)
 {
+    assert(!resolver->lookups.memory || resolver->alone_count <= resolver->alone_max);
     struct list *alone = &resolver->alone_lookups.armed;
     while (resolver->alone_count > 0)
         lookup_free(CONTAINER_OF(alone->next, struct lookup, alone.link));
@@ -631,6 +646,7 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
  * is one of the oldest here, or not worth the search. */
 static struct query *find_repeated(const struct lookup *lookup, const struct query *query)
 {
+    assert(query->lookup != lookup);
     size_t count = 0;
     if (!query->origin.transport->is_datagram)
         return NULL;
@@ -669,6 +685,7 @@ bool lookup_join_or_start(struct resolver *resolver, struct query *query)
 
 void lookup_refresh(struct resolver *resolver, const struct question *question, uint64_t hash)
 {
+    assert(question->recursion_desired && question->name_length > 0);
     if (table_find(resolver, question, hash))
         return;
     if (resolver->alone_count >= resolver->alone_max || group_is_down(resolver->group)) {

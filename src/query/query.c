@@ -75,6 +75,7 @@ static size_t reply_limit(const struct resolver *resolver, const struct query *q
 /* What was asked and by whom is told at level debug only (RFC 8932 5.2). */
 static void log_reply(const struct query *query, unsigned rcode)
 {
+    assert(query->message.has_question);
     char client[ADDRESS_TEXT_SIZE];
     char name[DNS_NAME_TEXT_SIZE];
     char type_text[8];
@@ -98,6 +99,7 @@ static bool has_gain(const struct reply *reply)
  * (FAULTS A17). */
 static void limit_rate(struct resolver *resolver, const struct query *query, struct reply *reply)
 {
+    assert(query->origin.transport->is_datagram && resolver->config->limits.udp_rate > 0);
     if (clients_may_reply(resolver->clients, &query->origin.client, resolver->loop->now) ||
         !has_gain(reply))
         return;
@@ -112,6 +114,7 @@ static void limit_rate(struct resolver *resolver, const struct query *query, str
 [[gnu::noinline]] static struct body *leave_out_body(struct resolver *resolver,
                                                      const struct query *query, struct reply *reply)
 {
+    assert(reply->answer && reply->answer->body_length >= SHARED_MIN);
     const struct answer *answer = reply->answer;
     loop_spend(resolver->loop, answer->body_length);
     if (!query->origin.transport->send_around || !reply_fits_around(&query->message, answer))
@@ -128,6 +131,7 @@ static void limit_rate(struct resolver *resolver, const struct query *query, str
 static void send_around(struct resolver *resolver, struct query *query, size_t length,
                         struct body *body)
 {
+    assert(query->origin.transport->send_around && body);
     query->origin.transport->send_around(query, resolver->reply, length,
                                          reply_body_at(&query->message), body);
     body_release(body);
@@ -182,6 +186,7 @@ void query_answer(struct resolver *resolver, struct query *query, const struct a
 
 void query_truncate(struct resolver *resolver, struct query *query)
 {
+    assert(query->message.has_question);
     assert(query->origin.transport->is_datagram);
     query_answer(resolver, query, reply_truncated(), NULL);
 }
@@ -200,6 +205,7 @@ void query_answer_stale(struct resolver *resolver, struct query *query, const st
 void query_fail(struct resolver *resolver, struct query *query, enum rcode rcode,
                 const struct extended_error *error)
 {
+    assert(rcode != RCODE_NOERROR || !error);
     struct reply reply = {.rcode = rcode, .error = error};
     send_reply(resolver, query, &reply);
 }
@@ -369,6 +375,7 @@ enum status resolver_open(struct resolver *resolver)
 
 size_t resolver_ceiling(const struct resolver *resolver)
 {
+    assert(resolver->buckets && resolver->clients);
     return sizeof(*resolver) + pool_ceiling(&resolver->queries) + pool_ceiling(&resolver->lookups) +
            (resolver->bucket_mask + 1) * sizeof(resolver->buckets[0]) +
            clients_ceiling(resolver->clients);
@@ -386,6 +393,7 @@ void resolver_abort(struct resolver *resolver)
 
 void resolver_close(struct resolver *resolver)
 {
+    assert(resolver->waiting_count == 0 && resolver->ended_count == 0);
     loop_remove_queue(&resolver->young_queries);
     loop_remove_queue(&resolver->slow_queries);
     loop_remove_queue(&resolver->query_deadlines);
