@@ -34,7 +34,6 @@ size_t name_measure(const uint8_t *bytes, size_t length)
 
 void name_map_init(struct name_map *map, const uint8_t *bytes, size_t length, uint8_t *lengths)
 {
-    assert(bytes && lengths);
     assert(length >= DNS_HEADER_SIZE && length <= DNS_MESSAGE_MAX);
     *map = (struct name_map){
         .bytes = bytes, .length = length, .lengths = lengths, .compare_budget = COMPARE_BUDGET};

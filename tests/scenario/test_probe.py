@@ -95,7 +95,7 @@ def test_row_tells_what_a_good_upstream_does(probe, start_upstream):
         assert 0 <= milliseconds(row[title]) < 5000
 
 
-def test_rfc8467_its_query_is_padded_and_for_the_root(probe, upstream):
+def test_RFC8467_its_query_is_padded_and_for_the_root(probe, upstream):
     assert probe(upstream).status == 0
     query, = upstream.queries
     assert (query.name, query.type) == (".", "NS")

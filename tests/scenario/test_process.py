@@ -741,7 +741,7 @@ def test_each_reply_is_a_line_at_level_debug(start_proxy, upstream):
     assert (reply["name"], reply["type"], reply["rcode"]) == ("Nx.Debug.test.", "1", "3")
 
 
-def test_no_name_and_no_client_in_the_log(start_proxy, start_upstream):
+def test_RFC8932_5_2_no_name_and_no_client_in_the_log(start_proxy, start_upstream):
     upstream, broken = start_upstream(), start_upstream("expired")
     proxy = start_proxy(upstream, broken, config={"allow": ["127.5.5.5/32"]})
     for tcp in (False, True):

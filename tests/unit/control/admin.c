@@ -209,7 +209,7 @@ static void root_and_unknown_paths_name_the_paths(void **state)
     assert_non_null(strstr(reply, "/metrics"));
 }
 
-static void rfc9112_3_2_2_targets_may_name_scheme_and_host(void **state)
+static void RFC9112_3_2_2_targets_may_name_scheme_and_host(void **state)
 {
     (void)state;
     assert_ends(ask(REQUEST("GET", "http://host/ready")), "\r\n\r\nready\n");
@@ -232,7 +232,7 @@ static void head_is_get_without_its_body(void **state)
     assert_ends(reply, "\r\n\r\n");
 }
 
-static void rfc9110_other_methods_get_405_with_allow(void **state)
+static void RFC9110_other_methods_get_405_with_allow(void **state)
 {
     (void)state;
     static const char *const requests[] = {
@@ -607,9 +607,9 @@ int main(void)
         with_server(body_of_a_get_is_thrown_away),
         with_server(ready_and_health_follow_their_source),
         with_server(root_and_unknown_paths_name_the_paths),
-        with_server(rfc9112_3_2_2_targets_may_name_scheme_and_host),
+        with_server(RFC9112_3_2_2_targets_may_name_scheme_and_host),
         with_server(head_is_get_without_its_body),
-        with_server(rfc9110_other_methods_get_405_with_allow),
+        with_server(RFC9110_other_methods_get_405_with_allow),
         with_server(I7_hostile_requests_are_refused_and_it_goes_on),
         with_server(I7_huge_header_is_refused),
         with_server(I7_pipelined_requests_are_answered_in_order),

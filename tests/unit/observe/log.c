@@ -117,7 +117,7 @@ static void assert_json_line(const char *json)
 
 /* ---- form ---- */
 
-static void rfc3339_line_begins_with_utc_time_level_and_event(void **state)
+static void RFC3339_line_begins_with_utc_time_level_and_event(void **state)
 {
     (void)state;
     const char *line = line_of(LOG_FORMAT_TEXT, "upstream", "1.1.1.1:853");
@@ -158,7 +158,7 @@ static void text_never_sends_control_bytes_to_a_terminal(void **state)
     assert_string_equal(without_time(line), "info test key=\"\\x1b[2J\\x7f\\x9b\\x9b\\x0d\"\n");
 }
 
-static void rfc3629_malformed_utf8_is_escaped_octet_by_octet(void **state)
+static void RFC3629_malformed_utf8_is_escaped_octet_by_octet(void **state)
 {
     (void)state;
     /* Overlong slash, surrogate, above U+10FFFF, cut short. */
@@ -176,7 +176,7 @@ static void rfc3629_malformed_utf8_is_escaped_octet_by_octet(void **state)
     }
 }
 
-static void rfc8259_json_is_valid_for_any_octet(void **state)
+static void RFC8259_json_is_valid_for_any_octet(void **state)
 {
     (void)state;
     for (int octet = 1; octet < 256; octet++) {
@@ -487,11 +487,11 @@ int main(void)
         /* First, because it looks at the state before log_open. */
         cmocka_unit_test(lines_before_open_are_written_at_once),
         cmocka_unit_test(null_value_leaves_its_pair_out),
-        cmocka_unit_test(rfc3339_line_begins_with_utc_time_level_and_event),
+        cmocka_unit_test(RFC3339_line_begins_with_utc_time_level_and_event),
         cmocka_unit_test(text_quotes_what_a_reader_would_split),
         cmocka_unit_test(text_never_sends_control_bytes_to_a_terminal),
-        cmocka_unit_test(rfc3629_malformed_utf8_is_escaped_octet_by_octet),
-        cmocka_unit_test(rfc8259_json_is_valid_for_any_octet),
+        cmocka_unit_test(RFC3629_malformed_utf8_is_escaped_octet_by_octet),
+        cmocka_unit_test(RFC8259_json_is_valid_for_any_octet),
         cmocka_unit_test(line_too_long_is_cut_and_says_so),
         cmocka_unit_test(pair_that_has_no_room_is_left_out_whole),
         cmocka_unit_test(lines_wait_for_the_main_thread_and_keep_their_order),
