@@ -220,8 +220,10 @@ void worker_close(struct worker *worker)
 {
     if (!worker)
         return;
-    if (worker->is_started)
+    if (worker->is_started) {
+        worker_drain(worker); /* which main has not done when its own start failed */
         pthread_join(worker->thread, NULL);
+    }
     tcp_clients_close(worker->tcp_clients);
     if (worker->group) /* without it the resolver was never opened */
         resolver_abort(&worker->resolver);

@@ -1,158 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A worker that cannot be opened: whatever is missing, what was opened is closed again and nothing
- * else is touched. The upstream layer is this file, in place of upstream/group.c. */
+ * else is touched; and one that ends without having been asked to. */
 #include "test.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "upstream/choose.h"
-#include "upstream/submit.h"
+#include "base/deadline.h"
 #include "worker.h"
 
-static bool group_fails;
-static char group_memory;
-
-enum status group_open(const struct group_settings *settings, struct group **out)
-{
-    (void)settings;
-    if (group_fails)
-        return STATUS_FULL;
-    *out = (struct group *)(void *)&group_memory;
-    return STATUS_OK;
-}
-
-void group_network_changed(struct group *group)
-{
-    (void)group;
-}
-
-void group_resumed(struct group *group)
-{
-    (void)group;
-}
-
-size_t group_ceiling(const struct group *group)
-{
-    (void)group;
-    return 12345;
-}
-
-void group_close(struct group *group)
-{
-    (void)group;
-}
-
-enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
-                           enum failure *failure)
-{
-    (void)group, (void)request, (void)scope, (void)failure;
-    return STATUS_NOT_FOUND;
-}
-
-enum status request_hedge(struct group *group, const struct request *late, struct request *second)
-{
-    (void)group, (void)late, (void)second;
-    return STATUS_NOT_FOUND;
-}
-
-enum status request_move(struct group *group, struct request *lost, const struct request *other)
-{
-    (void)group, (void)lost, (void)other;
-    return STATUS_NOT_FOUND;
-}
-
-void request_cancel(struct request *request)
-{
-    (void)request;
-}
-
-const char *group_upstream_label(const struct group *group, size_t index)
-{
-    (void)group, (void)index;
-    return "";
-}
-
-bool group_is_down(const struct group *group)
-{
-    (void)group;
-    return false;
-}
-
-bool request_is_lost(const struct group *group, const struct request *request)
-{
-    (void)group, (void)request;
-    return false;
-}
-
-enum status request_submit_alone(struct group *group, struct request *request, uint32_t avoided,
-                                 enum lane_kind kind)
-{
-    (void)group, (void)request, (void)avoided, (void)kind;
-    return STATUS_NOT_FOUND;
-}
-
-bool group_park(struct group *group, struct waiter *waiter)
-{
-    (void)group, (void)waiter;
-    return false;
-}
-
-bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns)
-{
-    (void)group;
-    (void)index;
-    (void)time_ns;
-    return false;
-}
-
-bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
-{
-    (void)group, (void)index, (void)time_ns;
-    return false;
-}
-
-bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)
-{
-    (void)group, (void)index, (void)time_ns;
-    return false;
-}
-
-bool choose_knows_better(const struct group *group, uint32_t erred)
-{
-    (void)group, (void)erred;
-    return false;
-}
-
-void choose_contradict(struct group *group, uint32_t erred)
-{
-    (void)group, (void)erred;
-}
+static int stopped;
 
 static void on_stopped(void)
 {
+    stopped++;
 }
 
+/* One upstream, which is authenticated by its key alone: it needs no trust. */
 static void prepare(struct config *config)
 {
-    *config = (struct config){.listener_count = 1, .limits = {.queries = 4, .tcp_clients = 4}};
-    config->limits.tcp_clients_per_address = 4;
-    assert_true(address_parse("127.0.0.1:53", 0, &config->listeners[0].address) == STATUS_OK);
+    static char label[] = "up";
+    const uint64_t second_ns = NANOSECONDS_PER_SECOND;
+    *config = (struct config){
+        .listener_count = 1,
+        .upstream_count = 1,
+        .upstreams = {{.label = label, .pin_count = 1, .weight = 1}},
+        .limits = {.queries = 4,
+                   .tcp_clients = 4,
+                   .tcp_clients_per_address = 4,
+                   .upstream_requests = 4,
+                   .upstream_connections = 1},
+        .timeouts = {.query_ns = second_ns,
+                     .request_ns = second_ns,
+                     .connect_ns = second_ns,
+                     .handshake_ns = second_ns,
+                     .idle_ns = second_ns,
+                     .drain_ns = second_ns},
+    };
+    assert_true(address_parse("127.0.0.1:53", 53, &config->listeners[0].address) == STATUS_OK);
+    assert_true(address_parse("127.0.0.1:9", 853, &config->upstreams[0].address) == STATUS_OK);
 }
 
-static enum status open_with(int udp_fd, int tcp_fd)
+static enum status open_and_close(struct config *config, int udp_fd, int tcp_fd, bool starts)
 {
-    static struct config config;
+    const struct tls_trust *none = NULL;
     struct worker *worker = NULL;
-    prepare(&config);
     struct metrics *metrics = metrics_open(1);
-    const struct worker_settings settings = {.config = &config,
+    const struct worker_settings settings = {.config = config,
                                              .metrics = metrics,
+                                             .trusts = &none,
                                              .udp_fds = &udp_fd,
                                              .tcp_fds = &tcp_fd,
                                              .on_stopped = on_stopped};
     const enum status status = worker_open(&settings, &worker);
+    if (starts)
+        assert_true(worker_start(worker) == STATUS_OK);
     worker_close(worker);
     metrics_close(metrics);
     return status;
@@ -161,24 +64,42 @@ static enum status open_with(int udp_fd, int tcp_fd)
 static void I2_worker_without_upstreams_is_an_error(void **state)
 {
     (void)state;
-    group_fails = true;
-    assert_true(open_with(-1, -1) == STATUS_FULL);
+    struct config config;
+    prepare(&config);
+    config.upstreams[0].pin_count = 0; /* nothing to authenticate it by */
+    assert_true(open_and_close(&config, -1, -1, false) == STATUS_INVALID);
 }
 
 /* epoll takes no regular files. */
 static void I2_worker_without_a_listener_is_an_error(void **state)
 {
     (void)state;
-    group_fails = false;
-    assert_true(open_with(open("/proc/self/exe", O_RDONLY), -1) == STATUS_SYSTEM);
-    assert_true(open_with(-1, open("/proc/self/exe", O_RDONLY)) == STATUS_SYSTEM);
+    struct config config;
+    prepare(&config);
+    const char *file = "/proc/self/exe";
+    assert_true(open_and_close(&config, open(file, O_RDONLY), -1, false) == STATUS_SYSTEM);
+    assert_true(open_and_close(&config, -1, open(file, O_RDONLY), false) == STATUS_SYSTEM);
 }
 
 static void worker_that_was_never_started_closes(void **state)
 {
     (void)state;
-    group_fails = false;
-    assert_true(open_with(-1, -1) == STATUS_OK);
+    struct config config;
+    prepare(&config);
+    assert_true(open_and_close(&config, -1, -1, false) == STATUS_OK);
+    assert_int_equal(stopped, 0);
+}
+
+/* As when the thread of another could not be made: nobody has drained those that run. */
+static void I2_worker_that_nobody_has_drained_ends_when_it_is_closed(void **state)
+{
+    (void)state;
+    struct config config;
+    prepare(&config);
+    alarm(20);
+    assert_true(open_and_close(&config, -1, -1, true) == STATUS_OK);
+    alarm(0);
+    assert_int_equal(stopped, 1);
 }
 
 int main(void)
@@ -187,6 +108,7 @@ int main(void)
         cmocka_unit_test(I2_worker_without_upstreams_is_an_error),
         cmocka_unit_test(I2_worker_without_a_listener_is_an_error),
         cmocka_unit_test(worker_that_was_never_started_closes),
+        cmocka_unit_test(I2_worker_that_nobody_has_drained_ends_when_it_is_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
