@@ -839,6 +839,111 @@ static void J8_after_sleep_no_connection_is_trusted(void **state)
     assert_int_equal(bench->group->upstreams[0].failures, 0);
 }
 
+/* --- How many connections a server admits --- */
+
+static size_t count_open(void)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < stream_count; i++)
+        count += streams[i].stream != NULL;
+    return count;
+}
+
+static void ask_and_answer(struct bench *bench, const char *label)
+{
+    struct asked one;
+    const size_t index = ask(bench, &one, label);
+    answer_named(index, label, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
+/* One connection has ended; three others are ready, and a fourth, the last stream, is on its way.
+ */
+static size_t three_and_one_to_come(struct bench *bench)
+{
+    static const char *const labels[] = {"c", "d", "e"};
+    struct asked ended;
+    struct asked asked[3];
+    bench->config.upstream_count = 1;
+    begin(bench);
+    assert_int_equal(ask(bench, &ended, "x"), 0);
+    make_ready(0);
+    peer_closes(0, FAILURE_CLOSED);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(ask(bench, &asked[i], labels[i]), 1 + i);
+    for (size_t i = 0; i < 3; i++) {
+        make_ready(1 + i);
+        answer_named(1 + i, labels[i], RCODE_NOERROR);
+    }
+    assert_int_equal(stream_count, 5);
+    assert_int_equal(count_open(), 4);
+    turn(bench, 1);
+    return 4;
+}
+
+static enum status submit_alone(struct bench *bench, struct asked *one)
+{
+    asked_init(one, "alone");
+    return request_submit_alone(bench->group, &one->request, 0, LANE_ANY);
+}
+
+/* Half of them are for questions that have to be asked alone. */
+static void K1_server_that_refuses_one_more_while_it_answers_is_given_no_more(void **state)
+{
+    struct bench *bench = *state;
+    struct asked alone[3];
+    const size_t refused = three_and_one_to_come(bench);
+    ask_and_answer(bench, "f");
+    peer_closes(refused, FAILURE_RESET);
+    assert_int_equal(count_open(), 1); /* those that do nothing go: there are three in all */
+    assert_true(submit_alone(bench, &alone[0]) == STATUS_OK);
+    assert_true(submit_alone(bench, &alone[1]) == STATUS_OK);
+    assert_true(submit_alone(bench, &alone[2]) == STATUS_FULL);
+    for (unsigned i = 0; i < 20; i++)
+        ask_and_answer(bench, "g");
+    assert_int_equal(count_open(), 3);
+    request_cancel(&alone[0].request);
+    request_cancel(&alone[1].request);
+    assert_int_equal(bench->group->upstreams[0].failures, 0); /* it is well */
+    assert_false(bench->group->upstreams[0].down);
+}
+
+/* The server may have been given more by then. */
+static void K1_what_a_server_admits_is_forgotten_after_ten_seconds(void **state)
+{
+    struct bench *bench = *state;
+    struct asked alone[3];
+    const size_t refused = three_and_one_to_come(bench);
+    ask_and_answer(bench, "f");
+    peer_closes(refused, FAILURE_RESET);
+    turn(bench, 9999);
+    assert_true(submit_alone(bench, &alone[0]) == STATUS_OK);
+    assert_true(submit_alone(bench, &alone[1]) == STATUS_OK);
+    assert_true(submit_alone(bench, &alone[2]) == STATUS_FULL);
+    request_cancel(&alone[0].request);
+    request_cancel(&alone[1].request);
+    turn(bench, 1);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(submit_alone(bench, &alone[i]) == STATUS_OK);
+    for (size_t i = 0; i < 3; i++)
+        request_cancel(&alone[i].request);
+}
+
+/* It was going under, for all that is known: that teaches nothing, and counts as a failure. */
+static void K1_handshake_that_fails_while_nobody_is_answered_teaches_nothing(void **state)
+{
+    struct bench *bench = *state;
+    struct asked alone[3];
+    const size_t failed = three_and_one_to_come(bench);
+    peer_closes(failed, FAILURE_RESET);
+    assert_int_equal(bench->group->upstreams[0].failures, 1);
+    assert_int_equal(count_open(), 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(submit_alone(bench, &alone[i]) == STATUS_OK);
+    for (size_t i = 0; i < 3; i++)
+        request_cancel(&alone[i].request);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -881,6 +986,9 @@ int main(void)
         TEST(J8_return_of_the_network_ends_every_back_off),
         TEST(J8_after_sleep_no_connection_is_trusted),
         TEST(I1_want_of_descriptors_is_not_the_upstreams_fault),
+        TEST(K1_server_that_refuses_one_more_while_it_answers_is_given_no_more),
+        TEST(K1_what_a_server_admits_is_forgotten_after_ten_seconds),
+        TEST(K1_handshake_that_fails_while_nobody_is_answered_teaches_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
