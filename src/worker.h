@@ -40,7 +40,7 @@ enum status worker_start(struct worker *worker);
  * timeouts.drain. Any thread. */
 void worker_drain(struct worker *worker);
 
-/* Waits for the thread and frees everything. Safe on NULL. */
+/* Drains it if nobody has, waits for the thread and frees everything. Safe on NULL. */
 void worker_close(struct worker *worker);
 
 /* When the worker last finished a turn, on loop_clock: for the main thread's watchdog. */

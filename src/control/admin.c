@@ -262,7 +262,7 @@ static enum status watch(const struct admin *admin, int operation, int fd, uint3
 }
 
 /* A listener that is not accepted from stays readable: while it waits for a place or a descriptor
- * it must be silent, or the main thread would spin. */
+ * it is not watched, or the main thread would spin. */
 static enum status watch_listener(const struct admin *admin, uint64_t now)
 {
     const bool may_accept =

@@ -182,7 +182,7 @@ bool tcp_clients_are_short(const struct tcp_clients *clients)
 
 /* For how long it has neither taken a byte of its replies nor sent one of a message that it has
  * begun. */
-static uint64_t stalled_ns(const struct tcp_client *client, uint64_t now)
+static uint64_t still_for_ns(const struct tcp_client *client, uint64_t now)
 {
     uint64_t since_ns = now;
     if (list_is_linked(&client->send.link))
@@ -199,7 +199,7 @@ static void charge_still(struct tcp_clients *clients, uint64_t still_ns)
     LIST_EACH (struct tcp_client, client, &clients->open, link) {
         if (!client->seat.account) /* it is being closed */
             continue;
-        const bool is_still = stalled_ns(client, client->stream.loop->now) >= still_ns;
+        const bool is_still = still_for_ns(client, client->stream.loop->now) >= still_ns;
         clients_charge(clients->resolver->clients, &client->seat,
                        is_still ? stream_held(&client->stream) : 0);
     }

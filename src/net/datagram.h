@@ -30,8 +30,8 @@ enum status datagram_send(struct datagram *datagram, struct loop *loop,
                           const struct address *address, const uint8_t *bytes, size_t length,
                           enum failure *failure);
 
-/* Sends something again, from the same port, to a server that has been silent. If it cannot be sent
- * that is no worse than if it is lost. */
+/* Sends something again, from the same port, to a server that has not answered. If it cannot be
+ * sent that is no worse than if it is lost. */
 void datagram_repeat(struct datagram *datagram, const uint8_t *bytes, size_t length);
 
 /* Harmless when closed, or zeroed. */

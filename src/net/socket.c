@@ -19,7 +19,7 @@
 enum {
     BACKLOG = 4096,         /* the kernel caps it at somaxconn */
     UNSENT_SIZE = 64 << 10, /* what the kernel keeps of a client that reads slowly */
-    KEEPALIVE_IDLE_S = 15,  /* below the 30 s at which some NATs forget a silent connection */
+    KEEPALIVE_IDLE_S = 15,  /* below the 30 s at which some NATs forget an idle connection */
     KEEPALIVE_INTERVAL_S = 5,
     KEEPALIVE_PROBES = 3,
 };

@@ -41,7 +41,7 @@ void log_close(void);
  * Values are escaped as the format asks; control bytes never reach the terminal. */
 void log_event(enum log_level level, const char *event, ...) __attribute__((sentinel));
 
-/* The same, at most once a second for `limit`; a pair suppressed=N is added after silence. */
+/* The same, at most once a second for `limit`; a pair suppressed=N is added to the next. */
 void log_event_limited(struct log_limit *limit, uint64_t now, enum log_level level,
                        const char *event, ...) __attribute__((sentinel));
 

@@ -688,7 +688,7 @@ void lookup_refresh(struct resolver *resolver, const struct question *question, 
     assert(question->recursion_desired && question->name_length > 0);
     if (table_find(resolver, question, hash))
         return;
-    if (resolver->alone_count >= resolver->alone_max || group_is_down(resolver->group)) {
+    if (resolver->alone_count >= resolver->alone_max || group_is_away(resolver->group)) {
         metric_add(&resolver->metrics->refreshes_limited, 1);
         return;
     }

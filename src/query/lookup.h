@@ -24,7 +24,7 @@ void lookups_abort(struct resolver *resolver);
 bool lookup_join_or_start(struct resolver *resolver, struct query *query);
 
 /* Asks the question anew for the cache, with nobody waiting, unless it is being asked already. Not
- * done when enough others are under way or all upstreams are down. */
+ * done when enough others are under way or all upstreams are away. */
 void lookup_refresh(struct resolver *resolver, const struct question *question, uint64_t hash);
 
 /* Takes a waiting query out; a lookup that this leaves without any is cancelled. */

@@ -70,7 +70,7 @@ static enum status try_request(struct ask *ask, struct request *request, enum re
 /* True when it waits for an upstream to come back. */
 static bool try_park(struct ask *ask)
 {
-    return ask->error_answer_count == 0 && may_be_asked(ask) && group_is_down(ask->group) &&
+    return ask->error_answer_count == 0 && may_be_asked(ask) && group_is_away(ask->group) &&
            group_park(ask->group, &ask->waiter);
 }
 

@@ -5,11 +5,11 @@
  * is counted and thrown away, and too much of it ends the connection.
  *
  * Silence: when a request is late and not one message has come since it was sent, the connection is
- * suspect: new requests go elsewhere, and it is asked something of our own. The answer to that
- * lifts the suspicion, once until it answers one of the others; what was overtaken by the answer to
- * a later question raises none. No message by the age of a dead path: the path is dead, and all
- * that is in flight moves at once. Messages, but nothing that was asked for: it takes no more
- * requests, and those in flight may go on waiting, for the upstream may be merely slow.
+ * silent: new requests go elsewhere, and it is asked something of our own. The answer to that is
+ * the end of the silence, once until it answers one of the others; a request that was overtaken by
+ * the answer to a later one begins none. No message by the age of a dead path: the path is dead,
+ * and all that is in flight moves at once. Messages, but nothing that was asked for: it takes no
+ * more requests, and those in flight may go on waiting, for the upstream may be merely slow.
  *
  * Thread: the worker that opened it.   Owner: its struct upstream, until its stream has closed.
  * RFC:    7858 (DoT), 7766 6.2 and 7 (pipelining, matching), 7828 (keepalive), 5452 (IDs). */
@@ -126,7 +126,7 @@ bool lane_is_used_up(const struct connection *lane)
 }
 
 /* A connection on which nothing is in flight waits for the next request, or closes. One that is
- * suspect waits for the answers that nobody needs any more, unless it is a lane. */
+ * silent waits for the answers that nobody needs any more, unless it is a lane. */
 static void rest(struct connection *connection)
 {
     if (connection->in_flight > 0)
@@ -135,7 +135,7 @@ static void rest(struct connection *connection)
     if (connection->state == CONNECTION_DRAINING ||
         (is_done && connection->state == CONNECTION_READY))
         stream_close(&connection->stream, FAILURE_NONE);
-    else if (connection->state == CONNECTION_READY && connection->suspect_since_ns == 0)
+    else if (connection->state == CONNECTION_READY && connection->silent_since_ns == 0)
         deadline_arm(idle_queue(connection), &connection->deadline,
                      connection->upstream->group->loop->now);
 }
@@ -150,7 +150,7 @@ void connection_drain(struct connection *connection)
 {
     if (connection->state != CONNECTION_READY)
         return;
-    if (connection->suspect_since_ns == 0)
+    if (connection->silent_since_ns == 0)
         deadline_cancel(&connection->deadline);
     connection_enter(connection, CONNECTION_DRAINING);
     rest(connection);
@@ -179,7 +179,7 @@ enum status connection_submit(struct connection *connection, struct request *req
     const size_t length =
         message_build_query(request->question, slot_id(&connection->slots, index), room);
     stream_end_message(&connection->stream, length);
-    if (connection->state == CONNECTION_READY && connection->suspect_since_ns == 0)
+    if (connection->state == CONNECTION_READY && connection->silent_since_ns == 0)
         deadline_cancel(&connection->deadline);
     attach(connection, request, index);
     return STATUS_OK;
@@ -300,9 +300,9 @@ static void complete(struct connection *connection, struct slot *slot, const str
 /* It has answered something that was asked of it: it may be asked more. */
 static void trust(struct connection *connection)
 {
-    if (connection->suspect_since_ns == 0)
+    if (connection->silent_since_ns == 0)
         return;
-    connection->suspect_since_ns = 0;
+    connection->silent_since_ns = 0;
     deadline_cancel(&connection->deadline);
     rest(connection);
 }
@@ -412,7 +412,7 @@ static void restart_requests(struct connection *connection)
 
 void connection_hasten(struct connection *connection)
 {
-    if (connection->state >= CONNECTION_READY && connection->suspect_since_ns == 0)
+    if (connection->state >= CONNECTION_READY && connection->silent_since_ns == 0)
         return;
     for (size_t i = 0; i < connection->slots.used; i++) {
         struct request *request = connection->slots.table[i].request;
@@ -426,7 +426,7 @@ static void try_probe(struct connection *connection)
 {
     struct group *group = connection->upstream->group;
     connection_probe(connection);
-    connection->suspect_since_ns = group->loop->now;
+    connection->silent_since_ns = group->loop->now;
     deadline_arm(&group->silence, &connection->deadline, group->loop->now);
 }
 
@@ -587,7 +587,7 @@ static void on_closed(struct stream *stream, enum failure failure)
     if (is_failure)
         upstream_failed(upstream, failure, detail_of(connection, failure));
     else if (failure == FAILURE_REQUEST_TIMEOUT)
-        upstream_ended(upstream, failure, is_lane, connection->suspect_since_ns);
+        upstream_ended(upstream, failure, is_lane, connection->silent_since_ns);
     else if (requests > 0 && is_close(failure) && !is_refused)
         upstream_ended(upstream, failure, is_lane, 0);
     if (connection->requests > 0)
@@ -633,17 +633,16 @@ static uint64_t later_of(uint64_t a, uint64_t b)
 
 /* FAULTS F5: silence since the request was sent, however much was sent meanwhile. When something
  * that was asked later is answered, it is the question that is slow. */
-static void suspect_if_silent(struct connection *connection, const struct request *request,
-                              uint64_t now)
+static void note_silence(struct connection *connection, const struct request *request, uint64_t now)
 {
     struct upstream *upstream = connection->upstream;
     const uint64_t since_ns = later_of(connection->last_message_ns, request->sent_ns);
     if (connection->state < CONNECTION_READY || connection->stream.state == STREAM_CLOSED ||
-        connection->suspect_since_ns > 0 || now - since_ns < upstream->late.duration_ns ||
+        connection->silent_since_ns > 0 || now - since_ns < upstream->late.duration_ns ||
         request->sent_ns < connection->answered_sent_ns)
         return;
-    connection->suspect_since_ns = since_ns;
-    metric_add(&upstream->metrics->stalls, 1);
+    connection->silent_since_ns = since_ns;
+    metric_add(&upstream->metrics->silences, 1);
     deadline_cancel(&connection->deadline);
     deadline_arm(&upstream->group->silence, &connection->deadline, now);
     if (!connection->is_pardoned && connection->use != CONNECTION_LANE)
@@ -663,7 +662,7 @@ void connection_on_late(struct deadline *deadline, uint64_t now)
     struct request *request = CONTAINER_OF(deadline, struct request, late);
     struct connection *connection = request->connection;
     assert(connection);
-    suspect_if_silent(connection, request, now);
+    note_silence(connection, request, now);
     deadline_arm(&connection->upstream->group->overdue, &request->late, now);
     request->on_late(request);
 }
@@ -701,11 +700,11 @@ void connection_on_silence(struct deadline *deadline, uint64_t now)
 {
     struct connection *connection = CONTAINER_OF(deadline, struct connection, deadline);
     struct group *group = connection->upstream->group;
-    assert(connection->suspect_since_ns > 0 && connection->state >= CONNECTION_READY);
+    assert(connection->silent_since_ns > 0 && connection->state >= CONNECTION_READY);
     const uint64_t dead_ns =
         times_dead_ns(&connection->upstream->times, group->config->timeouts.request_ns);
     const uint64_t quiet_ns =
-        now - later_of(connection->last_message_ns, connection->suspect_since_ns);
+        now - later_of(connection->last_message_ns, connection->silent_since_ns);
     if (is_patient(connection)) {
         deadline_arm(&group->silence, deadline, now);
         return;
@@ -714,8 +713,8 @@ void connection_on_silence(struct deadline *deadline, uint64_t now)
         stream_close(&connection->stream, FAILURE_REQUEST_TIMEOUT);
         return;
     }
-    const bool is_alive = connection->last_message_ns > connection->suspect_since_ns;
-    if (is_alive && now - connection->suspect_since_ns >= group->config->timeouts.request_ns)
+    const bool is_alive = connection->last_message_ns > connection->silent_since_ns;
+    if (is_alive && now - connection->silent_since_ns >= group->config->timeouts.request_ns)
         connection_drain(connection);
     if (connection->stream.state == STREAM_CLOSED)
         return;

@@ -12,13 +12,14 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* When all upstreams are down the local link is the suspect, so they are tried again and again,
- * however long their back-off has grown: after the least at first, and soon after the most. */
-#define ALL_DOWN_RETRY_MIN_NS (50 * NANOSECONDS_PER_MILLISECOND)
-#define ALL_DOWN_RETRY_MAX_NS (250 * NANOSECONDS_PER_MILLISECOND)
+/* When all upstreams are away the local link is the first to blame, so they are tried again and
+ * again, however long their back-off has grown: after the least at first, and soon after the most.
+ */
+#define AWAY_RETRY_MIN_NS (50 * NANOSECONDS_PER_MILLISECOND)
+#define AWAY_RETRY_MAX_NS (250 * NANOSECONDS_PER_MILLISECOND)
 
 #define OVERDUE_NS (20 * NANOSECONDS_PER_MILLISECOND) /* a late request is told again */
-#define SILENCE_NS (50 * NANOSECONDS_PER_MILLISECOND) /* a suspect connection is looked at */
+#define SILENCE_NS (50 * NANOSECONDS_PER_MILLISECOND) /* a silent connection is looked at */
 #define TRAFFIC_NS (10 * NANOSECONDS_PER_SECOND)      /* after a request there may be more */
 #define CONNECT_INTERVAL_NS (1 * NANOSECONDS_PER_MILLISECOND) /* 1,000 a second, at most */
 #define TOGETHER_NS (5 * NANOSECONDS_PER_MILLISECOND)         /* before or after */
@@ -28,13 +29,13 @@
 enum {
     TOGETHER_MIN = 3,  /* ends of connections at once are no question's doing */
     STANDBY_COUNT = 2, /* upstreams with a connection while there is traffic */
-    /* At a time to an upstream while all are down: a connect whose first packet was lost is not
+    /* At a time to an upstream while all are away: a connect whose first packet was lost is not
      * repeated by TCP within a second. */
     TRIALS_MAX = 4,
     CONNECT_BURST = 64, /* every upstream at once, twice */
 };
 
-bool group_is_down(const struct group *group)
+bool group_is_away(const struct group *group)
 {
     for (size_t i = 0; i < group->upstream_count; i++)
         if (upstream_is_usable(&group->upstreams[i]))
@@ -46,30 +47,30 @@ bool group_is_down(const struct group *group)
 static bool is_rested(const struct upstream *upstream)
 {
     const struct group *group = upstream->group;
-    uint64_t rest_ns = ALL_DOWN_RETRY_MAX_NS;
-    if (group->down_since_ns > 0)
-        rest_ns = (group->loop->now - group->down_since_ns) / 4;
-    if (rest_ns < ALL_DOWN_RETRY_MIN_NS)
-        rest_ns = ALL_DOWN_RETRY_MIN_NS;
-    if (rest_ns > ALL_DOWN_RETRY_MAX_NS)
-        rest_ns = ALL_DOWN_RETRY_MAX_NS;
+    uint64_t rest_ns = AWAY_RETRY_MAX_NS;
+    if (group->away_since_ns > 0)
+        rest_ns = (group->loop->now - group->away_since_ns) / 4;
+    if (rest_ns < AWAY_RETRY_MIN_NS)
+        rest_ns = AWAY_RETRY_MIN_NS;
+    if (rest_ns > AWAY_RETRY_MAX_NS)
+        rest_ns = AWAY_RETRY_MAX_NS;
     return group->loop->now - upstream->attempted_ns >= rest_ns && !upstream_is_self(upstream);
 }
 
-/* Starts a trial connection to each upstream whose back-off is over; to all when all are down,
+/* Starts a trial connection to each upstream whose back-off is over; to all when all are away,
  * since nobody knows which will be back first. */
 static void try_again(struct group *group)
 {
-    const bool none_is_up = group_is_down(group);
-    if (!none_is_up)
-        group->down_since_ns = 0;
-    else if (group->down_since_ns == 0)
-        group->down_since_ns = group->loop->now;
+    const bool is_away = group_is_away(group);
+    if (!is_away)
+        group->away_since_ns = 0;
+    else if (group->away_since_ns == 0)
+        group->away_since_ns = group->loop->now;
     for (size_t i = 0; i < group->upstream_count; i++) {
         struct upstream *upstream = &group->upstreams[i];
         if (!upstream_is_usable(upstream) &&
-            (group->loop->now >= upstream->retry_ns || (none_is_up && is_rested(upstream))))
-            upstream_try_again(upstream, none_is_up ? TRIALS_MAX : 1);
+            (group->loop->now >= upstream->retry_ns || (is_away && is_rested(upstream))))
+            upstream_try_again(upstream, is_away ? TRIALS_MAX : 1);
     }
 }
 
@@ -138,7 +139,7 @@ bool group_park(struct group *group, struct waiter *waiter)
 
 void group_trial_failed(struct group *group, enum failure failure)
 {
-    if (group_is_down(group))
+    if (group_is_away(group))
         waiting_note_trial(&group->waiting, may_pass(failure));
     else
         waiting_note_upstream(&group->waiting);

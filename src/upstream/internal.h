@@ -64,7 +64,8 @@ struct connection {
     uint64_t probe_sent_ns;
     uint64_t answered_sent_ns; /* when that was sent which was sent last of what is answered */
     uint64_t last_message_ns;  /* of the last message, or when it became READY */
-    uint64_t suspect_since_ns; /* since when what it was asked is unanswered; 0: trusted */
+    uint64_t silent_since_ns;  /* since then what it was asked is late and unanswered; 0: it is not
+                                  silent */
     struct slots slots;
 };
 
@@ -130,7 +131,7 @@ struct upstream {
 enum {
     HEDGE_COST = 20,   /* a request earns a twentieth of a hedge: at most 5 % more */
     HEDGE_START = 16,  /* before anything is earned */
-    HEDGE_BURST = 256, /* saved up, for what is in flight in the first moments of a stall:
+    HEDGE_BURST = 256, /* saved up, for what is in flight in the first moments of a silence:
                           at 10,000 queries a second a hundred in 10 ms */
 };
 
@@ -142,7 +143,7 @@ struct group {
     struct deadline_queue connect;
     struct deadline_queue handshake;
     struct deadline_queue overdue; /* of requests that have been late once */
-    struct deadline_queue silence; /* of connections that are suspect */
+    struct deadline_queue silence; /* of connections that are silent */
     struct deadline_queue spare_idle;
     struct deadline_queue lane_idle;
     struct waiting waiting;
@@ -157,7 +158,7 @@ struct group {
     struct blame_table blames;
     size_t lane_count;
     uint64_t useless_until_ns; /* some upstream is chosen last */
-    uint64_t down_since_ns;    /* all are down; 0: one is up */
+    uint64_t away_since_ns;    /* all of them; 0: one is usable */
     uint64_t traffic_until_ns; /* a request came not long before */
     uint64_t next_connect_ns;  /* the bucket of connects is full again */
     uint32_t hedge_credit;     /* in shares of one hedge, HEDGE_COST each */
@@ -197,7 +198,7 @@ void group_trial_failed(struct group *group, enum failure failure);
  * needed. */
 void group_care(struct group *group);
 
-/* A connection is open of an upstream that was down or suspect: what waits for other handshakes, or
+/* A connection is open of an upstream that was down, or silent: what waits for other handshakes, or
  * on silent connections, is asked here as well. */
 void group_recovered(struct group *group);
 
@@ -217,8 +218,8 @@ bool upstream_is_calm(const struct upstream *upstream);
 /* True when a connection is there or on its way that could take a request. */
 bool upstream_has_connection(const struct upstream *upstream);
 
-/* True when a request would be sent without waiting for a handshake, on a connection that there is
- * no reason to suspect. */
+/* True when a request would be sent without waiting for a handshake, on a connection that is
+ * not silent. */
 bool upstream_is_ready(const struct upstream *upstream);
 
 /* True when one of its connections is heard, whether or not it has room: full is not down. */
@@ -270,7 +271,7 @@ void upstream_open_second(struct upstream *upstream);
  * their way at a time. */
 void upstream_try_again(struct upstream *upstream, size_t connections_max);
 
-/* Makes the requests that wait for a handshake, or on a suspect connection, late at once. */
+/* Makes the requests that wait for a handshake, or on a silent connection, late at once. */
 void upstream_hasten(struct upstream *upstream);
 
 /* Reports from connections. `detail` is in words, "" for none. */
@@ -353,7 +354,7 @@ void connection_arm_connect(struct connection *connection);
  * there. */
 void connection_probe(struct connection *connection);
 
-/* Makes its requests late at once if it still waits for the handshake, or is suspect. */
+/* Makes its requests late at once if it still waits for the handshake, or is silent. */
 void connection_hasten(struct connection *connection);
 
 /* Fails what is in flight and frees, without waiting for the loop. */

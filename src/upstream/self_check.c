@@ -94,7 +94,7 @@ bool self_check_begin(struct connection *connection)
     check->peer = connection->peer;
     check->is_done = false;
     metric_add(&upstream->metrics->probes, 1);
-    /* Its silence says nothing about the path: queries tell that. */
+    /* That it is not answered says nothing about the path: queries tell that. */
     deadline_cancel(&check->request.late);
     deadline_arm(&group->self_checks, &check->deadline, group->loop->now);
     return was_self;

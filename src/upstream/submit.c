@@ -3,9 +3,10 @@
  *
  * Hedges: a late request is sent a second time, to another upstream that is ready and not busy.
  * Each request earns a share of a hedge, so that they are at most 5 % more; half of what is saved
- * up is for stalls alone, lest the ordinary slow answers spend it before one comes. A request that
- * has had timeouts.request is lost, and another upstream is asked without regard to the budget;
- * with none left to ask, one that was asked before, within the budget: it may be merely slow.
+ * up is for silences alone, lest the ordinary slow answers spend it before one comes. A request
+ * that has had timeouts.request is lost, and another upstream is asked without regard to the
+ * budget; with none left to ask, one that was asked before, within the budget: it may be merely
+ * slow.
  *
  * Thread: one worker.   Owner of a request: see request.h.
  * RFC:    9520 3.1 (at most three attempts an upstream for one ask). */
@@ -151,8 +152,8 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
         return upstream_is_ready(upstream);
     if (choose_usable(upstream->group, asked, late->question))
         return false; /* which is made ready */
-    if (connection->suspect_since_ns == 0 ||
-        connection->last_message_ns > connection->suspect_since_ns)
+    if (connection->silent_since_ns == 0 ||
+        connection->last_message_ns > connection->silent_since_ns)
         return false;
     connection_probe(connection); /* unless it is out already */
     if (upstream->group->loop->now - connection->probe_sent_ns < SLOW_NS)
@@ -166,7 +167,7 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
 static bool spend_hedge(struct group *group, const struct request *late)
 {
     uint32_t needed = HEDGE_COST;
-    if (late->connection->suspect_since_ns == 0 && !request_is_lost(group, late))
+    if (late->connection->silent_since_ns == 0 && !request_is_lost(group, late))
         needed += HEDGE_BURST * HEDGE_COST / 2;
     if (group->hedge_credit < needed) {
         metric_add(&group->metrics->hedges_denied, 1);

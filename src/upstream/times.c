@@ -6,8 +6,8 @@
  * bounded steps: an answer that was quicker lowers it by an eighth at most, one that was not lifts
  * it by a 64th at most, so no slow name makes a path slow. A request is late when it takes clearly
  * longer than 19 of 20 do (p95, followed by steps in the same way), or four times what the path
- * takes, and silence is a dead path after a multiple of that: however many names are slow, a stall
- * is noticed. Only the first answer of a turn counts, so that the flood at the end of a stall is
+ * takes, and a silent path is dead after a multiple of that: however many names are slow, silence
+ * is noticed. Only the first answer of a turn counts, so that the flood at the end of a silence is
  * one sample and not hundreds.
  *
  * What the strategy fastest expects is the rtt, or less after a quicker answer. It fades while
@@ -34,7 +34,7 @@ enum {
 #define P95_MIN_NS (1 * NANOSECONDS_PER_MILLISECOND)        /* below it chance rules */
 #define LATE_UNMEASURED_NS (250 * NANOSECONDS_PER_MILLISECOND)
 #define LATE_MARGIN_NS (2 * NANOSECONDS_PER_MILLISECOND) /* over either: chance */
-#define LATE_MIN_NS (10 * NANOSECONDS_PER_MILLISECOND)   /* a pause of a busy host is no stall */
+#define LATE_MIN_NS (10 * NANOSECONDS_PER_MILLISECOND)   /* a busy host may pause */
 #define DEAD_MIN_NS (500 * NANOSECONDS_PER_MILLISECOND)  /* TCP has sent a lost packet again */
 
 static uint64_t least_of(uint64_t a, uint64_t b)

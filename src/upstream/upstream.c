@@ -11,7 +11,7 @@
  * that the next end hits few. What a server takes of them is learned from what it refuses.
  *
  * Thread: one worker.   Owner: the group.
- * RFC:    7858 3.4 (reuse), 9520 3.3 (no hammering of a dead server). */
+ * RFC:    7858 3.4 (reuse), 9520 3.3 (no hammering of one that is down). */
 #include "upstream/internal.h"
 #include "upstream/names.h"
 
@@ -195,17 +195,17 @@ void upstream_measure(struct upstream *upstream, uint64_t took_ns)
 
 /* --- Connections --- */
 
-static bool has_suspect(const struct upstream *upstream)
+static bool has_silent(const struct upstream *upstream)
 {
     LIST_EACH (struct connection, connection, &upstream->connections, link)
-        if (connection->suspect_since_ns > 0)
+        if (connection->silent_since_ns > 0)
             return true;
     return false;
 }
 
 void upstream_opened(struct upstream *upstream)
 {
-    if (has_suspect(upstream))
+    if (has_silent(upstream))
         group_recovered(upstream->group);
     upstream_connected(upstream);
 }
@@ -221,11 +221,11 @@ bool upstream_is_calm(const struct upstream *upstream)
     return upstream->group->loop->now >= upstream->calm_ns;
 }
 
-/* How much better a connection with room is than others: a suspect one is the last choice, and the
+/* How much better a connection with room is than others: a silent one is the last choice, and the
  * one closest to being ready is the best. */
 static int rank(const struct connection *connection)
 {
-    return connection->suspect_since_ns > 0 ? -1 : (int)connection->state;
+    return connection->silent_since_ns > 0 ? -1 : (int)connection->state;
 }
 
 static bool is_better(const struct connection *connection, const struct connection *best, bool calm)

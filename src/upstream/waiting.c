@@ -28,7 +28,7 @@ static bool is_away_for_long(const struct waiting *waiting)
 {
     return waiting->trial_failed_ns > 0 &&
            waiting->loop->now - waiting->trial_failed_ns < TRIAL_AGE_NS &&
-           waiting->trial_failed_ns - waiting->away_since_ns >= waiting->park_ns;
+           waiting->trial_failed_ns - waiting->failing_since_ns >= waiting->park_ns;
 }
 
 bool waiting_park(struct waiting *waiting, struct waiter *waiter)
@@ -62,7 +62,7 @@ void waiting_note_trial(struct waiting *waiting, bool may_pass)
 {
     const uint64_t now = waiting->loop->now;
     if (waiting->trial_failed_ns == 0 || now - waiting->trial_failed_ns >= TRIAL_AGE_NS)
-        waiting->away_since_ns = now;
+        waiting->failing_since_ns = now;
     waiting->trial_failed_ns = now;
     if (is_away_for_long(waiting) || !may_pass)
         loop_defer(waiting->loop, &waiting->give_up, LOOP_FLUSH);

@@ -42,8 +42,8 @@ struct waiting {
     struct deadline tick;                       /* armed while any is parked or in line */
     struct loop_task give_up;                   /* all upstreams have been away for too long */
     struct loop_task serve;                     /* there may be a connection */
-    uint64_t away_since_ns;   /* trials have failed since then, and nothing else */
-    uint64_t trial_failed_ns; /* the last one; 0: an upstream is there */
+    uint64_t failing_since_ns; /* trials have failed since then, and nothing else */
+    uint64_t trial_failed_ns;  /* the last one; 0: an upstream is there */
 };
 
 void waiting_open(struct waiting *waiting, struct loop *loop, uint64_t park_ns,

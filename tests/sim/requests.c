@@ -26,10 +26,10 @@ struct sight {
 static struct {
     struct sight seen[VIEW_REQUESTS_MAX];
     size_t seen_count;
-    uint64_t hedges;                            /* that needed budget */
-    bool was_ready[SIM_UPSTREAMS_MAX];          /* at the end of the last turn */
-    const void *suspects[VIEW_CONNECTIONS_MAX]; /* the same: connections */
-    size_t suspect_count;
+    uint64_t hedges;                          /* that needed budget */
+    bool was_ready[SIM_UPSTREAMS_MAX];        /* at the end of the last turn */
+    const void *silent[VIEW_CONNECTIONS_MAX]; /* the same: connections */
+    size_t silent_count;
     const struct group_view *view; /* of this turn */
 } requests;
 
@@ -106,7 +106,7 @@ static void check_hedge(const struct request_view *hedge)
     if (late->connection == hedge->connection && !is_lost(late->sent_ns))
         sim_fail("a hedge on the same connection");
     const bool is_again = connection_of(late)->upstream == connection_of(hedge)->upstream &&
-                          is_sent(late) && !connection_of(late)->is_suspect;
+                          is_sent(late) && !connection_of(late)->is_silent;
     if (is_again && !is_lost(late->sent_ns))
         sim_fail("a hedge to the same upstream, which is merely slow");
     const bool is_needed = is_lost(late->sent_ns) || (moved && is_lost(moved->sent_ns));
@@ -128,10 +128,10 @@ static void check_budget(const struct metrics *metrics)
 
 /* --- Silence --- */
 
-static bool was_suspect(const struct connection_view *connection)
+static bool was_silent(const struct connection_view *connection)
 {
-    for (size_t i = 0; i < requests.suspect_count; i++)
-        if (requests.suspects[i] == connection->identity)
+    for (size_t i = 0; i < requests.silent_count; i++)
+        if (requests.silent[i] == connection->identity)
             return true;
     return false;
 }
@@ -144,7 +144,7 @@ static bool is_ready(size_t upstream)
     for (size_t i = 0; i < requests.view->connection_count; i++) {
         const struct connection_view *connection = &requests.view->connections[i];
         if (connection->upstream == upstream && !connection->is_lane &&
-            connection->phase == PHASE_READY && !connection->is_suspect && connection->has_room)
+            connection->phase == PHASE_READY && !connection->is_silent && connection->has_room)
             return true;
     }
     return false;
@@ -155,8 +155,8 @@ static bool is_ready(size_t upstream)
 static void check_choice(const struct request_view *request)
 {
     const struct connection_view *connection = connection_of(request);
-    if (!request->is_first || !connection->is_suspect || connection->is_pardoned ||
-        !was_suspect(connection))
+    if (!request->is_first || !connection->is_silent || connection->is_pardoned ||
+        !was_silent(connection))
         return;
     for (size_t i = 0; i < requests.view->upstream_count; i++)
         if (requests.was_ready[i] && is_ready(i))
@@ -166,12 +166,12 @@ static void check_choice(const struct request_view *request)
 
 static void note_silence(void)
 {
-    requests.suspect_count = 0;
+    requests.silent_count = 0;
     for (size_t i = 0; i < requests.view->upstream_count; i++)
         requests.was_ready[i] = is_ready(i);
     for (size_t i = 0; i < requests.view->connection_count; i++)
-        if (requests.view->connections[i].is_suspect)
-            requests.suspects[requests.suspect_count++] = requests.view->connections[i].identity;
+        if (requests.view->connections[i].is_silent)
+            requests.silent[requests.silent_count++] = requests.view->connections[i].identity;
 }
 
 /* --- Lookups --- */

@@ -52,7 +52,7 @@ static struct {
     enum view_health health[SIM_UPSTREAMS_MAX];
 } world;
 
-static const char *const health_words[] = {"up", "suspect", "doubted", "down"};
+static const char *const health_words[] = {"up", "silent", "doubted", "down"};
 
 /* --- Invariants --- */
 

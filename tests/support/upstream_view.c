@@ -44,10 +44,10 @@ const char *view_flaw(const struct group *group)
 
 /* --- Upstreams, connections, requests --- */
 
-static bool has_suspect(const struct upstream *upstream)
+static bool has_silent(const struct upstream *upstream)
 {
     LIST_EACH (struct connection, connection, &upstream->connections, link)
-        if (connection->suspect_since_ns > 0)
+        if (connection->silent_since_ns > 0)
             return true;
     return false;
 }
@@ -58,7 +58,7 @@ static enum view_health health_of(const struct upstream *upstream)
         return HEALTH_DOWN;
     if (upstream->is_doubted)
         return HEALTH_DOUBTED;
-    return has_suspect(upstream) && !upstream_is_heard(upstream) ? HEALTH_SUSPECT : HEALTH_UP;
+    return has_silent(upstream) && !upstream_is_heard(upstream) ? HEALTH_SILENT : HEALTH_UP;
 }
 
 /* More than the limit only on trial, while all upstreams are down; and in trouble. */
@@ -98,7 +98,7 @@ static struct connection_view view_connection(const struct connection *connectio
         .is_open = connection->stream.state == STREAM_OPEN,
         .takes_requests = connection_takes_requests(connection),
         .has_room = connection_has_room(connection),
-        .is_suspect = connection->suspect_since_ns > 0,
+        .is_silent = connection->silent_since_ns > 0,
         .is_pardoned = connection->is_pardoned,
         .is_lane = connection->use == CONNECTION_LANE,
         .answered_sent_ns = connection->answered_sent_ns,

@@ -20,7 +20,7 @@ enum view_phase { PHASE_CONNECTING, PHASE_HANDSHAKING, PHASE_READY, PHASE_DRAINI
 
 /* SUSPECT: it is up, and none of its connections is heard though one is asked something. DOUBTED:
  * it is asked nothing but a probe, for it may be that it answers nobody. */
-enum view_health { HEALTH_UP, HEALTH_SUSPECT, HEALTH_DOUBTED, HEALTH_DOWN };
+enum view_health { HEALTH_UP, HEALTH_SILENT, HEALTH_DOUBTED, HEALTH_DOWN };
 
 struct upstream_view {
     enum view_health health;
@@ -42,7 +42,7 @@ struct connection_view {
     bool is_open; /* bytes can come */
     bool takes_requests;
     bool has_room;
-    bool is_suspect;
+    bool is_silent;
     bool is_pardoned; /* our probe has lifted a suspicion since the last answer */
     bool is_lane;
     uint64_t answered_sent_ns; /* of what it has answered that was sent last; 0: nothing */

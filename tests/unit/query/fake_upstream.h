@@ -159,7 +159,7 @@ void choose_contradict(struct group *group, uint32_t erred)
     (void)erred;
 }
 
-bool group_is_down(const struct group *group)
+bool group_is_away(const struct group *group)
 {
     (void)group;
     return fake.is_down;

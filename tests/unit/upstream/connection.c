@@ -429,7 +429,7 @@ static void slow_first_answer_is_soon_corrected(void **state)
 }
 
 /* A fifth of all answers take 1.5 s, for long: what is late, and what is dead, hardly changes. */
-static void F5_slow_names_do_not_hide_a_stall(void **state)
+static void F5_slow_names_do_not_hide_a_silence(void **state)
 {
     struct bench *bench = *state;
     struct upstream *upstream;
@@ -498,7 +498,7 @@ static void answer_to_who_gave_up_does_not_measure(void **state)
     assert_true(upstream_is_ready(upstream));
 }
 
-static void flood_at_the_end_of_a_stall_is_one_sample(void **state)
+static void flood_at_the_end_of_a_silence_is_one_sample(void **state)
 {
     struct bench *bench = *state;
     struct upstream *upstream;
@@ -512,7 +512,7 @@ static void flood_at_the_end_of_a_stall_is_one_sample(void **state)
     assert_in_range(upstream->times.p95_ns, before_ns + 1, before_ns + before_ns / 32);
 }
 
-static void F5_silent_connection_is_suspect_until_it_answers_what_it_was_asked(void **state)
+static void F5_connection_is_silent_until_it_answers_what_it_was_asked(void **state)
 {
     struct bench *bench = *state;
     struct asked first;
@@ -524,7 +524,7 @@ static void F5_silent_connection_is_suspect_until_it_answers_what_it_was_asked(v
     ask(bench, &second, "second");
     turn(bench, 10);
     assert_false(upstream_is_ready(&bench->group->upstreams[0]));
-    assert_int_equal(metric_get(&bench->metrics->upstreams[0].stalls), 1);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].silences), 1);
     const size_t last = streams[0].written_count - 1;
     request_cancel(&first.request); /* both were asked elsewhere */
     request_cancel(&second.request);
@@ -652,7 +652,7 @@ static void F5_upstream_that_is_full_and_answers_is_not_down(void **state)
     for (size_t i = 0; streams[0].stream; i++) {
         assert_in_range(i, 0, 40);
         turn(bench, 50);
-        while (streams[1].written[next][DNS_HEADER_SIZE] == 0) /* it may be suspect, too */
+        while (streams[1].written[next][DNS_HEADER_SIZE] == 0) /* it may be silent, too */
             next++;
         answer_written(1, next++, RCODE_NOERROR);
         assert_int_equal(ask(bench, &good[i % 2], "x"), 1);
@@ -904,11 +904,11 @@ int main(void)
         TEST(times_are_where_one_of_nine_is_quicker_and_one_of_twenty_slower),
         TEST(one_slow_name_hardly_moves_the_time_of_a_path),
         TEST(slow_first_answer_is_soon_corrected),
-        TEST(F5_slow_names_do_not_hide_a_stall),
+        TEST(F5_slow_names_do_not_hide_a_silence),
         TEST(only_good_answers_measure),
         TEST(answer_to_who_gave_up_does_not_measure),
-        TEST(flood_at_the_end_of_a_stall_is_one_sample),
-        TEST(F5_silent_connection_is_suspect_until_it_answers_what_it_was_asked),
+        TEST(flood_at_the_end_of_a_silence_is_one_sample),
+        TEST(F5_connection_is_silent_until_it_answers_what_it_was_asked),
         TEST(F5_dead_path_is_noticed_though_nobody_waits_for_it_any_more),
         TEST(F5_server_that_hangs_has_more_time_than_a_dead_path),
         TEST(F5_answer_to_a_probe_keeps_a_slow_upstream_alive),

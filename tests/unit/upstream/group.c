@@ -359,7 +359,7 @@ static void I1_want_of_descriptors_is_not_the_upstreams_fault(void **state)
 
 /* One request of `one` in flight on upstream 0, which has been silent for long; upstreams 0 and 1
  * are ready, the third is not. */
-static void stall(struct bench *bench, struct asked *one)
+static void fall_silent(struct bench *bench, struct asked *one)
 {
     bench->config.upstream_count = 3;
     begin(bench);
@@ -390,7 +390,7 @@ static void late_request_is_hedged_to_another_that_is_ready(void **state)
     struct bench *bench = *state;
     struct asked one;
     struct asked second;
-    stall(bench, &one);
+    fall_silent(bench, &one);
     assert_true(hedge(bench, &one, &second) == STATUS_OK);
     assert_int_equal(second.request.upstream, 1);
     assert_int_equal(metric_get(&bench->metrics->upstreams[1].hedges), 1);
@@ -400,13 +400,13 @@ static void late_request_is_hedged_to_another_that_is_ready(void **state)
     request_cancel(&one.request);
 }
 
-static void hedge_goes_to_none_that_is_busy_suspect_or_not_ready(void **state)
+static void hedge_goes_to_none_that_is_busy_silent_or_not_ready(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
     struct asked second;
     struct upstream *other;
-    stall(bench, &one);
+    fall_silent(bench, &one);
     other = &bench->group->upstreams[1];
     other->in_flight += 51;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
@@ -427,7 +427,7 @@ static void hedges_are_a_burst_and_then_one_of_twenty_requests(void **state)
     struct asked second;
     size_t count = 0;
     bench->config.limits.upstream_requests = 10000;
-    stall(bench, &one);
+    fall_silent(bench, &one);
     bench->group->hedge_credit = HEDGE_BURST * HEDGE_COST - 1;
     for (size_t i = 0; i < 3; i++) {
         struct asked more;
@@ -456,11 +456,11 @@ static void half_of_the_burst_is_for_silent_connections(void **state)
     struct bench *bench = *state;
     struct asked one;
     struct asked second;
-    stall(bench, &one);
+    fall_silent(bench, &one);
     bench->group->hedge_credit = HEDGE_BURST * HEDGE_COST / 2;
-    one.request.connection->suspect_since_ns = 0; /* merely slow */
+    one.request.connection->silent_since_ns = 0; /* merely slow */
     assert_true(hedge(bench, &one, &second) == STATUS_FULL);
-    one.request.connection->suspect_since_ns = bench->loop.now;
+    one.request.connection->silent_since_ns = bench->loop.now;
     assert_true(hedge(bench, &one, &second) == STATUS_OK);
     request_cancel(&second.request);
     request_cancel(&one.request);
@@ -472,7 +472,7 @@ static void hedge_makes_another_ready_when_none_is(void **state)
     struct bench *bench = *state;
     struct asked one;
     struct asked second;
-    stall(bench, &one);
+    fall_silent(bench, &one);
     bench->group->upstreams[1].down = true;
     const size_t before = stream_count;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
@@ -491,7 +491,7 @@ static void request_without_an_answer_for_its_time_needs_no_budget(void **state)
     struct bench *bench = *state;
     struct asked one;
     struct asked second;
-    stall(bench, &one);
+    fall_silent(bench, &one);
     bench->group->hedge_credit = 0;
     assert_true(hedge(bench, &one, &second) == STATUS_FULL);
     bench->loop.now = one.request.sent_ns + bench->config.timeouts.request_ns;
@@ -507,7 +507,7 @@ static void request_that_is_lost_moves_to_one_not_yet_asked(void **state)
     struct bench *bench = *state;
     struct asked one;
     struct asked other;
-    stall(bench, &one);
+    fall_silent(bench, &one);
     cool_down(bench, 0);
     cool_down(bench, 1);
     assert_int_equal(ask(bench, &other, "late"), 2); /* which has still to be connected to */
@@ -628,7 +628,7 @@ static void no_strategy_asks_behind_a_silence(void **state)
     static const enum strategy all[] = {STRATEGY_FASTEST, STRATEGY_ORDERED, STRATEGY_WEIGHTED,
                                         STRATEGY_HASH};
     struct asked one;
-    stall(bench, &one);
+    fall_silent(bench, &one);
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         bench->config.strategy = all[i];
         for (char label[] = "a"; label[0] <= 'z'; label[0]++) {
@@ -647,7 +647,7 @@ static void one_that_is_not_ready_is_made_so_while_another_is_asked(void **state
     struct bench *bench = *state;
     struct asked one;
     struct asked second;
-    stall(bench, &one);
+    fall_silent(bench, &one);
     const size_t before = stream_count;
     peer_closes(0, FAILURE_CLOSED);
     assert_int_equal(chosen(bench, "x"), 1);
@@ -965,7 +965,7 @@ int main(void)
         TEST(F17_recovery_wakes_nobody_while_a_request_ends),
         TEST(connect_that_cannot_begin_moves_on_in_the_same_call),
         TEST(late_request_is_hedged_to_another_that_is_ready),
-        TEST(hedge_goes_to_none_that_is_busy_suspect_or_not_ready),
+        TEST(hedge_goes_to_none_that_is_busy_silent_or_not_ready),
         TEST(hedges_are_a_burst_and_then_one_of_twenty_requests),
         TEST(half_of_the_burst_is_for_silent_connections),
         TEST(hedge_makes_another_ready_when_none_is),
