@@ -86,8 +86,9 @@ struct late {
     uint8_t query[LATE_SIZE];
 };
 
-/* Owner: the list of the server, until close_connection(). Memory is used as far as the buffers
- * were ever filled. */
+/* Owner: the list of the server, until close_connection(). The buffers are large: what is not
+ * filled is not touched either, or handshakes would cost more than anything that is measured. */
+
 struct connection {
     struct connection *next;
     struct connection **link; /* what points here */
@@ -102,13 +103,15 @@ struct connection {
     size_t held_first; /* in the ring */
     size_t held_count;
     size_t late_count;
-    struct late late[LATE_LIMIT]; /* the first was asked first */
     size_t input_length;
-    size_t written; /* this much of the output is gone, */
-    size_t due;     /* this much may go, */
-    size_t timed;   /* of this much it is known when it may, */
-    size_t queued;  /* this much is there */
+
+    size_t written;               /* this much of the output is gone, */
+    size_t due;                   /* this much may go, */
+    size_t timed;                 /* of this much it is known when it may, */
+    size_t queued;                /* this much is there */
+    struct late late[LATE_LIMIT]; /* the first was asked first; from here on nothing is zeroed */
     struct held held[HELD_LIMIT];
+
     uint8_t input[INPUT_SIZE];
     uint8_t output[OUTPUT_SIZE];
 };
@@ -475,10 +478,11 @@ static bool is_shut(void)
 static void open_connection(int fd)
 {
     const int on = 1;
-    struct connection *connection = calloc(1, sizeof *connection);
+    struct connection *connection = malloc(sizeof *connection);
     SSL *ssl = SSL_new(server.context);
     if (!connection || !ssl || SSL_set_fd(ssl, fd) != 1)
         give_up("no memory");
+    memset(connection, 0, offsetof(struct connection, late));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     SSL_set_accept_state(ssl);
     connection->ssl = ssl;
