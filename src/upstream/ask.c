@@ -92,11 +92,13 @@ static void note_end(struct ask *ask, const struct request *request, enum failur
 {
     /* Of many each is hardly the one, and there are not so many lanes: in calm one connection
      * carries all. They are spread over several by now, and few will be hit again. */
-    ask->is_suspect = ask->has_ended || request->were_aboard <= SUSPECTS_MAX;
+    ask->is_suspect =
+        ask->has_ended || (request->were_aboard <= SUSPECTS_MAX && !request->was_behind);
     ask->has_ended = true;
     ask->ended_upstream = request->upstream;
     ask->ended_ns = request->ended_ns;
-    if (request->were_aboard > 1 || !is_close(failure))
+    ask->ended_sent_ns = request->sent_ns;
+    if (!request->was_alone || !is_close(failure))
         return;
     if (ask->client > 0)
         blame_end(&ask->group->blames, now_of(ask), ask->client, request->question);
@@ -129,22 +131,24 @@ static void drop_evidence(struct ask *ask)
     ask->has_looked = false;
 }
 
-/* The last time that a server may be asked (RFC 9520 3.1) is not for one that may be gone. */
-static void spare_last(struct ask *ask)
+/* The last time that a server may be asked (RFC 9520 3.1) is not for one that may be gone: that has
+ * said nothing to anybody since it was asked before. */
+static bool would_waste_last(const struct ask *ask)
 {
-    if (ask->has_ended && ask->attempts.two & UINT32_C(1) << ask->ended_upstream)
-        (void)group_vouches(ask->group, ask->ended_upstream, ask->ended_ns);
+    return ask->has_ended && (ask->attempts.two & UINT32_C(1) << ask->ended_upstream) &&
+           !group_has_heard(ask->group, ask->ended_upstream, ask->ended_sent_ns);
 }
 
 /* It may be asked again at once, since the first end may be chance; but the look that counts is a
- * later one, which must still be allowed. After that others show whether the server is there. */
+ * later one, which must still be allowed, and where many end so nothing else is of use. After that
+ * others show whether the server is there. */
 static bool must_wait(const struct ask *ask, const struct request *request)
 {
-    if (ask->lone_ends >= CONVICTION)
+    if (ask->lone_ends >= CONVICTION || would_waste_last(ask))
         return true;
     const bool is_last = ask->attempts.two & UINT32_C(1) << ask->ended_upstream;
     return ask->lone_ends == 1 && request->ended_ns < ask->lone_end_ns + SECOND_LOOK_NS &&
-           (ask->has_looked || is_last);
+           (ask->has_looked || is_last || !waiting_may_look_at_once(&ask->group->waiting));
 }
 
 /* The first end may have been its upstream's, as most are: another one where all is well is asked
@@ -233,7 +237,9 @@ static void go_on(struct ask *ask)
         ask->events->on_done(ask, NULL);
         return;
     }
-    spare_last(ask);
+    if (would_waste_last(ask))
+        (void)group_vouches(ask->group, ask->ended_upstream, ask->ended_ns);
+
     if (is_asked(ask)) {
         metric_add(&ask->metrics->lookups_retried, request_is_in_flight(&ask->requests[0]));
         return;

@@ -46,9 +46,10 @@ struct ask {
     size_t failed_upstream;
     struct waiter waiter;
     uint64_t client;
-    uint64_t lone_end_ns;  /* the first */
-    uint64_t ended_ns;     /* when a connection last ended with it, */
-    size_t ended_upstream; /* and where */
+    uint64_t lone_end_ns;   /* the first */
+    uint64_t ended_ns;      /* when a connection last ended with it, */
+    size_t ended_upstream;  /* and where */
+    uint64_t ended_sent_ns; /* and when it was asked there */
 };
 
 /* `question` and `events` outlive the ask. `client` is the account that asks first, 0 for our own.

@@ -25,6 +25,9 @@ enum {
     UNMATCHED_MAX = 64, /* answer nothing before the connection is given up (FAULTS F12, F13) */
 };
 
+#define BEHIND_NS \
+    (1 * NANOSECONDS_PER_MILLISECOND) /* an answer, as its end is noticed a turn later */
+
 /* For each state the bits of those that may come before it. */
 static const unsigned allowed_predecessors[] = {
     [CONNECTION_CONNECTING] = 0,
@@ -422,12 +425,17 @@ void connection_hasten(struct connection *connection)
 }
 
 /* The upstream may shake hands and answer nobody: the probe shows it. */
-static void try_probe(struct connection *connection)
+bool connection_try(struct connection *connection)
 {
     struct group *group = connection->upstream->group;
+    if (connection->state != CONNECTION_READY || connection->stream.state == STREAM_CLOSED ||
+        connection->silent_since_ns > 0 || connection_aboard(connection) > 0)
+        return false;
     connection_probe(connection);
+    deadline_cancel(&connection->deadline);
     connection->silent_since_ns = group->loop->now;
     deadline_arm(&group->silence, &connection->deadline, group->loop->now);
+    return true;
 }
 
 static void on_open(struct stream *stream)
@@ -446,7 +454,7 @@ static void on_open(struct stream *stream)
     if (upstream->name)
         name_connected(upstream->name, &connection->peer);
     if (upstream->is_doubted)
-        try_probe(connection);
+        (void)connection_try(connection);
     else if (connection->use == CONNECTION_LANE || !self_check_begin(connection))
         upstream_opened(upstream);
     waiting_serve_soon(&upstream->group->waiting);
@@ -515,6 +523,7 @@ static void fail_requests(struct connection *connection, enum failure failure, b
 {
     const uint64_t now = connection->upstream->group->loop->now;
     const uint32_t aboard = connection_aboard(connection);
+    const bool is_behind = connection->answers > 0 && now - connection->last_message_ns < BEHIND_NS;
     struct list failed;
     list_init(&failed);
     for (size_t i = 0; i < connection->slots.used; i++) {
@@ -526,6 +535,8 @@ static void fail_requests(struct connection *connection, enum failure failure, b
         list_append(&failed, &request->link);
         request->was_sent = was_open;
         request->were_aboard = aboard;
+        request->was_alone = aboard == 1 && connection->last_message_ns <= request->sent_ns;
+        request->was_behind = is_behind;
         request->was_fresh = connection->requests == 1;
         request->ended_ns = now;
         if (!was_open && !request->is_own)

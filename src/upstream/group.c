@@ -22,12 +22,12 @@
 #define SILENCE_NS (50 * NANOSECONDS_PER_MILLISECOND) /* a silent connection is looked at */
 #define TRAFFIC_NS (10 * NANOSECONDS_PER_SECOND)      /* after a request there may be more */
 #define CONNECT_INTERVAL_NS (1 * NANOSECONDS_PER_MILLISECOND) /* 1,000 a second, at most */
-#define TOGETHER_NS (5 * NANOSECONDS_PER_MILLISECOND)         /* before or after */
 #define SPARE_IDLE_NS (5 * NANOSECONDS_PER_SECOND)
 #define LANE_IDLE_NS (1 * NANOSECONDS_PER_SECOND)
 
 enum {
-    TOGETHER_MIN = 3,  /* ends of connections at once are no question's doing */
+    TOGETHER_MIN = 2, /* ends at once, of more than are left, are no question's doing */
+
     STANDBY_COUNT = 2, /* upstreams with a connection while there is traffic */
     /* At a time to an upstream while all are away: a connect whose first packet was lost is not
      * repeated by TCP within a second. */
@@ -151,15 +151,25 @@ bool group_ended_together(const struct group *group, size_t index, uint64_t time
 {
     const struct upstream *upstream = &group->upstreams[index];
     size_t count = 0;
-    for (size_t i = 0; i < ENDS_KEPT; i++)
-        count += upstream->ended_ns[i] + TOGETHER_NS >= time_ns &&
-                 upstream->ended_ns[i] <= time_ns + TOGETHER_NS;
-    return count >= TOGETHER_MIN;
+    size_t left = SIZE_MAX;
+    for (size_t i = 0; i < ENDS_KEPT; i++) {
+        const struct end *end = &upstream->ended[i];
+        if (end->time_ns + TOGETHER_NS < time_ns || end->time_ns > time_ns + TOGETHER_NS)
+            continue;
+        count++;
+        left = end->left < left ? end->left : left;
+    }
+    return count >= TOGETHER_MIN && left < count;
 }
 
 bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)
 {
     return group->upstreams[index].failed_ns > time_ns;
+}
+
+bool group_has_heard(const struct group *group, size_t index, uint64_t time_ns)
+{
+    return group->upstreams[index].answered_ns > time_ns;
 }
 
 bool group_vouches(struct group *group, size_t index, uint64_t time_ns)

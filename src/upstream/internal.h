@@ -80,7 +80,14 @@ struct self_check {
     unsigned unanswered; /* connections in a row that ended instead */
 };
 
+/* Of a connection that had requests. */
+struct end {
+    uint64_t time_ns;
+    uint32_t left; /* open ones to the same upstream */
+};
+
 enum { ENDS_KEPT = 32 };
+#define TOGETHER_NS (10 * NANOSECONDS_PER_MILLISECOND) /* before or after: at one time */
 
 struct upstream {
     struct group *group;
@@ -111,7 +118,7 @@ struct upstream {
     uint32_t admitted; /* connections, not more, until then; 0: nothing is known */
     uint64_t admitted_until_ns;
     uint64_t answered_sent_ns; /* when that was sent which was sent last of what it has answered */
-    uint64_t ended_ns[ENDS_KEPT]; /* when connections last ended with requests */
+    struct end ended[ENDS_KEPT]; /* the last */
     size_t ended_count;
     uint64_t answered_ns; /* when it last answered anything */
     bool has_route;
@@ -178,10 +185,14 @@ void group_note_traffic(struct group *group);
  * timeouts.park, or fail for what no waiting mends. Resumed once, with whatever there is then. */
 bool group_park(struct group *group, struct waiter *waiter);
 
-/* Whether several connections of the upstream ended at that time. */
+/* Whether most connections of the upstream ended at that time. */
 bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns);
 
+/* Whether the upstream has answered anything since then. */
+bool group_has_heard(const struct group *group, size_t index, uint64_t time_ns);
+
 /* Whether the upstream could not be reached since then. */
+
 bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns);
 
 /* Whether the upstream has answered something that was asked after `time_ns`. If not it is asked
@@ -207,8 +218,9 @@ enum status upstream_open(struct upstream *upstream, struct group *group, size_t
                           const struct group_settings *settings);
 void upstream_close(struct upstream *upstream);
 
-/* Puts the request on a connection, opening one if that is needed and allowed. STATUS_FULL or
- * STATUS_CLOSED with the cause in `*failure` when it cannot. */
+/* Puts the request on a connection, opening one if that is needed and allowed. STATUS_AGAIN when it
+ * had better wait for one, STATUS_FULL or STATUS_CLOSED with the cause in `*failure` when it cannot
+ * at all. */
 enum status upstream_submit(struct upstream *upstream, struct request *request,
                             enum failure *failure);
 
@@ -353,6 +365,10 @@ void connection_arm_connect(struct connection *connection);
 /* Asks the upstream something of our own, unless that was done already, to hear whether it is
  * there. */
 void connection_probe(struct connection *connection);
+
+/* Asks it that, and nothing else before the answer. False unless it is open with nothing unanswered
+ * on it. */
+bool connection_try(struct connection *connection);
 
 /* Makes its requests late at once if it still waits for the handshake, or is silent. */
 void connection_hasten(struct connection *connection);

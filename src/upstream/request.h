@@ -85,7 +85,10 @@ struct request {
     /* How it ended without an answer; set before on_done. */
     bool was_sent;        /* the upstream may have read it */
     bool was_fresh;       /* nothing else had been asked on its connection */
+    bool was_alone;       /* nothing else was unanswered there since it was sent */
+    bool was_behind;      /* an answer: the server has had enough, not of this question */
     uint32_t were_aboard; /* so many were unanswered there */
+
     uint64_t ended_ns;
     /* Of the connection that carries it. */
     struct connection *connection; /* NULL: not in flight */

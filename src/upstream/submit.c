@@ -71,11 +71,12 @@ enum status request_submit(struct group *group, struct request *request, enum re
         was_tried = true;
         attempts_choose(request->attempts, upstream->index);
         request->upstream = upstream->index;
-        if (upstream_submit(upstream, request, failure) == STATUS_OK) {
+        const enum status status = upstream_submit(upstream, request, failure);
+        if (status == STATUS_OK) {
             earn_hedge(group);
             return STATUS_OK;
         }
-        is_crowded = is_crowded || upstream_is_crowded(upstream);
+        is_crowded = is_crowded || status == STATUS_AGAIN;
     }
     if (is_crowded) {
         request->attempts->once = once;

@@ -30,6 +30,8 @@ enum {
 
     OPENING_MIN = 8, /* connections at a time: handshakes are dear */
     RIDERS_MAX = 16, /* on a connection in trouble, while more are to come */
+    UNEQUAL = 4,     /* connections in trouble differ by fewer than so many riders */
+
 };
 
 #define OPENING_STEP_NS                                                                    \
@@ -40,6 +42,7 @@ enum {
 
 static void open_spare(struct upstream *upstream);
 static bool may_grow(const struct upstream *upstream);
+static uint32_t count_open(const struct upstream *upstream);
 
 static uint64_t request_ns(const struct upstream *upstream)
 {
@@ -118,6 +121,9 @@ void upstream_doubt(struct upstream *upstream, enum failure failure)
     metric_set(&upstream->metrics->up, false);
     log_failure(upstream, failure, "nothing is answered");
     upstream_try_again(upstream, 1);
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        if (connection_try(connection))
+            break;
 }
 
 void upstream_heard(struct upstream *upstream, uint64_t sent_ns)
@@ -141,7 +147,9 @@ void upstream_ended(struct upstream *upstream, enum failure failure, bool is_lan
                     uint64_t silent_since_ns)
 {
     const uint64_t unheard_ns = upstream->group->loop->now - upstream->answered_ns;
-    upstream->ended_ns[upstream->ended_count++ % ENDS_KEPT] = upstream->group->loop->now;
+    upstream->ended[upstream->ended_count++ % ENDS_KEPT] =
+        (struct end){.time_ns = upstream->group->loop->now, .left = count_open(upstream)};
+
     if (!is_lane)
         upstream_spread(upstream);
     upstream->ends++;
@@ -228,11 +236,18 @@ static int rank(const struct connection *connection)
     return connection->silent_since_ns > 0 ? -1 : (int)connection->state;
 }
 
+/* With equal burdens a server's own limit would end all of them at once. */
+static uint32_t burden(const struct connection *connection)
+{
+    const uint32_t aboard = connection_aboard(connection);
+    return aboard == 0 ? 0 : aboard + connection->slots.id_mask % UNEQUAL;
+}
+
 static bool is_better(const struct connection *connection, const struct connection *best, bool calm)
 {
     if (!best || rank(connection) != rank(best))
         return !best || rank(connection) > rank(best);
-    return !calm && connection_aboard(connection) < connection_aboard(best);
+    return !calm && burden(connection) < burden(best);
 }
 
 /* The best one with room. Among equals in calm the one opened first, so that a second connection is
@@ -262,6 +277,24 @@ static size_t count_connections(const struct upstream *upstream)
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         if (connection_takes_requests(connection))
             count++;
+    return count;
+}
+
+static bool is_old(const struct connection *connection, uint64_t now)
+{
+    return connection->state == CONNECTION_READY && connection_takes_requests(connection) &&
+           now - connection->begun_ns > 2 * TOGETHER_NS;
+}
+
+/* Without those that have replaced others a moment ago. */
+static uint32_t count_open(const struct upstream *upstream)
+{
+    const uint64_t now = upstream->group->loop->now;
+    uint32_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count += is_old(connection, now);
+    LIST_EACH (struct connection, lane, &upstream->lanes, link)
+        count += is_old(lane, now);
     return count;
 }
 
@@ -457,8 +490,10 @@ enum status upstream_submit(struct upstream *upstream, struct request *request,
     *failure = FAILURE_OVERLOADED;
     if (upstream_is_crowded(upstream)) {
         meet_demand(upstream);
-        return STATUS_FULL;
+        connection = find_room(upstream);
+        return connection ? connection_submit(connection, request) : STATUS_AGAIN;
     }
+
     if (count_main(upstream) >= upstream->group->config->limits.upstream_connections)
         return STATUS_FULL;
     TRY(upstream_open_connection(upstream, CONNECTION_MAIN, failure));
@@ -469,7 +504,9 @@ enum status upstream_submit(struct upstream *upstream, struct request *request,
 void upstream_open_ahead(struct upstream *upstream)
 {
     enum failure failure;
-    if (upstream_open_connection(upstream, CONNECTION_MAIN, &failure) != STATUS_OK)
+    /* It may be that it takes no more connections: that is not why it cannot be asked. */
+    if (upstream_open_connection(upstream, CONNECTION_MAIN, &failure) != STATUS_OK &&
+        failure != FAILURE_OVERLOADED)
         upstream->last_failure = failure;
 }
 

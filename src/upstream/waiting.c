@@ -13,7 +13,10 @@
 #include <assert.h>
 
 #define TICK_NS (50 * NANOSECONDS_PER_MILLISECOND)
-#define TRIAL_AGE_NS (1 * NANOSECONDS_PER_SECOND) /* a failure before that is history */
+#define LOOK_INTERVAL_NS (50 * NANOSECONDS_PER_MILLISECOND) /* 20 a second */
+#define TRIAL_AGE_NS (1 * NANOSECONDS_PER_SECOND)           /* a failure before that is history */
+
+enum { LOOK_BURST = 16 }; /* what is in flight where few ask, when all of it is cut off */
 
 /* --- For an upstream --- */
 
@@ -129,6 +132,17 @@ static void on_tick(struct deadline *deadline, uint64_t now)
     if (!list_is_empty(&waiting->parked) || has_line(waiting))
         start_ticking(waiting);
     waiting_serve_soon(waiting);
+}
+
+bool waiting_may_look_at_once(struct waiting *waiting)
+{
+    const uint64_t now = waiting->loop->now;
+    if (waiting->next_look_ns > now + LOOK_BURST * LOOK_INTERVAL_NS)
+        return false;
+    if (waiting->next_look_ns < now)
+        waiting->next_look_ns = now;
+    waiting->next_look_ns += LOOK_INTERVAL_NS;
+    return true;
 }
 
 void waiting_look_again(struct waiting *waiting, struct waiter *waiter)

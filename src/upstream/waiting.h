@@ -42,6 +42,7 @@ struct waiting {
     struct deadline tick;                       /* armed while any is parked or in line */
     struct loop_task give_up;                   /* all upstreams have been away for too long */
     struct loop_task serve;                     /* there may be a connection */
+    uint64_t next_look_ns;     /* the bucket of looks without a wait is full again */
     uint64_t failing_since_ns; /* trials have failed since then, and nothing else */
     uint64_t trial_failed_ns;  /* the last one; 0: an upstream is there */
 };
@@ -69,7 +70,12 @@ void waiting_line_up(struct waiting *waiting, struct waiter *waiter, enum line l
 /* There may be a connection for those in line. */
 void waiting_serve_soon(struct waiting *waiting);
 
+/* Whether what has ended a connection alone may be asked again before that: some may, for most ends
+ * are chance. But that look does not count, and handshakes are dear. Takes it out of the bucket. */
+bool waiting_may_look_at_once(struct waiting *waiting);
+
 /* Resumes it after SECOND_LOOK_NS. */
+
 void waiting_look_again(struct waiting *waiting, struct waiter *waiter);
 
 #endif

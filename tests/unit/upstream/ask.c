@@ -203,6 +203,117 @@ static void K1_suspect_that_is_late_is_not_hedged_among_others(void **state)
     ask_cancel(&one.ask);
 }
 
+/* Servers close behind a number of answers, as it were in the midst of others' questions. */
+static void K2_end_right_behind_an_answer_makes_nobody_suspect(void **state)
+{
+    struct bench *bench = *state;
+    struct asking good;
+    struct asking other;
+    start(bench, 1);
+    turn(bench, 10);
+    begin_asking(bench, &good, "good");
+    begin_asking(bench, &other, "other");
+    assert_int_equal(asked_on(&other), 0);
+    turn(bench, 1);
+    answer_written(0, 1, RCODE_NOERROR);
+    assert_true(good.has_answer);
+    close_under(&other);
+    assert_false(other.ask.is_suspect);
+    assert_int_equal(other.ask.lone_ends, 0); /* it was not alone all the time */
+    assert_false(is_alone(&other));
+    answer(&other, RCODE_NOERROR);
+    assert_true(other.has_answer);
+}
+
+/* They cost a handshake each and count for nothing; the second look is a second chance. */
+static void K1_few_are_looked_at_before_the_look_that_counts(void **state)
+{
+    enum { BURST = 16, COUNT = BURST + 8 };
+    struct bench *bench = *state;
+    struct asking bad[COUNT];
+    size_t at_once = 0;
+    start(bench, 1);
+    for (size_t i = 0; i < COUNT; i++) {
+        begin_asking(bench, &bad[i], "bad");
+        close_under(&bad[i]);
+        accept_all();
+        assert_int_equal(bad[i].ask.lone_ends, 1);
+        at_once += ask_is_in_flight(&bad[i].ask);
+    }
+    assert_in_range(at_once, BURST, BURST + 1);
+    assert_false(ask_is_in_flight(&bad[COUNT - 1].ask));
+    turn(bench, SECOND_LOOK_MS);
+    assert_true(is_alone(&bad[COUNT - 1]));
+    for (size_t i = 0; i < COUNT; i++)
+        ask_cancel(&bad[i].ask);
+}
+
+/* A middlebox that forgets its connections; and the next second look finds the same. */
+static void K2_ends_of_most_connections_at_once_are_no_evidence(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    struct asking other;
+    start(bench, 1);
+    end_alone(bench, &one);
+    turn(bench, 1);
+    others_are_answered(bench);
+    turn(bench, SECOND_LOOK_MS - 1);
+    assert_true(is_alone(&one));
+    others_are_answered(bench);
+    begin_asking(bench, &other, "other");
+    const size_t stream = ready_stream(&other);
+    close_under(&one);
+    peer_closes(stream, FAILURE_CLOSED);
+    turn(bench, 1);
+    if (ask_is_in_flight(&other.ask))
+        answer(&other, RCODE_NOERROR);
+    others_are_answered(bench);
+    turn(bench, SECOND_LOOK_MS);
+    assert_int_not_equal(one.ask.failure, FAILURE_CONVICTED);
+    ask_cancel(&one.ask);
+    ask_cancel(&other.ask);
+}
+
+/* Each was sent before; whoever finds no room makes one, and is asked there. */
+static void K2_none_of_many_fails_when_their_connection_ends(void **state)
+{
+    enum { MANY = 200 };
+    struct bench *bench = *state;
+    static struct asking many[MANY];
+    start(bench, 1);
+    for (size_t i = 0; i < MANY; i++)
+        begin_asking(bench, &many[i], "many");
+    close_under(&many[0]);
+    for (size_t i = 0; i < MANY; i++)
+        assert_int_equal(many[i].done, 0);
+    for (size_t i = 0; i < MANY; i++)
+        ask_cancel(&many[i].ask);
+}
+
+/* The last is for when it is there: it was said to be gone before three were sent. */
+static void K3_RFC9520_3_1_last_time_is_not_spent_on_a_server_that_says_nothing(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    struct asking other;
+    start(bench, 1);
+    turn(bench, 1);
+    begin_asking(bench, &one, "one");
+    begin_asking(bench, &other, "other");
+    for (size_t i = 0; i < 2; i++) {
+        close_under(&one);
+        turn(bench, 1);
+    }
+    assert_false(ask_is_in_flight(&one.ask));
+    turn(bench, SECOND_LOOK_MS);
+    assert_false(ask_is_in_flight(&one.ask));
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0); /* it is doubted */
+    assert_int_equal(one.done, 0);
+    ask_cancel(&one.ask);
+    ask_cancel(&other.ask);
+}
+
 /* --- Verdicts --- */
 
 static void K1_two_ends_alone_while_others_are_answered_convict(void **state)
@@ -346,6 +457,26 @@ static void RFC9520_3_1_a_server_is_sent_a_question_three_times_at_most(void **s
 }
 
 /* --- Waiting --- */
+
+/* That it takes no more connections is not why it cannot be asked. */
+static void K9_asks_wait_for_an_upstream_that_takes_no_more_connections(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    start(bench, 1);
+    struct upstream *upstream = &bench->group->upstreams[0];
+    upstream->admitted = 1;
+    upstream->admitted_until_ns = UINT64_MAX;
+    upstream_doubt(upstream, FAILURE_CLOSED);
+    begin_asking(bench, &one, "one");
+    assert_false(ask_is_in_flight(&one.ask));
+    turn(bench, 60);
+    assert_int_equal(one.done, 0);
+    answer_written(0, streams[0].written_count - 1, RCODE_NOERROR); /* our probe, where it may be */
+    turn(bench, 0);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
 
 static void K3_ask_waits_for_an_upstream_to_come_back(void **state)
 {
@@ -667,6 +798,12 @@ int main(void)
         TEST(K1_first_end_may_be_the_upstreams_and_one_in_calm_is_asked),
         TEST(K2_close_with_questions_aboard_takes_no_upstream_down),
         TEST(K1_suspect_that_is_late_is_not_hedged_among_others),
+        TEST(K2_end_right_behind_an_answer_makes_nobody_suspect),
+        TEST(K1_few_are_looked_at_before_the_look_that_counts),
+        TEST(K2_ends_of_most_connections_at_once_are_no_evidence),
+        TEST(K2_none_of_many_fails_when_their_connection_ends),
+        TEST(K3_RFC9520_3_1_last_time_is_not_spent_on_a_server_that_says_nothing),
+        TEST(K9_asks_wait_for_an_upstream_that_takes_no_more_connections),
         TEST(K1_two_ends_alone_while_others_are_answered_convict),
         TEST(K1_second_look_is_on_a_connection_that_has_carried_nothing_else),
         TEST(K1_second_look_goes_to_another_upstream),
