@@ -70,8 +70,8 @@ static enum status try_request(struct ask *ask, struct request *request, enum re
 /* True when it waits for an upstream to come back. */
 static bool try_park(struct ask *ask)
 {
-    return ask->error_answer_count == 0 && may_be_asked(ask) && group_is_away(ask->group) &&
-           group_park(ask->group, &ask->waiter);
+    return ask->error_answer_count == 0 && may_be_asked(ask) &&
+           group_park(ask->group, attempts_exhausted(&ask->attempts), &ask->waiter);
 }
 
 /* --- Questions that may end connections --- */
@@ -275,19 +275,26 @@ static void on_failed(struct ask *ask, struct request *request, enum failure fai
 
 /* The first error answer is not the last word, nor is any while only such upstreams were asked that
  * nobody knows to be better at others (FAULTS F19). */
+static bool may_be_answered_better(const struct ask *ask, const struct answer *error)
+{
+    return !extended_errors_are_final(error->extended_errors, error->extended_errors_length) &&
+           (ask->error_answer_count < ERROR_ANSWERS_MAX ||
+            choose_knows_better(ask->group, ask->erred));
+}
+
+/* Those whom it has reached in vain are asked again, but none that has answered. */
 static void on_error(struct ask *ask, struct request *request, const struct answer *answer)
 {
+    const uint32_t bit = UINT32_C(1) << request->upstream;
     ask->error_answer_count++;
-    ask->erred |= UINT32_C(1) << request->upstream;
+    ask->erred |= bit;
+    attempts_exhaust(&ask->attempts, bit);
     ask->events->on_error(ask, answer);
-    const bool is_last_word =
-        extended_errors_are_final(answer->extended_errors, answer->extended_errors_length);
-    if (!is_last_word &&
-        (ask->error_answer_count < ERROR_ANSWERS_MAX ||
-         choose_knows_better(ask->group, ask->erred)) &&
-        try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK)
+    const bool is_out = ask_is_in_flight(ask);
+    if (may_be_answered_better(ask, answer) &&
+        (is_out ? try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK : is_asked(ask)))
         metric_add(&ask->metrics->lookups_retried, 1);
-    else if (!ask_is_in_flight(ask))
+    else if (!is_out)
         ask->events->on_done(ask, NULL);
 }
 
@@ -311,22 +318,34 @@ static void on_done(struct request *request, const struct answer *answer, enum f
         on_failed(ask, request, failure);
 }
 
+/* What may end connections, or silence them, is not asked among others: it is asked alone again
+ * when all that is out is lost, of which one is given up for it. */
+static enum status ask_again_alone(struct ask *ask, struct request *request, struct request *second)
+{
+    const uint32_t exhausted = attempts_exhausted(&ask->attempts);
+    if (!request_is_lost(ask->group, request) ||
+        (request_is_in_flight(second) && !request_is_lost(ask->group, second)) ||
+        !choose_usable(ask->group, exhausted, request->question))
+        return STATUS_NOT_FOUND;
+    request_cancel(second);
+    return request_submit_alone(ask->group, second, UINT32_C(1) << request->upstream, LANE_FRESH);
+}
+
 /* One that is still late, and was refused before or has lost its hedge, is told again. With both in
- * vain, as when an upstream loses what it is asked, a third upstream is asked in the end. What may
- * end connections, or silence them, is not asked among others. */
+ * vain, as when an upstream loses what it is asked, a third upstream is asked in the end. */
 static void on_late(struct request *request)
 {
     struct ask *ask = of_request(request);
     struct request *second = &ask->requests[request == &ask->requests[0]];
+    enum status status;
     if (!may_be_asked(ask))
         return;
-    enum status status = STATUS_NOT_FOUND;
-    if (!ask->is_suspect)
-        status = request_is_in_flight(second) ? request_move(ask->group, request, second)
-                                              : request_hedge(ask->group, request, second);
-    else if (!request_is_in_flight(second) && request_is_lost(ask->group, request))
-        status =
-            request_submit_alone(ask->group, second, UINT32_C(1) << request->upstream, LANE_FRESH);
+    if (ask->is_suspect)
+        status = ask_again_alone(ask, request, second);
+    else if (request_is_in_flight(second))
+        status = request_move(ask->group, request, second);
+    else
+        status = request_hedge(ask->group, request, second);
     if (status == STATUS_OK)
         ask->attempts.count++;
 }

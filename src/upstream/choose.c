@@ -24,16 +24,28 @@ static bool is_useless(const struct upstream *upstream)
            upstream->group->loop->now - upstream->contradicted_ns < USELESS_NS;
 }
 
+/* One error may be the question's. */
+static bool is_good(const struct upstream *upstream)
+{
+    return upstream->has_answered_well && upstream->contradicted == 0 && upstream->errors <= 1;
+}
+
+/* Or nothing is known of it. */
+static bool may_be_good(const struct upstream *upstream)
+{
+    return is_good(upstream) || upstream->errors == 0 ||
+           upstream->group->loop->now - upstream->erred_ns >= USELESS_NS;
+}
+
 bool choose_knows_better(const struct group *group, uint32_t erred)
 {
     bool is_better_left = false;
     for (size_t i = 0; i < group->upstream_count; i++) {
         const struct upstream *upstream = &group->upstreams[i];
-        const bool is_good = upstream->has_answered_well && upstream->contradicted == 0;
-        if (is_good && (erred & UINT32_C(1) << i))
+        if (!(erred & UINT32_C(1) << i))
+            is_better_left |= upstream_is_usable(upstream) && may_be_good(upstream);
+        else if (is_good(upstream))
             return false;
-        const bool may_be_good = is_good || (!upstream->has_answered_well && !upstream->has_erred);
-        is_better_left = is_better_left || (may_be_good && upstream_is_usable(upstream));
     }
     return is_better_left;
 }

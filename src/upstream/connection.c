@@ -172,18 +172,31 @@ bool connection_has_room(const struct connection *connection)
            connection->in_flight + connection->abandoned + kept < count;
 }
 
-enum status connection_submit(struct connection *connection, struct request *request)
+/* STATUS_FULL when there is no memory for it. */
+static enum status write_query(struct connection *connection, const struct question *question,
+                               uint16_t index)
 {
-    assert(connection_takes_requests(connection));
     uint8_t *room = stream_begin_message(&connection->stream, MESSAGE_QUERY_MAX);
     if (!room)
         return STATUS_FULL;
+    stream_end_message(&connection->stream,
+                       message_build_query(question, slot_id(&connection->slots, index), room));
+    return STATUS_OK;
+}
+
+/* Before the handshake it waits in its slot: who leaves it by then is not sent. */
+enum status connection_submit(struct connection *connection, struct request *request)
+{
+    assert(connection_takes_requests(connection));
     const uint16_t index = slot_take(&connection->slots, request);
-    const size_t length =
-        message_build_query(request->question, slot_id(&connection->slots, index), room);
-    stream_end_message(&connection->stream, length);
-    if (connection->state == CONNECTION_READY && connection->silent_since_ns == 0)
-        deadline_cancel(&connection->deadline);
+    if (connection->state == CONNECTION_READY) {
+        if (write_query(connection, request->question, index) != STATUS_OK) {
+            slot_give(&connection->slots, index);
+            return STATUS_FULL;
+        }
+        if (connection->silent_since_ns == 0)
+            deadline_cancel(&connection->deadline);
+    }
     attach(connection, request, index);
     return STATUS_OK;
 }
@@ -191,12 +204,17 @@ enum status connection_submit(struct connection *connection, struct request *req
 static void abandon(struct connection *connection, struct request *request)
 {
     detach(connection, request);
+    if (connection->state < CONNECTION_READY) {
+        attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
+        request->attempts->returned++;
+        connection->requests--;
+        slot_give(&connection->slots, request->slot);
+        return;
+    }
     slot_abandon(&connection->slots, request->slot);
     connection->abandoned++;
     if (request->is_own)
         connection->check_slot = request->slot;
-    else if (connection->state < CONNECTION_READY)
-        attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
     /* Too many reserved IDs leave too few; the next connection starts with all of them. */
     if (connection->abandoned > connection->slots.count / 4)
         connection_drain(connection);
@@ -259,10 +277,13 @@ static void note_answered(struct connection *connection, uint64_t sent_ns)
 /* Of an answer to somebody's question. */
 static void note_worth(struct upstream *upstream, enum failure failure)
 {
-    upstream->has_erred = failure != FAILURE_NONE;
-    if (failure != FAILURE_NONE)
+    if (failure != FAILURE_NONE) {
+        upstream->errors++;
+        upstream->erred_ns = upstream->group->loop->now;
         return;
+    }
     upstream->has_answered_well = true;
+    upstream->errors = 0;
     upstream->contradicted = 0;
 }
 
@@ -410,6 +431,8 @@ static void restart_requests(struct connection *connection)
             continue;
         request->sent_ns = group->loop->now;
         deadline_arm(&connection->upstream->late, &request->late, group->loop->now);
+        if (write_query(connection, request->question, (uint16_t)i) != STATUS_OK)
+            stream_close(&connection->stream, FAILURE_LOCAL);
     }
 }
 
@@ -685,15 +708,14 @@ void connection_probe(struct connection *connection)
         .name = "", .name_length = 1, .type = TYPE_NS, .class = CLASS_IN};
     if (connection->probe_slot < connection->slots.count || !slots_have_room(&connection->slots))
         return;
-    uint8_t *room = stream_begin_message(&connection->stream, MESSAGE_QUERY_MAX);
-    if (!room)
-        return;
     const uint16_t index = slot_take(&connection->slots, NULL);
+    if (write_query(connection, &root, index) != STATUS_OK) {
+        slot_give(&connection->slots, index);
+        return;
+    }
     connection->abandoned++;
     connection->probe_slot = index;
     connection->probe_sent_ns = connection->upstream->group->loop->now;
-    stream_end_message(&connection->stream,
-                       message_build_query(&root, slot_id(&connection->slots, index), room));
     metric_add(&connection->upstream->metrics->probes, 1);
 }
 

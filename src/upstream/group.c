@@ -124,17 +124,24 @@ static bool may_pass(enum failure failure)
     }
 }
 
-static bool may_come_back(const struct group *group)
+/* None is up of those that are not `excluded`, and one of them may come back. */
+static bool may_come_back(const struct group *group, uint32_t excluded)
 {
-    for (size_t i = 0; i < group->upstream_count; i++)
-        if (may_pass(group->upstreams[i].last_failure))
-            return true;
-    return false;
+    bool may_one = false;
+    for (size_t i = 0; i < group->upstream_count; i++) {
+        const struct upstream *upstream = &group->upstreams[i];
+        if (excluded & UINT32_C(1) << i)
+            continue;
+        if (upstream_is_usable(upstream))
+            return false;
+        may_one = may_one || may_pass(upstream->last_failure);
+    }
+    return may_one;
 }
 
-bool group_park(struct group *group, struct waiter *waiter)
+bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter)
 {
-    return may_come_back(group) && waiting_park(&group->waiting, waiter);
+    return may_come_back(group, excluded) && waiting_park(&group->waiting, waiter);
 }
 
 void group_trial_failed(struct group *group, enum failure failure)

@@ -108,7 +108,8 @@ struct upstream {
     bool
         is_doubted; /* its connections end or are silent, and nothing else is heard: it is probed */
     bool has_answered_well;
-    bool has_erred;           /* its last answer was an error */
+    uint32_t errors;          /* since its last good answer */
+    uint64_t erred_ns;        /* the last */
     uint32_t contradicted;    /* errors that others knew better, since its last good answer */
     uint64_t contradicted_ns; /* the last */
     uint16_t spares;          /* that it may have until calm_ns */
@@ -181,9 +182,10 @@ struct group {
 /* A request came: for a while there may be more, and what is down is tried again. */
 void group_note_traffic(struct group *group);
 
-/* Waits for an upstream, all of which are away. False when they have been for longer than
- * timeouts.park, or fail for what no waiting mends. Resumed once, with whatever there is then. */
-bool group_park(struct group *group, struct waiter *waiter);
+/* Waits for an upstream, all of which are away but those with the bits `excluded`. False when they
+ * have been for longer than timeouts.park, or fail for what no waiting mends. Resumed once, with
+ * whatever there is then. */
+bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter);
 
 /* Whether most connections of the upstream ended at that time. */
 bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns);

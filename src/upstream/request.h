@@ -65,6 +65,13 @@ static inline void attempts_take_back(struct attempts *attempts, uint32_t bit)
     attempts->odd ^= bit;
 }
 
+/* What it has said it would say again. */
+static inline void attempts_exhaust(struct attempts *attempts, uint32_t bit)
+{
+    attempts->odd |= bit;
+    attempts->two |= bit;
+}
+
 /* The upstream was chosen. */
 static inline void attempts_choose(struct attempts *attempts, size_t index)
 {

@@ -5,8 +5,7 @@
  * Each request earns a share of a hedge, so that they are at most 5 % more; half of what is saved
  * up is for silences alone, lest the ordinary slow answers spend it before one comes. A request
  * that has had timeouts.request is lost, and another upstream is asked without regard to the
- * budget; with none left to ask, one that was asked before, within the budget: it may be merely
- * slow.
+ * budget; with none left to ask, one that was asked before, alone.
  *
  * Thread: one worker.   Owner of a request: see request.h.
  * RFC:    9520 3.1 (at most three attempts an upstream for one ask). */
@@ -88,23 +87,36 @@ enum status request_submit(struct group *group, struct request *request, enum re
     return STATUS_NOT_FOUND;
 }
 
+/* One that was not asked yet, if there is one. */
+static struct upstream *choose_alone(struct group *group, const struct request *request,
+                                     uint32_t excluded, uint32_t avoided)
+{
+    const uint32_t without[] = {avoided | request->attempts->once, avoided, 0};
+    struct upstream *upstream = NULL;
+    for (size_t i = 0; !upstream && i < sizeof(without) / sizeof(without[0]); i++)
+        upstream = choose_usable(group, excluded | without[i], request->question);
+    return upstream;
+}
+
 enum status request_submit_alone(struct group *group, struct request *request, uint32_t avoided,
                                  enum lane_kind kind)
 {
-    const uint32_t excluded = attempts_exhausted(request->attempts);
+    uint32_t excluded = attempts_exhausted(request->attempts);
+    enum status status = STATUS_NOT_FOUND;
+    struct upstream *upstream;
     assert(!request->connection);
-    struct upstream *upstream = choose_usable(group, excluded | avoided, request->question);
-    if (!upstream)
-        upstream = choose_usable(group, excluded, request->question);
-    if (!upstream)
-        return STATUS_NOT_FOUND;
-    request->upstream = upstream->index;
     request->is_hedge = false;
-    if (lane_submit(upstream, request, kind) != STATUS_OK)
-        return STATUS_FULL;
-    attempts_choose(request->attempts, upstream->index);
-    earn_hedge(group);
-    return STATUS_OK;
+    while ((upstream = choose_alone(group, request, excluded, avoided))) {
+        request->upstream = upstream->index;
+        if (lane_submit(upstream, request, kind) == STATUS_OK) {
+            attempts_choose(request->attempts, upstream->index);
+            earn_hedge(group);
+            return STATUS_OK;
+        }
+        status = STATUS_FULL;
+        excluded |= UINT32_C(1) << upstream->index;
+    }
+    return status;
 }
 
 /* --- Hedges --- */
@@ -133,11 +145,12 @@ bool request_is_lost(const struct group *group, const struct request *late)
     return group->loop->now - late->sent_ns >= group->config->timeouts.request_ns;
 }
 
-/* What is lost may be asked once more where it was asked before (RFC 9520 3.1). */
-static struct upstream *choose_again(struct group *group, const struct request *lost)
+/* What is lost may be asked once more, in the end where it was asked before (RFC 9520 3.1), and
+ * alone: where answers come in the order of the questions it would only wait behind the same one
+ * again. Of lanes there are few, so that an upstream that is merely slow does not get all twice. */
+static enum status ask_once_more(struct group *group, struct request *request)
 {
-    const uint32_t asked = lost->attempts->twice | attempts_exhausted(lost->attempts);
-    return request_is_lost(group, lost) ? choose_idle(group, asked, lost->question) : NULL;
+    return request_submit_alone(group, request, 0, LANE_ANY);
 }
 
 /* With nobody else to ask, the same upstream on another connection: it is of use when not even a
@@ -164,11 +177,11 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
     return upstream_is_ready(upstream);
 }
 
-/* Half of what is saved up is for what is lost, and for silent connections. */
+/* Half of what is saved up is for silent connections. */
 static bool spend_hedge(struct group *group, const struct request *late)
 {
     uint32_t needed = HEDGE_COST;
-    if (late->connection->silent_since_ns == 0 && !request_is_lost(group, late))
+    if (late->connection->silent_since_ns == 0)
         needed += HEDGE_BURST * HEDGE_COST / 2;
     if (group->hedge_credit < needed) {
         metric_add(&group->metrics->hedges_denied, 1);
@@ -178,29 +191,29 @@ static bool spend_hedge(struct group *group, const struct request *late)
     return true;
 }
 
-enum status request_hedge(struct group *group, const struct request *late, struct request *second)
+enum status request_hedge(struct group *group, struct request *late, struct request *second)
 {
     assert(late->connection && !second->connection && late->attempts == second->attempts);
     const bool is_sent = late->connection->state >= CONNECTION_READY;
+    const bool is_lost = request_is_lost(group, late);
     struct upstream *upstream = choose_for_hedge(group, late, is_sent);
-    const bool is_beside = !upstream && may_be_hedged_beside(late, is_sent);
-    bool is_free = !is_sent || request_is_lost(group, late);
     enum failure failure;
-    if (!upstream && !is_beside) {
-        upstream = choose_again(group, late);
-        is_free = false;
-    }
+    if (!upstream && is_lost)
+        return ask_once_more(group, second);
+    const bool is_beside = !upstream && may_be_hedged_beside(late, is_sent);
     if (!upstream && !is_beside)
         return STATUS_NOT_FOUND;
-    if (!is_free && !spend_hedge(group, late))
+    if (is_sent && !is_lost && !spend_hedge(group, late))
         return STATUS_FULL;
     second->is_hedge = true;
-    if (is_beside) {
-        upstream = late->connection->upstream;
+    if (!is_beside) {
+        attempts_choose(second->attempts, upstream->index);
         return upstream_submit(upstream, second, &failure);
     }
-    attempts_choose(second->attempts, upstream->index);
-    return upstream_submit(upstream, second, &failure);
+    const enum status status = upstream_submit(late->connection->upstream, second, &failure);
+    if (status == STATUS_OK && !is_sent)
+        request_cancel(late); /* one server is not told twice in one moment */
+    return status;
 }
 
 /* It waits for a handshake, or for an answer that is lost. */
@@ -212,16 +225,18 @@ static bool is_in_vain(const struct group *group, const struct request *request)
 enum status request_move(struct group *group, struct request *lost, const struct request *other)
 {
     assert(lost->connection && other->connection);
-    if (!request_is_lost(group, lost) && !(is_in_vain(group, lost) && is_in_vain(group, other)))
+    const bool is_lost = request_is_lost(group, lost);
+    if (!is_lost && !(is_in_vain(group, lost) && is_in_vain(group, other)))
         return STATUS_NOT_FOUND;
     struct upstream *upstream = choose_for_hedge(group, lost, true);
     enum failure failure;
-    if (!upstream && request_is_lost(group, other) && (upstream = choose_again(group, lost)) &&
-        !spend_hedge(group, lost))
-        return STATUS_NOT_FOUND;
-    if (!upstream)
+    if (!upstream && !(is_lost && request_is_lost(group, other) &&
+                       choose_usable(group, attempts_exhausted(lost->attempts), lost->question)))
         return STATUS_NOT_FOUND;
     request_cancel(lost);
+    const enum status status = is_lost ? ask_once_more(group, lost) : STATUS_NOT_FOUND;
+    if (status == STATUS_OK || !upstream)
+        return status;
     lost->is_hedge = true;
     attempts_choose(lost->attempts, upstream->index);
     return upstream_submit(upstream, lost, &failure);

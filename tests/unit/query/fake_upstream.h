@@ -65,7 +65,7 @@ enum status request_submit(struct group *group, struct request *request, enum re
     return STATUS_OK;
 }
 
-enum status request_hedge(struct group *group, const struct request *late, struct request *second)
+enum status request_hedge(struct group *group, struct request *late, struct request *second)
 {
     enum failure failure;
     assert_true(request_is_in_flight(late));
@@ -115,8 +115,9 @@ enum status request_submit_alone(struct group *group, struct request *request, u
     return request_submit(group, request, REQUEST_ANYWHERE, &failure);
 }
 
-bool group_park(struct group *group, struct waiter *waiter)
+bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter)
 {
+    (void)excluded;
     (void)group;
     (void)waiter;
     return false;
@@ -152,6 +153,15 @@ bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
     (void)index;
     (void)time_ns;
     return true;
+}
+
+struct upstream *choose_usable(struct group *group, uint32_t excluded,
+                               const struct question *question)
+{
+    (void)group;
+    (void)excluded;
+    (void)question;
+    return NULL;
 }
 
 bool choose_knows_better(const struct group *group, uint32_t erred)

@@ -691,6 +691,69 @@ static void F19_error_of_one_that_answers_others_well_is_an_answer(void **state)
     assert_int_equal(one.errors, 2);
 }
 
+/* Two that have begun to err are known to be good no longer, though nobody has known better yet. */
+static void F19_K4_one_that_errs_twice_in_a_row_is_not_known_to_be_good(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 3;
+    begin(bench);
+    for (size_t i = 0; i < 3; i++)
+        bench->group->upstreams[i].has_answered_well = true;
+    begin_asking(bench, &one, "one");
+    answer(&one, RCODE_SERVFAIL);
+    answer(&one, RCODE_SERVFAIL);
+    assert_int_equal(one.done, 1);
+    begin_asking(bench, &one, "two");
+    answer(&one, RCODE_SERVFAIL);
+    answer(&one, RCODE_SERVFAIL);
+    assert_int_equal(one.done, 0);
+    assert_int_equal(upstream_of(&one), 2);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
+/* One that has not answered may be the one that knows better. */
+static void F19_who_was_asked_in_vain_is_asked_again_before_an_error_is_passed_on(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    begin_asking(bench, &one, "one");
+    assert_int_equal(upstream_of(&one), 0);
+    close_under(&one);
+    assert_int_equal(upstream_of(&one), 1);
+    answer(&one, RCODE_SERVFAIL);
+    assert_int_equal(one.done, 0);
+    assert_int_equal(upstream_of(&one), 0);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
+/* RFC 9520 3.1: the one that is there has had it three times; the other may come back. */
+static void E_question_that_the_one_there_has_had_three_times_waits_for_the_other(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.upstream_count = 2;
+    begin(bench);
+    begin_asking(bench, &one, "one");
+    bench->group->upstreams[1].down = true;
+    bench->group->upstreams[1].last_failure = FAILURE_REFUSED_CONNECTION;
+    attempts_exhaust(&one.ask.attempts, 1);
+    close_under(&one);
+    turn(bench, 100); /* the look that counts */
+    assert_int_equal(one.done, 0);
+    assert_false(ask_is_in_flight(&one.ask));
+    bench->group->upstreams[1].down = false;
+    group_recovered(bench->group);
+    turn(bench, 0);
+    assert_int_equal(upstream_of(&one), 1);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
 /* Another would say the same, or worse: what was filtered here. */
 static void F19_RFC8914_error_of_DNSSEC_or_policy_is_passed_on_at_once(void **state)
 {
@@ -820,6 +883,9 @@ int main(void)
         TEST(F19_error_of_all_is_passed_on_without_cycling),
         TEST(F19_K4_one_known_to_be_good_is_asked_before_an_error_is_passed_on),
         TEST(F19_error_of_one_that_answers_others_well_is_an_answer),
+        TEST(E_question_that_the_one_there_has_had_three_times_waits_for_the_other),
+        TEST(F19_K4_one_that_errs_twice_in_a_row_is_not_known_to_be_good),
+        TEST(F19_who_was_asked_in_vain_is_asked_again_before_an_error_is_passed_on),
         TEST(F19_RFC8914_error_of_DNSSEC_or_policy_is_passed_on_at_once),
         TEST(K4_upstream_whose_errors_others_know_better_is_asked_last_for_a_second),
         TEST(K4_error_that_others_repeat_is_held_against_nobody),

@@ -36,11 +36,17 @@ static size_t first_choice(struct bench *bench)
 
 /* --- Whether another may know better --- */
 
+static void erred(struct bench *bench, size_t index, uint32_t times)
+{
+    upstream_at(bench, index)->errors = times; /* in a row, now */
+    upstream_at(bench, index)->erred_ns = bench->loop.now;
+}
+
 static void F19_nobody_knows_better_than_the_only_one(void **state)
 {
     struct bench *bench = *state;
     start(bench, 1);
-    upstream_at(bench, 0)->has_erred = true;
+    erred(bench, 0, 1);
     assert_false(choose_knows_better(bench->group, FIRST));
 }
 
@@ -48,9 +54,9 @@ static void F19_one_that_nobody_knows_yet_may_know_better(void **state)
 {
     struct bench *bench = *state;
     start(bench, 2);
-    upstream_at(bench, 0)->has_erred = true;
+    erred(bench, 0, 1);
     assert_true(choose_knows_better(bench->group, FIRST));
-    upstream_at(bench, 1)->has_erred = true; /* it has only ever given errors */
+    erred(bench, 1, 1); /* it has only ever given errors */
     assert_false(choose_knows_better(bench->group, FIRST));
 }
 
@@ -58,12 +64,16 @@ static void F19_K4_one_that_answers_well_knows_better_and_its_error_is_the_last_
 {
     struct bench *bench = *state;
     start(bench, 2);
-    upstream_at(bench, 0)->has_erred = true;
+    erred(bench, 0, 1);
     upstream_at(bench, 1)->has_answered_well = true;
     assert_true(choose_knows_better(bench->group, FIRST));
     assert_false(choose_knows_better(bench->group, SECOND));
     assert_false(choose_knows_better(bench->group, BOTH));
-    upstream_at(bench, 1)->has_erred = true; /* once, which is nothing */
+    erred(bench, 1, 1); /* which is nothing */
+    assert_true(choose_knows_better(bench->group, FIRST));
+    erred(bench, 1, 2);
+    assert_false(choose_knows_better(bench->group, FIRST));
+    bench->loop.now += NANOSECONDS_PER_SECOND; /* a moment ago it was so */
     assert_true(choose_knows_better(bench->group, FIRST));
 }
 
@@ -71,7 +81,7 @@ static void F19_one_that_cannot_be_asked_is_not_waited_for(void **state)
 {
     struct bench *bench = *state;
     start(bench, 2);
-    upstream_at(bench, 0)->has_erred = true;
+    erred(bench, 0, 1);
     upstream_at(bench, 1)->has_answered_well = true;
     upstream_at(bench, 1)->down = true;
     assert_false(choose_knows_better(bench->group, FIRST));

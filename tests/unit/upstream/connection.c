@@ -35,11 +35,11 @@ static void F9_identifiers_in_flight_never_collide(void **state)
     begin(bench);
     for (size_t i = 0; i < 100; i++)
         ask(bench, &asks[i], "x");
+    make_ready(0);
     for (size_t i = 0; i < 100; i++) {
         assert_false(is_used[id_of(0, i)]);
         is_used[id_of(0, i)] = true;
     }
-    make_ready(0);
     for (size_t i = 0; i < 100; i++)
         answer_written(0, i, RCODE_NOERROR);
     /* 128 slots would leave 512 generations: an ID comes back only after its slot was used that
@@ -53,6 +53,24 @@ static void F9_identifiers_in_flight_never_collide(void **state)
         answer_written(0, last, RCODE_NOERROR);
         assert_int_equal(one.done, 1);
     }
+}
+
+/* It waits in its slot, which is free again at once. */
+static void RFC9520_3_1_question_that_leaves_before_the_handshake_is_never_sent(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    struct asked two;
+    begin(bench);
+    ask(bench, &one, "gone");
+    ask(bench, &two, "stays");
+    assert_int_equal(streams[0].written_count, 0);
+    request_cancel(&one.request);
+    assert_int_equal(one.attempts.odd | one.attempts.two, 0);
+    make_ready(0);
+    assert_int_equal(streams[0].written_count, 1);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(two.done, 1);
 }
 
 /* Whatever is known of the group's quick generator, whose state is the same for each. */
@@ -885,6 +903,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(answers_out_of_order_reach_their_requests),
         TEST(F9_identifiers_in_flight_never_collide),
+        TEST(RFC9520_3_1_question_that_leaves_before_the_handshake_is_never_sent),
         TEST(I8_identifiers_of_each_connection_begin_anywhere),
         TEST(full_connection_opens_a_second_and_no_third),
         TEST(F10_late_answer_reaches_nobody),
