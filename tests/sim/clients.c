@@ -16,6 +16,9 @@
 /* From the end of an outage on, until each query is answered again. */
 #define RECOVERY_NS MILLISECONDS(1000)
 
+/* From an error that is passed on until the cache has forgotten it. */
+#define ERROR_KEPT_NS MILLISECONDS(6000)
+
 #define HELD_SLACK_NS MILLISECONDS(100)
 #define GREEDY_PERMILLE UINT64_C(300) /* of the questions, at least */
 #define MARKED_PERMILLE UINT64_C(20)  /* the same */
@@ -84,6 +87,7 @@ struct subject {
     uint32_t refreshed_at_ms;          /* the answer that was last asked for anew ahead of time */
     uint64_t spent_turn[2];            /* when a query without RD, or with it, had the last reply
                                           that the turn's budget allowed */
+    uint64_t onset_ns; /* when an upstream that had answered well until then gave it an error */
     bool is_refreshed;
 };
 
@@ -98,7 +102,7 @@ static struct {
     uint16_t arrived[SIM_QUERIES_MAX]; /* in this order, and not yet begun */
     size_t arrived_count;
     size_t leaving_count;
-    uint32_t marks[MARK_COUNT]; /* planned */
+    uint32_t marks[MARK_COUNT][SIM_SECONDS_MAX]; /* planned */
     uint64_t begun;
     uint64_t replies;
     uint64_t full;        /* replies, with TC=1 for want of a place */
@@ -111,6 +115,7 @@ static struct {
     uint64_t failed;    /* lookups, at the end of the last turn */
     uint64_t failed_ns; /* when there was last one */
     uint64_t refreshes;
+    uint64_t network_changed_ns;
 } clients;
 
 struct figures figures;
@@ -440,6 +445,13 @@ static bool check_verdict(const struct reply_view *view)
     return is_convicted;
 }
 
+/* One error among good answers is taken for the question's: two upstreams that begin to err fail
+ * the first ones (FAULTS F19). */
+static bool is_of_onset(const struct asked *ask)
+{
+    return ask->subject->onset_ns > 0 && net_now() - ask->subject->onset_ns < ERROR_KEPT_NS;
+}
+
 /* Counts it, and fails when it has failed though nobody may lose an answer. */
 static void check_innocent(const struct asked *ask, const struct reply_view *view)
 {
@@ -452,9 +464,11 @@ static void check_innocent(const struct asked *ask, const struct reply_view *vie
     /* Each change of the network has cost one of its three sends (RFC 9520 3.1). */
     if (has_words_of(view, FAILURE_NETWORK_CHANGED))
         return;
+    if (has_fault(FAULT_ANSWERS_IN_ORDER) && ask->begun_ns < clients.network_changed_ns)
+        return; /* and timeouts.request */
     figures.promised++;
     figures.failed += is_failure;
-    if (is_failure && !sim_options.counts_failures)
+    if (is_failure && !is_of_onset(ask) && !sim_options.counts_failures)
         sim_fail("RCODE %u though a good answer could be had", view->rcode);
 }
 
@@ -910,14 +924,15 @@ static bool plan_is_of(enum fault fault)
     return is_of && has_fault(fault);
 }
 
-static void plan_mark(struct asked *ask, uint32_t marked_address)
+static void plan_mark(struct asked *ask, uint64_t at_ns, uint32_t marked_address)
 {
+    const uint64_t second = at_ns / NANOSECONDS_PER_SECOND;
     for (size_t i = MARK_NONE + 1; i < MARK_COUNT; i++) {
         const enum fault fault = mark_kinds[i].fault;
         if (!has_fault(fault) || plan_below(1000) >= MARKED_PERMILLE + plan.permille[fault] ||
-            clients.marks[i] == marks_max((enum mark)i))
+            clients.marks[i][second] == marks_max((enum mark)i))
             continue;
-        clients.marks[i]++;
+        clients.marks[i][second]++;
         ask->asker = ASKER_MARKED;
         ask->mark = (enum mark)i;
         ask->address = marked_address;
@@ -950,7 +965,7 @@ static void plan_asks(void)
         if (!is_with_last)
             at_ns = draw;
         plan_asker(ask, i);
-        plan_mark(ask, marked_address);
+        plan_mark(ask, at_ns, marked_address);
         ask->is_datagram = plan_below(2) || ask->asker == ASKER_FORGED;
         write_query(ask);
         ask->subject = find_subject(truth_of_ask(ask).hash);
@@ -991,6 +1006,18 @@ bool clients_are_done(void)
 }
 
 /* --- Invariants --- */
+
+void clients_note_network_change(void)
+{
+    clients.network_changed_ns = net_now();
+}
+
+void clients_note_onset(uint32_t hash)
+{
+    for (size_t i = 0; i < clients.subject_count; i++)
+        if (clients.subjects[i].hash == hash)
+            clients.subjects[i].onset_ns = net_now();
+}
 
 /* A query begins at most one lookup, and one that outlives queries may begin anew once for each. */
 void clients_note_request(size_t upstream, uint32_t hash)

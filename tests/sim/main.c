@@ -253,7 +253,8 @@ static bool all_faults_happened(size_t job_count, const struct sim_options *opti
         uint64_t count = 0;
         for (size_t j = 0; j < job_count; j++)
             count += jobs[j].faults[i];
-        const bool is_missing = count == 0 && !options->faults && is_drawn((enum fault)i, options);
+        const bool is_missing =
+            count == 0 && !options->faults && !(options->without & UINT64_C(1) << i);
         if (options->verbose || is_missing)
             printf("sim: %-16s %10" PRIu64 "\n", fault_labels[i], count);
         all = all && !is_missing;

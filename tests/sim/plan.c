@@ -31,11 +31,6 @@ static const uint64_t harmless_faults =
     BIT(UNSOLICITED) | BIT(WRONG_ID) | BIT(KEEPALIVE) | BIT(SMALL_CACHE) | BIT(SIGNAL) |
     BIT(NETWORK) | BIT(LEAVE) | BIT(HOSTILE_CLIENT) | BIT(BUSY) | BIT(HUGE);
 
-/* What the product does not stand yet: they are on when they are named (--fault). Who teaches it
- * takes them from here. */
-static const uint64_t future_faults =
-    BIT(ANSWERS_IN_ORDER) | BIT(ERRORS_FOR_ALL) | BIT(ACCEPTS_AND_CLOSES);
-
 static uint64_t plan_state;
 static uint64_t run_state;
 static uint64_t digest;
@@ -78,11 +73,6 @@ static uint64_t plan_one_of(const uint64_t *values, size_t count)
 bool has_fault(enum fault fault)
 {
     return plan.faults & UINT64_C(1) << fault;
-}
-
-bool is_drawn(enum fault fault, const struct sim_options *options)
-{
-    return (~future_faults | options->faults) & ~options->without & UINT64_C(1) << fault;
 }
 
 bool fault_happens(enum fault fault)
@@ -161,7 +151,7 @@ static const uint64_t local_faults = BIT(SMALL_LIMITS) | BIT(ODD_TIMEOUTS) | BIT
 
 static uint64_t draw_one_fault(void)
 {
-    uint64_t faults = ~future_faults & ((UINT64_C(1) << FAULT_COUNT) - 1);
+    uint64_t faults = (UINT64_C(1) << FAULT_COUNT) - 1;
     for (uint64_t i = plan_below((uint64_t)__builtin_popcountll(faults)); i > 0; i--)
         faults &= faults - 1;
     return faults & -faults;
@@ -176,8 +166,6 @@ static void draw_faults(void)
     const bool is_pure = plan_below(3) == 0;
     const uint64_t chosen = draw_one_fault();
     for (size_t i = 0; i < FAULT_COUNT; i++) {
-        if (!((~future_faults | sim_options.faults) & UINT64_C(1) << i))
-            continue;
         const bool is_on = plan_below(100) < density;
         plan.permille[i] = (uint16_t)PLAN_ONE_OF(5, 20, 60, 200, 500);
         if (is_on)

@@ -25,7 +25,7 @@
 #include "config/config.h"
 #include "upstream_view.h"
 
-enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256 };
+enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256, SIM_SECONDS_MAX = 60 };
 
 #define MILLISECONDS(count) ((uint64_t)(count)*NANOSECONDS_PER_MILLISECOND)
 
@@ -135,10 +135,6 @@ uint64_t random_between(uint64_t low, uint64_t high);
 uint64_t plan_below(uint64_t bound);
 
 bool has_fault(enum fault fault);
-
-/* Whether it is drawn in a run with these options: those that the product does not stand yet are
- * only by name. */
-bool is_drawn(enum fault fault, const struct sim_options *options);
 
 /* True when no fault is on but those that may cost nobody an answer, and those of `harmful`. */
 bool has_only_harmless_faults_but(uint64_t harmful);
@@ -252,9 +248,9 @@ enum mark { MARK_NONE, MARK_CLOSES, MARK_CLOSES_BELOW, MARK_SLOW, MARK_RUNT, MAR
 
 struct mark_kind {
     enum fault fault;
-    const char *label;   /* the first one begins so, of MARK_CLOSES_BELOW the last */
-    uint32_t burst;      /* so many questions for such names there are at most, */
-    uint32_t per_second; /* and so many more for each second and upstream */
+    const char *label; /* the first one begins so, of MARK_CLOSES_BELOW the last */
+    uint32_t a_second; /* so many questions for such names there are at most in each second, */
+    uint32_t more;     /* and so many more for each upstream */
 };
 
 extern const struct mark_kind mark_kinds[MARK_COUNT];
@@ -262,13 +258,18 @@ extern const struct mark_kind mark_kinds[MARK_COUNT];
 enum mark mark_of(const uint8_t *name);
 bool mark_troubles(enum mark mark, size_t index);
 
-/* So many questions for such names may be in the plan. */
+/* So many questions for such names may be in one second of the plan. */
 uint32_t marks_max(enum mark mark);
 
 void troubles_reset(void);
 bool upstream_has(enum fault fault, size_t index);
 unsigned upstream_closes_after(size_t index); /* so many answers, 0: never */
 bool upstream_only_errs(size_t index);        /* now */
+
+/* Whether the error that it gives now may be taken for the question's, since what it answered until
+ * a moment ago was good. */
+bool upstream_errs_anew(size_t index);
+void upstream_note_good(size_t index);
 
 /* --- clients.c --- */
 
@@ -292,6 +293,11 @@ bool clients_are_done(void);
 
 /* A request for the question of this truth has come to an upstream. */
 void clients_note_request(size_t upstream, uint32_t hash);
+
+/* Its error is one of the first after good answers. */
+void clients_note_onset(uint32_t hash);
+
+void clients_note_network_change(void);
 
 /* Invariants of the clients, at the end of a turn. */
 void clients_check(void);

@@ -19,12 +19,14 @@ enum {
 #define ABSENCE_MAX_NS MILLISECONDS(2500)
 #define PRESENCE_NS MILLISECONDS(6000) /* between two, at least */
 #define ERRORS_MAX_NS MILLISECONDS(20000)
+#define ONSET_NS \
+    MILLISECONDS(300) /* good answers that were under way come after the first errors */
 
 /* As many as the product promises to stand: what is slow takes connections as long as it lasts. */
 const struct mark_kind mark_kinds[MARK_COUNT] = {
     [MARK_CLOSES] = {FAULT_CLOSES_ON_A_NAME, "closes", 16, 50},
     [MARK_CLOSES_BELOW] = {FAULT_CLOSES_ON_A_SUFFIX, "closing", 16, 50},
-    [MARK_SLOW] = {FAULT_ANSWERS_IN_ORDER, "slow", 2, 1},
+    [MARK_SLOW] = {FAULT_ANSWERS_IN_ORDER, "slow", 1, 0},
     [MARK_RUNT] = {FAULT_RUNT_FRAMES, "runt", SIM_QUERIES_MAX, 0},
 };
 
@@ -33,6 +35,8 @@ static struct {
     unsigned each_nth;
     uint64_t errors_from_ns;
     uint64_t errors_until_ns;
+    bool was_good;     /* its last answer, */
+    uint64_t onset_ns; /* and when it was that and the next one an error */
 } troubles[SIM_UPSTREAMS_MAX];
 
 /* --- Names --- */
@@ -60,9 +64,7 @@ enum mark mark_of(const uint8_t *name)
 
 uint32_t marks_max(enum mark mark)
 {
-    const struct mark_kind *kind = &mark_kinds[mark];
-    const uint64_t seconds = plan.duration_ns / NANOSECONDS_PER_SECOND;
-    return kind->burst + (uint32_t)(seconds * plan.upstream_count) * kind->per_second;
+    return mark_kinds[mark].a_second + (uint32_t)plan.upstream_count * mark_kinds[mark].more;
 }
 
 bool mark_troubles(enum mark mark, size_t index)
@@ -87,6 +89,19 @@ bool upstream_only_errs(size_t index)
     return upstream_has(FAULT_ERRORS_FOR_ALL, index) &&
            net_now() >= troubles[index].errors_from_ns &&
            net_now() < troubles[index].errors_until_ns;
+}
+
+bool upstream_errs_anew(size_t index)
+{
+    if (troubles[index].was_good)
+        troubles[index].onset_ns = net_now();
+    troubles[index].was_good = false;
+    return net_now() < troubles[index].onset_ns + ONSET_NS;
+}
+
+void upstream_note_good(size_t index)
+{
+    troubles[index].was_good = true;
 }
 
 static void give(enum fault fault, size_t index)

@@ -449,9 +449,13 @@ static void answer(struct conversation *conversation, const struct query_view *q
         return;
     if (upstream_only_errs(index)) {
         trouble(FAULT_ERRORS_FOR_ALL);
+        if (query->kind == ASKED_BY_LOOKUP && upstream_errs_anew(index))
+            clients_note_onset(truth_of_query(query).hash);
         post_empty(conversation, query, RCODE_SERVFAIL, true, ERROR_NS);
         return;
     }
+    if (query->kind == ASKED_BY_LOOKUP)
+        upstream_note_good(index);
     const uint64_t after_ns = answer_after_ns(conversation, query);
     const enum mark mark = mark_of(query->question);
     if (mark == MARK_RUNT && mark_troubles(mark, index))

@@ -358,6 +358,7 @@ static void on_network(struct loop_source *source, uint32_t events)
     (void)events;
     world.has_changed = false;
     sim_tell("the network is said to have changed");
+    clients_note_network_change();
     if (!view_group(world.group, false, &world.view))
         sim_fail("more connections than anybody should need");
     for (size_t i = 0; i < plan.upstream_count; i++)
