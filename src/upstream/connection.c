@@ -14,10 +14,12 @@
  * Thread: the worker that opened it.   Owner: its struct upstream, until its stream has closed.
  * RFC:    7858 (DoT), 7766 6.2 and 7 (pipelining, matching), 7828 (keepalive), 5452 (IDs). */
 #include "upstream/internal.h"
-#include "upstream/names.h"
 
 #include <assert.h>
 #include <stdlib.h>
+
+#include "dns/extended_error.h"
+#include "upstream/names.h"
 
 enum {
     LANE_REQUESTS_MAX = 8,
@@ -274,17 +276,19 @@ static void note_answered(struct connection *connection, uint64_t sent_ns)
         connection->answered_sent_ns = sent_ns;
 }
 
-/* Of an answer to somebody's question. */
-static void note_worth(struct upstream *upstream, enum failure failure)
+/* Of an answer to somebody's question. An error that is the last word about its name says nothing.
+ */
+static void note_worth(struct upstream *upstream, const struct answer *answer, enum failure failure)
 {
-    if (failure != FAILURE_NONE) {
+    if (failure == FAILURE_NONE) {
+        upstream->has_answered_well = true;
+        upstream->errors = 0;
+        upstream->contradicted = 0;
+    } else if (!extended_errors_are_final(answer->extended_errors,
+                                          answer->extended_errors_length)) {
         upstream->errors++;
         upstream->erred_ns = upstream->group->loop->now;
-        return;
     }
-    upstream->has_answered_well = true;
-    upstream->errors = 0;
-    upstream->contradicted = 0;
 }
 
 /* Ends the request of `slot` with an answer, or with a failure. */
@@ -308,7 +312,7 @@ static void complete(struct connection *connection, struct slot *slot, const str
     if (answer && !is_check) {
         connection->answers++;
         metric_add(&upstream->metrics->answers, 1);
-        note_worth(upstream, failure);
+        note_worth(upstream, answer, failure);
 
         if (request->is_hedge && failure == FAILURE_NONE)
             metric_add(&upstream->metrics->hedges_won, 1);
