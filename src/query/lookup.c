@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "dns/extended_error.h"
+#include "upstream/upstream.h"
 
 enum {
     OWN_ERROR_MAX = 256, /* octets of the extended error that says what became of it */
@@ -688,7 +689,7 @@ void lookup_refresh(struct resolver *resolver, const struct question *question, 
     assert(question->recursion_desired && question->name_length > 0);
     if (table_find(resolver, question, hash))
         return;
-    if (resolver->alone_count >= resolver->alone_max || group_is_away(resolver->group)) {
+    if (resolver->alone_count >= resolver->alone_max || ask_is_in_vain(resolver->group)) {
         metric_add(&resolver->metrics->refreshes_limited, 1);
         return;
     }

@@ -67,6 +67,11 @@ static enum status try_request(struct ask *ask, struct request *request, enum re
     return status;
 }
 
+bool ask_is_in_vain(const struct group *group)
+{
+    return group_is_away(group);
+}
+
 /* True when it waits for an upstream to come back. */
 static bool try_park(struct ask *ask)
 {

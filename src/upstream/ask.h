@@ -11,10 +11,10 @@
 #include "dns/message.h"
 #include "observe/metrics.h"
 #include "upstream/request.h"
-#include "upstream/upstream.h"
 #include "upstream/waiting.h"
 
 struct ask;
+struct group;
 
 struct ask_events {
     /* The end: a good answer, or NULL when there is nobody left to ask; then `ask->failure` and
@@ -51,6 +51,10 @@ struct ask {
     size_t ended_upstream;  /* and where */
     uint64_t ended_sent_ns; /* and when it was asked there */
 };
+
+/* True when all upstreams are down or doubted: asking would be for nothing but to learn whether one
+ * is back. */
+bool ask_is_in_vain(const struct group *group);
 
 /* `question` and `events` outlive the ask. `client` is the account that asks first, 0 for our own.
  */

@@ -9,9 +9,12 @@
  *
  * Thread: one worker.   Owner: the question of a name that embeds it.
  * RFC:    1035 4.2, 5452 9, 7766 5 (TCP after TC). */
+#include "upstream/bootstrap.h"
+
 #include <assert.h>
 
-#include "upstream/names.h"
+#include "base/siphash.h"
+#include "dns/host.h"
 
 enum {
     TRIES_PER_SERVER = 2,
@@ -34,7 +37,7 @@ static void finish(struct bootstrap *bootstrap, const struct answer *answer)
 
 static const struct address *server_of(const struct bootstrap *bootstrap)
 {
-    return &bootstrap->group->config->bootstraps[bootstrap->server];
+    return &bootstrap->config->bootstraps[bootstrap->server];
 }
 
 static enum status send_datagram(struct bootstrap *bootstrap)
@@ -43,8 +46,8 @@ static enum status send_datagram(struct bootstrap *bootstrap)
     enum failure failure;
     bootstrap->id = (uint16_t)siphash_random_key().k0;
     const size_t length = host_query(bootstrap->question, bootstrap->id, query);
-    return datagram_send(&bootstrap->datagram, bootstrap->group->loop, server_of(bootstrap), query,
-                         length, &failure);
+    return datagram_send(&bootstrap->datagram, bootstrap->loop, server_of(bootstrap), query, length,
+                         &failure);
 }
 
 /* An answer to either will do, so the ID is the same. */
@@ -57,7 +60,7 @@ static void send_again(struct bootstrap *bootstrap)
 
 static size_t server_count(const struct bootstrap *bootstrap)
 {
-    return bootstrap->group->config->bootstrap_count;
+    return bootstrap->config->bootstrap_count;
 }
 
 static void next_server(struct bootstrap *bootstrap)
@@ -72,8 +75,7 @@ static unsigned patience_of_try(const struct bootstrap *bootstrap)
 
 static void wait_for_answer(struct bootstrap *bootstrap)
 {
-    struct group *group = bootstrap->group;
-    deadline_arm(&group->bootstrap_tries, &bootstrap->deadline, group->loop->now);
+    deadline_arm(bootstrap->tries_queue, &bootstrap->deadline, bootstrap->loop->now);
 }
 
 /* Asks the next server that can be asked. Each is tried a few times, but when all of them refuse
@@ -119,8 +121,7 @@ static enum status read_answer(struct bootstrap *bootstrap, const uint8_t *bytes
 {
     if (length < DNS_HEADER_SIZE || load_u16(bytes) != bootstrap->id)
         return STATUS_NOT_FOUND;
-    return message_check_answer(bytes, length, bootstrap->question, &bootstrap->group->scratch,
-                                answer);
+    return message_check_answer(bytes, length, bootstrap->question, bootstrap->scratch, answer);
 }
 
 static bool is_useful(const struct answer *answer)
@@ -169,10 +170,10 @@ static const struct stream_handler stream_handler = {.on_readable = on_readable,
 static void ask_over_stream(struct bootstrap *bootstrap)
 {
     enum failure failure;
-    struct group *group = bootstrap->group;
     datagram_close(&bootstrap->datagram);
-    if (stream_connect(&bootstrap->stream, group->loop, &stream_handler, server_of(bootstrap), NULL,
-                       group->config->timeouts.request_ns, OUT_LIMIT, &failure) != STATUS_OK) {
+    if (stream_connect(&bootstrap->stream, bootstrap->loop, &stream_handler, server_of(bootstrap),
+                       NULL, bootstrap->config->timeouts.request_ns, OUT_LIMIT,
+                       &failure) != STATUS_OK) {
         refused(bootstrap);
         return;
     }
@@ -234,19 +235,23 @@ void bootstrap_on_deadline(struct deadline *deadline, uint64_t now)
 
 /* --- Begin and end --- */
 
-void bootstrap_init(struct bootstrap *bootstrap)
+void bootstrap_init(struct bootstrap *bootstrap, struct loop *loop, const struct config *config,
+                    struct deadline_queue *tries, struct answer_scratch *scratch,
+                    bootstrap_done *on_done)
 {
-    *bootstrap = (struct bootstrap){.datagram = {.on_message = on_message, .on_failed = on_failed}};
+    *bootstrap = (struct bootstrap){.loop = loop,
+                                    .config = config,
+                                    .tries_queue = tries,
+                                    .scratch = scratch,
+                                    .on_done = on_done,
+                                    .datagram = {.on_message = on_message, .on_failed = on_failed}};
     deadline_init(&bootstrap->deadline);
 }
 
-void bootstrap_begin(struct bootstrap *bootstrap, struct group *group,
-                     const struct question *question, bootstrap_done *on_done)
+void bootstrap_begin(struct bootstrap *bootstrap, const struct question *question)
 {
-    assert(bootstrap->state == BOOTSTRAP_RESTING && group->config->bootstrap_count > 0);
-    bootstrap->group = group;
+    assert(bootstrap->state == BOOTSTRAP_RESTING && server_count(bootstrap) > 0);
     bootstrap->question = question;
-    bootstrap->on_done = on_done;
     bootstrap->tries = 0;
     bootstrap->refusals = 0;
     try_next(bootstrap);

@@ -20,21 +20,22 @@ enum { CONTRADICTED_MAX = 5 }; /* errors that others knew better, with no good a
 /* It has had several errors that others knew better, and no good answer in between. */
 static bool is_useless(const struct upstream *upstream)
 {
-    return upstream->contradicted >= CONTRADICTED_MAX &&
-           upstream->group->loop->now - upstream->contradicted_ns < USELESS_NS;
+    return upstream->path.contradicted >= CONTRADICTED_MAX &&
+           upstream->path.loop->now - upstream->path.contradicted_ns < USELESS_NS;
 }
 
 /* One error may be the question's. */
 static bool is_good(const struct upstream *upstream)
 {
-    return upstream->has_answered_well && upstream->contradicted == 0 && upstream->errors <= 1;
+    return upstream->path.has_answered_well && upstream->path.contradicted == 0 &&
+           upstream->path.errors <= 1;
 }
 
 /* Or nothing is known of it. */
 static bool may_be_good(const struct upstream *upstream)
 {
-    return is_good(upstream) || upstream->errors == 0 ||
-           upstream->group->loop->now - upstream->erred_ns >= USELESS_NS;
+    return is_good(upstream) || upstream->path.errors == 0 ||
+           upstream->path.loop->now - upstream->path.erred_ns >= USELESS_NS;
 }
 
 bool choose_knows_better(const struct group *group, uint32_t erred)
@@ -43,7 +44,7 @@ bool choose_knows_better(const struct group *group, uint32_t erred)
     for (size_t i = 0; i < group->upstream_count; i++) {
         const struct upstream *upstream = &group->upstreams[i];
         if (!(erred & UINT32_C(1) << i))
-            is_better_left |= upstream_is_usable(upstream) && may_be_good(upstream);
+            is_better_left |= path_is_usable(&upstream->path) && may_be_good(upstream);
         else if (is_good(upstream))
             return false;
     }
@@ -56,9 +57,9 @@ void choose_contradict(struct group *group, uint32_t erred)
         struct upstream *upstream = &group->upstreams[i];
         if (!(erred & UINT32_C(1) << i))
             continue;
-        upstream->contradicted += upstream->contradicted < CONTRADICTED_MAX;
-        upstream->contradicted_ns = group->loop->now;
-        if (upstream->contradicted == CONTRADICTED_MAX)
+        upstream->path.contradicted += upstream->path.contradicted < CONTRADICTED_MAX;
+        upstream->path.contradicted_ns = group->loop->now;
+        if (upstream->path.contradicted == CONTRADICTED_MAX)
             group->useless_until_ns = group->loop->now + USELESS_NS;
     }
 }
@@ -101,7 +102,7 @@ static struct upstream *choose_ordered(struct group *group, uint32_t candidates,
 static uint64_t cost(const struct upstream *upstream)
 {
     const uint64_t cold = upstream_is_ready(upstream) ? 0 : 3;
-    return upstream->times.expected_ns * (upstream->in_flight + 1 + cold);
+    return upstream->path.times.expected_ns * (upstream->path.in_flight + 1 + cold);
 }
 
 /* One of them at random, which is then none of them any more. */
@@ -127,7 +128,7 @@ static struct upstream *choose_fastest(struct group *group, uint32_t candidates,
     const bool is_first_better = cost(first) <= cost(second);
     struct upstream *winner = is_first_better ? first : second;
     struct upstream *loser = is_first_better ? second : first;
-    loser->times.expected_ns -= loser->times.expected_ns >> 10;
+    loser->path.times.expected_ns -= loser->path.times.expected_ns >> 10;
     return winner;
 }
 
@@ -155,7 +156,7 @@ static struct upstream *choose_hash(struct group *group, uint32_t candidates,
     uint64_t best_score = 0;
     for (; candidates != 0; candidates = without_first(candidates)) {
         struct upstream *upstream = first_of(group, candidates);
-        const uint64_t pair[2] = {name, upstream->index};
+        const uint64_t pair[2] = {name, upstream->path.index};
         const uint64_t score = siphash(&group->hash_key, pair, sizeof(pair));
         if (!best || score > best_score) {
             best = upstream;
@@ -183,13 +184,18 @@ static struct upstream *choose_one(struct group *group, uint32_t candidates,
 
 /* --- Candidates --- */
 
+static bool is_usable(const struct upstream *upstream)
+{
+    return path_is_usable(&upstream->path);
+}
+
 /* Bits of the usable upstreams for which `is_fit`, without those in `excluded`. */
 static uint32_t gather(const struct group *group, uint32_t excluded,
                        bool (*is_fit)(const struct upstream *upstream))
 {
     uint32_t candidates = 0;
     for (size_t i = 0; i < group->upstream_count; i++)
-        if (is_fit(&group->upstreams[i]) && upstream_is_usable(&group->upstreams[i]))
+        if (is_fit(&group->upstreams[i]) && is_usable(&group->upstreams[i]))
             candidates |= UINT32_C(1) << i;
     return candidates & ~excluded;
 }
@@ -197,7 +203,7 @@ static uint32_t gather(const struct group *group, uint32_t excluded,
 struct upstream *choose_usable(struct group *group, uint32_t excluded,
                                const struct question *question)
 {
-    const uint32_t usable = gather(group, excluded, upstream_is_usable);
+    const uint32_t usable = gather(group, excluded, is_usable);
     const uint32_t useful = usable & ~useless_upstreams(group);
     const uint32_t candidates = useful != 0 ? useful : usable;
     if (candidates == 0)

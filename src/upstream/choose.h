@@ -3,7 +3,7 @@
 #ifndef UPSTREAM_CHOOSE_H
 #define UPSTREAM_CHOOSE_H
 
-#include "upstream/internal.h"
+#include "upstream/group.h"
 
 /* Of those that are usable and whose bits are not `excluded` the one that the strategy chooses if
  * it is ready. If not, it is made so, and one that is ready is asked in its stead. NULL when there

@@ -1,25 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-/* One pipelined DNS-over-TLS connection to one upstream: matching, silence, states.
+/* One pipelined DNS-over-TLS connection to one upstream: matching, states.
  *
  * Matching: an answer must name a slot in use (slots.c) and the question asked there; anything else
- * is counted and thrown away, and too much of it ends the connection.
+ * is counted and thrown away, and too much of it ends the connection. Its silence is judged by
+ * silence.c, its end by its owner.
  *
- * Silence: when a request is late and not one message has come since it was sent, the connection is
- * silent: new requests go elsewhere, and it is asked something of our own. The answer to that is
- * the end of the silence, once until it answers one of the others; a request that was overtaken by
- * the answer to a later one begins none. No message by the age of a dead path: the path is dead,
- * and all that is in flight moves at once. Messages, but nothing that was asked for: it takes no
- * more requests, and those in flight may go on waiting, for the upstream may be merely slow.
- *
- * Thread: the worker that opened it.   Owner: its struct upstream, until its stream has closed.
+ * Thread: the worker that opened it.   Owner: see connection.h.
  * RFC:    7858 (DoT), 7766 6.2 and 7 (pipelining, matching), 7828 (keepalive), 5452 (IDs). */
-#include "upstream/internal.h"
+#include "upstream/connection.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
 #include "dns/extended_error.h"
-#include "upstream/names.h"
 
 enum {
     LANE_REQUESTS_MAX = 8,
@@ -27,8 +20,8 @@ enum {
     UNMATCHED_MAX = 64, /* answer nothing before the connection is given up (FAULTS F12, F13) */
 };
 
-#define BEHIND_NS \
-    (1 * NANOSECONDS_PER_MILLISECOND) /* an answer, as its end is noticed a turn later */
+/* An answer: its end is noticed a turn later. */
+#define BEHIND_NS (1 * NANOSECONDS_PER_MILLISECOND)
 
 /* For each state the bits of those that may come before it. */
 static const unsigned allowed_predecessors[] = {
@@ -42,7 +35,7 @@ static const unsigned allowed_predecessors[] = {
 
 static metric *state_gauge(const struct connection *connection)
 {
-    struct upstream_metrics *metrics = connection->upstream->metrics;
+    struct upstream_metrics *metrics = connection->path->metrics;
     switch (connection->state) {
     case CONNECTION_CONNECTING:
         return &metrics->connecting;
@@ -81,50 +74,49 @@ static void detach(struct connection *connection, struct request *request)
         connection->is_checked = false;
         return;
     }
-    assert(connection->upstream->in_flight > 0);
-    connection->upstream->in_flight--;
-    metric_set(&connection->upstream->metrics->in_flight, connection->upstream->in_flight);
+    assert(connection->path->in_flight > 0);
+    connection->path->in_flight--;
+    metric_set(&connection->path->metrics->in_flight, connection->path->in_flight);
 }
 
 static void attach(struct connection *connection, struct request *request, uint16_t index)
 {
-    struct upstream *upstream = connection->upstream;
-    struct group *group = upstream->group;
+    struct path *path = connection->path;
     assert(!request->connection && connection->slots.table[index].request == request);
     request->connection = connection;
     request->slot = index;
-    request->upstream = upstream->index;
+    request->upstream = path->index;
     request->was_sent = false;
-    request->sent_ns = group->loop->now;
-    deadline_arm(&upstream->late, &request->late, group->loop->now);
+    request->sent_ns = path->loop->now;
+    deadline_arm(&path->late, &request->late, path->loop->now);
     connection->requests++;
     connection->in_flight++;
     if (request->is_own) {
         connection->is_checked = true;
         return;
     }
-    attempts_add(request->attempts, UINT32_C(1) << upstream->index);
-    upstream->in_flight++;
-    metric_set(&upstream->metrics->in_flight, upstream->in_flight);
-    metric_add(&upstream->metrics->requests, 1);
-    metric_add(&upstream->metrics->hedges, request->is_hedge);
+    attempts_add(request->attempts, UINT32_C(1) << path->index);
+    path->in_flight++;
+    metric_set(&path->metrics->in_flight, path->in_flight);
+    metric_add(&path->metrics->requests, 1);
+    metric_add(&path->metrics->hedges, request->is_hedge);
 }
 
 static struct deadline_queue *idle_queue(const struct connection *connection)
 {
     switch (connection->use) {
     case CONNECTION_SPARE:
-        return &connection->upstream->group->spare_idle;
+        return &connection->path->queues->spare_idle;
     case CONNECTION_LANE:
-        return &connection->upstream->group->lane_idle;
+        return &connection->path->queues->lane_idle;
     case CONNECTION_MAIN:
     default:
-        return &connection->upstream->idle;
+        return &connection->path->idle;
     }
 }
 
 /* Not so many that a server's own limit would look like the question's doing. */
-bool lane_is_used_up(const struct connection *lane)
+bool connection_is_used_up(const struct connection *lane)
 {
     assert(lane->use == CONNECTION_LANE);
     return connection_aboard(lane) > lane->in_flight || lane->requests >= LANE_REQUESTS_MAX;
@@ -136,18 +128,22 @@ static void rest(struct connection *connection)
 {
     if (connection->in_flight > 0)
         return;
-    const bool is_done = connection->use == CONNECTION_LANE && lane_is_used_up(connection);
+    const bool is_done = connection->use == CONNECTION_LANE && connection_is_used_up(connection);
     if (connection->state == CONNECTION_DRAINING ||
         (is_done && connection->state == CONNECTION_READY))
         stream_close(&connection->stream, FAILURE_NONE);
     else if (connection->state == CONNECTION_READY && connection->silent_since_ns == 0)
-        deadline_arm(idle_queue(connection), &connection->deadline,
-                     connection->upstream->group->loop->now);
+        deadline_arm(idle_queue(connection), &connection->deadline, connection->path->loop->now);
+}
+
+bool connection_is_probed(const struct connection *connection)
+{
+    return connection->probe_slot < connection->slots.count;
 }
 
 uint32_t connection_aboard(const struct connection *connection)
 {
-    const bool is_probed = connection->probe_slot < connection->slots.count;
+    const bool is_probed = connection_is_probed(connection);
     return connection->in_flight + connection->abandoned - (is_probed ? 1 : 0);
 }
 
@@ -256,16 +252,18 @@ static void obey_keepalive(struct connection *connection, const struct answer *a
 {
     if (!answer->has_keepalive)
         return;
-    if (answer->keepalive_100ms == 0)
+    if (answer->keepalive_100ms == 0) {
         connection_drain(connection); /* RFC 7828 3.4: close as soon as everything is answered */
-    else
-        upstream_set_idle(connection->upstream,
-                          answer->keepalive_100ms * 100 * NANOSECONDS_PER_MILLISECOND);
+        return;
+    }
+    const uint64_t ours_ns = connection->path->config->timeouts.idle_ns;
+    const uint64_t theirs_ns = answer->keepalive_100ms * 100 * NANOSECONDS_PER_MILLISECOND;
+    connection->path->idle.duration_ns = theirs_ns < ours_ns ? theirs_ns : ours_ns;
 }
 
 static void count_unmatched(struct connection *connection)
 {
-    metric_add(&connection->upstream->metrics->unmatched, 1);
+    metric_add(&connection->path->metrics->unmatched, 1);
     if (++connection->unmatched >= UNMATCHED_MAX)
         stream_close(&connection->stream, FAILURE_PROTOCOL);
 }
@@ -278,16 +276,16 @@ static void note_answered(struct connection *connection, uint64_t sent_ns)
 
 /* Of an answer to somebody's question. An error that is the last word about its name says nothing.
  */
-static void note_worth(struct upstream *upstream, const struct answer *answer, enum failure failure)
+static void note_worth(struct path *path, const struct answer *answer, enum failure failure)
 {
     if (failure == FAILURE_NONE) {
-        upstream->has_answered_well = true;
-        upstream->errors = 0;
-        upstream->contradicted = 0;
+        path->has_answered_well = true;
+        path->errors = 0;
+        path->contradicted = 0;
     } else if (!extended_errors_are_final(answer->extended_errors,
                                           answer->extended_errors_length)) {
-        upstream->errors++;
-        upstream->erred_ns = upstream->group->loop->now;
+        path->errors++;
+        path->erred_ns = path->loop->now;
     }
 }
 
@@ -296,29 +294,29 @@ static void complete(struct connection *connection, struct slot *slot, const str
                      enum failure failure)
 {
     struct request *request = slot->request;
-    struct upstream *upstream = connection->upstream;
+    struct path *path = connection->path;
     assert(request && (answer || failure != FAILURE_NONE));
     detach(connection, request);
     slot_give(&connection->slots, (uint16_t)(slot - connection->slots.table));
     connection->unmatched = 0;
     if (answer) {
         note_answered(connection, request->sent_ns);
-        upstream_heard(upstream, request->sent_ns);
+        path_heard(path, request->sent_ns);
     }
-    waiting_serve_soon(&upstream->group->waiting);
+    waiting_serve_soon(path->waiting);
     const bool is_check = request->is_own;
     if (failure != FAILURE_NONE && !is_check)
-        metric_add(&upstream->metrics->failures[failure], 1);
+        metric_add(&path->metrics->failures[failure], 1);
     if (answer && !is_check) {
         connection->answers++;
-        metric_add(&upstream->metrics->answers, 1);
-        note_worth(upstream, answer, failure);
+        metric_add(&path->metrics->answers, 1);
+        note_worth(path, answer, failure);
 
         if (request->is_hedge && failure == FAILURE_NONE)
-            metric_add(&upstream->metrics->hedges_won, 1);
-        upstream_answered(upstream);
+            metric_add(&path->metrics->hedges_won, 1);
+        path_answered(path);
         if (failure == FAILURE_NONE || failure == FAILURE_TRUNCATED_ANSWER)
-            upstream_measure(upstream, upstream->group->loop->now - request->sent_ns);
+            path_measure(path, path->loop->now - request->sent_ns);
         obey_keepalive(connection, answer);
     }
     rest(connection);
@@ -359,8 +357,7 @@ static void receive_abandoned(struct connection *connection, struct slot *slot)
     const bool is_probe = index == connection->probe_slot;
     if (is_probe)
         note_answered(connection, connection->probe_sent_ns);
-    upstream_heard(connection->upstream,
-                   is_probe ? connection->probe_sent_ns : connection->begun_ns);
+    path_heard(connection->path, is_probe ? connection->probe_sent_ns : connection->begun_ns);
     if (is_ours(connection, index)) {
         if (is_probe && (!connection->is_pardoned || connection_aboard(connection) == 0))
             trust(connection);
@@ -369,15 +366,15 @@ static void receive_abandoned(struct connection *connection, struct slot *slot)
         rest(connection);
         return;
     }
-    metric_add(&connection->upstream->metrics->unmatched, 1);
-    upstream_answered(connection->upstream);
+    metric_add(&connection->path->metrics->unmatched, 1);
+    path_answered(connection->path);
     trust(connection);
 }
 
 static void receive(struct connection *connection, const uint8_t *message, size_t length)
 {
     assert(connection->state == CONNECTION_READY || connection->state == CONNECTION_DRAINING);
-    connection->last_message_ns = connection->upstream->group->loop->now;
+    connection->last_message_ns = connection->path->loop->now;
     /* One too short for a header is bad, but the framing is intact (FAULTS F8): if it has an ID it
      * costs that request and nobody else. */
     struct slot *slot = length < ID_SIZE ? NULL : slot_of_id(&connection->slots, load_u16(message));
@@ -391,7 +388,7 @@ static void receive(struct connection *connection, const uint8_t *message, size_
     }
     struct answer answer;
     const enum status status = message_check_answer(message, length, slot->request->question,
-                                                    &connection->upstream->group->scratch, &answer);
+                                                    connection->path->scratch, &answer);
     /* An answer without any question can only be meant for this one: a failure, not a stranger
      * (FAULTS G4). One with another question is a stranger (F12): this request goes on waiting. */
     if (status == STATUS_NOT_FOUND && load_u16(message + 4) > 0) {
@@ -419,22 +416,22 @@ static struct connection *of_stream(struct stream *stream)
 static void on_connected(struct stream *stream)
 {
     struct connection *connection = of_stream(stream);
-    struct group *group = connection->upstream->group;
+    const struct path *path = connection->path;
     connection_enter(connection, CONNECTION_HANDSHAKING);
     deadline_cancel(&connection->deadline);
-    deadline_arm(&group->handshake, &connection->deadline, group->loop->now);
+    deadline_arm(&path->queues->handshake, &connection->deadline, path->loop->now);
 }
 
 /* What waited for the handshake leaves now, and its time begins. */
 static void restart_requests(struct connection *connection)
 {
-    struct group *group = connection->upstream->group;
+    const struct path *path = connection->path;
     for (size_t i = 0; i < connection->slots.used; i++) {
         struct request *request = connection->slots.table[i].request;
         if (!request)
             continue;
-        request->sent_ns = group->loop->now;
-        deadline_arm(&connection->upstream->late, &request->late, group->loop->now);
+        request->sent_ns = path->loop->now;
+        deadline_arm(&connection->path->late, &request->late, path->loop->now);
         if (write_query(connection, request->question, (uint16_t)i) != STATUS_OK)
             stream_close(&connection->stream, FAILURE_LOCAL);
     }
@@ -451,43 +448,6 @@ void connection_hasten(struct connection *connection)
     }
 }
 
-/* The upstream may shake hands and answer nobody: the probe shows it. */
-bool connection_try(struct connection *connection)
-{
-    struct group *group = connection->upstream->group;
-    if (connection->state != CONNECTION_READY || connection->stream.state == STREAM_CLOSED ||
-        connection->silent_since_ns > 0 || connection_aboard(connection) > 0)
-        return false;
-    connection_probe(connection);
-    deadline_cancel(&connection->deadline);
-    connection->silent_since_ns = group->loop->now;
-    deadline_arm(&group->silence, &connection->deadline, group->loop->now);
-    return true;
-}
-
-static void on_open(struct stream *stream)
-{
-    struct connection *connection = of_stream(stream);
-    struct upstream *upstream = connection->upstream;
-    struct tls_facts facts;
-    tls_facts(stream->tls, &facts);
-    metric_add(facts.resumed ? &upstream->metrics->handshakes_resumed
-                             : &upstream->metrics->handshakes_full,
-               1);
-    connection_enter(connection, CONNECTION_READY);
-    connection->last_message_ns = upstream->group->loop->now;
-    deadline_cancel(&connection->deadline);
-    restart_requests(connection);
-    if (upstream->name)
-        name_connected(upstream->name, &connection->peer);
-    if (upstream->is_doubted)
-        (void)connection_try(connection);
-    else if (connection->use == CONNECTION_LANE || !self_check_begin(connection))
-        upstream_opened(upstream);
-    waiting_serve_soon(&upstream->group->waiting);
-    rest(connection);
-}
-
 static void on_readable(struct stream *stream)
 {
     struct connection *connection = of_stream(stream);
@@ -499,39 +459,9 @@ static void on_readable(struct stream *stream)
 }
 
 /* The check for ourselves is no query of anybody: its end counts for nothing. */
-static uint32_t requests_in_flight(const struct connection *connection)
+uint32_t connection_requests(const struct connection *connection)
 {
     return connection->in_flight - (connection->is_checked ? 1 : 0);
-}
-
-/* The server has ended it, for a reason that we do not know. */
-static bool is_close(enum failure failure)
-{
-    return failure == FAILURE_CLOSED || failure == FAILURE_RESET || failure == FAILURE_TLS ||
-           failure == FAILURE_PROTOCOL;
-}
-
-/* Whether the end of this connection says that something is wrong with the upstream. One that was
- * open may have been closed for what was asked on it, unless that was our probe alone. */
-static bool is_upstream_failure(const struct connection *connection, enum failure failure)
-{
-    if (failure == FAILURE_NONE || failure == FAILURE_NETWORK_CHANGED || failure == FAILURE_LOCAL)
-        return false;
-    if (connection->state < CONNECTION_READY)
-        return true;
-    const bool is_probe_alone =
-        connection->probe_slot < connection->slots.count && connection_aboard(connection) == 0;
-    return failure == FAILURE_SELF || (is_probe_alone && connection->upstream->is_doubted);
-}
-
-/* The server does not take as many connections: it has answered on others since this one was begun.
- */
-static bool is_one_too_many(const struct connection *connection, enum failure failure)
-{
-    return connection->state < CONNECTION_READY &&
-           (is_close(failure) || failure == FAILURE_REFUSED_CONNECTION ||
-            failure == FAILURE_CONNECT_TIMEOUT || failure == FAILURE_HANDSHAKE_TIMEOUT) &&
-           connection->upstream->answered_sent_ns > connection->begun_ns;
 }
 
 /* Nobody is to blame: as if it had not been chosen. That it was sent counts (RFC 9520 3.1). */
@@ -548,7 +478,7 @@ static void forgive_attempt(struct request *request, bool was_open)
 /* Hands every request back; each may be submitted again, here or elsewhere, at once. */
 static void fail_requests(struct connection *connection, enum failure failure, bool was_open)
 {
-    const uint64_t now = connection->upstream->group->loop->now;
+    const uint64_t now = connection->path->loop->now;
     const uint32_t aboard = connection_aboard(connection);
     const bool is_behind = connection->answers > 0 && now - connection->last_message_ns < BEHIND_NS;
     struct list failed;
@@ -580,57 +510,33 @@ static void fail_requests(struct connection *connection, enum failure failure, b
     }
 }
 
-static void connection_unlink(struct connection *connection)
+static void on_open(struct stream *stream)
 {
-    struct group *group = connection->upstream->group;
-    list_remove(&connection->link);
-    waiting_serve_soon(&group->waiting);
-    if (connection->use != CONNECTION_LANE)
-        return;
-    assert(group->lane_count > 0);
-    group->lane_count--;
-}
-
-static const char *detail_of(const struct connection *connection, enum failure failure)
-{
-    if (failure == FAILURE_NAME_LOOKUP)
-        return name_detail(connection->upstream->name);
-    return connection->stream.tls ? tls_error_text(connection->stream.tls) : "";
+    struct connection *connection = of_stream(stream);
+    struct path *path = connection->path;
+    struct tls_facts facts;
+    tls_facts(stream->tls, &facts);
+    metric_add(facts.resumed ? &path->metrics->handshakes_resumed : &path->metrics->handshakes_full,
+               1);
+    connection_enter(connection, CONNECTION_READY);
+    connection->last_message_ns = path->loop->now;
+    deadline_cancel(&connection->deadline);
+    restart_requests(connection);
+    path->connection_events->on_open(connection);
+    waiting_serve_soon(path->waiting);
+    rest(connection);
 }
 
 static void on_closed(struct stream *stream, enum failure failure)
 {
     struct connection *connection = of_stream(stream);
-    struct upstream *upstream = connection->upstream;
-    const uint32_t requests = requests_in_flight(connection);
-    const bool was_open = connection->state >= CONNECTION_READY;
-    const bool is_lane = connection->use == CONNECTION_LANE;
-    const bool is_refused = is_one_too_many(connection, failure);
-    const bool is_failure = !is_refused && is_upstream_failure(connection, failure);
-    upstream->last_answers = connection->answers;
+    const enum connection_state was = connection->state;
     deadline_cancel(&connection->deadline);
-    dial_end(connection);
-    if (upstream->name && (is_failure || failure == FAILURE_REQUEST_TIMEOUT))
-        name_failed(upstream->name, &connection->peer);
     connection_enter(connection, CONNECTION_CLOSED);
-    connection_unlink(connection);
-    if (requests > 0)
-        metric_add(&upstream->metrics->failures[failure], requests);
-    else if (is_failure || failure == FAILURE_LOCAL || failure == FAILURE_REQUEST_TIMEOUT)
-        metric_add(&upstream->metrics->failures[failure], 1);
-    else
-        metric_add(&upstream->metrics->idle_closes, 1);
-    if (is_refused)
-        upstream_learn_admitted(upstream);
-    if (is_failure)
-        upstream_failed(upstream, failure, detail_of(connection, failure));
-    else if (failure == FAILURE_REQUEST_TIMEOUT)
-        upstream_ended(upstream, failure, is_lane, connection->silent_since_ns);
-    else if (requests > 0 && is_close(failure) && !is_refused)
-        upstream_ended(upstream, failure, is_lane, 0);
-    if (connection->requests > 0)
-        group_care(upstream->group);
-    fail_requests(connection, failure, was_open);
+    list_remove(&connection->link);
+    waiting_serve_soon(connection->path->waiting);
+    connection->path->connection_events->on_closed(connection, was, failure);
+    fail_requests(connection, failure, was >= CONNECTION_READY);
     stream_free(&connection->stream);
     free(connection);
 }
@@ -664,45 +570,13 @@ void connection_on_deadline(struct deadline *deadline, uint64_t now)
     }
 }
 
-static uint64_t later_of(uint64_t a, uint64_t b)
+void connection_fall_silent(struct connection *connection, uint64_t since_ns)
 {
-    return a > b ? a : b;
-}
-
-/* FAULTS F5: silence since the request was sent, however much was sent meanwhile. When something
- * that was asked later is answered, it is the question that is slow. */
-static void note_silence(struct connection *connection, const struct request *request, uint64_t now)
-{
-    struct upstream *upstream = connection->upstream;
-    const uint64_t since_ns = later_of(connection->last_message_ns, request->sent_ns);
-    if (connection->state < CONNECTION_READY || connection->stream.state == STREAM_CLOSED ||
-        connection->silent_since_ns > 0 || now - since_ns < upstream->late.duration_ns ||
-        request->sent_ns < connection->answered_sent_ns)
-        return;
+    assert(connection->state >= CONNECTION_READY && since_ns > 0);
     connection->silent_since_ns = since_ns;
-    metric_add(&upstream->metrics->silences, 1);
     deadline_cancel(&connection->deadline);
-    deadline_arm(&upstream->group->silence, &connection->deadline, now);
-    if (!connection->is_pardoned && connection->use != CONNECTION_LANE)
-        connection_probe(connection);
-}
-
-/* No request waits behind another on a lane, so that its silence costs nobody anything: its server
- * may take its time. */
-static bool is_patient(const struct connection *connection)
-{
-    return connection->use == CONNECTION_LANE && connection->in_flight > 0 &&
-           !socket_has_unacknowledged(connection->stream.fd);
-}
-
-void connection_on_late(struct deadline *deadline, uint64_t now)
-{
-    struct request *request = CONTAINER_OF(deadline, struct request, late);
-    struct connection *connection = request->connection;
-    assert(connection);
-    note_silence(connection, request, now);
-    deadline_arm(&connection->upstream->group->overdue, &request->late, now);
-    request->on_late(request);
+    deadline_arm(&connection->path->queues->silence, &connection->deadline,
+                 connection->path->loop->now);
 }
 
 void connection_probe(struct connection *connection)
@@ -710,7 +584,7 @@ void connection_probe(struct connection *connection)
     /* Every resolver has the name servers of the root at hand. */
     static const struct question root = {
         .name = "", .name_length = 1, .type = TYPE_NS, .class = CLASS_IN};
-    if (connection->probe_slot < connection->slots.count || !slots_have_room(&connection->slots))
+    if (connection_is_probed(connection) || !slots_have_room(&connection->slots))
         return;
     const uint16_t index = slot_take(&connection->slots, NULL);
     if (write_query(connection, &root, index) != STATUS_OK) {
@@ -719,45 +593,18 @@ void connection_probe(struct connection *connection)
     }
     connection->abandoned++;
     connection->probe_slot = index;
-    connection->probe_sent_ns = connection->upstream->group->loop->now;
-    metric_add(&connection->upstream->metrics->probes, 1);
+    connection->probe_sent_ns = connection->path->loop->now;
+    metric_add(&connection->path->metrics->probes, 1);
 }
 
-/* Where all that we sent has arrived, the path is alive and the server hangs, or is busy: it is
- * given half as much again as a request may take. */
-static bool is_dead(const struct connection *connection, uint64_t quiet_ns, uint64_t dead_ns)
+bool connection_try(struct connection *connection)
 {
-    const uint64_t request_ns = connection->upstream->group->config->timeouts.request_ns;
-    if (quiet_ns >= request_ns + request_ns / 2)
-        return true;
-    return quiet_ns >= dead_ns && socket_has_unacknowledged(connection->stream.fd);
-}
-
-void connection_on_silence(struct deadline *deadline, uint64_t now)
-{
-    struct connection *connection = CONTAINER_OF(deadline, struct connection, deadline);
-    struct group *group = connection->upstream->group;
-    assert(connection->silent_since_ns > 0 && connection->state >= CONNECTION_READY);
-    const uint64_t dead_ns =
-        times_dead_ns(&connection->upstream->times, group->config->timeouts.request_ns);
-    const uint64_t quiet_ns =
-        now - later_of(connection->last_message_ns, connection->silent_since_ns);
-    if (is_patient(connection)) {
-        deadline_arm(&group->silence, deadline, now);
-        return;
-    }
-    if (is_dead(connection, quiet_ns, dead_ns)) {
-        stream_close(&connection->stream, FAILURE_REQUEST_TIMEOUT);
-        return;
-    }
-    const bool is_alive = connection->last_message_ns > connection->silent_since_ns;
-    if (is_alive && now - connection->silent_since_ns >= group->config->timeouts.request_ns)
-        connection_drain(connection);
-    if (connection->stream.state == STREAM_CLOSED)
-        return;
-    if (quiet_ns >= dead_ns / 2)
-        connection_probe(connection);
-    deadline_arm(&group->silence, deadline, now);
+    if (connection->state != CONNECTION_READY || connection->stream.state == STREAM_CLOSED ||
+        connection->silent_since_ns > 0 || connection_aboard(connection) > 0)
+        return false;
+    connection_probe(connection);
+    connection_fall_silent(connection, connection->path->loop->now);
+    return true;
 }
 
 /* --- Birth and death --- */
@@ -771,62 +618,56 @@ size_t connection_ceiling(size_t slot_count)
 
 void connection_arm_connect(struct connection *connection)
 {
-    struct group *group = connection->upstream->group;
-    deadline_arm(&group->connect, &connection->deadline, group->loop->now);
+    const struct path *path = connection->path;
+    deadline_arm(&path->queues->connect, &connection->deadline, path->loop->now);
 }
 
-/* Connects to the configured address, or looks for one of the host first. */
-static enum status connect_stream(struct connection *connection, enum failure *failure)
+size_t connection_slot_count(const struct config *config)
 {
-    struct upstream *upstream = connection->upstream;
-    struct group *group = upstream->group;
+    const size_t count = config->limits.upstream_requests + 1;
+    return count < SLOTS_MAX ? count : SLOTS_MAX;
+}
+
+enum status connection_open(struct path *path, enum connection_use use, const struct address *peer,
+                            struct connection **out, enum failure *failure)
+{
+    const size_t most = connection_slot_count(path->config);
+    const size_t wanted[CONNECTION_USES] = {most, SLOTS_STEP, SLOTS_LANE};
+    const size_t slot_count = wanted[use] < most ? wanted[use] : most;
     /* Room for every slot, so the slots are the limit and the stream never is (FAULTS F16). */
-    const size_t out_limit = connection->slots.count * (2 + MESSAGE_QUERY_MAX);
-    if (upstream->name) {
-        stream_prepare(&connection->stream, group->loop, &connection_handler, out_limit);
-        const enum status status = dial_begin(connection, failure);
-        if (status != STATUS_OK)
-            stream_free(&connection->stream);
-        return status;
-    }
-    connection->peer = upstream->config->address;
-    TRY(stream_connect(&connection->stream, group->loop, &connection_handler, &connection->peer,
-                       upstream->tls, group->config->timeouts.request_ns, out_limit, failure));
-    connection_arm_connect(connection);
-    return STATUS_OK;
-}
-
-enum status connection_open(struct upstream *upstream, enum connection_use use,
-                            enum failure *failure)
-{
-    struct group *group = upstream->group;
-    const size_t wanted[CONNECTION_USES] = {group->slot_count, SLOTS_STEP, SLOTS_LANE};
-    const size_t slot_count = wanted[use] < group->slot_count ? wanted[use] : group->slot_count;
+    const size_t out_limit = slot_count * (2 + MESSAGE_QUERY_MAX);
     struct connection *connection =
         calloc(1, sizeof(*connection) + slot_count * sizeof(struct slot));
     if (!connection) {
         *failure = FAILURE_LOCAL;
         return STATUS_FULL;
     }
-    connection->upstream = upstream;
+    connection->path = path;
     connection->use = use;
-    connection->begun_ns = group->loop->now;
+    connection->begun_ns = path->loop->now;
     /* FAULTS I8 */
     slots_init(&connection->slots, slot_count, (uint16_t)siphash_random_key().k0);
     connection->probe_slot = (uint16_t)slot_count;
     connection->check_slot = (uint16_t)slot_count;
+    list_init(&connection->link);
     deadline_init(&connection->deadline);
-    metric_add(&upstream->metrics->connects, 1);
-    const enum status status = connect_stream(connection, failure);
-    if (status != STATUS_OK) {
-        free(connection);
-        return status;
+    metric_add(&path->metrics->connects, 1);
+    if (!peer) {
+        stream_prepare(&connection->stream, path->loop, &connection_handler, out_limit);
+    } else {
+        connection->peer = *peer;
+        const enum status status =
+            stream_connect(&connection->stream, path->loop, &connection_handler, peer, path->tls,
+                           path->config->timeouts.request_ns, out_limit, failure);
+        if (status != STATUS_OK) {
+            free(connection);
+            return status;
+        }
+        connection_arm_connect(connection);
     }
     connection->state = CONNECTION_CONNECTING;
     metric_add(state_gauge(connection), 1);
-    list_append(use == CONNECTION_LANE ? &upstream->lanes : &upstream->connections,
-                &connection->link);
-    group->lane_count += use == CONNECTION_LANE;
+    *out = connection;
     return STATUS_OK;
 }
 
@@ -834,9 +675,8 @@ void connection_destroy(struct connection *connection)
 {
     assert(connection->in_flight == 0);
     deadline_cancel(&connection->deadline);
-    dial_end(connection);
     connection_enter(connection, CONNECTION_CLOSED);
-    connection_unlink(connection);
+    list_remove(&connection->link);
     stream_free(&connection->stream);
     free(connection);
 }

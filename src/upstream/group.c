@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/* All upstreams of one worker: trials, standby, changes of the network.
+/* What concerns all upstreams of one worker: trials, standby, evidence.
  *
  * When no upstream is usable asks wait for one (timeouts.park), for whom trials are made again and
  * again, none of them with a query. While there is traffic, two upstreams have connections; without
  * it none is opened.
  *
  * Thread: one worker.   Owner: the worker. */
-#include "upstream/internal.h"
-#include "upstream/names.h"
-
-#include <assert.h>
-#include <stdlib.h>
+#include "upstream/group.h"
 
 /* When all upstreams are away the local link is the first to blame, so they are tried again and
  * again, however long their back-off has grown: after the least at first, and soon after the most.
@@ -18,16 +14,11 @@
 #define AWAY_RETRY_MIN_NS (50 * NANOSECONDS_PER_MILLISECOND)
 #define AWAY_RETRY_MAX_NS (250 * NANOSECONDS_PER_MILLISECOND)
 
-#define OVERDUE_NS (20 * NANOSECONDS_PER_MILLISECOND) /* a late request is told again */
-#define SILENCE_NS (50 * NANOSECONDS_PER_MILLISECOND) /* a silent connection is looked at */
-#define TRAFFIC_NS (10 * NANOSECONDS_PER_SECOND)      /* after a request there may be more */
+#define TRAFFIC_NS (10 * NANOSECONDS_PER_SECOND) /* after a request there may be more */
 #define CONNECT_INTERVAL_NS (1 * NANOSECONDS_PER_MILLISECOND) /* 1,000 a second, at most */
-#define SPARE_IDLE_NS (5 * NANOSECONDS_PER_SECOND)
-#define LANE_IDLE_NS (1 * NANOSECONDS_PER_SECOND)
 
 enum {
-    TOGETHER_MIN = 2, /* ends at once, of more than are left, are no question's doing */
-
+    TOGETHER_MIN = 2,  /* ends at once, of more than are left, are no question's doing */
     STANDBY_COUNT = 2, /* upstreams with a connection while there is traffic */
     /* At a time to an upstream while all are away: a connect whose first packet was lost is not
      * repeated by TCP within a second. */
@@ -38,7 +29,7 @@ enum {
 bool group_is_away(const struct group *group)
 {
     for (size_t i = 0; i < group->upstream_count; i++)
-        if (upstream_is_usable(&group->upstreams[i]))
+        if (path_is_usable(&group->upstreams[i].path))
             return false;
     return true;
 }
@@ -54,7 +45,8 @@ static bool is_rested(const struct upstream *upstream)
         rest_ns = AWAY_RETRY_MIN_NS;
     if (rest_ns > AWAY_RETRY_MAX_NS)
         rest_ns = AWAY_RETRY_MAX_NS;
-    return group->loop->now - upstream->attempted_ns >= rest_ns && !upstream_is_self(upstream);
+    return group->loop->now - upstream->attempted_ns >= rest_ns &&
+           !path_is_to_self(&upstream->path);
 }
 
 /* Starts a trial connection to each upstream whose back-off is over; to all when all are away,
@@ -68,16 +60,17 @@ static void try_again(struct group *group)
         group->away_since_ns = group->loop->now;
     for (size_t i = 0; i < group->upstream_count; i++) {
         struct upstream *upstream = &group->upstreams[i];
-        if (!upstream_is_usable(upstream) &&
-            (group->loop->now >= upstream->retry_ns || (is_away && is_rested(upstream))))
+        if (!path_is_usable(&upstream->path) &&
+            (group->loop->now >= upstream->path.retry_ns || (is_away && is_rested(upstream))))
             upstream_try_again(upstream, is_away ? TRIALS_MAX : 1);
     }
 }
 
 /* At the end of the turn, since a lookup that is woken sends requests, and the recovery may be told
  * while one of its own is about to end. */
-void group_recovered(struct group *group)
+static void on_back(struct upstream *upstream)
 {
+    struct group *group = upstream->group;
     waiting_note_upstream(&group->waiting);
     loop_defer(group->loop, &group->recovered, LOOP_FLUSH);
 }
@@ -132,9 +125,9 @@ static bool may_come_back(const struct group *group, uint32_t excluded)
         const struct upstream *upstream = &group->upstreams[i];
         if (excluded & UINT32_C(1) << i)
             continue;
-        if (upstream_is_usable(upstream))
+        if (path_is_usable(&upstream->path))
             return false;
-        may_one = may_one || may_pass(upstream->last_failure);
+        may_one = may_one || may_pass(upstream->path.last_failure);
     }
     return may_one;
 }
@@ -144,8 +137,9 @@ bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter)
     return may_come_back(group, excluded) && waiting_park(&group->waiting, waiter);
 }
 
-void group_trial_failed(struct group *group, enum failure failure)
+static void on_failed(struct upstream *upstream, enum failure failure)
 {
+    struct group *group = upstream->group;
     if (group_is_away(group))
         waiting_note_trial(&group->waiting, may_pass(failure));
     else
@@ -171,27 +165,26 @@ bool group_ended_together(const struct group *group, size_t index, uint64_t time
 
 bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)
 {
-    return group->upstreams[index].failed_ns > time_ns;
+    return group->upstreams[index].path.failed_ns > time_ns;
 }
 
 bool group_has_heard(const struct group *group, size_t index, uint64_t time_ns)
 {
-    return group->upstreams[index].answered_ns > time_ns;
+    return group->upstreams[index].path.answered_ns > time_ns;
 }
 
 bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
 {
     struct upstream *upstream = &group->upstreams[index];
-    if (upstream->answered_sent_ns >= time_ns) /* what a turn sends leaves at its end */
+    if (upstream->path.answered_sent_ns >= time_ns) /* what a turn sends leaves at its end */
         return true;
-    upstream_doubt(upstream, FAILURE_CLOSED);
+    path_doubt(&upstream->path, FAILURE_CLOSED);
     return false;
 }
 
-/* --- Changes of the network --- */
+/* --- Connections before they are needed --- */
 
-/* With traffic there will be a query soon, and it should find what it needs. */
-static void begin_anew(struct group *group)
+void group_begin_anew(struct group *group)
 {
     if (!has_traffic(group))
         return;
@@ -199,38 +192,9 @@ static void begin_anew(struct group *group)
     loop_defer(group->loop, &group->care, LOOP_FLUSH);
 }
 
-void group_network_changed(struct group *group)
+static bool may_connect(struct upstream *upstream)
 {
-    bool is_changed = false;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        struct upstream *upstream = &group->upstreams[i];
-        name_network_changed(upstream->name);
-        if (upstream_look_up_route(upstream))
-            upstream_start_over(upstream);
-        else if (upstream->down && upstream->name)
-            upstream->retry_ns = group->loop->now; /* the way to its other addresses may be new */
-        else
-            continue;
-        is_changed = true;
-    }
-    if (is_changed)
-        begin_anew(group);
-}
-
-void group_resumed(struct group *group)
-{
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        name_network_changed(group->upstreams[i].name);
-        (void)upstream_look_up_route(&group->upstreams[i]);
-        upstream_start_over(&group->upstreams[i]);
-    }
-    begin_anew(group);
-}
-
-/* --- Connections before they are needed --- */
-
-bool group_may_connect(struct group *group)
-{
+    struct group *group = upstream->group;
     const uint64_t now = group->loop->now;
     if (group->next_connect_ns > now + CONNECT_BURST * CONNECT_INTERVAL_NS)
         return false;
@@ -246,11 +210,11 @@ static void keep_standby(struct loop_task *task)
     struct group *group = CONTAINER_OF(task, struct group, care);
     size_t count = 0;
     for (size_t i = 0; i < group->upstream_count; i++)
-        count += upstream_is_usable(&group->upstreams[i]) &&
+        count += path_is_usable(&group->upstreams[i].path) &&
                  upstream_has_connection(&group->upstreams[i]);
     for (size_t i = 0; i < group->upstream_count && count < STANDBY_COUNT; i++) {
         struct upstream *upstream = &group->upstreams[i];
-        if (!upstream_is_usable(upstream) || upstream->failures > 0 ||
+        if (!path_is_usable(&upstream->path) || upstream->path.failures > 0 ||
             upstream_has_connection(upstream))
             continue;
         upstream_warm(upstream);
@@ -267,127 +231,32 @@ void group_note_traffic(struct group *group)
     try_again(group);
 }
 
-void group_care(struct group *group)
+/* While there is traffic it is done before it is needed. */
+static void on_care(struct upstream *upstream)
 {
+    struct group *group = upstream->group;
     if (has_traffic(group))
         loop_defer(group->loop, &group->care, LOOP_FLUSH);
 }
 
-/* --- The group --- */
+static const struct upstream_events upstream_events = {
+    .on_back = on_back,
+    .on_failed = on_failed,
+    .on_care = on_care,
+    .may_connect = may_connect,
+};
 
-const char *group_upstream_label(const struct group *group, size_t index)
+void group_init(struct group *group, struct upstream_settings *settings)
 {
-    assert(index < group->upstream_count);
-    return group->upstreams[index].config->label;
-}
-
-size_t group_upstream_addresses(const struct group *group, size_t index,
-                                struct address out[static RACE_ADDRESSES_MAX],
-                                enum failure *failure)
-{
-    assert(index < group->upstream_count);
-    const struct upstream *upstream = &group->upstreams[index];
-    *failure = FAILURE_NONE;
-    if (upstream->name)
-        return name_addresses(upstream->name, out, failure);
-    out[0] = upstream->config->address;
-    return 1;
-}
-
-static uint64_t least_of(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static void open_queues(struct group *group)
-{
-    const struct config *config = group->config;
-    loop_add_queue(group->loop, &group->self_checks, config->timeouts.request_ns,
-                   self_check_on_deadline);
-    loop_add_queue(group->loop, &group->name_queries, name_query_ns(config),
-                   name_on_query_deadline);
-    loop_add_queue(group->loop, &group->name_settles, NAME_SETTLE_NS, name_on_settled);
-    loop_add_queue(group->loop, &group->bootstrap_tries, BOOTSTRAP_TRY_NS, bootstrap_on_deadline);
-    loop_add_queue(group->loop, &group->connect, config->timeouts.connect_ns,
-                   connection_on_deadline);
-    loop_add_queue(group->loop, &group->handshake, config->timeouts.handshake_ns,
-                   connection_on_deadline);
-    loop_add_queue(group->loop, &group->overdue, OVERDUE_NS, connection_on_late);
-    loop_add_queue(group->loop, &group->silence, SILENCE_NS, connection_on_silence);
-    loop_add_queue(group->loop, &group->spare_idle,
-                   least_of(SPARE_IDLE_NS, config->timeouts.idle_ns), connection_on_deadline);
-    loop_add_queue(group->loop, &group->lane_idle, least_of(LANE_IDLE_NS, config->timeouts.idle_ns),
-                   connection_on_deadline);
-    waiting_open(&group->waiting, group->loop, config->timeouts.park_ns, on_parked);
-}
-
-enum status group_open(const struct group_settings *settings, struct group **out)
-{
-    const struct config *config = settings->config;
-    assert(config->upstream_count > 0 && config->upstream_count <= CONFIG_UPSTREAMS_MAX);
-    struct group *group =
-        calloc(1, sizeof(*group) + config->upstream_count * sizeof(group->upstreams[0]));
-    if (!group)
-        return STATUS_FULL;
-    group->config = config;
-    group->loop = settings->loop;
-    group->metrics = settings->metrics;
     group->hedge_credit = HEDGE_START * HEDGE_COST;
-    group->self_key = settings->self_key;
-    group->slot_count = config->limits.upstream_requests + 1;
-    if (group->slot_count > SLOTS_MAX)
-        group->slot_count = SLOTS_MAX;
-    group->upstream_count = config->upstream_count;
     random_init(&group->random);
+    blame_init(&group->blames);
     loop_task_init(&group->recovered, hasten_all);
     loop_task_init(&group->care, keep_standby);
-    blame_init(&group->blames);
-    open_queues(group);
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < config->upstream_count; i++)
-        if ((status = upstream_open(&group->upstreams[i], group, i, settings)) != STATUS_OK)
-            goto fail;
-    *out = group;
-    return STATUS_OK;
-fail:
-    group_close(group);
-    return status;
-}
-
-/* One more connection of each upstream may be draining. However many there are, the queries in
- * their buffers are at most those in flight: two for each that waits, with some for the cache. */
-size_t group_ceiling(const struct group *group)
-{
-    const struct config *config = group->config;
-    const size_t connections =
-        group->upstream_count * ((size_t)config->limits.upstream_connections + 1);
-    const size_t slots = connections * group->slot_count;
-    const size_t requests = (size_t)4 * config->limits.queries; /* buffers may be twice as large */
-    return sizeof(*group) + connections * connection_ceiling(group->slot_count) +
-           upstream_spares_ceiling() + LANES_MAX * connection_ceiling(SLOTS_LANE) +
-           (slots < requests ? slots : requests) * (2 + MESSAGE_QUERY_MAX);
-}
-
-void group_close(struct group *group)
-{
-    if (!group)
-        return;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        name_stop(group->upstreams[i].name); /* takes back its requests to the others */
-    for (size_t i = 0; i < group->upstream_count; i++)
-        upstream_close(&group->upstreams[i]);
-    loop_cancel_task(&group->recovered);
-    loop_cancel_task(&group->care);
-    loop_remove_queue(&group->self_checks);
-    loop_remove_queue(&group->name_queries);
-    loop_remove_queue(&group->name_settles);
-    loop_remove_queue(&group->bootstrap_tries);
-    loop_remove_queue(&group->connect);
-    loop_remove_queue(&group->handshake);
-    loop_remove_queue(&group->overdue);
-    loop_remove_queue(&group->silence);
-    loop_remove_queue(&group->spare_idle);
-    loop_remove_queue(&group->lane_idle);
-    waiting_close(&group->waiting);
-    free(group);
+    waiting_open(&group->waiting, group->loop, group->config->timeouts.park_ns, on_parked);
+    settings->group = group;
+    settings->events = &upstream_events;
+    settings->random = &group->random;
+    settings->waiting = &group->waiting;
+    settings->scratch = &group->scratch;
 }

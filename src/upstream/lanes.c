@@ -18,7 +18,7 @@ enum {
 static bool is_free(const struct connection *lane)
 {
     return lane->state == CONNECTION_READY && connection_has_room(lane) && lane->in_flight == 0 &&
-           !lane_is_used_up(lane);
+           !connection_is_used_up(lane);
 }
 
 #define CONFINED_INTERVAL_NS (50 * NANOSECONDS_PER_MILLISECOND) /* 20 a second are opened */
@@ -60,6 +60,14 @@ static size_t count_confined(const struct group *group)
     return count;
 }
 
+static size_t count_all(const struct group *group)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < group->upstream_count; i++)
+        count += upstream_count_lanes(&group->upstreams[i]);
+    return count;
+}
+
 static size_t most_of(enum lane_kind kind)
 {
     return kind == LANE_FRESH ? LANES_MAX - LANES_FREE_MIN : LANES_MAX;
@@ -71,8 +79,8 @@ static bool may_open(const struct upstream *upstream, enum lane_kind kind)
     if (kind == LANE_CONFINED &&
         (count_confined(group) >= LANES_CONFINED || group->loop->now < group->next_confined_ns))
         return false;
-    return group->lane_count < most_of(kind) &&
-           lanes_count(upstream) < upstream_lanes_max(upstream) &&
+    return count_all(group) < most_of(kind) &&
+           upstream_count_lanes(upstream) < upstream_lanes_max(upstream) &&
            count_opening(upstream) < 2 * upstream_opening_max(upstream);
 }
 
@@ -83,7 +91,7 @@ enum status lane_submit(struct upstream *upstream, struct request *request, enum
     struct connection *lane = find_free(upstream, kind);
     if (lane)
         return connection_submit(lane, request);
-    if (group->lane_count >= most_of(kind))
+    if (count_all(group) >= most_of(kind))
         close_one(group);
     if (!may_open(upstream, kind))
         return STATUS_FULL;

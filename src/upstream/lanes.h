@@ -3,7 +3,7 @@
 #ifndef UPSTREAM_LANES_H
 #define UPSTREAM_LANES_H
 
-#include "upstream/internal.h"
+#include "upstream/group.h"
 
 enum lane_kind {
     LANE_ANY,

@@ -16,10 +16,15 @@
  * Thread: one worker.   Owner: its upstream.
  * RFC:    8305 3 and 4 (both families, interleaved), 8767 (stale is better than none). */
 #include "upstream/names.h"
-#include "upstream/submit.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "dns/host.h"
+#include "upstream/bootstrap.h"
+#include "upstream/connection.h"
 
 enum {
     FAMILIES = 2,
@@ -35,6 +40,10 @@ enum {
 /* Between two lookups that a connection wants: without an address, and with some that failed. */
 #define WANTED_AGAIN_NS (250 * NANOSECONDS_PER_MILLISECOND)
 #define DOUBTED_AGAIN_NS (TTL_MIN_S * NANOSECONDS_PER_SECOND)
+
+/* RFC 8305 3: how long the addresses of one family wait for those of the other. There it is for
+ * IPv4 alone; but a race with IPv6 alone would be lost where there is none. */
+#define SETTLE_NS (50 * NANOSECONDS_PER_MILLISECOND)
 
 /* RFC 8305 9.1 leaves it open; then the preferred family has its chance again. */
 #define PREFERENCE_NS (600 * NANOSECONDS_PER_SECOND)
@@ -62,10 +71,13 @@ struct name_query {
 enum name_state { NAME_RESTING, NAME_BEGINNING, NAME_ASKING };
 
 struct name {
-    struct upstream *upstream;
+    struct path *path;
+    const struct upstream_config *config;
+    const struct name_events *events;
+    struct name_queues *queues;
     enum name_state state;
     struct name_query queries[FAMILIES]; /* AAAA first */
-    struct list waiting;                 /* of struct dial, while no address is known */
+    struct list waiting;                 /* of struct name_waiter, while no address is known */
     struct loop_task begin;
     struct deadline_queue renewals; /* of `renew` alone, so that its duration may change */
     struct deadline renew;
@@ -84,7 +96,7 @@ struct name {
 
 static uint64_t now_of(const struct name *name)
 {
-    return name->upstream->group->loop->now;
+    return name->path->loop->now;
 }
 
 /* --- The addresses --- */
@@ -102,7 +114,7 @@ static bool is_among(const struct address *address, const struct address *list, 
     return false;
 }
 
-static bool is_known(const struct name *name, const struct address *address)
+bool name_has(const struct name *name, const struct address *address)
 {
     return is_among(address, name->addresses, name->address_count);
 }
@@ -111,7 +123,7 @@ size_t name_addresses(const struct name *name, struct address out[static RACE_AD
                       enum failure *failure)
 {
     size_t count = 0;
-    if (now_of(name) < name->preferred_until_ns && is_known(name, &name->preferred))
+    if (now_of(name) < name->preferred_until_ns && name_has(name, &name->preferred))
         out[count++] = name->preferred;
     for (size_t i = 0; i < name->address_count; i++) {
         const struct address *address = &name->addresses[i];
@@ -119,7 +131,7 @@ size_t name_addresses(const struct name *name, struct address out[static RACE_AD
             out[count++] = *address;
     }
     for (size_t i = 0; i < name->failed_count; i++)
-        if (is_known(name, &name->failed[i]))
+        if (name_has(name, &name->failed[i]))
             out[count++] = name->failed[i];
     assert(count == name->address_count);
     if (count == 0)
@@ -166,42 +178,13 @@ static size_t interleave(const struct name *name, struct address *out)
     return count;
 }
 
-static struct connection *connection_at(struct list *link)
+static void end_waiting(struct name *name, enum failure failure)
 {
-    return CONTAINER_OF(link, struct connection, link);
-}
-
-/* Those that are open to addresses which are the name's no longer. */
-static void drain_old(struct name *name)
-{
-    struct list *connections = &name->upstream->connections;
-    for (struct list *link = connections->next; link != connections;) {
-        struct connection *connection = connection_at(link);
-        link = link->next;
-        if (connection->state == CONNECTION_READY && !is_known(name, &connection->peer))
-            connection_drain(connection);
+    struct list *link;
+    while ((link = list_take_first(&name->waiting))) {
+        struct name_waiter *waiter = CONTAINER_OF(link, struct name_waiter, link);
+        waiter->on_end(waiter, failure);
     }
-}
-
-/* The old connections serve until there is a new one. */
-static void move_connections(struct name *name)
-{
-    bool has_old = false;
-    bool has_new = false;
-    struct list *connections = &name->upstream->connections;
-    for (struct list *link = connections->next; link != connections; link = link->next) {
-        const struct connection *connection = connection_at(link);
-        if (connection->state != CONNECTION_READY || !connection_takes_requests(connection))
-            continue;
-        if (is_known(name, &connection->peer))
-            has_new = true;
-        else
-            has_old = true;
-    }
-    if (has_old && has_new)
-        drain_old(name);
-    else if (has_old)
-        upstream_open_ahead(name->upstream); /* and the old one is closed for it */
 }
 
 static void log_addresses(const struct name *name)
@@ -213,8 +196,8 @@ static void log_addresses(const struct name *name)
         length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%s", i > 0 ? " " : "",
                                    address_format(&name->addresses[i], address));
     }
-    log_event(LOG_LEVEL_INFO, "upstream_addresses", "upstream", name->upstream->config->label,
-              "addresses", text, NULL);
+    log_event(LOG_LEVEL_INFO, "upstream_addresses", "upstream", name->path->label, "addresses",
+              text, NULL);
 }
 
 /* Takes over what has been found so far. */
@@ -224,19 +207,18 @@ static void publish(struct name *name)
     const size_t count = interleave(name, addresses);
     bool is_changed = count != name->address_count;
     for (size_t i = 0; i < count; i++)
-        is_changed = is_changed || !is_known(name, &addresses[i]);
+        is_changed = is_changed || !name_has(name, &addresses[i]);
     const bool is_first = name->address_count == 0;
     memcpy(name->addresses, addresses, count * sizeof(addresses[0]));
     name->address_count = count;
     if (is_first)
-        upstream_resolved(name->upstream, &addresses[0]);
-    metric_set(&name->upstream->metrics->addresses, count);
+        name->events->on_resolved(name->path, &addresses[0]);
+    metric_set(&name->path->metrics->addresses, count);
     if (!is_changed)
         return;
     log_addresses(name);
-    while (!list_is_empty(&name->waiting))
-        dial_go(CONTAINER_OF(name->waiting.next, struct dial, waiting));
-    move_connections(name);
+    end_waiting(name, FAILURE_NONE);
+    name->events->on_moved(name->path);
 }
 
 /* --- The course of a lookup --- */
@@ -250,8 +232,7 @@ static void renew_after(struct name *name, uint64_t duration_ns)
 
 static uint64_t spread(struct name *name, uint64_t duration_ns, unsigned percent)
 {
-    return duration_ns -
-           random_below(&name->upstream->group->random, duration_ns / 100 * percent + 1);
+    return duration_ns - random_below(name->path->random, duration_ns / 100 * percent + 1);
 }
 
 static uint64_t backoff_ns(struct name *name)
@@ -277,22 +258,21 @@ static uint64_t ttl_ns(struct name *name)
 
 static void lookup_failed(struct name *name)
 {
-    struct upstream *upstream = name->upstream;
+    struct path *path = name->path;
     name->failures++;
-    metric_add(&upstream->metrics->name_lookups_failed, 1);
+    metric_add(&path->metrics->name_lookups_failed, 1);
     renew_after(name, backoff_ns(name));
     if (name->address_count > 0) {
         log_event_limited(&name->log_limit, now_of(name), LOG_LEVEL_WARNING,
-                          "upstream_addresses_stale", "upstream", upstream->config->label, "cause",
+                          "upstream_addresses_stale", "upstream", path->label, "cause",
                           failure_text(FAILURE_NAME_LOOKUP), "detail", name->detail, NULL);
         return;
     }
     if (list_is_empty(&name->waiting)) {
-        metric_add(&upstream->metrics->failures[FAILURE_NAME_LOOKUP], 1);
-        upstream_failed(upstream, FAILURE_NAME_LOOKUP, name->detail);
+        metric_add(&path->metrics->failures[FAILURE_NAME_LOOKUP], 1);
+        path_failed(path, FAILURE_NAME_LOOKUP, name->detail);
     }
-    while (!list_is_empty(&name->waiting))
-        dial_fail(CONTAINER_OF(name->waiting.next, struct dial, waiting), FAILURE_NAME_LOOKUP);
+    end_waiting(name, FAILURE_NAME_LOOKUP);
 }
 
 /* A family that the name has no more; but a name without any address is taken for a mistake. */
@@ -316,7 +296,7 @@ static void lookup_ended(struct name *name)
         return;
     }
     name->failures = 0;
-    metric_add(&name->upstream->metrics->name_lookups_found, 1);
+    metric_add(&name->path->metrics->name_lookups_found, 1);
     renew_after(name, ttl_ns(name));
     forget_absent(name);
     publish(name);
@@ -334,10 +314,10 @@ static void query_ended(struct name_query *query, enum outcome outcome)
     if (!is_pending)
         lookup_ended(name);
     else if (outcome == OUTCOME_FOUND)
-        deadline_arm(&name->upstream->group->name_settles, &name->settle, now_of(name));
+        deadline_arm(&name->queues->settles, &name->settle, now_of(name));
 }
 
-void name_on_settled(struct deadline *deadline, uint64_t now)
+static void on_settled(struct deadline *deadline, uint64_t now)
 {
     (void)now;
     publish(CONTAINER_OF(deadline, struct name, settle));
@@ -345,42 +325,28 @@ void name_on_settled(struct deadline *deadline, uint64_t now)
 
 /* --- One question --- */
 
-static void on_bootstrap_done(struct bootstrap *bootstrap, const struct answer *answer);
-
 static void ask_bootstrap(struct name_query *query)
 {
-    struct group *group = query->name->upstream->group;
-    if (group->config->bootstrap_count > 0)
-        bootstrap_begin(&query->bootstrap, group, &query->question, on_bootstrap_done);
+    if (query->name->path->config->bootstrap_count > 0)
+        bootstrap_begin(&query->bootstrap, &query->question);
     else
         query_ended(query, OUTCOME_FAILED);
 }
 
-static bool has_upstream_to_ask(const struct name_query *query)
+/* Whether one is left whose bit is not `excluded`. */
+static bool has_upstream(const struct name_query *query, uint32_t excluded)
 {
-    for (size_t i = 0; i < query->name->upstream->group->upstream_count; i++)
-        if (!(query->attempts.twice & UINT32_C(1) << i))
-            return query->tries < UPSTREAM_TRIES_MAX;
-    return false;
-}
-
-/* One that is up, and was not asked for this yet. */
-static bool has_upstream_to_move_to(const struct name_query *query)
-{
-    const struct group *group = query->name->upstream->group;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        if (!group->upstreams[i].down && !(query->attempts.once & UINT32_C(1) << i))
-            return query->tries < UPSTREAM_TRIES_MAX;
-    return false;
+    const size_t count = query->name->path->config->upstream_count;
+    return query->tries < UPSTREAM_TRIES_MAX && ~excluded & (UINT32_MAX >> (32 - count));
 }
 
 static void ask_upstreams(struct name_query *query)
 {
     enum failure failure;
-    if (has_upstream_to_ask(query)) {
+    const struct name *name = query->name;
+    if (has_upstream(query, query->attempts.twice)) {
         query->tries++;
-        if (request_submit(query->name->upstream->group, &query->request, REQUEST_ANYWHERE,
-                           &failure) == STATUS_OK)
+        if (name->events->ask(name->path, &query->request, &failure) == STATUS_OK)
             return;
     }
     ask_bootstrap(query);
@@ -390,8 +356,8 @@ static void take_answer(struct name_query *query, const struct answer *answer)
 {
     struct name *name = query->name;
     struct address found[RACE_ADDRESSES_MAX];
-    const size_t count = host_addresses(answer, &query->question, name->upstream->config->port,
-                                        found, RACE_ADDRESSES_MAX);
+    const size_t count =
+        host_addresses(answer, &query->question, name->config->port, found, RACE_ADDRESSES_MAX);
     if (count == 0) {
         name->detail = answer->rcode == RCODE_NXDOMAIN ? "no such name" : "it has no address";
         query_ended(query, OUTCOME_NONE);
@@ -417,7 +383,7 @@ static void on_bootstrap_done(struct bootstrap *bootstrap, const struct answer *
 static void on_done(struct request *request, const struct answer *answer, enum failure failure)
 {
     struct name_query *query = CONTAINER_OF(request, struct name_query, request);
-    const struct config *config = query->name->upstream->group->config;
+    const struct config *config = query->name->path->config;
     if (failure != FAILURE_NONE) {
         query->name->detail = failure_text(failure);
         ask_upstreams(query);
@@ -434,12 +400,14 @@ static void on_done(struct request *request, const struct answer *answer, enum f
 static void on_late(struct request *request)
 {
     struct name_query *query = CONTAINER_OF(request, struct name_query, request);
-    const struct config *config = query->name->upstream->group->config;
+    const struct config *config = query->name->path->config;
     const uint64_t waited_ns = now_of(query->name) - query->deadline.armed_ns;
     const bool has_bootstrap = config->bootstrap_count > 0;
     if (waited_ns < (query->moves + 1) * config->timeouts.request_ns)
         return;
-    if (has_upstream_to_move_to(query) && (query->moves == 0 || !has_bootstrap)) {
+    const uint32_t useless =
+        query->attempts.once | query->name->events->find_down(query->name->path);
+    if (has_upstream(query, useless) && (query->moves == 0 || !has_bootstrap)) {
         query->moves++;
         request_cancel(request);
         ask_upstreams(query);
@@ -449,7 +417,7 @@ static void on_late(struct request *request)
     }
 }
 
-void name_on_query_deadline(struct deadline *deadline, uint64_t now)
+static void on_query_deadline(struct deadline *deadline, uint64_t now)
 {
     struct name_query *query = CONTAINER_OF(deadline, struct name_query, deadline);
     (void)now;
@@ -464,18 +432,9 @@ bool name_is_unknown(const struct name *name)
     return name && name->address_count == 0;
 }
 
-/* Bits of the upstreams that cannot be asked for this name: itself, and all that have none. */
-static uint32_t excluded_upstreams(const struct name *name)
-{
-    const struct group *group = name->upstream->group;
-    uint32_t excluded = UINT32_C(1) << name->upstream->index;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        if (name_is_unknown(group->upstreams[i].name))
-            excluded |= UINT32_C(1) << i;
-    return excluded;
-}
-
-uint64_t name_query_ns(const struct config *config)
+/* How long one of the two questions may take: time for two upstreams that do not answer, and for
+ * each bootstrap server, however short timeouts.query is. */
+static uint64_t query_ns(const struct config *config)
 {
     const uint64_t needed_ns =
         2 * config->timeouts.request_ns + (config->bootstrap_count + 2) * BOOTSTRAP_TRY_NS;
@@ -484,11 +443,11 @@ uint64_t name_query_ns(const struct config *config)
 
 static void begin_query(struct name_query *query, uint32_t excluded)
 {
-    struct group *group = query->name->upstream->group;
+    const struct name *name = query->name;
     query->attempts = (struct attempts){.once = excluded, .twice = excluded};
     query->tries = 0;
     query->moves = 0;
-    deadline_arm(&group->name_queries, &query->deadline, group->loop->now);
+    deadline_arm(&name->queues->queries, &query->deadline, now_of(name));
     ask_upstreams(query);
 }
 
@@ -498,7 +457,7 @@ static void begin_lookup(struct name *name)
     deadline_cancel(&name->renew);
     name->state = NAME_ASKING;
     name->detail = "nobody to ask";
-    const uint32_t excluded = excluded_upstreams(name);
+    const uint32_t excluded = name->events->find_unknown(name->path);
     for (size_t i = 0; i < FAMILIES; i++)
         name->queries[i].outcome = OUTCOME_PENDING;
     for (size_t i = 0; i < FAMILIES; i++)
@@ -527,7 +486,7 @@ static bool begin_soon(struct name *name, uint64_t age_ns)
     if (name->ended_ns > 0 && now_of(name) - name->ended_ns < age_ns)
         return false;
     name->state = NAME_BEGINNING;
-    loop_defer(name->upstream->group->loop, &name->begin, LOOP_FLUSH);
+    loop_defer(name->path->loop, &name->begin, LOOP_FLUSH);
     return true;
 }
 
@@ -538,28 +497,23 @@ const char *name_detail(const struct name *name)
     return name->detail;
 }
 
-enum status name_wait(struct name *name, struct dial *dial, enum failure *failure)
+enum status name_wait(struct name *name, struct name_waiter *waiter, enum failure *failure)
 {
     assert(name->address_count == 0);
     if (!begin_soon(name, WANTED_AGAIN_NS)) {
         *failure = FAILURE_NAME_LOOKUP;
         return STATUS_NOT_FOUND;
     }
-    list_append(&name->waiting, &dial->waiting);
+    list_append(&name->waiting, &waiter->link);
     return STATUS_OK;
 }
 
 void name_connected(struct name *name, const struct address *peer)
 {
-    if (!is_known(name, peer)) { /* the name has moved during its handshake */
-        move_connections(name);
-        return;
-    }
+    assert(name_has(name, peer));
     name->preferred = *peer;
     name->preferred_until_ns = now_of(name) + PREFERENCE_NS;
-    upstream_route_to(name->upstream, peer);
     forget_failed(name, peer);
-    drain_old(name);
 }
 
 /* The server may have moved before its time. */
@@ -581,28 +535,48 @@ void name_network_changed(struct name *name)
 
 /* --- Birth and death --- */
 
-enum status name_open(struct upstream *upstream, struct name **out)
+void name_queues_open(struct name_queues *queues, struct loop *loop, const struct config *config)
+{
+    loop_add_queue(loop, &queues->queries, query_ns(config), on_query_deadline);
+    loop_add_queue(loop, &queues->settles, SETTLE_NS, on_settled);
+    loop_add_queue(loop, &queues->bootstrap_tries, BOOTSTRAP_TRY_NS, bootstrap_on_deadline);
+}
+
+void name_queues_close(struct name_queues *queues)
+{
+    loop_remove_queue(&queues->queries);
+    loop_remove_queue(&queues->settles);
+    loop_remove_queue(&queues->bootstrap_tries);
+}
+
+enum status name_open(struct path *path, const struct upstream_config *config,
+                      struct name_queues *queues, const struct name_events *events,
+                      struct name **out)
 {
     static const enum dns_type types[FAMILIES] = {TYPE_AAAA, TYPE_A};
     struct name *name = calloc(1, sizeof(*name));
     if (!name)
         return STATUS_FULL;
-    name->upstream = upstream;
+    name->path = path;
+    name->config = config;
+    name->events = events;
+    name->queues = queues;
     name->detail = "";
     for (size_t i = 0; i < FAMILIES; i++) {
         struct name_query *query = &name->queries[i];
         query->name = name;
         query->outcome = OUTCOME_FAILED;
-        host_question(upstream->config->host, types[i], &query->question);
+        host_question(config->host, types[i], &query->question);
         request_init(&query->request, &query->question, &query->attempts, on_done, on_late);
-        bootstrap_init(&query->bootstrap);
+        bootstrap_init(&query->bootstrap, path->loop, path->config, &queues->bootstrap_tries,
+                       path->scratch, on_bootstrap_done);
         deadline_init(&query->deadline);
     }
     list_init(&name->waiting);
     loop_task_init(&name->begin, run_begin);
     deadline_init(&name->renew);
     deadline_init(&name->settle);
-    loop_add_queue(upstream->group->loop, &name->renewals, FIRST_LOOKUP_NS, on_renew);
+    loop_add_queue(path->loop, &name->renewals, FIRST_LOOKUP_NS, on_renew);
     renew_after(name, FIRST_LOOKUP_NS);
     *out = name;
     return STATUS_OK;

@@ -8,30 +8,16 @@
  * one, means that it is somebody else.
  *
  * Thread: one worker.   Owner: its upstream. */
+#include "upstream/self_check.h"
 
 #include "dns/self_probe.h"
-#include "upstream/internal.h"
 
 /* An upstream that closes whenever it is asked this must not be lost for it. */
 enum { UNANSWERED_MAX = 3 };
 
-static struct upstream *of_check(struct self_check *check)
-{
-    return CONTAINER_OF(check, struct upstream, self_check);
-}
-
-static void close_all(struct upstream *upstream)
-{
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        stream_close(&connection->stream, FAILURE_SELF);
-    LIST_EACH (struct connection, lane, &upstream->lanes, link)
-        stream_close(&lane->stream, FAILURE_SELF);
-}
-
 static void on_done(struct request *request, const struct answer *answer, enum failure failure)
 {
     struct self_check *check = CONTAINER_OF(request, struct self_check, request);
-    struct upstream *upstream = of_check(check);
     deadline_cancel(&check->deadline);
     if (!answer) {
         /* A broken connection is told by the others on it; its successor is asked. */
@@ -39,12 +25,12 @@ static void on_done(struct request *request, const struct answer *answer, enum f
         return;
     }
     check->unanswered = 0;
-    if (self_probe_is_answered(upstream->group->self_key, &check->question, answer)) {
-        close_all(upstream);
+    if (self_probe_is_answered(check->key, &check->question, answer)) {
+        check->on_found(check);
         return;
     }
     check->is_done = true;
-    upstream_is_back(upstream);
+    path_is_back(check->path);
 }
 
 static void on_late(struct request *request)
@@ -60,42 +46,45 @@ void self_check_on_deadline(struct deadline *deadline, uint64_t now)
     (void)now;
     request_cancel(&check->request);
     check->is_done = true;
-    if (of_check(check)->last_failure == FAILURE_SELF)
-        upstream_connected(of_check(check));
+    if (check->path->last_failure == FAILURE_SELF)
+        path_connected(check->path);
 }
 
-void self_check_init(struct upstream *upstream)
+void self_check_init(struct self_check *check)
 {
-    struct self_check *check = &upstream->self_check;
     request_init(&check->request, &check->question, &check->attempts, on_done, on_late);
     check->request.is_own = true;
     deadline_init(&check->deadline);
 }
 
-bool self_check_begin(struct connection *connection)
+void self_check_stop(struct self_check *check)
 {
-    struct upstream *upstream = connection->upstream;
-    struct group *group = upstream->group;
-    struct self_check *check = &upstream->self_check;
+    request_cancel(&check->request);
+    deadline_cancel(&check->deadline);
+}
+
+bool self_check_begin(struct self_check *check, struct connection *connection)
+{
+    struct path *path = check->path;
     const bool is_done = check->is_done && address_equal(&check->peer, &connection->peer);
-    if (!group->self_key || is_done || check->unanswered >= UNANSWERED_MAX)
+    if (!check->key || is_done || check->unanswered >= UNANSWERED_MAX)
         return false;
-    const bool was_self = upstream->down && upstream->last_failure == FAILURE_SELF;
+    const bool was_self = path->down && path->last_failure == FAILURE_SELF;
     if (request_is_in_flight(&check->request))
         return was_self;
     /* Half of the slots are left to queries; the next connection will do. */
     if (!connection_has_room(connection) ||
         (connection->in_flight + connection->abandoned + 1) * 2 >
-            group->config->limits.upstream_requests)
+            path->config->limits.upstream_requests)
         return was_self;
-    self_probe_question(group->self_key, siphash_random_key().k0, &check->question);
+    self_probe_question(check->key, siphash_random_key().k0, &check->question);
     if (connection_submit(connection, &check->request) != STATUS_OK)
         return was_self;
     check->peer = connection->peer;
     check->is_done = false;
-    metric_add(&upstream->metrics->probes, 1);
+    metric_add(&path->metrics->probes, 1);
     /* That it is not answered says nothing about the path: queries tell that. */
     deadline_cancel(&check->request.late);
-    deadline_arm(&group->self_checks, &check->deadline, group->loop->now);
+    deadline_arm(check->queue, &check->deadline, path->loop->now);
     return was_self;
 }

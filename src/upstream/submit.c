@@ -14,7 +14,6 @@
 #include <assert.h>
 
 #include "upstream/choose.h"
-#include "upstream/names.h"
 
 #define SLOW_NS (50 * NANOSECONDS_PER_MILLISECOND) /* of silence are no reason to connect */
 
@@ -47,10 +46,10 @@ static enum failure last_failure(const struct group *group, size_t *index)
     for (size_t i = 1; i < group->upstream_count; i++)
         if (group->upstreams[i].attempted_ns > last->attempted_ns)
             last = &group->upstreams[i];
-    *index = last->index;
-    if (last->last_failure == FAILURE_NONE)
+    *index = last->path.index;
+    if (last->path.last_failure == FAILURE_NONE)
         return name_is_unknown(last->name) ? FAILURE_NAME_LOOKUP : FAILURE_BACKING_OFF;
-    return last->last_failure;
+    return last->path.last_failure;
 }
 
 enum status request_submit(struct group *group, struct request *request, enum request_scope scope,
@@ -68,8 +67,8 @@ enum status request_submit(struct group *group, struct request *request, enum re
     const uint32_t twice = request->attempts->twice;
     while ((upstream = choose_upstream(group, request, scope))) {
         was_tried = true;
-        attempts_choose(request->attempts, upstream->index);
-        request->upstream = upstream->index;
+        attempts_choose(request->attempts, upstream->path.index);
+        request->upstream = upstream->path.index;
         const enum status status = upstream_submit(upstream, request, failure);
         if (status == STATUS_OK) {
             earn_hedge(group);
@@ -107,14 +106,14 @@ enum status request_submit_alone(struct group *group, struct request *request, u
     assert(!request->connection);
     request->is_hedge = false;
     while ((upstream = choose_alone(group, request, excluded, avoided))) {
-        request->upstream = upstream->index;
+        request->upstream = upstream->path.index;
         if (lane_submit(upstream, request, kind) == STATUS_OK) {
-            attempts_choose(request->attempts, upstream->index);
+            attempts_choose(request->attempts, upstream->path.index);
             earn_hedge(group);
             return STATUS_OK;
         }
         status = STATUS_FULL;
-        excluded |= UINT32_C(1) << upstream->index;
+        excluded |= UINT32_C(1) << upstream->path.index;
     }
     return status;
 }
@@ -158,8 +157,8 @@ static enum status ask_once_more(struct group *group, struct request *request)
 static bool may_be_hedged_beside(const struct request *late, bool is_sent)
 {
     struct connection *connection = late->connection;
-    struct upstream *upstream = connection->upstream;
-    if (attempts_exhausted(late->attempts) & UINT32_C(1) << upstream->index)
+    struct upstream *upstream = upstream_of(connection);
+    if (attempts_exhausted(late->attempts) & UINT32_C(1) << upstream->path.index)
         return false;
     const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
     if (!is_sent)
@@ -170,7 +169,7 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
         connection->last_message_ns > connection->silent_since_ns)
         return false;
     connection_probe(connection); /* unless it is out already */
-    if (upstream->group->loop->now - connection->probe_sent_ns < SLOW_NS)
+    if (upstream->path.loop->now - connection->probe_sent_ns < SLOW_NS)
         return false;
     if (!upstream_is_ready(upstream))
         upstream_open_second(upstream);
@@ -207,10 +206,10 @@ enum status request_hedge(struct group *group, struct request *late, struct requ
         return STATUS_FULL;
     second->is_hedge = true;
     if (!is_beside) {
-        attempts_choose(second->attempts, upstream->index);
+        attempts_choose(second->attempts, upstream->path.index);
         return upstream_submit(upstream, second, &failure);
     }
-    const enum status status = upstream_submit(late->connection->upstream, second, &failure);
+    const enum status status = upstream_submit(upstream_of(late->connection), second, &failure);
     if (status == STATUS_OK && !is_sent)
         request_cancel(late); /* one server is not told twice in one moment */
     return status;
@@ -238,6 +237,6 @@ enum status request_move(struct group *group, struct request *lost, const struct
     if (status == STATUS_OK || !upstream)
         return status;
     lost->is_hedge = true;
-    attempts_choose(lost->attempts, upstream->index);
+    attempts_choose(lost->attempts, upstream->path.index);
     return upstream_submit(upstream, lost, &failure);
 }

@@ -3,7 +3,7 @@
 #ifndef UPSTREAM_SUBMIT_H
 #define UPSTREAM_SUBMIT_H
 
-#include "upstream/internal.h"
+#include "upstream/group.h"
 #include "upstream/lanes.h"
 
 enum request_scope {

@@ -44,10 +44,6 @@ void group_network_changed(struct group *group);
 /* The machine has slept: nobody knows of the connections any more, all are dropped. */
 void group_resumed(struct group *group);
 
-/* True when all upstreams are down or doubted: asking would be for nothing but to learn whether one
- * is back. */
-bool group_is_away(const struct group *group);
-
 /* The addresses of upstream `index`, best first: the configured one, or those that its name is
  * known to have. 0 with `*failure` when its name was looked up in vain, and with FAILURE_NONE while
  * it still is. */

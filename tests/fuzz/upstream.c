@@ -6,8 +6,10 @@
  * was given on which connection; an answer must come as a message with that ID and that question,
  * on that connection (FAULTS F10, F12, F13, G1, G4). IDs are not given out twice, each request ends
  * exactly once, in time even when all peers fall silent (F5), and all counts are back at 0. */
+#include "upstream/upstream.h"
 #include "fake_kernel.h"
 #include "upstream/submit.h"
+#include "upstream/upstream.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -273,9 +275,9 @@ static void check_counts(void)
         in_flight += asks[i].is_in_flight;
     }
     for (size_t i = 0; i < UPSTREAMS; i++) {
-        assert(metric_get(&group->upstreams[i].metrics->in_flight) ==
-               group->upstreams[i].in_flight);
-        in_flight -= group->upstreams[i].in_flight;
+        assert(metric_get(&group->upstreams[i].path.metrics->in_flight) ==
+               group->upstreams[i].path.in_flight);
+        in_flight -= group->upstreams[i].path.in_flight;
     }
     assert(in_flight == 0);
 }
@@ -349,7 +351,7 @@ static void check_gauges(const struct metrics *metrics)
 {
     for (size_t i = 0; i < UPSTREAMS; i++) {
         const struct upstream_metrics *upstream = &metrics->upstreams[i];
-        assert(metric_get(&upstream->in_flight) == 0 && metric_get(&upstream->ready) == 0);
+        assert(metric_get(&upstream->path.in_flight) == 0 && metric_get(&upstream->ready) == 0);
         assert(metric_get(&upstream->connecting) == 0 && metric_get(&upstream->draining) == 0);
         assert(metric_get(&upstream->handshaking) == 0);
         assert(metric_get(&upstream->answers) <= metric_get(&upstream->requests));

@@ -6,6 +6,7 @@
 
 #include "query/query.h"
 #include "sim.h"
+#include "upstream/upstream.h"
 
 enum {
     TURN_MAX_MS = 1000,   /* as worker.c's */

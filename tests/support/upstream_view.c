@@ -3,7 +3,7 @@
 
 #include <arpa/inet.h>
 
-#include "upstream/internal.h"
+#include "upstream/group.h"
 
 enum { TRIALS_MAX = 4, SPARES_MAX = 64 };
 
@@ -54,9 +54,9 @@ static bool has_silent(const struct upstream *upstream)
 
 static enum view_health health_of(const struct upstream *upstream)
 {
-    if (upstream->down)
+    if (upstream->path.down)
         return HEALTH_DOWN;
-    if (upstream->is_doubted)
+    if (upstream->path.is_doubted)
         return HEALTH_DOUBTED;
     return has_silent(upstream) && !upstream_is_heard(upstream) ? HEALTH_SILENT : HEALTH_UP;
 }
@@ -64,7 +64,7 @@ static enum view_health health_of(const struct upstream *upstream)
 /* More than the limit only on trial, while all upstreams are down; and in trouble. */
 static size_t taking_max(const struct upstream *upstream)
 {
-    const size_t limit = upstream->group->config->limits.upstream_connections;
+    const size_t limit = upstream->path.config->limits.upstream_connections;
     return (limit > TRIALS_MAX ? limit : TRIALS_MAX) + TRIALS_MAX + SPARES_MAX;
 }
 
@@ -72,13 +72,13 @@ static struct upstream_view view_upstream(const struct upstream *upstream)
 {
     return (struct upstream_view){
         .health = health_of(upstream),
-        .is_contradicted = upstream->contradicted > 0,
-        .failures = upstream->failures,
-        .in_flight = upstream->in_flight,
+        .is_contradicted = upstream->path.contradicted > 0,
+        .failures = upstream->path.failures,
+        .in_flight = upstream->path.in_flight,
         .own = upstream->self_check.request.connection != NULL,
         .taking_max = taking_max(upstream),
-        .late_ns = upstream->late.duration_ns,
-        .dead_ns = times_dead_ns(&upstream->times, upstream->group->config->timeouts.request_ns),
+        .late_ns = upstream->path.late.duration_ns,
+        .dead_ns = times_dead_ns(&upstream->path.times, upstream->path.config->timeouts.request_ns),
         .source = upstream->has_route ? ntohl(upstream->source.v4.sin_addr.s_addr) : 0,
     };
 }
@@ -92,7 +92,7 @@ static struct connection_view view_connection(const struct connection *connectio
 {
     return (struct connection_view){
         .identity = connection,
-        .upstream = connection->upstream->index,
+        .upstream = connection->path->index,
         .phase = (enum view_phase)connection->state,
         .fd = connection->stream.fd,
         .is_open = connection->stream.state == STREAM_OPEN,
@@ -110,7 +110,7 @@ static struct request_view view_request(const struct connection *connection, siz
 {
     const struct request *request = connection->slots.table[slot].request;
     const struct attempts *attempts = request->attempts;
-    const uint32_t only = UINT32_C(1) << connection->upstream->index;
+    const uint32_t only = UINT32_C(1) << connection->path->index;
     return (struct request_view){
         .identity = request,
         .ask = attempts,
@@ -165,11 +165,12 @@ bool view_group(const struct group *group, bool with_requests, struct group_view
     view->queued = count(&group->waiting.second_looks.armed);
     for (size_t i = 0; i < LINES; i++)
         view->queued += count(&group->waiting.lines[i]);
-    view->lane_count = group->lane_count;
+    view->lane_count = 0;
     view->upstream_count = group->upstream_count;
     for (size_t i = 0; i < group->upstream_count; i++) {
         const struct upstream *upstream = &group->upstreams[i];
         view->upstreams[i] = view_upstream(upstream);
+        view->lane_count += upstream_count_lanes(upstream);
         if (!add_connections(view, &upstream->connections, with_requests) ||
             !add_connections(view, &upstream->lanes, with_requests))
             return false;

@@ -15,6 +15,7 @@
 #include "query/query.h"
 #include "upstream/choose.h"
 #include "upstream/submit.h"
+#include "upstream/upstream.h"
 
 enum { FAKE_MAX = 64, FAKE_UPSTREAMS = 3, FAKE_STALE_MAX_S = 3600 };
 

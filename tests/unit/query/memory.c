@@ -11,6 +11,7 @@
 
 #include "fake_kernel.h"
 #include "query/query.h"
+#include "upstream/upstream.h"
 
 void *__real_malloc(size_t size);
 void *__wrap_malloc(size_t size);

@@ -28,7 +28,7 @@ static bool is_alone(const struct asking *one)
     return one->ask.requests[0].connection->use == CONNECTION_LANE;
 }
 
-static size_t upstream_of(const struct asking *one)
+static size_t where_is(const struct asking *one)
 {
     asked_on(one);
     return one->ask.requests[0].upstream;
@@ -59,7 +59,7 @@ static void others_are_answered(struct bench *bench)
 {
     struct asking other;
     begin_asking(bench, &other, "other");
-    assert_int_equal(upstream_of(&other), 0);
+    assert_int_equal(where_is(&other), 0);
     answer(&other, RCODE_NOERROR);
     assert_true(other.has_answer);
 }
@@ -159,7 +159,7 @@ static void K1_first_end_may_be_the_upstreams_and_one_in_calm_is_asked(void **st
     upstream_warm(&bench->group->upstreams[1]);
     make_ready(stream_count - 1);
     close_under(&one);
-    assert_int_equal(upstream_of(&one), 1);
+    assert_int_equal(where_is(&one), 1);
     assert_false(is_alone(&one));
     close_under(&one);
     assert_true(is_alone(&one)); /* neither is in calm any more */
@@ -179,7 +179,7 @@ static void K2_close_with_questions_aboard_takes_no_upstream_down(void **state)
         others_are_answered(bench);
     }
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 1);
-    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
 }
 
 /* Its silence would be that of all others: it has a lane of its own once it is lost. */
@@ -354,7 +354,7 @@ static void K1_second_look_is_on_a_connection_that_has_carried_nothing_else(void
     const size_t used = ready_stream(&other);
     answer(&other, RCODE_NOERROR); /* its lane is free now, and used */
     close_under(&bad);
-    upstream_heard(&bench->group->upstreams[0], bench->loop.now);
+    path_heard(&bench->group->upstreams[0].path, bench->loop.now);
     look_again(bench, &bad);
     assert_true(is_alone(&bad));
     assert_int_not_equal(asked_on(&bad), used);
@@ -372,7 +372,7 @@ static void K1_second_look_goes_to_another_upstream(void **state)
     const size_t first = bad.ask.ended_upstream;
     assert_int_equal(first, 0);
     assert_true(is_alone(&bad));
-    assert_int_equal(upstream_of(&bad), 1);
+    assert_int_equal(where_is(&bad), 1);
     ask_cancel(&bad.ask);
 }
 
@@ -419,7 +419,7 @@ static void K3_evidence_from_a_time_when_our_probe_failed_convicts_nobody(void *
         assert_int_equal(streams[probe].written_count, 1);
         peer_closes(probe, FAILURE_CLOSED);
     }
-    assert_true(bench->group->upstreams[0].down);
+    assert_true(bench->group->upstreams[0].path.down);
     assert_int_equal(one.done, 0);
     const size_t trial = find_trial(bench);
     make_ready(trial);
@@ -445,8 +445,8 @@ static void RFC9520_3_1_a_server_is_sent_a_question_three_times_at_most(void **s
             close_under(&bad);
         }
         for (size_t j = 0; j < 2; j++) { /* others are answered */
-            bench->group->upstreams[j].answered_ns = bench->loop.now;
-            bench->group->upstreams[j].answered_sent_ns = bench->loop.now;
+            bench->group->upstreams[j].path.answered_ns = bench->loop.now;
+            bench->group->upstreams[j].path.answered_sent_ns = bench->loop.now;
         }
         turn(bench, 10);
     }
@@ -467,7 +467,7 @@ static void K9_asks_wait_for_an_upstream_that_takes_no_more_connections(void **s
     struct upstream *upstream = &bench->group->upstreams[0];
     upstream->admitted = 1;
     upstream->admitted_until_ns = UINT64_MAX;
-    upstream_doubt(upstream, FAILURE_CLOSED);
+    path_doubt(&upstream->path, FAILURE_CLOSED);
     begin_asking(bench, &one, "one");
     assert_false(ask_is_in_flight(&one.ask));
     turn(bench, 60);
@@ -505,7 +505,7 @@ static void K3_parked_ask_goes_to_the_first_that_is_back(void **state)
     begin(bench);
     for (size_t i = 0; i < 2; i++)
         for (size_t j = 0; j < 8; j++)
-            upstream_failed(&bench->group->upstreams[i], FAILURE_HANDSHAKE_TIMEOUT, "");
+            path_failed(&bench->group->upstreams[i].path, FAILURE_HANDSHAKE_TIMEOUT, "");
     turn(bench, 1000);
     begin_asking(bench, &one, "one");
     assert_int_equal(stream_count, 2);
@@ -653,7 +653,7 @@ static void F19_error_of_all_is_passed_on_without_cycling(void **state)
     begin(bench);
     begin_asking(bench, &one, "one");
     answer(&one, RCODE_SERVFAIL);
-    assert_int_equal(upstream_of(&one), 1);
+    assert_int_equal(where_is(&one), 1);
     answer(&one, RCODE_REFUSED);
     assert_int_equal(one.done, 1);
     assert_int_equal(one.errors, 2);
@@ -666,12 +666,12 @@ static void F19_K4_one_known_to_be_good_is_asked_before_an_error_is_passed_on(vo
     struct asking one;
     bench->config.upstream_count = 3;
     begin(bench);
-    bench->group->upstreams[2].has_answered_well = true;
+    bench->group->upstreams[2].path.has_answered_well = true;
     begin_asking(bench, &one, "one");
     answer(&one, RCODE_SERVFAIL);
     answer(&one, RCODE_SERVFAIL);
     assert_int_equal(one.done, 0);
-    assert_int_equal(upstream_of(&one), 2);
+    assert_int_equal(where_is(&one), 2);
     answer(&one, RCODE_NOERROR);
     assert_true(one.has_answer);
 }
@@ -682,8 +682,8 @@ static void F19_error_of_one_that_answers_others_well_is_an_answer(void **state)
     struct asking one;
     bench->config.upstream_count = 3;
     begin(bench);
-    bench->group->upstreams[1].has_answered_well = true;
-    bench->group->upstreams[2].has_answered_well = true;
+    bench->group->upstreams[1].path.has_answered_well = true;
+    bench->group->upstreams[2].path.has_answered_well = true;
     begin_asking(bench, &one, "one");
     answer(&one, RCODE_SERVFAIL);
     answer(&one, RCODE_SERVFAIL);
@@ -699,7 +699,7 @@ static void F19_K4_one_that_errs_twice_in_a_row_is_not_known_to_be_good(void **s
     bench->config.upstream_count = 3;
     begin(bench);
     for (size_t i = 0; i < 3; i++)
-        bench->group->upstreams[i].has_answered_well = true;
+        bench->group->upstreams[i].path.has_answered_well = true;
     begin_asking(bench, &one, "one");
     answer(&one, RCODE_SERVFAIL);
     answer(&one, RCODE_SERVFAIL);
@@ -708,7 +708,7 @@ static void F19_K4_one_that_errs_twice_in_a_row_is_not_known_to_be_good(void **s
     answer(&one, RCODE_SERVFAIL);
     answer(&one, RCODE_SERVFAIL);
     assert_int_equal(one.done, 0);
-    assert_int_equal(upstream_of(&one), 2);
+    assert_int_equal(where_is(&one), 2);
     answer(&one, RCODE_NOERROR);
     assert_true(one.has_answer);
 }
@@ -721,12 +721,12 @@ static void F19_who_was_asked_in_vain_is_asked_again_before_an_error_is_passed_o
     bench->config.upstream_count = 2;
     begin(bench);
     begin_asking(bench, &one, "one");
-    assert_int_equal(upstream_of(&one), 0);
+    assert_int_equal(where_is(&one), 0);
     close_under(&one);
-    assert_int_equal(upstream_of(&one), 1);
+    assert_int_equal(where_is(&one), 1);
     answer(&one, RCODE_SERVFAIL);
     assert_int_equal(one.done, 0);
-    assert_int_equal(upstream_of(&one), 0);
+    assert_int_equal(where_is(&one), 0);
     answer(&one, RCODE_NOERROR);
     assert_true(one.has_answer);
 }
@@ -739,17 +739,16 @@ static void E_question_that_the_one_there_has_had_three_times_waits_for_the_othe
     bench->config.upstream_count = 2;
     begin(bench);
     begin_asking(bench, &one, "one");
-    bench->group->upstreams[1].down = true;
-    bench->group->upstreams[1].last_failure = FAILURE_REFUSED_CONNECTION;
+    bench->group->upstreams[1].path.down = true;
+    bench->group->upstreams[1].path.last_failure = FAILURE_REFUSED_CONNECTION;
     attempts_exhaust(&one.ask.attempts, 1);
     close_under(&one);
     turn(bench, 100); /* the look that counts */
     assert_int_equal(one.done, 0);
     assert_false(ask_is_in_flight(&one.ask));
-    bench->group->upstreams[1].down = false;
-    group_recovered(bench->group);
+    path_connected(&bench->group->upstreams[1].path);
     turn(bench, 0);
-    assert_int_equal(upstream_of(&one), 1);
+    assert_int_equal(where_is(&one), 1);
     answer(&one, RCODE_NOERROR);
     assert_true(one.has_answer);
 }
@@ -762,7 +761,7 @@ static void F19_RFC8914_error_of_DNSSEC_or_policy_is_passed_on_at_once(void **st
     struct asking one;
     begin(bench);
     for (size_t i = 0; i < UPSTREAMS_MAX; i++)
-        bench->group->upstreams[i].has_answered_well = true;
+        bench->group->upstreams[i].path.has_answered_well = true;
     for (size_t i = 0; i < 2; i++) {
         begin_asking(bench, &one, "one");
         answer_error(&one, RCODE_SERVFAIL, final[i]);
@@ -772,7 +771,7 @@ static void F19_RFC8914_error_of_DNSSEC_or_policy_is_passed_on_at_once(void **st
     begin_asking(bench, &one, "one");
     answer_error(&one, RCODE_SERVFAIL, NO_REACHABLE_SERVER);
     assert_int_equal(one.done, 0);
-    assert_int_equal(upstream_of(&one), 1);
+    assert_int_equal(where_is(&one), 1);
     answer(&one, RCODE_NOERROR);
     assert_true(one.has_answer);
 }
@@ -785,33 +784,33 @@ static void K4_upstream_whose_errors_others_know_better_is_asked_last_for_a_seco
     begin(bench);
     for (size_t i = 0; i < 5; i++) {
         begin_asking(bench, &one, "one");
-        assert_int_equal(upstream_of(&one), 0);
+        assert_int_equal(where_is(&one), 0);
         answer(&one, RCODE_SERVFAIL);
-        assert_int_equal(upstream_of(&one), 1);
+        assert_int_equal(where_is(&one), 1);
         answer(&one, RCODE_NOERROR);
         assert_true(one.has_answer);
     }
     for (unsigned ms = 0; ms < 900; ms += 100) {
         begin_asking(bench, &one, "one");
-        assert_int_equal(upstream_of(&one), 1);
+        assert_int_equal(where_is(&one), 1);
         answer(&one, RCODE_NOERROR);
         turn(bench, 100);
     }
     turn(bench, 100);
     begin_asking(bench, &one, "one"); /* one query tries it */
-    assert_int_equal(upstream_of(&one), 0);
+    assert_int_equal(where_is(&one), 0);
     answer(&one, RCODE_SERVFAIL);
     answer(&one, RCODE_NOERROR);
     assert_true(one.has_answer);
     begin_asking(bench, &one, "one");
-    assert_int_equal(upstream_of(&one), 1);
+    assert_int_equal(where_is(&one), 1);
     answer(&one, RCODE_NOERROR);
     turn(bench, 1000);
     begin_asking(bench, &one, "one");
-    assert_int_equal(upstream_of(&one), 0);
+    assert_int_equal(where_is(&one), 0);
     answer(&one, RCODE_NOERROR); /* it is well again */
     begin_asking(bench, &one, "one");
-    assert_int_equal(upstream_of(&one), 0);
+    assert_int_equal(where_is(&one), 0);
     answer(&one, RCODE_NOERROR);
 }
 
@@ -823,7 +822,7 @@ static void K4_error_that_others_repeat_is_held_against_nobody(void **state)
     begin(bench);
     for (size_t i = 0; i < 10; i++) {
         begin_asking(bench, &one, "one");
-        assert_int_equal(upstream_of(&one), 0);
+        assert_int_equal(where_is(&one), 0);
         answer(&one, RCODE_SERVFAIL);
         answer(&one, RCODE_SERVFAIL);
         assert_int_equal(one.done, 1);
@@ -843,11 +842,10 @@ static void F17_cancelled_ask_is_told_nothing_wherever_it_waits(void **state)
     turn(bench, 2 * SECOND_LOOK_MS);
     assert_int_equal(looking.done, 0);
     assert_false(ask_is_in_flight(&looking.ask));
-    bench->group->upstreams[0].down = true;
+    bench->group->upstreams[0].path.down = true;
     begin_asking(bench, &parked, "parked");
     ask_cancel(&parked.ask);
-    bench->group->upstreams[0].down = false;
-    group_recovered(bench->group);
+    path_connected(&bench->group->upstreams[0].path);
     turn(bench, 0);
     assert_int_equal(parked.done, 0);
     assert_false(ask_is_in_flight(&parked.ask));

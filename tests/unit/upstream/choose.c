@@ -31,15 +31,15 @@ static size_t first_choice(struct bench *bench)
     asked_init(&one, "x");
     const struct upstream *upstream = choose_usable(bench->group, 0, &one.question);
     assert_non_null(upstream);
-    return upstream->index;
+    return upstream->path.index;
 }
 
 /* --- Whether another may know better --- */
 
 static void erred(struct bench *bench, size_t index, uint32_t times)
 {
-    upstream_at(bench, index)->errors = times; /* in a row, now */
-    upstream_at(bench, index)->erred_ns = bench->loop.now;
+    upstream_at(bench, index)->path.errors = times; /* in a row, now */
+    upstream_at(bench, index)->path.erred_ns = bench->loop.now;
 }
 
 static void F19_nobody_knows_better_than_the_only_one(void **state)
@@ -65,7 +65,7 @@ static void F19_K4_one_that_answers_well_knows_better_and_its_error_is_the_last_
     struct bench *bench = *state;
     start(bench, 2);
     erred(bench, 0, 1);
-    upstream_at(bench, 1)->has_answered_well = true;
+    upstream_at(bench, 1)->path.has_answered_well = true;
     assert_true(choose_knows_better(bench->group, FIRST));
     assert_false(choose_knows_better(bench->group, SECOND));
     assert_false(choose_knows_better(bench->group, BOTH));
@@ -82,13 +82,13 @@ static void F19_one_that_cannot_be_asked_is_not_waited_for(void **state)
     struct bench *bench = *state;
     start(bench, 2);
     erred(bench, 0, 1);
-    upstream_at(bench, 1)->has_answered_well = true;
-    upstream_at(bench, 1)->down = true;
+    upstream_at(bench, 1)->path.has_answered_well = true;
+    upstream_at(bench, 1)->path.down = true;
     assert_false(choose_knows_better(bench->group, FIRST));
-    upstream_at(bench, 1)->down = false;
-    upstream_at(bench, 1)->is_doubted = true;
+    upstream_at(bench, 1)->path.down = false;
+    upstream_at(bench, 1)->path.is_doubted = true;
     assert_false(choose_knows_better(bench->group, FIRST));
-    upstream_at(bench, 1)->is_doubted = false;
+    upstream_at(bench, 1)->path.is_doubted = false;
     assert_true(choose_knows_better(bench->group, FIRST));
 }
 
@@ -97,8 +97,8 @@ static void K4_error_of_one_that_was_contradicted_is_not_the_last_word(void **st
 {
     struct bench *bench = *state;
     start(bench, 2);
-    upstream_at(bench, 0)->has_answered_well = true;
-    upstream_at(bench, 1)->has_answered_well = true;
+    upstream_at(bench, 0)->path.has_answered_well = true;
+    upstream_at(bench, 1)->path.has_answered_well = true;
     assert_false(choose_knows_better(bench->group, FIRST));
     contradict(bench, FIRST, 1);
     assert_true(choose_knows_better(bench->group, FIRST));
@@ -149,9 +149,9 @@ static void K4_with_no_other_it_is_asked_all_the_same(void **state)
     struct bench *bench = *state;
     start(bench, 2);
     contradict(bench, FIRST, CONTRADICTED_MAX);
-    upstream_at(bench, 1)->down = true;
+    upstream_at(bench, 1)->path.down = true;
     assert_int_equal(first_choice(bench), 0);
-    upstream_at(bench, 1)->down = false;
+    upstream_at(bench, 1)->path.down = false;
     contradict(bench, SECOND, CONTRADICTED_MAX);
     assert_int_equal(first_choice(bench), 0); /* both: as ever */
 }

@@ -220,7 +220,7 @@ static void F8_message_too_short_for_a_header_costs_its_own_request_alone(void *
         assert_int_equal(other.rcode, RCODE_NOERROR);
     }
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].unmatched), 10);
-    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
 }
 
 static void F8_message_too_short_for_an_id_is_nobodys(void **state)
@@ -348,7 +348,8 @@ static void late_is_clearly_longer_than_nearly_all_answers_take(void **state)
     struct asked one;
     begin(bench);
     measure(bench, 20);
-    const uint64_t p95_ms = bench->group->upstreams[0].times.p95_ns / NANOSECONDS_PER_MILLISECOND;
+    const uint64_t p95_ms =
+        bench->group->upstreams[0].path.times.p95_ns / NANOSECONDS_PER_MILLISECOND;
     assert_in_range(p95_ms, 19, 22);
     ask(bench, &one, "slow");
     turn(bench, 20);
@@ -368,18 +369,18 @@ static void late_is_bounded_below_and_above(void **state)
     struct upstream *upstream;
     begin(bench);
     upstream = &bench->group->upstreams[0];
-    assert_int_equal(upstream->late.duration_ns, 250 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(times_dead_ns(&upstream->times, bench->config.timeouts.request_ns),
+    assert_int_equal(upstream->path.late.duration_ns, 250 * NANOSECONDS_PER_MILLISECOND);
+    assert_int_equal(times_dead_ns(&upstream->path.times, bench->config.timeouts.request_ns),
                      bench->config.timeouts.request_ns);
-    upstream_measure(upstream, 1000);
-    assert_int_equal(upstream->late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(times_dead_ns(&upstream->times, bench->config.timeouts.request_ns),
+    path_measure(&upstream->path, 1000);
+    assert_int_equal(upstream->path.late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND);
+    assert_int_equal(times_dead_ns(&upstream->path.times, bench->config.timeouts.request_ns),
                      500 * NANOSECONDS_PER_MILLISECOND);
-    upstream->times.rtt_ns = upstream->times.p95_ns = 0;
+    upstream->path.times.rtt_ns = upstream->path.times.p95_ns = 0;
     bench->loop.now++;
-    upstream_measure(upstream, 20 * NANOSECONDS_PER_SECOND);
-    assert_int_equal(upstream->late.duration_ns, bench->config.timeouts.request_ns);
-    assert_int_equal(times_dead_ns(&upstream->times, bench->config.timeouts.request_ns),
+    path_measure(&upstream->path, 20 * NANOSECONDS_PER_SECOND);
+    assert_int_equal(upstream->path.late.duration_ns, bench->config.timeouts.request_ns);
+    assert_int_equal(times_dead_ns(&upstream->path.times, bench->config.timeouts.request_ns),
                      bench->config.timeouts.request_ns);
 }
 
@@ -402,9 +403,9 @@ static void times_are_where_one_of_nine_is_quicker_and_one_of_twenty_slower(void
     for (size_t i = 0; i < 20000; i++) {
         const uint64_t took_ns = any_time_ns(&chance);
         bench->loop.now++;
-        upstream_measure(upstream, took_ns);
-        quicker += i >= 10000 && took_ns < upstream->times.rtt_ns;
-        slower += i >= 10000 && took_ns > upstream->times.p95_ns;
+        path_measure(&upstream->path, took_ns);
+        quicker += i >= 10000 && took_ns < upstream->path.times.rtt_ns;
+        slower += i >= 10000 && took_ns > upstream->path.times.p95_ns;
     }
     assert_in_range(quicker, 800, 1400); /* of 10000 */
     assert_in_range(slower, 200, 800);
@@ -417,15 +418,15 @@ static void one_slow_name_hardly_moves_the_time_of_a_path(void **state)
     begin(bench);
     measure(bench, 5);
     const struct upstream *upstream = &bench->group->upstreams[0];
-    const uint64_t before_ns = upstream->times.rtt_ns;
+    const uint64_t before_ns = upstream->path.times.rtt_ns;
     assert_int_equal(before_ns, 5 * NANOSECONDS_PER_MILLISECOND);
     is_acknowledged = true;
     ask(bench, &slow, "slow");
     turn(bench, 1000);
     answer_named(0, "slow", RCODE_NOERROR);
     assert_int_equal(slow.rcode, RCODE_NOERROR);
-    assert_in_range(upstream->times.rtt_ns, before_ns + 1, before_ns + before_ns / 64);
-    assert_in_range(upstream->times.expected_ns, before_ns, before_ns + before_ns / 64);
+    assert_in_range(upstream->path.times.rtt_ns, before_ns + 1, before_ns + before_ns / 64);
+    assert_in_range(upstream->path.times.expected_ns, before_ns, before_ns + before_ns / 64);
 }
 
 static void slow_first_answer_is_soon_corrected(void **state)
@@ -434,15 +435,15 @@ static void slow_first_answer_is_soon_corrected(void **state)
     struct upstream *upstream;
     begin(bench);
     upstream = &bench->group->upstreams[0];
-    upstream_measure(upstream, 3 * NANOSECONDS_PER_SECOND);
-    assert_int_equal(upstream->times.rtt_ns, 3 * NANOSECONDS_PER_SECOND);
+    path_measure(&upstream->path, 3 * NANOSECONDS_PER_SECOND);
+    assert_int_equal(upstream->path.times.rtt_ns, 3 * NANOSECONDS_PER_SECOND);
     for (size_t i = 0; i < 50; i++) {
         bench->loop.now++;
-        upstream_measure(upstream, 5 * NANOSECONDS_PER_MILLISECOND);
-        assert_int_equal(upstream->times.expected_ns, 5 * NANOSECONDS_PER_MILLISECOND);
+        path_measure(&upstream->path, 5 * NANOSECONDS_PER_MILLISECOND);
+        assert_int_equal(upstream->path.times.expected_ns, 5 * NANOSECONDS_PER_MILLISECOND);
     }
-    assert_int_equal(upstream->times.rtt_ns, 5 * NANOSECONDS_PER_MILLISECOND);
-    assert_in_range(upstream->late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND,
+    assert_int_equal(upstream->path.times.rtt_ns, 5 * NANOSECONDS_PER_MILLISECOND);
+    assert_in_range(upstream->path.late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND,
                     22 * NANOSECONDS_PER_MILLISECOND);
 }
 
@@ -455,13 +456,13 @@ static void F5_slow_names_do_not_hide_a_silence(void **state)
     upstream = &bench->group->upstreams[0];
     for (size_t i = 0; i < 5000; i++) {
         bench->loop.now++;
-        upstream_measure(upstream, i % 5 == 4 ? 1500 * NANOSECONDS_PER_MILLISECOND
-                                              : 5 * NANOSECONDS_PER_MILLISECOND);
+        path_measure(&upstream->path, i % 5 == 4 ? 1500 * NANOSECONDS_PER_MILLISECOND
+                                                 : 5 * NANOSECONDS_PER_MILLISECOND);
     }
-    assert_true(upstream->times.p95_ns > NANOSECONDS_PER_SECOND);
-    assert_in_range(upstream->late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND,
+    assert_true(upstream->path.times.p95_ns > NANOSECONDS_PER_SECOND);
+    assert_in_range(upstream->path.late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND,
                     24 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(times_dead_ns(&upstream->times, bench->config.timeouts.request_ns),
+    assert_int_equal(times_dead_ns(&upstream->path.times, bench->config.timeouts.request_ns),
                      bench->config.timeouts.request_ns);
 }
 
@@ -478,12 +479,12 @@ static void only_good_answers_measure(void **state)
         if (i == 0)
             make_ready(0);
         turn(bench, 1);
-        upstream->failures = 1;
+        upstream->path.failures = 1;
         answer_written(0, i, errors[i]);
-        assert_int_equal(upstream->failures, 0); /* but it lives */
-        assert_int_equal(upstream->times.rtt_ns, 0);
-        assert_int_equal(upstream->times.p95_ns, 0);
-        assert_int_equal(upstream->late.duration_ns, 250 * NANOSECONDS_PER_MILLISECOND);
+        assert_int_equal(upstream->path.failures, 0); /* but it lives */
+        assert_int_equal(upstream->path.times.rtt_ns, 0);
+        assert_int_equal(upstream->path.times.p95_ns, 0);
+        assert_int_equal(upstream->path.late.duration_ns, 250 * NANOSECONDS_PER_MILLISECOND);
     }
     static const enum rcode good[] = {RCODE_NXDOMAIN, RCODE_NOERROR | DNS_FLAG_TC};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
@@ -491,8 +492,8 @@ static void only_good_answers_measure(void **state)
         ask(bench, &one, "x");
         turn(bench, 7);
         answer_written(0, sizeof(errors) / sizeof(errors[0]) + i, good[i]);
-        assert_int_equal(upstream->times.rtt_ns, 7 * NANOSECONDS_PER_MILLISECOND);
-        upstream->times.rtt_ns = 0;
+        assert_int_equal(upstream->path.times.rtt_ns, 7 * NANOSECONDS_PER_MILLISECOND);
+        upstream->path.times.rtt_ns = 0;
     }
 }
 
@@ -503,16 +504,16 @@ static void answer_to_who_gave_up_does_not_measure(void **state)
     begin(bench);
     measure(bench, 5);
     struct upstream *upstream = &bench->group->upstreams[0];
-    const uint64_t p95_ns = upstream->times.p95_ns;
+    const uint64_t p95_ns = upstream->path.times.p95_ns;
     ask(bench, &one, "x");
     turn(bench, 100);
     assert_false(upstream_is_ready(upstream));
     request_cancel(&one.request);
-    upstream->failures = 1;
+    upstream->path.failures = 1;
     answer_named(0, "x", RCODE_NOERROR);
-    assert_int_equal(upstream->times.rtt_ns, 5 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(upstream->times.p95_ns, p95_ns);
-    assert_int_equal(upstream->failures, 0); /* but it lives */
+    assert_int_equal(upstream->path.times.rtt_ns, 5 * NANOSECONDS_PER_MILLISECOND);
+    assert_int_equal(upstream->path.times.p95_ns, p95_ns);
+    assert_int_equal(upstream->path.failures, 0); /* but it lives */
     assert_true(upstream_is_ready(upstream));
 }
 
@@ -522,12 +523,12 @@ static void flood_at_the_end_of_a_silence_is_one_sample(void **state)
     struct upstream *upstream;
     begin(bench);
     upstream = &bench->group->upstreams[0];
-    upstream_measure(upstream, 5 * NANOSECONDS_PER_MILLISECOND);
-    const uint64_t before_ns = upstream->times.p95_ns;
+    path_measure(&upstream->path, 5 * NANOSECONDS_PER_MILLISECOND);
+    const uint64_t before_ns = upstream->path.times.p95_ns;
     bench->loop.now++;
     for (size_t i = 0; i < 500; i++)
-        upstream_measure(upstream, 800 * NANOSECONDS_PER_MILLISECOND);
-    assert_in_range(upstream->times.p95_ns, before_ns + 1, before_ns + before_ns / 32);
+        path_measure(&upstream->path, 800 * NANOSECONDS_PER_MILLISECOND);
+    assert_in_range(upstream->path.times.p95_ns, before_ns + 1, before_ns + before_ns / 32);
 }
 
 static void F5_connection_is_silent_until_it_answers_what_it_was_asked(void **state)
@@ -571,14 +572,14 @@ static void F5_dead_path_is_noticed_though_nobody_waits_for_it_any_more(void **s
     assert_non_null(streams[0].stream);
     turn(bench, 50);
     assert_null(streams[0].stream);
-    assert_false(bench->group->upstreams[0].down); /* it may have been the question */
+    assert_false(bench->group->upstreams[0].path.down); /* it may have been the question */
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
     assert_int_equal(stream_count, 2); /* which our own, alone on this one, will tell */
     make_ready(1);
     assert_int_equal(streams[1].written_count, 1);
     for (unsigned i = 0; i < 60 && streams[1].stream; i++)
         turn(bench, 50);
-    assert_true(bench->group->upstreams[0].down);
+    assert_true(bench->group->upstreams[0].path.down);
 }
 
 static void F5_server_that_hangs_has_more_time_than_a_dead_path(void **state)
@@ -620,7 +621,7 @@ static void F5_answer_to_a_probe_keeps_a_slow_upstream_alive(void **state)
     answer_written(0, asked, RCODE_NOERROR);
     assert_int_equal(slow.done, 1);
     assert_true(slow.has_answer);
-    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
 }
 
 /* Turns for three seconds, and answers what is asked of our own on stream 0. */
@@ -647,7 +648,7 @@ static void F5_full_connection_is_probed_in_the_slot_kept_for_it(void **state)
     assert_false(upstream_is_ready(&bench->group->upstreams[0]));
     turn_with_probes(bench);
     assert_in_range(metric_get(&bench->metrics->upstreams[0].probes), 1, 15);
-    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
     for (size_t i = 0; i < 100; i++)
         request_cancel(&asks[i].request);
 }
@@ -676,7 +677,7 @@ static void F5_upstream_that_is_full_and_answers_is_not_down(void **state)
         assert_int_equal(ask(bench, &good[i % 2], "x"), 1);
     }
     assert_int_equal(dead[0].failure, FAILURE_REQUEST_TIMEOUT);
-    assert_false(bench->group->upstreams[0].down);
+    assert_false(bench->group->upstreams[0].path.down);
     for (size_t i = 0; i < 2; i++)
         request_cancel(&good[i].request);
 }
@@ -752,7 +753,7 @@ static void F1_idle_close_is_no_failure(void **state)
     answer_written(0, 0, RCODE_NOERROR);
     peer_closes(0, FAILURE_CLOSED);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].idle_closes), 1);
-    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
 }
 
 static void F2_close_with_requests_in_flight_hands_each_back_once(void **state)
@@ -770,7 +771,7 @@ static void F2_close_with_requests_in_flight_hands_each_back_once(void **state)
     assert_int_equal(asks[2].failure, FAILURE_RESET);
     for (size_t i = 0; i < 3; i++)
         assert_int_equal(asks[i].done, 1);
-    assert_int_equal(bench->group->upstreams[0].failures, 0); /* it had answered: normal */
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0); /* it had answered: normal */
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[FAILURE_RESET]), 2);
 }
 
@@ -786,7 +787,7 @@ static void idle_connection_is_closed_after_its_time(void **state)
     assert_non_null(streams[0].stream);
     turn(bench, 1);
     assert_null(streams[0].stream);
-    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
 }
 
 /* An answer with an OPT that holds a keepalive option. */
@@ -880,7 +881,7 @@ static void F16_full_stream_is_overload_and_no_failure(void **state)
     asked_init(&two, "y");
     assert_true(ask_again(bench, &two) == STATUS_NOT_FOUND);
     assert_int_equal(two.failure, FAILURE_OVERLOADED);
-    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
     refuse_bytes = false;
     answer_written(0, 0, RCODE_NOERROR);
 }

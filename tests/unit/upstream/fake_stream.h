@@ -17,10 +17,12 @@
 
 #include <cmocka.h>
 
+#include "net/datagram.h"
+#include "net/socket.h"
 #include "upstream/ask.h"
 #include "upstream/choose.h"
-#include "upstream/names.h"
 #include "upstream/submit.h"
+#include "upstream/upstream.h"
 
 enum { STREAMS_MAX = 256, MESSAGES_MAX = 8192, UPSTREAMS_MAX = 4 };
 
@@ -352,7 +354,7 @@ static int bench_teardown(void **state)
     struct bench *bench = *state;
     /* Of a test that failed, on its stack; what looks up names is the group's own. */
     for (size_t i = 0; i < bench->config.upstream_count && !bench->group->upstreams[0].name; i++)
-        if (bench->group->upstreams[i].in_flight > 0)
+        if (bench->group->upstreams[i].path.in_flight > 0)
             fail_msg("requests are in flight");
     group_close(bench->group);
     for (size_t i = 0; i < stream_count; i++)

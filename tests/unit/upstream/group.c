@@ -15,8 +15,8 @@ static size_t chosen(struct bench *bench, const char *label)
 
 static void cool_down(struct bench *bench, size_t upstream)
 {
-    bench->group->upstreams[upstream].down = true;
-    bench->group->upstreams[upstream].retry_ns = UINT64_MAX;
+    bench->group->upstreams[upstream].path.down = true;
+    bench->group->upstreams[upstream].path.retry_ns = UINT64_MAX;
 }
 
 static void ordered_takes_the_first_that_is_up(void **state)
@@ -82,8 +82,8 @@ static void fastest_prefers_the_quick_and_measures_the_others_again(void **state
     bench->config.limits.upstream_requests = 10000;
     bench->config.upstream_count = 2;
     begin(bench);
-    bench->group->upstreams[0].times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
-    bench->group->upstreams[1].times.expected_ns = 20 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->upstreams[0].path.times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->upstreams[1].path.times.expected_ns = 20 * NANOSECONDS_PER_MILLISECOND;
     for (size_t i = 0; i < 100; i++)
         counts[chosen(bench, "x")]++;
     assert_int_equal(counts[0], 100);
@@ -100,8 +100,8 @@ static void fastest_turns_away_from_one_that_piles_up(void **state)
     bench->config.strategy = STRATEGY_FASTEST;
     bench->config.upstream_count = 2;
     begin(bench);
-    bench->group->upstreams[0].times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
-    bench->group->upstreams[1].times.expected_ns = 10 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->upstreams[0].path.times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->upstreams[1].path.times.expected_ns = 10 * NANOSECONDS_PER_MILLISECOND;
     for (size_t i = 0; i < 20; i++) {
         ask(bench, &asks[i], "x");
         counts[asks[i].request.upstream]++;
@@ -143,7 +143,7 @@ static void fastest_finds_a_once_slow_upstream_again(void **state)
     bench->config.upstream_count = 2;
     begin(bench);
     asked_last(bench, 500, (uint64_t[2]){5, 200}, both_good);
-    assert_in_range(bench->group->upstreams[1].times.rtt_ns, 190 * NANOSECONDS_PER_MILLISECOND,
+    assert_in_range(bench->group->upstreams[1].path.times.rtt_ns, 190 * NANOSECONDS_PER_MILLISECOND,
                     200 * NANOSECONDS_PER_MILLISECOND);
     /* As long as it is slow it is tried now and then, and each trial tells: ln(200 / 5) * 1024. */
     assert_in_range(asked_last(bench, 20000, (uint64_t[2]){5, 200}, both_good), 2, 8);
@@ -261,9 +261,9 @@ static void F4_backoff_doubles_with_jitter_up_to_its_limit(void **state)
     begin(bench);
     upstream = &bench->group->upstreams[0];
     for (uint64_t expected_ms = 100; expected_ms < 60000; expected_ms *= 2) {
-        upstream_failed(upstream, FAILURE_CONNECT_TIMEOUT, "");
+        path_failed(&upstream->path, FAILURE_CONNECT_TIMEOUT, "");
         const uint64_t backoff_ms =
-            (upstream->retry_ns - bench->loop.now) / NANOSECONDS_PER_MILLISECOND;
+            (upstream->path.retry_ns - bench->loop.now) / NANOSECONDS_PER_MILLISECOND;
         const uint64_t bounded_ms = expected_ms < 30000 ? expected_ms : 30000;
         assert_in_range(backoff_ms, bounded_ms * 3 / 4, bounded_ms * 5 / 4);
     }
@@ -277,7 +277,7 @@ static void F18_all_down_is_a_failure_at_once_and_tried_again_soon(void **state)
     begin(bench);
     for (size_t i = 0; i < 2; i++) {
         for (size_t j = 0; j < 8; j++)
-            upstream_failed(&bench->group->upstreams[i], FAILURE_UNREACHABLE, "");
+            path_failed(&bench->group->upstreams[i].path, FAILURE_UNREACHABLE, "");
         bench->group->upstreams[i].attempted_ns = bench->loop.now;
     }
     ask_in_vain(bench, &one);
@@ -290,7 +290,7 @@ static void F18_all_down_is_a_failure_at_once_and_tried_again_soon(void **state)
     ask(bench, &one, "x");
     answer_written(1, 0, RCODE_NOERROR);
     assert_int_equal(one.done, 1);
-    assert_int_equal(bench->group->upstreams[1].failures, 0);
+    assert_int_equal(bench->group->upstreams[1].path.failures, 0);
 }
 
 static const struct asked *waiting;
@@ -319,12 +319,12 @@ static void F17_recovery_wakes_nobody_while_a_request_ends(void **state)
     ending.request.on_done = note_late_of_the_other;
     cool_down(bench, 0);
     ask(bench, &other, "y");
-    bench->group->upstreams[1].down = true;
+    bench->group->upstreams[1].path.down = true;
     waiting = &other;
     late_when_done = UINT_MAX;
     answer_written(0, 0, RCODE_SERVFAIL);
     assert_int_equal(late_when_done, 0);
-    assert_false(bench->group->upstreams[0].down);
+    assert_false(bench->group->upstreams[0].path.down);
     assert_int_equal(other.late, 1); /* at the end of the turn */
     request_cancel(&other.request);
 }
@@ -352,7 +352,7 @@ static void I1_want_of_descriptors_is_not_the_upstreams_fault(void **state)
     asked_init(&one, "x");
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     assert_int_equal(one.failure, FAILURE_LOCAL);
-    assert_false(bench->group->upstreams[0].down);
+    assert_false(bench->group->upstreams[0].path.down);
 }
 
 /* --- Hedges --- */
@@ -369,8 +369,8 @@ static void fall_silent(struct bench *bench, struct asked *one)
         assert_int_equal(ask(bench, &warm, "warm"), i);
         make_ready(i);
         answer_written(i, 0, RCODE_NOERROR);
-        bench->group->upstreams[1 - i].down = false;
-        bench->group->upstreams[i].down = false;
+        bench->group->upstreams[1 - i].path.down = false;
+        bench->group->upstreams[i].path.down = false;
     }
     assert_int_equal(ask(bench, one, "late"), 0);
     turn(bench, 300);
@@ -408,12 +408,12 @@ static void hedge_goes_to_none_that_is_busy_silent_or_not_ready(void **state)
     struct upstream *other;
     fall_silent(bench, &one);
     other = &bench->group->upstreams[1];
-    other->in_flight += 51;
+    other->path.in_flight += 51;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
-    other->in_flight -= 51;
-    other->down = true;
+    other->path.in_flight -= 51;
+    other->path.down = true;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
-    other->down = false;
+    other->path.down = false;
     one.attempts.once = 2; /* its lookup has asked it before */
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
     assert_int_equal(metric_get(&bench->metrics->hedges_denied), 0);
@@ -473,7 +473,7 @@ static void hedge_makes_another_ready_when_none_is(void **state)
     struct asked one;
     struct asked second;
     fall_silent(bench, &one);
-    bench->group->upstreams[1].down = true;
+    bench->group->upstreams[1].path.down = true;
     const size_t before = stream_count;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
     assert_int_equal(stream_count, before + 1);
@@ -511,15 +511,15 @@ static void request_that_is_lost_moves_to_one_not_yet_asked(void **state)
     cool_down(bench, 0);
     cool_down(bench, 1);
     assert_int_equal(ask(bench, &other, "late"), 2); /* which has still to be connected to */
-    bench->group->upstreams[1].down = false;
+    bench->group->upstreams[1].path.down = false;
     assert_true(request_move(bench->group, &one.request, &other.request) == STATUS_NOT_FOUND);
     assert_true(request_move(bench->group, &other.request, &one.request) == STATUS_NOT_FOUND);
     bench->loop.now = one.request.sent_ns + bench->config.timeouts.request_ns;
     other.request.sent_ns = bench->loop.now;
-    bench->group->upstreams[1].down = true;
+    bench->group->upstreams[1].path.down = true;
     assert_true(request_move(bench->group, &one.request, &other.request) == STATUS_NOT_FOUND);
     assert_true(request_is_in_flight(&one.request)); /* nobody else is ready */
-    bench->group->upstreams[1].down = false;
+    bench->group->upstreams[1].path.down = false;
     assert_true(request_move(bench->group, &other.request, &one.request) == STATUS_OK);
     assert_int_equal(other.request.upstream, 1); /* it was not even sent, and one is lost */
     request_cancel(&other.request);
@@ -717,7 +717,7 @@ static void E7_upstream_that_fails_is_no_standby(void **state)
     bench->keeps_standby = true;
     bench->config.upstream_count = 2;
     begin(bench);
-    bench->group->upstreams[1].failures = 1;
+    bench->group->upstreams[1].path.failures = 1;
     ask(bench, &one, "x");
     turn(bench, 0);
     assert_int_equal(stream_count, 1);
@@ -729,18 +729,19 @@ static void F4_connects_are_limited_however_they_come(void **state)
     struct bench *bench = *state;
     size_t allowed = 0;
     begin(bench);
-    while (group_may_connect(bench->group))
+    struct upstream *first = &bench->group->upstreams[0];
+    while (first->events->may_connect(first))
         allowed++;
     assert_in_range(allowed, 60, 70);
     bench->loop.now += NANOSECONDS_PER_SECOND;
-    for (allowed = 0; group_may_connect(bench->group);)
+    for (allowed = 0; first->events->may_connect(first);)
         allowed++;
     assert_in_range(allowed, 60, 70);
     struct asked one;
     asked_init(&one, "x");
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     assert_int_equal(one.failure, FAILURE_LOCAL);
-    assert_false(bench->group->upstreams[0].down);
+    assert_false(bench->group->upstreams[0].path.down);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].connects_denied), 2);
 }
 
@@ -812,8 +813,8 @@ static void J8_new_way_drops_connections_and_what_is_in_flight_moves(void **stat
     group_network_changed(bench->group);
     reap();
     assert_int_equal(one.failure, FAILURE_NETWORK_CHANGED);
-    assert_int_equal(bench->group->upstreams[0].failures, 0);
-    assert_false(bench->group->upstreams[0].down);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
+    assert_false(bench->group->upstreams[0].path.down);
     for (size_t i = 0; i < 3; i++) { /* it is no attempt, however often it comes */
         assert_true(ask_again(bench, &one) == STATUS_OK);
         has_no_route = i % 2 == 0;
@@ -835,7 +836,7 @@ static void J8_return_of_the_network_ends_every_back_off(void **state)
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     for (size_t i = 0; i < 2; i++) {
         for (size_t j = 0; j < 12; j++)
-            upstream_failed(&bench->group->upstreams[i], FAILURE_UNREACHABLE, "");
+            path_failed(&bench->group->upstreams[i].path, FAILURE_UNREACHABLE, "");
         bench->group->upstreams[i].attempted_ns = bench->loop.now;
     }
     refuse_connects = FAILURE_NONE;
@@ -843,7 +844,7 @@ static void J8_return_of_the_network_ends_every_back_off(void **state)
     group_network_changed(bench->group);
     assert_int_equal(stream_count, 2); /* trials, before the next query */
     make_ready(0);
-    assert_false(bench->group->upstreams[0].down);
+    assert_false(bench->group->upstreams[0].path.down);
 }
 
 static void J8_after_sleep_no_connection_is_trusted(void **state)
@@ -857,7 +858,7 @@ static void J8_after_sleep_no_connection_is_trusted(void **state)
     group_resumed(bench->group);
     reap();
     assert_null(streams[0].stream);
-    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
 }
 
 /* --- How many connections a server admits --- */
@@ -925,8 +926,8 @@ static void K1_server_that_refuses_one_more_while_it_answers_is_given_no_more(vo
     assert_int_equal(count_open(), 3);
     request_cancel(&alone[0].request);
     request_cancel(&alone[1].request);
-    assert_int_equal(bench->group->upstreams[0].failures, 0); /* it is well */
-    assert_false(bench->group->upstreams[0].down);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0); /* it is well */
+    assert_false(bench->group->upstreams[0].path.down);
 }
 
 /* The server may have been given more by then. */
@@ -957,7 +958,7 @@ static void K1_handshake_that_fails_while_nobody_is_answered_teaches_nothing(voi
     struct asked alone[3];
     const size_t failed = three_and_one_to_come(bench);
     peer_closes(failed, FAILURE_RESET);
-    assert_int_equal(bench->group->upstreams[0].failures, 1);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 1);
     assert_int_equal(count_open(), 3);
     for (size_t i = 0; i < 3; i++)
         assert_true(submit_alone(bench, &alone[i]) == STATUS_OK);

@@ -113,7 +113,7 @@ static void K1_lane_closes_behind_its_eighth_answer(void **state)
     assert_null(streams[0].stream);
     assert_int_equal(lane_of(bench, &one, LANE_ANY), 1);
     request_cancel(&one.request);
-    assert_int_equal(bench->group->upstreams[0].failures, 0);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
 }
 
 static void K1_fresh_lane_has_carried_nothing_else(void **state)
@@ -192,8 +192,8 @@ static void lane_goes_to_another_upstream_than_the_one_to_avoid(void **state)
     assert_true(request_submit_alone(bench->group, &one.request, 3, LANE_ANY) == STATUS_OK);
     assert_int_equal(one.request.upstream, 0); /* there is no other */
     request_cancel(&one.request);
-    bench->group->upstreams[0].down = true;
-    bench->group->upstreams[1].down = true;
+    bench->group->upstreams[0].path.down = true;
+    bench->group->upstreams[1].path.down = true;
     asked_init(&one, "x");
     assert_true(request_submit_alone(bench->group, &one.request, 0, LANE_ANY) == STATUS_NOT_FOUND);
 }
@@ -208,7 +208,7 @@ static void RFC9520_3_1_lane_is_for_no_question_that_was_sent_three_times(void *
         assert_true(request_submit_alone(bench->group, &one.request, 0, LANE_ANY) == STATUS_OK);
         const size_t lane = stream_of(one.request.connection);
         make_ready(lane);
-        bench->group->upstreams[0].answered_ns = bench->loop.now; /* all is well */
+        bench->group->upstreams[0].path.answered_ns = bench->loop.now; /* all is well */
         peer_closes(lane, FAILURE_CLOSED);
     }
     assert_true(request_submit_alone(bench->group, &one.request, 0, LANE_ANY) == STATUS_NOT_FOUND);

@@ -509,7 +509,7 @@ static void J8_a_way_to_another_address_is_tried_at_once(void **state)
     answer_stream(0, 0, "2001:db8::1", 3600, RCODE_NOERROR);
     answer_stream(0, 1, "192.0.2.1", 3600, RCODE_NOERROR);
     for (unsigned i = 0; i < 10; i++) /* its back-off grows */
-        upstream_failed(&bench->group->upstreams[0], FAILURE_UNREACHABLE, "");
+        path_failed(&bench->group->upstreams[0].path, FAILURE_UNREACHABLE, "");
     ask(bench, &one, "x");
     assert_int_equal(one.request.upstream, 1);
     assert_int_equal(race_count, 0);
@@ -1326,7 +1326,7 @@ static void G11_silence_about_the_probe_brings_nobody_back(void **state)
     ask(bench, &one, "x");
     make_ready(0);
     answer_written(0, 0, RCODE_NOERROR);
-    upstream_failed(&bench->group->upstreams[0], FAILURE_CONNECT_TIMEOUT, "");
+    path_failed(&bench->group->upstreams[0].path, FAILURE_CONNECT_TIMEOUT, "");
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
     turn(bench, 1500);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);

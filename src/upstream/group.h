@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+/* All upstreams of one worker, from the inside: see group.c. Opened and closed by upstream.c. */
+#ifndef UPSTREAM_GROUP_H
+#define UPSTREAM_GROUP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/siphash.h"
+#include "dns/message.h"
+#include "upstream/blame.h"
+#include "upstream/random.h"
+#include "upstream/server.h"
+#include "upstream/waiting.h"
+
+enum {
+    HEDGE_COST = 20,   /* a request earns a twentieth of a hedge: at most 5 % more */
+    HEDGE_START = 16,  /* before anything is earned */
+    HEDGE_BURST = 256, /* saved up, for what is in flight in the first moments of a silence:
+                          at 10,000 queries a second a hundred in 10 ms */
+};
+
+enum { LANES_MAX = 64 }; /* of all upstreams */
+
+struct group {
+    const struct config *config;
+    struct loop *loop;
+    struct metrics *metrics;
+    struct deadline_queue self_checks;
+    struct name_queues name_queues;
+    struct connection_queues queues;
+    struct waiting waiting;
+    struct blame_table blames;
+    struct random random;
+    struct siphash_key hash_key; /* strategy hash: the same in every worker and process */
+    struct answer_scratch scratch;
+    struct loop_task recovered; /* an upstream that was down is back */
+    struct loop_task care;      /* sees to it that two upstreams are ready */
+    uint64_t next_confined_ns;  /* when a lane may be opened for those that are known to be bad */
+    uint64_t useless_until_ns;  /* some upstream is chosen last */
+    uint64_t away_since_ns;     /* all of them; 0: one is usable */
+    uint64_t traffic_until_ns;  /* a request came not long before */
+    uint64_t next_connect_ns;   /* the bucket of connects is full again */
+    uint32_t hedge_credit;      /* in shares of one hedge, HEDGE_COST each */
+    size_t upstream_count;
+    struct upstream upstreams[];
+};
+
+/* `group` is zeroed but for config and loop; fills in what its upstreams get from it. */
+void group_init(struct group *group, struct upstream_settings *settings);
+
+/* True when all upstreams are down or doubted. */
+bool group_is_away(const struct group *group);
+
+/* The ways to the upstreams are others: with traffic there will be a query soon, and it should find
+ * what it needs. */
+void group_begin_anew(struct group *group);
+
+/* A request came: for a while there may be more, and what is down is tried again. */
+void group_note_traffic(struct group *group);
+
+/* Waits for an upstream, all of which are away but those with the bits `excluded`. False when they
+ * have been for longer than timeouts.park, or fail for what no waiting mends. Resumed once, with
+ * whatever there is then. */
+bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter);
+
+/* Whether most connections of the upstream ended at that time. */
+bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns);
+
+/* Whether the upstream has answered anything since then. */
+bool group_has_heard(const struct group *group, size_t index, uint64_t time_ns);
+
+/* Whether the upstream could not be reached since then. */
+bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns);
+
+/* Whether the upstream has answered something that was asked after `time_ns`. If not it is asked
+ * something of our own, and it is sent nothing else until it has answered. */
+bool group_vouches(struct group *group, size_t index, uint64_t time_ns);
+
+#endif

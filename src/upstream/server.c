@@ -1,0 +1,710 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One upstream: its connections, and which of them takes a request.
+ *
+ * Trouble: each connection that ends with questions aboard allows more connections for a while, so
+ * that the next end hits few. What a server takes of them is learned from what it refuses.
+ *
+ * Thread: one worker.   Owner: the group.
+ * RFC:    7858 3.4 (reuse). */
+#include "upstream/server.h"
+
+#include <assert.h>
+
+#include "net/socket.h"
+#include "upstream/dial.h"
+#include "upstream/silence.h"
+
+enum {
+    SPARES_STEP = 4,      /* more connections for each that ends */
+    SPARES_MAX = 64,      /* of one upstream */
+    SPARES_ALL_MAX = 128, /* of all */
+    OPENING_MIN = 8,      /* connections at a time: handshakes are dear */
+    RIDERS_MAX = 16,      /* on a connection in trouble, while more are to come */
+    UNEQUAL = 4,          /* connections in trouble differ by fewer than so many riders */
+};
+
+/* Of rtt for one more at a time: they take long. */
+#define OPENING_STEP_NS (2 * NANOSECONDS_PER_MILLISECOND)
+#define CALM_NS (10 * NANOSECONDS_PER_SECOND) /* after the last end of a connection */
+#define WARM_AGAIN_NS                                                          \
+    (100 * NANOSECONDS_PER_MILLISECOND) /* after one that has answered nothing \
+                                         */
+
+static void open_spare(struct upstream *upstream);
+static bool may_grow(const struct upstream *upstream);
+
+/* --- Connections --- */
+
+static struct upstream *of_path(struct path *path)
+{
+    return CONTAINER_OF(path, struct upstream, path);
+}
+
+static bool has_silent(const struct upstream *upstream)
+{
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        if (connection->silent_since_ns > 0)
+            return true;
+    return false;
+}
+
+/* It has shown how many connections it takes. */
+static bool is_limited(const struct upstream *upstream)
+{
+    return upstream->path.loop->now < upstream->admitted_until_ns;
+}
+
+bool upstream_is_calm(const struct upstream *upstream)
+{
+    return upstream->path.loop->now >= upstream->calm_ns;
+}
+
+/* How much better a connection with room is than others: a silent one is the last choice, and the
+ * one closest to being ready is the best. */
+static int rank(const struct connection *connection)
+{
+    return connection->silent_since_ns > 0 ? -1 : (int)connection->state;
+}
+
+/* With equal burdens a server's own limit would end all of them at once. */
+static uint32_t burden(const struct connection *connection)
+{
+    const uint32_t aboard = connection_aboard(connection);
+    return aboard == 0 ? 0 : aboard + connection->slots.id_mask % UNEQUAL;
+}
+
+static bool is_better(const struct connection *connection, const struct connection *best, bool calm)
+{
+    if (!best || rank(connection) != rank(best))
+        return !best || rank(connection) > rank(best);
+    return !calm && burden(connection) < burden(best);
+}
+
+/* The best one with room. Among equals in calm the one opened first, so that a second connection is
+ * used only while the first is full and may then go idle; in trouble the one with the fewest
+ * aboard.
+ */
+static struct connection *find_room(const struct upstream *upstream)
+{
+    struct connection *best = NULL;
+    const bool calm = upstream_is_calm(upstream);
+    LIST_EACH (struct connection, connection, &upstream->connections, link) {
+        if (!connection_has_room(connection) || !is_better(connection, best, calm))
+            continue;
+        best = connection;
+        if (rank(best) == CONNECTION_READY && (calm || connection_aboard(best) == 0))
+            break;
+    }
+    if (best && !calm && connection_aboard(best) >= RIDERS_MAX && may_grow(upstream))
+        return NULL;
+    return best;
+}
+
+/* Those that take requests; one that drains is on its way out and does not count. */
+static size_t count_connections(const struct upstream *upstream)
+{
+    size_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        if (connection_takes_requests(connection))
+            count++;
+    return count;
+}
+
+static bool is_old(const struct connection *connection, uint64_t now)
+{
+    return connection->state == CONNECTION_READY && connection_takes_requests(connection) &&
+           now - connection->begun_ns > 2 * TOGETHER_NS;
+}
+
+/* Without those that have replaced others a moment ago. */
+static uint32_t count_open(const struct upstream *upstream)
+{
+    const uint64_t now = upstream->path.loop->now;
+    uint32_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count += is_old(connection, now);
+    LIST_EACH (struct connection, lane, &upstream->lanes, link)
+        count += is_old(lane, now);
+    return count;
+}
+
+size_t upstream_count_lanes(const struct upstream *upstream)
+{
+    size_t count = 0;
+    LIST_EACH (struct connection, lane, &upstream->lanes, link)
+        count++;
+    return count;
+}
+
+bool upstream_has_connection(const struct upstream *upstream)
+{
+    return count_connections(upstream) > 0;
+}
+
+bool upstream_is_ready(const struct upstream *upstream)
+{
+    const struct connection *connection = find_room(upstream);
+    return connection && rank(connection) == CONNECTION_READY;
+}
+
+bool upstream_is_heard(const struct upstream *upstream)
+{
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        if (connection_takes_requests(connection) && rank(connection) == CONNECTION_READY)
+            return true;
+    return false;
+}
+
+bool upstream_is_busy(const struct upstream *upstream)
+{
+    return upstream->path.in_flight > upstream->path.config->limits.upstream_requests / 2;
+}
+
+/* Connects to the configured address, or looks for one of the host first. */
+static enum status begin_connection(struct upstream *upstream, enum connection_use use,
+                                    enum failure *failure)
+{
+    struct connection *connection;
+    struct list *owner = use == CONNECTION_LANE ? &upstream->lanes : &upstream->connections;
+    TRY(connection_open(&upstream->path, use, upstream->name ? NULL : &upstream->config->address,
+                        &connection, failure));
+    const enum status status =
+        upstream->name ? dial_begin(connection, upstream->name, failure) : STATUS_OK;
+    if (status != STATUS_OK) {
+        connection_destroy(connection);
+        return status;
+    }
+    list_append(owner, &connection->link);
+    return STATUS_OK;
+}
+
+/* A new connection that could not even begin is the upstream's failure, unless we are out of
+ * descriptors or memory ourselves. */
+enum status upstream_open_connection(struct upstream *upstream, enum connection_use use,
+                                     enum failure *failure)
+{
+    *failure = FAILURE_OVERLOADED;
+    if (is_limited(upstream) &&
+        count_connections(upstream) + upstream_count_lanes(upstream) >= upstream->admitted)
+        return STATUS_FULL;
+    if (!upstream->events->may_connect(upstream)) {
+        *failure = FAILURE_LOCAL;
+        metric_add(&upstream->path.metrics->connects_denied, 1);
+        return STATUS_FULL;
+    }
+    upstream->attempted_ns = upstream->path.loop->now;
+    const enum status status = begin_connection(upstream, use, failure);
+    if (status != STATUS_OK) {
+        metric_add(&upstream->path.metrics->failures[*failure], 1);
+        if (*failure != FAILURE_LOCAL)
+            path_failed(&upstream->path, *failure, "");
+    }
+    return status;
+}
+
+/* --- Trouble --- */
+
+/* How many it may have for all questions. */
+static size_t shared_max(const struct upstream *upstream)
+{
+    const size_t spread = 1 + (size_t)upstream->spares;
+    if (!is_limited(upstream))
+        return spread;
+    const size_t half = upstream->admitted > 1 ? upstream->admitted / 2 : 1;
+    return half < spread ? half : spread;
+}
+
+static size_t count_opening(const struct upstream *upstream)
+{
+    size_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count += connection_takes_requests(connection) && connection->state < CONNECTION_READY;
+    return count;
+}
+
+size_t upstream_opening_max(const struct upstream *upstream)
+{
+    return OPENING_MIN + upstream->path.times.rtt_ns / OPENING_STEP_NS;
+}
+
+size_t upstream_lanes_max(const struct upstream *upstream)
+{
+    const size_t shared = shared_max(upstream);
+    if (!is_limited(upstream))
+        return SIZE_MAX;
+    return upstream->admitted > shared ? upstream->admitted - shared : 1;
+}
+
+/* One more, if so many are allowed by now. */
+static void open_spare(struct upstream *upstream)
+{
+    enum failure failure;
+    const size_t count = count_connections(upstream);
+    if (count < shared_max(upstream) && count_opening(upstream) < upstream_opening_max(upstream))
+        (void)upstream_open_connection(upstream, count > 0 ? CONNECTION_SPARE : CONNECTION_MAIN,
+                                       &failure);
+}
+
+static void allow_spares(struct upstream *upstream, unsigned count)
+{
+    const size_t share = SPARES_ALL_MAX / upstream->path.config->upstream_count;
+    const size_t most = share < SPARES_MAX ? share : SPARES_MAX;
+    upstream->spares += (uint16_t)count;
+    if (upstream->spares > most)
+        upstream->spares = (uint16_t)most;
+}
+
+/* So many wait that the connections to come would be full, too: one more is allowed for them. */
+static void meet_demand(struct upstream *upstream)
+{
+    if (++upstream->crowded >= RIDERS_MAX) {
+        upstream->crowded = 0;
+        allow_spares(upstream, 1);
+    }
+    open_spare(upstream);
+}
+
+static bool may_grow(const struct upstream *upstream)
+{
+    return count_connections(upstream) < shared_max(upstream) || count_opening(upstream) > 0;
+}
+
+bool upstream_is_crowded(const struct upstream *upstream)
+{
+    return !upstream_is_calm(upstream) && path_is_usable(&upstream->path) && !find_room(upstream) &&
+           may_grow(upstream);
+}
+
+/* As many as the others that there are; when several are refused, the last shows the number. Half
+ * of them are left to lanes. */
+static void learn_admitted(struct upstream *upstream)
+{
+    size_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count++;
+    count += upstream_count_lanes(upstream);
+
+    if (is_limited(upstream) && upstream->admitted < count)
+        count = upstream->admitted;
+    upstream->admitted = count > 0 ? (uint32_t)count : 1;
+    upstream->admitted_until_ns = upstream->path.loop->now + CALM_NS;
+    count = count_connections(upstream);
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        if (count > shared_max(upstream) && connection->use == CONNECTION_SPARE) {
+            connection_drain(connection);
+            count--;
+        }
+}
+
+size_t upstream_spares_ceiling(void)
+{
+    return SPARES_ALL_MAX * connection_ceiling(SLOTS_STEP);
+}
+
+static void spread(struct upstream *upstream)
+{
+    if (upstream_is_calm(upstream))
+        upstream->spares = 0;
+    allow_spares(upstream, SPARES_STEP);
+
+    upstream->calm_ns = upstream->path.loop->now + CALM_NS;
+}
+
+/* --- Requests --- */
+
+static struct connection *last_connection(const struct upstream *upstream)
+{
+    assert(!list_is_empty(&upstream->connections));
+    return CONTAINER_OF(upstream->connections.previous, struct connection, link);
+}
+
+static size_t count_main(const struct upstream *upstream)
+{
+    size_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count += connection->use == CONNECTION_MAIN && connection_takes_requests(connection);
+    return count;
+}
+
+enum status upstream_submit(struct upstream *upstream, struct request *request,
+                            enum failure *failure)
+{
+    struct connection *connection = find_room(upstream);
+    if (connection && !upstream_is_calm(upstream) &&
+        (rank(connection) < CONNECTION_READY || connection_aboard(connection) > 0))
+        open_spare(upstream);
+    if (connection && connection_submit(connection, request) == STATUS_OK)
+        return STATUS_OK;
+    *failure = FAILURE_OVERLOADED;
+    if (upstream_is_crowded(upstream)) {
+        meet_demand(upstream);
+        connection = find_room(upstream);
+        return connection ? connection_submit(connection, request) : STATUS_AGAIN;
+    }
+    if (count_main(upstream) >= upstream->path.config->limits.upstream_connections)
+        return STATUS_FULL;
+    TRY(upstream_open_connection(upstream, CONNECTION_MAIN, failure));
+    *failure = FAILURE_LOCAL;
+    return connection_submit(last_connection(upstream), request);
+}
+
+void upstream_open_ahead(struct upstream *upstream)
+{
+    enum failure failure;
+    /* It may be that it takes no more connections: that is not why it cannot be asked. */
+    if (upstream_open_connection(upstream, CONNECTION_MAIN, &failure) != STATUS_OK &&
+        failure != FAILURE_OVERLOADED)
+        upstream->path.last_failure = failure;
+}
+
+void upstream_warm(struct upstream *upstream)
+{
+    const uint64_t rested_ns = upstream->path.loop->now - upstream->attempted_ns;
+    const bool was_good = upstream->last_answers > 0;
+    if (!upstream_has_connection(upstream) && (was_good || rested_ns >= WARM_AGAIN_NS))
+        upstream_open_ahead(upstream);
+}
+
+/* Those that may yet show whether it is there. */
+static size_t count_trials(const struct upstream *upstream)
+{
+    size_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count += connection_takes_requests(connection) &&
+                 (connection->state < CONNECTION_READY || connection_is_probed(connection));
+    return count;
+}
+
+void upstream_try_again(struct upstream *upstream, size_t connections_max)
+{
+    assert(!path_is_usable(&upstream->path));
+    path_back_off(&upstream->path);
+    if (count_trials(upstream) < connections_max)
+        upstream_open_ahead(upstream);
+}
+
+void upstream_open_second(struct upstream *upstream)
+{
+    const uint32_t max = upstream->path.config->limits.upstream_connections;
+    if (count_opening(upstream) > 0 || max < 2)
+        return;
+    if (count_connections(upstream) < 2) {
+        upstream_open_ahead(upstream);
+        return;
+    }
+    /* Two are silent: where answers come in the order of the questions more are needed. */
+    if (upstream_is_calm(upstream))
+        spread(upstream);
+    open_spare(upstream);
+}
+
+void upstream_hasten(struct upstream *upstream)
+{
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        connection_hasten(connection);
+}
+
+static void close_all(struct upstream *upstream, enum failure failure)
+{
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        stream_close(&connection->stream, failure);
+    LIST_EACH (struct connection, lane, &upstream->lanes, link)
+        stream_close(&lane->stream, failure);
+}
+
+void upstream_start_over(struct upstream *upstream)
+{
+    close_all(upstream, FAILURE_NETWORK_CHANGED);
+    metric_add(&upstream->path.metrics->network_changes, 1);
+    upstream->path.failures = 0;
+    upstream->path.retry_ns = upstream->path.loop->now;
+    upstream->attempted_ns = 0;
+}
+
+bool upstream_look_up_route(struct upstream *upstream)
+{
+    struct address source = {0};
+    enum status status = STATUS_SYSTEM;
+    if (upstream->routed.any.sa_family != AF_UNSPEC)
+        status = socket_source(&upstream->routed, &source);
+    if (status == STATUS_FULL)
+        return false; /* what was known holds */
+    const bool has_route = status == STATUS_OK;
+    const bool is_same = has_route == upstream->has_route &&
+                         (!has_route || address_equal(&source, &upstream->source));
+    upstream->has_route = has_route;
+    upstream->source = source;
+    return !is_same;
+}
+
+static void route_to(struct upstream *upstream, const struct address *address)
+{
+    if (upstream->routed.any.sa_family != AF_UNSPEC && address_equal(&upstream->routed, address))
+        return;
+    upstream->routed = *address;
+    (void)upstream_look_up_route(upstream);
+}
+
+/* --- The addresses of a name --- */
+
+void upstream_on_resolved(struct path *path, const struct address *address)
+{
+    struct upstream *upstream = of_path(path);
+    route_to(upstream, address);
+    if (path->failures == 0)
+        path_connected(path);
+    path->retry_ns = path->loop->now; /* what failed was the lookup */
+    upstream->events->on_care(upstream);
+}
+
+/* Those that are open to addresses which are the name's no longer. */
+static void drain_old(struct upstream *upstream)
+{
+    struct list *next;
+    for (struct list *link = upstream->connections.next; link != &upstream->connections;
+         link = next) {
+        struct connection *connection = CONTAINER_OF(link, struct connection, link);
+        next = link->next;
+        if (connection->state == CONNECTION_READY && !name_has(upstream->name, &connection->peer))
+            connection_drain(connection);
+    }
+}
+
+/* The old connections serve until there is a new one. */
+void upstream_on_moved(struct path *path)
+{
+    struct upstream *upstream = of_path(path);
+    bool has_old = false;
+    bool has_new = false;
+    LIST_EACH (const struct connection, connection, &upstream->connections, link) {
+        if (connection->state != CONNECTION_READY || !connection_takes_requests(connection))
+            continue;
+        if (name_has(upstream->name, &connection->peer))
+            has_new = true;
+        else
+            has_old = true;
+    }
+    if (has_old && has_new)
+        drain_old(upstream);
+    else if (has_old)
+        upstream_open_ahead(upstream); /* and the old one is closed for it */
+}
+
+/* A connection to it is open; the name may have moved during its handshake. */
+static void note_peer(struct upstream *upstream, const struct address *peer)
+{
+    if (!name_has(upstream->name, peer)) {
+        upstream_on_moved(&upstream->path);
+        return;
+    }
+    name_connected(upstream->name, peer);
+    route_to(upstream, peer);
+    drain_old(upstream);
+}
+
+/* --- What its connections tell --- */
+
+/* The server has ended it, for a reason that we do not know. */
+static bool is_close(enum failure failure)
+{
+    return failure == FAILURE_CLOSED || failure == FAILURE_RESET || failure == FAILURE_TLS ||
+           failure == FAILURE_PROTOCOL;
+}
+
+/* Whether the end of this connection says that something is wrong with the upstream. One that was
+ * open may have been closed for what was asked on it, unless that was our probe alone. */
+static bool is_upstream_failure(const struct connection *connection, enum connection_state was,
+                                enum failure failure)
+{
+    if (failure == FAILURE_NONE || failure == FAILURE_NETWORK_CHANGED || failure == FAILURE_LOCAL)
+        return false;
+    if (was < CONNECTION_READY || failure == FAILURE_SELF)
+        return true;
+    return connection->path->is_doubted && connection_is_probed(connection) &&
+           connection_aboard(connection) == 0;
+}
+
+/* The server does not take as many connections: it has answered on others since this one was begun.
+ */
+static bool is_one_too_many(const struct connection *connection, enum connection_state was,
+                            enum failure failure)
+{
+    return was < CONNECTION_READY &&
+           (is_close(failure) || failure == FAILURE_REFUSED_CONNECTION ||
+            failure == FAILURE_CONNECT_TIMEOUT || failure == FAILURE_HANDSHAKE_TIMEOUT) &&
+           connection->path->answered_sent_ns > connection->begun_ns;
+}
+
+static const char *detail_of(const struct connection *connection, enum failure failure)
+{
+    if (failure == FAILURE_NAME_LOOKUP)
+        return name_detail(of_path(connection->path)->name);
+    return connection->stream.tls ? tls_error_text(connection->stream.tls) : "";
+}
+
+/* It was used by somebody, or by nobody. */
+static void count_end(const struct connection *connection, enum failure failure, bool is_failure)
+{
+    struct upstream_metrics *metrics = connection->path->metrics;
+    const uint32_t requests = connection_requests(connection);
+    if (requests > 0)
+        metric_add(&metrics->failures[failure], requests);
+    else if (is_failure || failure == FAILURE_LOCAL || failure == FAILURE_REQUEST_TIMEOUT)
+        metric_add(&metrics->failures[failure], 1);
+    else
+        metric_add(&metrics->idle_closes, 1);
+}
+
+/* It has ended with requests on it, which since then were silent; 0: not for its silence. For a
+ * while they are spread over more connections. */
+static void note_end(struct upstream *upstream, const struct connection *connection,
+                     enum failure failure, uint64_t silent_since_ns)
+{
+    upstream->ended[upstream->ended_count++ % ENDS_KEPT] =
+        (struct end){.time_ns = upstream->path.loop->now, .left = count_open(upstream)};
+    if (connection->use != CONNECTION_LANE)
+        spread(upstream);
+    path_ended(&upstream->path, failure, silent_since_ns);
+    if (path_is_usable(&upstream->path))
+        open_spare(upstream);
+}
+
+static void on_closed(struct connection *connection, enum connection_state was,
+                      enum failure failure)
+{
+    struct upstream *upstream = of_path(connection->path);
+    const bool is_refused = is_one_too_many(connection, was, failure);
+    const bool is_failure = !is_refused && is_upstream_failure(connection, was, failure);
+    upstream->last_answers = connection->answers;
+    dial_end(connection);
+    if (upstream->name && (is_failure || failure == FAILURE_REQUEST_TIMEOUT))
+        name_failed(upstream->name, &connection->peer);
+    count_end(connection, failure, is_failure);
+    if (is_refused)
+        learn_admitted(upstream);
+    if (is_failure)
+        path_failed(&upstream->path, failure, detail_of(connection, failure));
+    else if (failure == FAILURE_REQUEST_TIMEOUT)
+        note_end(upstream, connection, failure, connection->silent_since_ns);
+    else if (connection_requests(connection) > 0 && is_close(failure) && !is_refused)
+        note_end(upstream, connection, failure, 0);
+    if (connection->requests > 0)
+        upstream->events->on_care(upstream);
+}
+
+/* The upstream may shake hands and answer nobody: the probe shows it. */
+static void on_open(struct connection *connection)
+{
+    struct upstream *upstream = of_path(connection->path);
+    if (upstream->name)
+        note_peer(upstream, &connection->peer);
+    if (upstream->path.is_doubted) {
+        (void)connection_try(connection);
+    } else if (connection->use == CONNECTION_LANE ||
+               !self_check_begin(&upstream->self_check, connection)) {
+        if (has_silent(upstream))
+            upstream->events->on_back(upstream);
+        path_connected(&upstream->path);
+    }
+}
+
+static const struct connection_events connection_events = {.on_open = on_open,
+                                                           .on_closed = on_closed};
+
+/* --- What the path tells --- */
+
+static void on_back(struct path *path)
+{
+    of_path(path)->events->on_back(of_path(path));
+}
+
+static void on_failed(struct path *path, enum failure failure)
+{
+    struct upstream *upstream = of_path(path);
+    upstream->calm_ns = 0; /* it was no question that has ended its connections */
+    if (path->down)
+        upstream->self_check.is_done = false;
+    upstream->events->on_failed(upstream, failure);
+}
+
+static void on_doubted(struct path *path)
+{
+    struct upstream *upstream = of_path(path);
+    upstream_try_again(upstream, 1);
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        if (connection_try(connection))
+            break;
+}
+
+static const struct path_events path_events = {
+    .on_back = on_back, .on_failed = on_failed, .on_doubted = on_doubted};
+
+static void on_self_found(struct self_check *check)
+{
+    close_all(of_path(check->path), FAILURE_SELF);
+}
+
+/* --- Birth and death --- */
+
+enum status upstream_open(struct upstream *upstream, const struct upstream_settings *settings,
+                          size_t index)
+{
+    const struct upstream_config *config = &settings->config->upstreams[index];
+    struct path *path = &upstream->path;
+    TRY(tls_client_open(config, settings->trusts[index], &path->tls));
+    path->events = &path_events;
+    path->connection_events = &connection_events;
+    path->loop = settings->loop;
+    path->config = settings->config;
+    path->label = config->label;
+    path->index = index;
+    path->metrics = &settings->metrics->upstreams[index];
+    path->random = settings->random;
+    path->waiting = settings->waiting;
+    path->queues = settings->queues;
+    path->scratch = settings->scratch;
+    upstream->group = settings->group;
+    upstream->events = settings->events;
+    upstream->config = config;
+    list_init(&upstream->connections);
+    list_init(&upstream->lanes);
+    times_init(&path->times);
+    upstream->self_check.path = path;
+    upstream->self_check.key = settings->self_key;
+    upstream->self_check.queue = settings->self_checks;
+    upstream->self_check.on_found = on_self_found;
+    self_check_init(&upstream->self_check);
+    loop_add_queue(path->loop, &path->idle, path->config->timeouts.idle_ns, connection_on_deadline);
+    loop_add_queue(path->loop, &path->late,
+                   times_late_ns(&path->times, path->config->timeouts.request_ns), silence_on_late);
+    path_set_down(path, config->host != NULL);
+    if (config->host)
+        return name_open(path, config, settings->name_queues, settings->name_events,
+                         &upstream->name);
+    route_to(upstream, &config->address);
+    return STATUS_OK;
+}
+
+static void destroy_all(struct list *connections)
+{
+    while (!list_is_empty(connections)) {
+        struct connection *connection = CONTAINER_OF(connections->next, struct connection, link);
+        dial_end(connection);
+        connection_destroy(connection);
+    }
+}
+
+void upstream_close(struct upstream *upstream)
+{
+    struct path *path = &upstream->path;
+    if (!path->tls)
+        return;
+    self_check_stop(&upstream->self_check);
+    destroy_all(&upstream->connections);
+    destroy_all(&upstream->lanes);
+    loop_remove_queue(&path->idle);
+    loop_remove_queue(&path->late);
+    assert(path->in_flight == 0);
+    name_close(upstream->name);
+    tls_client_close(path->tls);
+}
