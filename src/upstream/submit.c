@@ -158,7 +158,8 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
 {
     struct connection *connection = late->connection;
     struct upstream *upstream = upstream_of(connection);
-    if (attempts_exhausted(late->attempts) & UINT32_C(1) << upstream->path.index)
+    if (!path_is_usable(&upstream->path) ||
+        attempts_exhausted(late->attempts) & UINT32_C(1) << upstream->path.index)
         return false;
     const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
     if (!is_sent)

@@ -565,6 +565,30 @@ static void RFC9520_3_1_silent_single_upstream_is_hedged_beside_three_sends_in_a
     request_cancel(&one.request);
 }
 
+/* What it answers to the probe shows whether there is any use in asking it more. */
+static void K3_doubted_single_upstream_is_sent_no_hedge(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    struct asked second;
+    bench->config.upstream_count = 1;
+    begin(bench);
+    ask(bench, &one, "warm");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    ask(bench, &one, "late");
+    turn_until_late(bench, &one);
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    bench->group->upstreams[0].path.is_doubted = true;
+    turn(bench, 100);
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    assert_int_equal(stream_count, 1);
+    bench->group->upstreams[0].path.is_doubted = false;
+    assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    assert_int_equal(stream_count, 2); /* which is to carry it */
+    request_cancel(&one.request);
+}
+
 /* A server that accepts and closes would have it three times in one moment. */
 static void RFC9520_3_1_question_that_waits_for_a_handshake_moves_and_is_sent_once(void **state)
 {
@@ -994,6 +1018,7 @@ int main(void)
         TEST(request_without_an_answer_for_its_time_needs_no_budget),
         TEST(request_that_is_lost_moves_to_one_not_yet_asked),
         TEST(RFC9520_3_1_silent_single_upstream_is_hedged_beside_three_sends_in_all),
+        TEST(K3_doubted_single_upstream_is_sent_no_hedge),
         TEST(RFC9520_3_1_question_that_waits_for_a_handshake_moves_and_is_sent_once),
         TEST(single_upstream_that_is_merely_slow_is_asked_once),
         TEST(RFC9520_3_1_question_lost_by_the_only_upstream_is_asked_alone_three_times_in_all),
