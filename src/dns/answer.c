@@ -17,6 +17,7 @@ enum {
     FAILURE_TTL_S = 1, /* RFC 9520 3.2 */
     CHAIN_MAX = 16,    /* CNAMEs that are followed; a longer chain is not kept */
     SOA_MINIMUM = 4,   /* octets, the last of the RDATA */
+    QUESTION_NAME = DNS_POINTER_MARK << 8 | DNS_HEADER_SIZE, /* as a pointer */
 };
 
 enum section { SECTION_ANSWER, SECTION_AUTHORITY, SECTION_ADDITIONAL };
@@ -39,6 +40,7 @@ struct part {
 
 /* The walk over one message. */
 struct check {
+    const struct question *question;
     struct name_map names;
     size_t position;
     size_t body;          /* offset of the first record */
@@ -47,7 +49,7 @@ struct check {
     struct part soa;      /* when it says no: the SOA and its signatures */
     uint32_t least_ttl_s; /* of the records so far */
     uint32_t soa_minimum_s;
-    bool dnssec_ok;
+    bool is_answered; /* by a record that stands behind the question's own name */
     bool has_soa;
     bool has_opt;
     bool has_extended_errors;
@@ -198,17 +200,22 @@ static struct part *part_of(struct check *check, const struct record *record, en
     if (section == SECTION_ADDITIONAL)
         return NULL;
     uint16_t type = record->type;
-    if (type == TYPE_RRSIG && check->dnssec_ok)
+    if (type == TYPE_RRSIG && check->question->dnssec_ok)
         type = load_u16(check->names.bytes + record->data); /* the type that it covers */
     switch (type) {
     case TYPE_SOA:
         return &check->soa;
     case TYPE_NSEC:
     case TYPE_NSEC3:
-        return check->dnssec_ok ? &check->needed : NULL;
+        return check->question->dnssec_ok ? &check->needed : NULL;
     default:
         return NULL;
     }
+}
+
+static bool has_type_asked_for(const struct check *check, const struct record *record)
+{
+    return record->type == check->question->type || check->question->type == TYPE_ANY;
 }
 
 /* Counts the record among those that are kept. */
@@ -267,6 +274,8 @@ static enum status check_record(struct check *check, enum section section)
         return section == SECTION_ADDITIONAL ? STATUS_OK : STATUS_MALFORMED;
     }
     keep_record(check, &record, section);
+    if (section == SECTION_ANSWER && load_u16(check->names.bytes + record.owner) == QUESTION_NAME)
+        check->is_answered = check->is_answered || has_type_asked_for(check, &record);
     return STATUS_OK;
 }
 
@@ -296,8 +305,7 @@ static enum status check_question(const uint8_t *bytes, size_t length,
 
 /* Looks through the answer section for what is at `name`: true when that has the type asked for;
  * otherwise `*next` is where its CNAME leads, or 0. */
-static bool find_at_name(struct check *check, const struct question *question, size_t name,
-                         size_t *next)
+static bool find_at_name(struct check *check, size_t name, size_t *next)
 {
     *next = 0;
     size_t position = check->body;
@@ -305,7 +313,7 @@ static bool find_at_name(struct check *check, const struct question *question, s
         struct record record = {.owner = position};
         read_record_fixed(check->names.bytes, name_end(check->names.bytes, position), &record);
         position = record.end;
-        const bool is_wanted = record.type == question->type || question->type == TYPE_ANY;
+        const bool is_wanted = has_type_asked_for(check, &record);
         if (!is_wanted && record.type != TYPE_CNAME)
             continue;
         if (!name_equal(&check->names, record.owner, name))
@@ -317,14 +325,15 @@ static bool find_at_name(struct check *check, const struct question *question, s
     return false;
 }
 
-/* RFC 2308 2.2: false for NODATA, which includes a chain of CNAMEs that ends nowhere. A DNAME needs
- * no look of its own: its CNAME comes with it (RFC 6672 3.1). The records may be in any order. */
-static bool has_data(struct check *check, const struct question *question)
+/* Seldom needed. RFC 2308 2.2: false for NODATA, which includes a chain of CNAMEs that ends
+ * nowhere. A DNAME needs no look of its own: its CNAME comes with it (RFC 6672 3.1). The records
+ * may be in any order. */
+static bool has_data(struct check *check)
 {
     size_t name = DNS_HEADER_SIZE;
     for (unsigned hops = 0; hops <= CHAIN_MAX; hops++) {
         size_t next;
-        if (find_at_name(check, question, name, &next))
+        if (find_at_name(check, name, &next))
             return true;
         if (next == 0)
             return false;
@@ -333,11 +342,11 @@ static bool has_data(struct check *check, const struct question *question)
     return false;
 }
 
-static enum answer_kind kind_of(struct check *check, const struct question *question)
+static enum answer_kind kind_of(struct check *check)
 {
     switch (check->answer.rcode) {
     case RCODE_NOERROR:
-        return has_data(check, question) ? ANSWER_POSITIVE : ANSWER_NEGATIVE;
+        return check->is_answered || has_data(check) ? ANSWER_POSITIVE : ANSWER_NEGATIVE;
     case RCODE_NXDOMAIN:
         return ANSWER_NEGATIVE;
     case RCODE_YXDOMAIN: /* RFC 6672 2.2: the DNAME that says so comes with it, and has a TTL */
@@ -377,7 +386,7 @@ static uint32_t ttl_of(const struct check *check, uint32_t needed_ttl_s)
     }
 }
 
-static void finish(struct check *check, const struct question *question)
+static void finish(struct check *check)
 {
     struct answer *answer = &check->answer;
     assert(check->body <= check->body_end && check->body_end <= check->names.length);
@@ -385,7 +394,7 @@ static void finish(struct check *check, const struct question *question)
     answer->body_length = (uint16_t)(check->body_end - check->body);
     answer->ttl_offsets = check->scratch->ttl_offsets;
     answer->extended_errors = check->scratch->extended_errors;
-    answer->kind = kind_of(check, question);
+    answer->kind = kind_of(check);
     /* RFC 4035 3.2.3: AD speaks of records. Some servers (Unbound) write an error over the header
      * of the query, and AD is set in ours. */
     if (answer->kind == ANSWER_FAILURE)
@@ -425,11 +434,11 @@ enum status message_check_answer(const uint8_t *bytes, size_t length,
 
     const size_t body = DNS_HEADER_SIZE + (size_t)question->name_length + DNS_QUESTION_TAIL;
     struct check check = {
+        .question = question,
         .body = body,
         .body_end = body,
         .needed = {.end = body, .ttl_s = DNS_TTL_MAX},
         .soa = {.end = body, .ttl_s = DNS_TTL_MAX},
-        .dnssec_ok = question->dnssec_ok,
         .least_ttl_s = DNS_TTL_MAX,
         .scratch = scratch,
         .answer = {.flags = flags & (DNS_FLAG_AA | DNS_FLAG_TC | DNS_FLAG_RA | DNS_FLAG_AD),
@@ -437,7 +446,7 @@ enum status message_check_answer(const uint8_t *bytes, size_t length,
     };
     name_map_init(&check.names, bytes, length, scratch->name_lengths);
     TRY(check_records(&check, bytes));
-    finish(&check, question);
+    finish(&check);
     *out = check.answer;
     return STATUS_OK;
 }
