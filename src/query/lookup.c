@@ -33,22 +33,23 @@ enum {
     REPLIES_LEFT_OVER = 16, /* at a time: then others have their turn */
 };
 
-/* What every lookup touches stands first, in few cache lines. */
+/* What every lookup touches stands together, in few cache lines: the first of the question and what
+ * is before it, and from `alone` on to the first request of the ask. */
 struct lookup {
     struct resolver *resolver;
     struct lookup *next; /* in its bucket */
     uint64_t hash;
     struct list queries;
+    uint64_t begun_ns; /* when it first asked, or asked anew */
+    struct question question;
+    struct body *body;     /* of the answer, once it has ended */
     struct deadline alone; /* armed: no query waits, and it goes on all the same */
     bool has_ended;        /* is out of the table, and asks no more: `body` and `rest` are set */
-    uint64_t begun_ns;     /* when it first asked, or asked anew */
     struct ask ask;
-    struct question question;
     /* The best error answer so far, without records; once it has ended, the answer for those who
      * wait on. */
     struct answer kept;
     uint8_t kept_errors[KEPT_ERRORS_SIZE];
-    struct body *body;     /* of that answer */
     struct loop_task rest; /* gives it */
 };
 

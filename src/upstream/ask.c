@@ -398,7 +398,8 @@ void ask_cancel(struct ask *ask)
 {
     list_remove(&ask->waiter.link);
     deadline_cancel(&ask->waiter.again);
-    for (size_t i = 0; i < REQUESTS_PER_ASK; i++)
+    /* Most asks have used one. */
+    for (size_t i = 0; i < REQUESTS_PER_ASK && i < ask->attempts.count; i++)
         if (request_is_in_flight(&ask->requests[i]))
             request_cancel(&ask->requests[i]);
 }

@@ -27,25 +27,25 @@ struct ask_events {
 enum { REQUESTS_PER_ASK = 2 };
 
 /* One question until an answer or a failure, which on_done tells once, never from inside of
- * ask_begin. What is first in it is touched first. */
+ * ask_begin. What every ask touches stands together, in few cache lines. */
 struct ask {
     struct group *group;
     const struct ask_events *events;
-    struct metrics *metrics;
+    uint64_t client;
+    struct waiter waiter;
     struct attempts attempts;
     uint16_t error_answer_count;
-    uint8_t lone_ends; /* of connections that carried nothing else; two of them convict */
-    bool has_ended;    /* a connection, with it aboard */
-    bool is_suspect;   /* of that: it is asked alone */
-    bool has_moved;    /* but first where no connection has ended */
-    uint32_t erred;    /* bits of the upstreams that answered with an error */
-    bool has_waited;   /* for the look that counts */
-    bool has_looked;   /* it has been asked since the first of the lone ends */
-    struct request requests[REQUESTS_PER_ASK];
+    uint8_t lone_ends;    /* of connections that carried nothing else; two of them convict */
+    bool has_ended;       /* a connection, with it aboard */
+    bool is_suspect;      /* of that: it is asked alone */
+    bool has_moved;       /* but first where no connection has ended */
+    bool has_waited;      /* for the look that counts */
+    bool has_looked;      /* it has been asked since the first of the lone ends */
+    uint32_t erred;       /* bits of the upstreams that answered with an error */
     enum failure failure; /* the last one, and who it was about */
+    struct request requests[REQUESTS_PER_ASK];
+    struct metrics *metrics;
     size_t failed_upstream;
-    struct waiter waiter;
-    uint64_t client;
     uint64_t lone_end_ns;   /* the first */
     uint64_t ended_ns;      /* when a connection last ended with it, */
     size_t ended_upstream;  /* and where */

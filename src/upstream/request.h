@@ -86,23 +86,22 @@ struct request {
     struct attempts *attempts;       /* shared by the requests of one ask, zeroed at first */
     request_done *on_done;
     request_late *on_late;
-    size_t upstream; /* index of the upstream asked last */
-    bool is_hedge;   /* asked since another one is late */
-    bool is_own;     /* a question of our own, which is in no count and no attempt */
-    /* How it ended without an answer; set before on_done. */
-    bool was_sent;        /* the upstream may have read it */
-    bool was_fresh;       /* nothing else had been asked on its connection */
-    bool was_alone;       /* nothing else was unanswered there since it was sent */
-    bool was_behind;      /* an answer: the server has had enough, not of this question */
-    uint32_t were_aboard; /* so many were unanswered there */
-
-    uint64_t ended_ns;
+    bool is_hedge; /* asked since another one is late */
+    bool is_own;   /* a question of our own, which is in no count and no attempt */
+    /* How it ended without an answer, with the last two; set before on_done. */
+    bool was_sent;   /* the upstream may have read it */
+    bool was_fresh;  /* nothing else had been asked on its connection */
+    bool was_alone;  /* nothing else was unanswered there since it was sent */
+    bool was_behind; /* an answer: the server has had enough, not of this question */
     /* Of the connection that carries it. */
+    uint16_t slot;
     struct connection *connection; /* NULL: not in flight */
     struct list link;              /* among the failed of a closed connection */
     struct deadline late;
     uint64_t sent_ns;
-    uint16_t slot;
+    size_t upstream;      /* index of the upstream asked last */
+    uint32_t were_aboard; /* so many were unanswered there */
+    uint64_t ended_ns;
 };
 
 static inline void request_init(struct request *request, const struct question *question,
