@@ -95,6 +95,7 @@ static bool is_silence(enum failure failure)
 /* A connection has ended with it aboard. */
 static void note_end(struct ask *ask, const struct request *request, enum failure failure)
 {
+    assert(request->was_sent && request->were_aboard > 0 && !request_is_in_flight(request));
     /* Of many each is hardly the one, and there are not so many lanes: in calm one connection
      * carries all. They are spread over several by now, and few will be hit again. */
     ask->is_suspect =
@@ -168,6 +169,7 @@ static enum status try_calm(struct ask *ask, struct request *request)
 
 static enum status try_alone(struct ask *ask, struct request *request, enum lane_kind kind)
 {
+    assert(!request_is_in_flight(request));
     const uint32_t avoided = ask->has_ended ? UINT32_C(1) << ask->ended_upstream : 0;
     enum status status = STATUS_NOT_FOUND;
     if (may_be_asked(ask))

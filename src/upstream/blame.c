@@ -23,6 +23,7 @@ enum {
 
 void blame_init(struct blame_table *table)
 {
+    assert(table);
     table->key = siphash_random_key();
 }
 

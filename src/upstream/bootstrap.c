@@ -218,6 +218,7 @@ static void on_failed(struct datagram *datagram, enum failure failure)
 void bootstrap_on_deadline(struct deadline *deadline, uint64_t now)
 {
     struct bootstrap *bootstrap = CONTAINER_OF(deadline, struct bootstrap, deadline);
+    assert(bootstrap->patience > 0);
     (void)now;
     if (--bootstrap->patience > 0) {
         if (bootstrap->state == BOOTSTRAP_DATAGRAM)
@@ -250,6 +251,7 @@ void bootstrap_init(struct bootstrap *bootstrap, struct loop *loop, const struct
 
 void bootstrap_begin(struct bootstrap *bootstrap, const struct question *question)
 {
+    assert(question);
     assert(bootstrap->state == BOOTSTRAP_RESTING && server_count(bootstrap) > 0);
     bootstrap->question = question;
     bootstrap->tries = 0;

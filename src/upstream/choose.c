@@ -40,6 +40,7 @@ static bool may_be_good(const struct upstream *upstream)
 
 bool choose_knows_better(const struct group *group, uint32_t erred)
 {
+    assert(erred != 0);
     bool is_better_left = false;
     for (size_t i = 0; i < group->upstream_count; i++) {
         const struct upstream *upstream = &group->upstreams[i];
@@ -53,6 +54,7 @@ bool choose_knows_better(const struct group *group, uint32_t erred)
 
 void choose_contradict(struct group *group, uint32_t erred)
 {
+    assert(erred != 0);
     for (size_t i = 0; i < group->upstream_count; i++) {
         struct upstream *upstream = &group->upstreams[i];
         if (!(erred & UINT32_C(1) << i))

@@ -611,6 +611,7 @@ bool connection_try(struct connection *connection)
 
 size_t connection_ceiling(size_t slot_count)
 {
+    assert(slot_count > 0 && slot_count <= SLOTS_MAX);
     enum { TLS_SIZE_MAX = 128 << 10 }; /* OpenSSL's state, record buffers and certificates */
     return sizeof(struct connection) + slot_count * sizeof(struct slot) + STREAM_IN_MAX +
            TLS_SIZE_MAX;
@@ -631,6 +632,7 @@ size_t connection_slot_count(const struct config *config)
 enum status connection_open(struct path *path, enum connection_use use, const struct address *peer,
                             struct connection **out, enum failure *failure)
 {
+    assert(use < CONNECTION_USES && failure);
     const size_t most = connection_slot_count(path->config);
     const size_t wanted[CONNECTION_USES] = {most, SLOTS_STEP, SLOTS_LANE};
     const size_t slot_count = wanted[use] < most ? wanted[use] : most;

@@ -59,6 +59,7 @@ static void on_name_end(struct name_waiter *waiter, enum failure failure)
 
 enum status dial_begin(struct connection *connection, struct name *name, enum failure *failure)
 {
+    assert(!connection->dial && failure);
     struct dial *dial = calloc(1, sizeof(*dial));
     if (!dial) {
         *failure = FAILURE_LOCAL;

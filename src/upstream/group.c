@@ -8,6 +8,8 @@
  * Thread: one worker.   Owner: the worker. */
 #include "upstream/group.h"
 
+#include <assert.h>
+
 /* When all upstreams are away the local link is the first to blame, so they are tried again and
  * again, however long their back-off has grown: after the least at first, and soon after the most.
  */
@@ -134,6 +136,7 @@ static bool may_come_back(const struct group *group, uint32_t excluded)
 
 bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter)
 {
+    assert(waiter->resume);
     return may_come_back(group, excluded) && waiting_park(&group->waiting, waiter);
 }
 
@@ -150,6 +153,7 @@ static void on_failed(struct upstream *upstream, enum failure failure)
 
 bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns)
 {
+    assert(index < group->upstream_count);
     const struct upstream *upstream = &group->upstreams[index];
     size_t count = 0;
     size_t left = SIZE_MAX;
@@ -165,6 +169,7 @@ bool group_ended_together(const struct group *group, size_t index, uint64_t time
 
 bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)
 {
+    assert(index < group->upstream_count);
     return group->upstreams[index].path.failed_ns > time_ns;
 }
 
@@ -175,6 +180,7 @@ bool group_has_heard(const struct group *group, size_t index, uint64_t time_ns)
 
 bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
 {
+    assert(index < group->upstream_count);
     struct upstream *upstream = &group->upstreams[index];
     if (upstream->path.answered_sent_ns >= time_ns) /* what a turn sends leaves at its end */
         return true;

@@ -142,6 +142,7 @@ size_t name_addresses(const struct name *name, struct address out[static RACE_AD
 
 static void take_failed(struct name *name, size_t index)
 {
+    assert(index < name->failed_count);
     name->failed_count--;
     memmove(&name->failed[index], &name->failed[index + 1],
             (name->failed_count - index) * sizeof(name->failed[0]));
@@ -159,6 +160,7 @@ static void forget_failed(struct name *name, const struct address *address)
 /* It is tried after all others; when there are too many, that which failed longest ago is good. */
 static void remember_failed(struct name *name, const struct address *address)
 {
+    assert(address->any.sa_family != AF_UNSPEC);
     forget_failed(name, address);
     if (name->failed_count == RACE_ADDRESSES_MAX)
         take_failed(name, 0);
@@ -285,6 +287,7 @@ static void forget_absent(struct name *name)
 
 static void lookup_ended(struct name *name)
 {
+    assert(name->state == NAME_ASKING);
     bool is_found = false;
     deadline_cancel(&name->settle);
     name->state = NAME_RESTING;
@@ -443,6 +446,7 @@ static uint64_t query_ns(const struct config *config)
 
 static void begin_query(struct name_query *query, uint32_t excluded)
 {
+    assert(query->outcome == OUTCOME_PENDING && !request_is_in_flight(&query->request));
     const struct name *name = query->name;
     query->attempts = (struct attempts){.once = excluded, .twice = excluded};
     query->tries = 0;
@@ -510,6 +514,7 @@ enum status name_wait(struct name *name, struct name_waiter *waiter, enum failur
 
 void name_connected(struct name *name, const struct address *peer)
 {
+    assert(peer->any.sa_family != AF_UNSPEC);
     assert(name_has(name, peer));
     name->preferred = *peer;
     name->preferred_until_ns = now_of(name) + PREFERENCE_NS;

@@ -10,6 +10,8 @@
  * Thread: one worker.   Owner: its upstream. */
 #include "upstream/self_check.h"
 
+#include <assert.h>
+
 #include "dns/self_probe.h"
 
 /* An upstream that closes whenever it is asked this must not be lost for it. */
@@ -43,6 +45,7 @@ static void on_late(struct request *request)
 void self_check_on_deadline(struct deadline *deadline, uint64_t now)
 {
     struct self_check *check = CONTAINER_OF(deadline, struct self_check, deadline);
+    assert(request_is_in_flight(&check->request));
     (void)now;
     request_cancel(&check->request);
     check->is_done = true;
@@ -65,6 +68,7 @@ void self_check_stop(struct self_check *check)
 
 bool self_check_begin(struct self_check *check, struct connection *connection)
 {
+    assert(connection->use != CONNECTION_LANE);
     struct path *path = check->path;
     const bool is_done = check->is_done && address_equal(&check->peer, &connection->peer);
     if (!check->key || is_done || check->unanswered >= UNANSWERED_MAX)

@@ -247,6 +247,7 @@ static void open_spare(struct upstream *upstream)
 
 static void allow_spares(struct upstream *upstream, unsigned count)
 {
+    assert(count > 0);
     const size_t share = SPARES_ALL_MAX / upstream->path.config->upstream_count;
     const size_t most = share < SPARES_MAX ? share : SPARES_MAX;
     upstream->spares += (uint16_t)count;
@@ -649,6 +650,7 @@ static void on_self_found(struct self_check *check)
 enum status upstream_open(struct upstream *upstream, const struct upstream_settings *settings,
                           size_t index)
 {
+    assert(index < settings->config->upstream_count);
     const struct upstream_config *config = &settings->config->upstreams[index];
     struct path *path = &upstream->path;
     TRY(tls_client_open(config, settings->trusts[index], &path->tls));

@@ -8,6 +8,6 @@
 #include "base/deadline.h"
 
 void silence_on_late(struct deadline *deadline, uint64_t now); /* of a request */
-void silence_on_look(struct deadline *deadline, uint64_t now); /* of a suspect connection */
+void silence_on_look(struct deadline *deadline, uint64_t now); /* of a silent connection */
 
 #endif

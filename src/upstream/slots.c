@@ -61,6 +61,7 @@ uint16_t slot_take(struct slots *slots, struct request *request)
 
 void slot_abandon(struct slots *slots, uint16_t index)
 {
+    assert(index < slots->used);
     struct slot *slot = &slots->table[index];
     assert(slot->request && !slot->is_abandoned);
     slot->request = NULL;

@@ -141,6 +141,7 @@ static struct upstream *choose_for_hedge(struct group *group, const struct reque
 /* Its answer is not only late: a query that waits for it would wait in vain. */
 bool request_is_lost(const struct group *group, const struct request *late)
 {
+    assert(group->loop->now >= late->sent_ns);
     return group->loop->now - late->sent_ns >= group->config->timeouts.request_ns;
 }
 
@@ -180,6 +181,7 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
 /* Half of what is saved up is for silent connections. */
 static bool spend_hedge(struct group *group, const struct request *late)
 {
+    assert(late->connection);
     uint32_t needed = HEDGE_COST;
     if (late->connection->silent_since_ns == 0)
         needed += HEDGE_BURST * HEDGE_COST / 2;

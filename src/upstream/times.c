@@ -104,6 +104,7 @@ uint64_t times_late_ns(const struct times *times, uint64_t request_ns)
 
 uint64_t times_dead_ns(const struct times *times, uint64_t request_ns)
 {
+    assert(request_ns > 0);
     if (times->rtt_ns == 0)
         return request_ns;
     /* Where answers take very different times it is no path that takes long. */

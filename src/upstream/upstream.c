@@ -86,6 +86,7 @@ static void open_queues(struct group *group)
 
 enum status group_open(const struct group_settings *settings, struct group **out)
 {
+    assert(settings->loop && settings->metrics && settings->trusts && out);
     const struct config *config = settings->config;
     assert(config->upstream_count > 0 && config->upstream_count <= CONFIG_UPSTREAMS_MAX);
     struct group *group =
@@ -168,6 +169,7 @@ size_t group_upstream_addresses(const struct group *group, size_t index,
                                 struct address out[static RACE_ADDRESSES_MAX],
                                 enum failure *failure)
 {
+    assert(failure);
     assert(index < group->upstream_count);
     const struct upstream *upstream = &group->upstreams[index];
     *failure = FAILURE_NONE;

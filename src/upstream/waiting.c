@@ -64,6 +64,7 @@ static void give_up(struct loop_task *task)
 void waiting_note_trial(struct waiting *waiting, bool may_pass)
 {
     const uint64_t now = waiting->loop->now;
+    assert(waiting->trial_failed_ns <= now);
     if (waiting->trial_failed_ns == 0 || now - waiting->trial_failed_ns >= TRIAL_AGE_NS)
         waiting->failing_since_ns = now;
     waiting->trial_failed_ns = now;
@@ -104,6 +105,7 @@ static void serve(struct loop_task *task)
 
 void waiting_line_up(struct waiting *waiting, struct waiter *waiter, enum line line)
 {
+    assert(line < LINES);
     assert(waiter->resume);
     if (list_is_linked(&waiter->link) && waiter->line == line)
         return;
@@ -147,12 +149,14 @@ bool waiting_may_look_at_once(struct waiting *waiting)
 
 void waiting_look_again(struct waiting *waiting, struct waiter *waiter)
 {
+    assert(waiter->resume && !list_is_linked(&waiter->link));
     deadline_arm(&waiting->second_looks, &waiter->again, waiting->loop->now);
 }
 
 static void on_second_look(struct deadline *deadline, uint64_t now)
 {
     struct waiter *waiter = CONTAINER_OF(deadline, struct waiter, again);
+    assert(waiter->resume);
     (void)now;
     waiter->resume(waiter);
 }
@@ -160,6 +164,7 @@ static void on_second_look(struct deadline *deadline, uint64_t now)
 void waiting_open(struct waiting *waiting, struct loop *loop, uint64_t park_ns,
                   void (*on_parked)(struct waiting *waiting))
 {
+    assert(loop && on_parked);
     waiting->loop = loop;
     waiting->park_ns = park_ns;
     waiting->on_parked = on_parked;
@@ -175,6 +180,7 @@ void waiting_open(struct waiting *waiting, struct loop *loop, uint64_t park_ns,
 
 void waiting_close(struct waiting *waiting)
 {
+    assert(list_is_empty(&waiting->parked) && !has_line(waiting));
     loop_cancel_task(&waiting->give_up);
     loop_cancel_task(&waiting->serve);
     deadline_cancel(&waiting->tick);
