@@ -376,12 +376,28 @@ static size_t count_trials(const struct upstream *upstream)
     return count;
 }
 
+/* Each doubt has its trial: the main connections of those before, with nothing aboard, make room.
+ */
+static void drain_one_too_many(struct upstream *upstream)
+{
+    if (count_main(upstream) < upstream->path.config->limits.upstream_connections)
+        return;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        if (connection->use == CONNECTION_MAIN && connection->state == CONNECTION_READY &&
+            connection->in_flight == 0 && !connection_is_probed(connection)) {
+            connection_drain(connection);
+            return;
+        }
+}
+
 void upstream_try_again(struct upstream *upstream, size_t connections_max)
 {
     assert(!path_is_usable(&upstream->path));
     path_back_off(&upstream->path);
-    if (count_trials(upstream) < connections_max)
-        upstream_open_ahead(upstream);
+    if (count_trials(upstream) >= connections_max)
+        return;
+    drain_one_too_many(upstream);
+    upstream_open_ahead(upstream);
 }
 
 void upstream_open_second(struct upstream *upstream)

@@ -162,9 +162,11 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
     if (!path_is_usable(&upstream->path) ||
         attempts_exhausted(late->attempts) & UINT32_C(1) << upstream->path.index)
         return false;
-    const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
     if (!is_sent)
         return upstream_is_ready(upstream);
+    if (late->attempts->two & UINT32_C(1) << upstream->path.index)
+        return false; /* the last time it is asked alone */
+    const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
     if (choose_usable(upstream->group, asked, late->question))
         return false; /* which is made ready */
     if (connection->silent_since_ns == 0 ||

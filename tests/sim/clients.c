@@ -88,6 +88,13 @@ struct subject {
     uint64_t spent_turn[2];            /* when a query without RD, or with it, had the last reply
                                           that the turn's budget allowed */
     uint64_t onset_ns; /* when an upstream that had answered well until then gave it an error */
+    struct {
+        uint32_t count;
+        uint64_t first_ns;
+        uint64_t last_ns;
+        size_t upstream; /* of the last one */
+        bool was_fresh;  /* nothing else had been asked on that connection */
+    } ends;              /* of connections, for it */
     bool is_refreshed;
 };
 
@@ -116,6 +123,7 @@ static struct {
     uint64_t failed_ns; /* when there was last one */
     uint64_t refreshes;
     uint64_t network_changed_ns;
+    uint64_t convicted; /* lookups */
 } clients;
 
 struct figures figures;
@@ -452,6 +460,27 @@ static bool is_of_onset(const struct asked *ask)
     return ask->subject->onset_ns > 0 && net_now() - ask->subject->onset_ns < ERROR_KEPT_NS;
 }
 
+/* FAULTS K1: convicted is who has ended two connections, the last one alone and a while after the
+ * first, when others have had answers there since. What is kept of an earlier verdict is seen by
+ * nobody's being convicted now. */
+static void check_evidence(const struct asked *ask)
+{
+    const uint64_t convicted = metric_get(&clients.resolver->metrics->lookups_convicted);
+    const bool is_new = convicted != clients.convicted;
+    const struct subject *subject = ask->subject;
+    clients.convicted = convicted;
+    const bool is_recursive = load_u16(ask->message + 2) & DNS_FLAG_RD; /* it is the one counted */
+    if (!is_new || !is_recursive || !upstreams_end_only_for_names())
+        return;
+    if (subject->ends.count < 2 || !subject->ends.was_fresh ||
+        subject->ends.last_ns < subject->ends.first_ns + SECOND_LOOK_NS)
+        sim_fail("a question is convicted for %u ends of connections", subject->ends.count);
+    if (net_now() < subject->ends.last_ns + SECOND_LOOK_NS)
+        sim_fail("a verdict does not wait for the answers to others");
+    if (upstream_answered_ns(subject->ends.upstream) <= subject->ends.last_ns)
+        sim_fail("a question is convicted, though nobody else was answered");
+}
+
 /* Counts it, and fails when it has failed though nobody may lose an answer. */
 static void check_innocent(const struct asked *ask, const struct reply_view *view)
 {
@@ -464,8 +493,8 @@ static void check_innocent(const struct asked *ask, const struct reply_view *vie
     /* Each change of the network has cost one of its three sends (RFC 9520 3.1). */
     if (has_words_of(view, FAILURE_NETWORK_CHANGED))
         return;
-    if (has_fault(FAULT_ANSWERS_IN_ORDER) && ask->begun_ns < clients.network_changed_ns)
-        return; /* and timeouts.request */
+    if (!has_only_harmless_faults_but(0) && ask->begun_ns < clients.network_changed_ns)
+        return; /* and the others may have cost the rest */
     figures.promised++;
     figures.failed += is_failure;
     if (is_failure && !is_of_onset(ask) && !sim_options.counts_failures)
@@ -593,6 +622,8 @@ static void check_reply(const struct asked *ask, const uint8_t *reply, size_t le
     if ((is_failure || view.flags & DNS_FLAG_TC) && view.answers + view.authorities > 0)
         sim_fail("records in a reply that fails");
     const bool has_given_way = gives_way();
+    if (has_words_of(&view, FAILURE_CONVICTED))
+        check_evidence(ask);
     if (is_stale())
         check_stale_reason(ask);
     if (is_limited()) {
@@ -1006,6 +1037,20 @@ bool clients_are_done(void)
 }
 
 /* --- Invariants --- */
+
+void clients_note_end(size_t upstream, uint32_t hash, bool is_fresh)
+{
+    for (size_t i = 0; i < clients.subject_count; i++) {
+        struct subject *subject = &clients.subjects[i];
+        if (subject->hash != hash)
+            continue;
+        if (subject->ends.count++ == 0)
+            subject->ends.first_ns = net_now();
+        subject->ends.last_ns = net_now();
+        subject->ends.upstream = upstream;
+        subject->ends.was_fresh = is_fresh;
+    }
+}
 
 void clients_note_network_change(void)
 {

@@ -28,6 +28,7 @@ static struct {
     size_t seen_count;
     uint64_t hedges;                          /* that needed budget */
     bool was_ready[SIM_UPSTREAMS_MAX];        /* at the end of the last turn */
+    bool was_calm[SIM_UPSTREAMS_MAX];         /* the same */
     const void *silent[VIEW_CONNECTIONS_MAX]; /* the same: connections */
     size_t silent_count;
     const struct group_view *view; /* of this turn */
@@ -158,6 +159,10 @@ static void check_choice(const struct request_view *request)
     if (!request->is_first || !connection->is_silent || connection->is_pardoned ||
         !was_silent(connection))
         return;
+    /* It waited for this one, which was then the trial of a doubt. */
+    const bool is_trial = connection->answered_sent_ns == 0;
+    if (is_trial && (has_fault(FAULT_CLOSES_ON_A_NAME) || has_fault(FAULT_CLOSES_ON_A_SUFFIX)))
+        return;
     for (size_t i = 0; i < requests.view->upstream_count; i++)
         if (requests.was_ready[i] && is_ready(i))
             sim_fail("upstream %zu is asked behind a silence, though %zu is ready",
@@ -167,8 +172,10 @@ static void check_choice(const struct request_view *request)
 static void note_silence(void)
 {
     requests.silent_count = 0;
-    for (size_t i = 0; i < requests.view->upstream_count; i++)
+    for (size_t i = 0; i < requests.view->upstream_count; i++) {
         requests.was_ready[i] = is_ready(i);
+        requests.was_calm[i] = requests.view->upstreams[i].is_calm;
+    }
     for (size_t i = 0; i < requests.view->connection_count; i++)
         if (requests.view->connections[i].is_silent)
             requests.silent[requests.silent_count++] = requests.view->connections[i].identity;
@@ -187,12 +194,23 @@ static void check_pairs(void)
                 sim_fail("one question has two lookups");
 }
 
+/* FAULTS K1: what may have ended a connection is asked alone, or where all is well. */
+static void check_suspect(const struct request_view *request)
+{
+    const struct connection_view *connection = connection_of(request);
+    const size_t upstream = connection->upstream;
+    if (request->is_suspect && !connection->is_lane && !requests.was_calm[upstream] &&
+        !requests.view->upstreams[upstream].is_calm)
+        sim_fail("a suspect question is among others at upstream %zu (K1)", upstream);
+}
+
 static void check_new_requests(void)
 {
     for (size_t i = 0; i < requests.view->request_count; i++) {
         const struct request_view *request = &requests.view->requests[i];
         if (request->is_own || !is_new(request))
             continue;
+        check_suspect(request);
         if (request->is_hedge)
             check_hedge(request);
         else

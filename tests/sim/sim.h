@@ -213,6 +213,9 @@ void upstream_peer_closed(struct conversation *conversation);
 size_t upstream_queries(size_t index); /* received, for lookups */
 size_t upstream_probes(size_t index);  /* received, for the root's name servers */
 
+uint64_t
+upstream_answered_ns(size_t index); /* when that came which came last of what it answered */
+
 /* Our address towards it, 0: no way leads there. */
 uint32_t upstream_source(size_t index);
 
@@ -271,6 +274,13 @@ bool upstream_only_errs(size_t index);        /* now */
 bool upstream_errs_anew(size_t index);
 void upstream_note_good(size_t index);
 
+/* True when upstreams take all connections, and end them for nothing but the names that make them
+ * do it, or after so many answers. */
+bool upstreams_end_only_what_is_open(void);
+
+/* The same but for the answers. */
+bool upstreams_end_only_for_names(void);
+
 /* --- clients.c --- */
 
 /* What came of questions, over all runs. Innocent are those of honest clients that nothing is wrong
@@ -298,6 +308,10 @@ void clients_note_request(size_t upstream, uint32_t hash);
 void clients_note_onset(uint32_t hash);
 
 void clients_note_network_change(void);
+
+/* An upstream has just been asked the question of this truth and ended the connection for it;
+ * `is_fresh`: it was asked nothing else there. */
+void clients_note_end(size_t upstream, uint32_t hash, bool is_fresh);
 
 /* Invariants of the clients, at the end of a turn. */
 void clients_check(void);

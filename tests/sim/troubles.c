@@ -104,6 +104,27 @@ void upstream_note_good(size_t index)
     troubles[index].was_good = true;
 }
 
+#define BIT(name) (UINT64_C(1) << FAULT_##name)
+
+/* By these a connection fails, or ends for another reason. */
+static const uint64_t other_ends =
+    BIT(CLOSE) | BIT(RESET) | BIT(STALL) | BIT(HALF_OPEN) | BIT(REFUSE) | BIT(UNREACHABLE) |
+    BIT(SLOW_CONNECT) | BIT(SLOW_HANDSHAKE) | BIT(BAD_HANDSHAKE) | BIT(SLOW_READER) | BIT(OUTAGE) |
+    BIT(IDLE_CLOSE) | BIT(LATE) | BIT(LOST) | BIT(UNSOLICITED) | BIT(WRONG_ID) |
+    BIT(WRONG_QUESTION) | BIT(ODD_TIMEOUTS) | BIT(ALLOCATION) | BIT(DESCRIPTORS) | BIT(CLOCK_JUMP) |
+    BIT(NETWORK) | BIT(NO_ROUTE) | BIT(SELF) | BIT(ACCEPTS_AND_CLOSES) | BIT(RESTARTS) |
+    BIT(DELAY) | BIT(MALFORMED);
+
+bool upstreams_end_only_what_is_open(void)
+{
+    return !(plan.faults & other_ends);
+}
+
+bool upstreams_end_only_for_names(void)
+{
+    return upstreams_end_only_what_is_open() && !has_fault(FAULT_CLOSES_EACH_NTH);
+}
+
 static void give(enum fault fault, size_t index)
 {
     troubles[index].faults |= UINT64_C(1) << fault;

@@ -51,6 +51,7 @@ struct conversation {
     bool is_over;
     bool is_held_up; /* behind a question that is never answered */
     enum stage ends_at;
+    unsigned asked; /* by lookups */
     unsigned answers;
     uint64_t last_answer_ns; /* when the last one leaves: in order */
     uint64_t active_ns;
@@ -70,6 +71,7 @@ static bool closes_all[SIM_UPSTREAMS_MAX];
 static uint64_t outages_ended_ns[SIM_UPSTREAMS_MAX];
 static size_t queries_received[SIM_UPSTREAMS_MAX];
 static size_t probes_received[SIM_UPSTREAMS_MAX];
+static uint64_t answered_ns[SIM_UPSTREAMS_MAX];
 static uint32_t sources[SIM_UPSTREAMS_MAX]; /* our addresses towards them */
 
 /* --- The truth --- */
@@ -116,6 +118,7 @@ struct query_view {
     uint16_t type;
     bool dnssec_ok;
     bool checking_disabled;
+    bool recursion_desired;
     const uint8_t *question;
     size_t question_length; /* name, type and class */
 };
@@ -447,6 +450,7 @@ static void answer(struct conversation *conversation, const struct query_view *q
     post_strangers(conversation, query);
     if (fault_happens_at(FAULT_LOST, index))
         return;
+    answered_ns[index] = net_now();
     if (upstream_only_errs(index)) {
         trouble(FAULT_ERRORS_FOR_ALL);
         if (query->kind == ASKED_BY_LOOKUP && upstream_errs_anew(index))
@@ -513,6 +517,8 @@ static bool closes_on(const struct conversation *conversation, const struct quer
     if (!is_marked || !mark_troubles(mark, conversation->index))
         return false;
     trouble(mark_kinds[mark].fault);
+    if (query->recursion_desired)
+        clients_note_end(conversation->index, truth_of_query(query).hash, conversation->asked == 1);
     return true;
 }
 
@@ -531,6 +537,7 @@ static void take_query(struct conversation *conversation, const uint8_t *message
     (void)read_u16(&reader);
     query.question_length = (size_t)(reader.position - query.question);
     query.checking_disabled = flags & DNS_FLAG_CD;
+    query.recursion_desired = flags & DNS_FLAG_RD;
     (void)read_bytes(&reader, 7); /* root, OPT, size, extended RCODE and version */
     query.dnssec_ok = read_u16(&reader) & DNS_EDNS_FLAG_DO;
     if (reader.failed || flags & DNS_FLAG_QR || !has_one_question || !has_opt || length % 128 != 0)
@@ -538,8 +545,10 @@ static void take_query(struct conversation *conversation, const uint8_t *message
     note_id(conversation, query.id);
     query.kind = kind_of(&query);
     check_self(conversation);
-    if (query.kind == ASKED_BY_LOOKUP)
+    if (query.kind == ASKED_BY_LOOKUP) {
+        conversation->asked++;
         clients_note_request(conversation->index, truth_of_query(&query).hash);
+    }
     queries_received[conversation->index] += query.kind == ASKED_BY_LOOKUP;
     probes_received[conversation->index] += query.kind == ASKED_AS_PROBE;
     sim_tell("upstream %zu is asked (%d) for %08x, ID %u", conversation->index, (int)query.kind,
@@ -652,6 +661,11 @@ void upstream_peer_closed(struct conversation *conversation)
 size_t upstream_queries(size_t index)
 {
     return queries_received[index];
+}
+
+uint64_t upstream_answered_ns(size_t index)
+{
+    return answered_ns[index];
 }
 
 size_t upstream_probes(size_t index)
@@ -849,6 +863,7 @@ void upstreams_reset(void)
     memset(closes_all, 0, sizeof(closes_all));
     memset(queries_received, 0, sizeof(queries_received));
     memset(probes_received, 0, sizeof(probes_received));
+    memset(answered_ns, 0, sizeof(answered_ns));
     for (size_t i = 0; i < plan.upstream_count; i++) {
         sources[i] = FIRST_SOURCE;
         plan_outages(i);

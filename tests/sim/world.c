@@ -172,12 +172,20 @@ static bool may_seem_dead(void)
     return has_fault(FAULT_NETWORK) && (has_fault(FAULT_GREEDY) || has_fault(FAULT_FORGED));
 }
 
+/* FAULTS K2: no close of an open connection takes an upstream down, nor do all of them together. */
+static void check_down(size_t index)
+{
+    if (world.view.upstreams[index].health == HEALTH_DOWN && upstreams_end_only_what_is_open())
+        sim_fail("upstream %zu is down, though all that it does is to close (K2)", index);
+}
+
 static size_t check_upstream(size_t index)
 {
     const struct upstream_view *upstream = &world.view.upstreams[index];
     const struct sums sums = sum_connections(index);
     note_patience(index);
     check_gauges(index, &sums);
+    check_down(index);
     if (sums.taking > upstream->taking_max)
         sim_fail("%zu connections to upstream %zu", sums.taking, index);
     if (index == plan.healthy && upstream->failures > 0 && !may_seem_dead())

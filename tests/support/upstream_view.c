@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 
+#include "upstream/ask.h"
 #include "upstream/group.h"
 
 enum { TRIALS_MAX = 4, SPARES_MAX = 64 };
@@ -61,17 +62,19 @@ static enum view_health health_of(const struct upstream *upstream)
     return has_silent(upstream) && !upstream_is_heard(upstream) ? HEALTH_SILENT : HEALTH_UP;
 }
 
-/* More than the limit only on trial, while all upstreams are down; and in trouble. */
+/* More than the limit only on trial, while all upstreams are down; and in trouble, when the one of
+ * calm times may be a spare one, too. */
 static size_t taking_max(const struct upstream *upstream)
 {
     const size_t limit = upstream->path.config->limits.upstream_connections;
-    return (limit > TRIALS_MAX ? limit : TRIALS_MAX) + TRIALS_MAX + SPARES_MAX;
+    return (limit > TRIALS_MAX ? limit : TRIALS_MAX) + TRIALS_MAX + 1 + SPARES_MAX;
 }
 
 static struct upstream_view view_upstream(const struct upstream *upstream)
 {
     return (struct upstream_view){
         .health = health_of(upstream),
+        .is_calm = upstream_is_calm(upstream),
         .is_contradicted = upstream->path.contradicted > 0,
         .failures = upstream->path.failures,
         .in_flight = upstream->path.in_flight,
@@ -106,6 +109,13 @@ static struct connection_view view_connection(const struct connection *connectio
     };
 }
 
+/* Asked since a connection has ended with it aboard. */
+static bool is_of_suspect(const struct request *request)
+{
+    const struct ask *ask = CONTAINER_OF(request->attempts, const struct ask, attempts);
+    return ask->is_suspect && !request->is_hedge && request->sent_ns >= ask->ended_ns;
+}
+
 static struct request_view view_request(const struct connection *connection, size_t slot)
 {
     const struct request *request = connection->slots.table[slot].request;
@@ -120,6 +130,7 @@ static struct request_view view_request(const struct connection *connection, siz
         .is_own = request->is_own,
         .is_hedge = request->is_hedge,
         .is_first = attempts->once == only && attempts->twice == 0 && attempts->count == 1,
+        .is_suspect = !request->is_own && is_of_suspect(request),
     };
 }
 

@@ -24,6 +24,7 @@ enum view_health { HEALTH_UP, HEALTH_SILENT, HEALTH_DOUBTED, HEALTH_DOWN };
 
 struct upstream_view {
     enum view_health health;
+    bool is_calm;         /* none of its connections has ended of late */
     bool is_contradicted; /* others knew better since it last answered well */
     uint32_t failures;    /* in a row, since it last answered */
     uint32_t in_flight;   /* requests, as it counts them */
@@ -59,7 +60,8 @@ struct request_view {
     uint64_t sent_ns;
     bool is_own; /* a question of our own */
     bool is_hedge;
-    bool is_first; /* nobody was asked before it for the same */
+    bool is_first;   /* nobody was asked before it for the same */
+    bool is_suspect; /* a connection has ended with its question aboard, before it was sent */
 };
 
 struct group_view {
