@@ -18,7 +18,7 @@
 #include "net/loop.h"
 #include "net/socket.h"
 #include "observe/log.h"
-#include "query/query.h"
+#include "query/resolve.h"
 #include "upstream/upstream.h"
 
 /* A turn never waits longer, so that the watchdog can tell an idle worker from a stuck one. */

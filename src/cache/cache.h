@@ -21,6 +21,10 @@ struct cache;
 enum { CACHE_SIZE_MIN = 65536 };
 enum status cache_open(const struct cache_config *limits, struct cache **out);
 
+/* For tests: only these bits of every hash are used, so that keys collide (FAULTS H1). */
+enum status cache_open_with_hash_mask(const struct cache_config *limits, uint64_t hash_mask,
+                                      struct cache **out);
+
 /* No thread may use it any more. Safe on NULL. */
 void cache_close(struct cache *cache);
 

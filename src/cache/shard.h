@@ -13,7 +13,8 @@
 #include <stdint.h>
 
 #include "base/deadline.h"
-#include "cache/cache.h"
+#include "base/status.h"
+#include "dns/message.h"
 
 enum { KEY_FIXED = 5 }; /* octets of a key before the name, as they lie in memory */
 
@@ -139,9 +140,5 @@ static inline bool entry_is_expired(const struct entry *entry, uint64_t now)
     return entry->is_rechecked ||
            entry_age_ns(entry, now) >= entry->lifetime_s * NANOSECONDS_PER_SECOND;
 }
-
-/* For tests: only these bits of every hash are used, so that keys collide (FAULTS H1). */
-enum status cache_open_with_hash_mask(const struct cache_config *limits, uint64_t hash_mask,
-                                      struct cache **out);
 
 #endif

@@ -122,4 +122,14 @@ struct config {
     } limits;
 };
 
+/* What the command line asks for besides settings. */
+enum command {
+    COMMAND_SERVE,
+    COMMAND_CHECK,
+    COMMAND_PROBE,
+    COMMAND_HEALTH,
+    COMMAND_HELP,
+    COMMAND_VERSION
+};
+
 #endif

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "config/options.h"
 #include "config/settings.h"
 
 enum { HELP_WIDTH = 80, HELP_INDENT = 26 };

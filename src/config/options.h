@@ -17,16 +17,6 @@
 #include "base/status.h"
 #include "config/config.h"
 
-/* What the command line asks for besides settings. */
-enum command {
-    COMMAND_SERVE,
-    COMMAND_CHECK,
-    COMMAND_PROBE,
-    COMMAND_HEALTH,
-    COMMAND_HELP,
-    COMMAND_VERSION
-};
-
 /* Reads arguments (argv[0] is the program), environment and file into a new configuration. All
  * problems go to `errors`, one per line; STATUS_INVALID when there was any. With COMMAND_HELP and
  * COMMAND_VERSION neither file nor environment is read, and the configuration is the default. */

@@ -16,7 +16,6 @@
 
 #include "base/status.h"
 #include "config/config.h"
-#include "config/options.h"
 
 enum {
     OPTIONS_MAX = 64,

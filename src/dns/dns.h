@@ -12,6 +12,7 @@ enum {
     DNS_POINTER_MARK =
         0xc0, /* the octet with which a compression pointer begins, or a larger one */
     DNS_POINTER_MASK = 0x3fff,
+    DNS_POINTER_REACH = 16384, /* octets that a compression pointer of 14 bits leads to */
     DNS_POINTER_SIZE = 2,
     DNS_QUESTION_TAIL = 4,     /* QTYPE and QCLASS */
     DNS_UDP_DEFAULT = 512,     /* RFC 1035 4.2.1 */

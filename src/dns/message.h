@@ -95,7 +95,6 @@ static inline uint32_t ttl_meant(uint32_t wire_ttl)
 enum {
     ANSWER_TTLS_MAX = 5957,           /* records of 11 octets that fit into a message */
     ANSWER_EXTENDED_ERRORS_MAX = 512, /* octets of extended errors that are kept */
-    ANSWER_POINTER_REACH = 16384,     /* a compression pointer has 14 bits */
 };
 
 struct body; /* base/body.h */
@@ -129,7 +128,7 @@ struct answer {
 struct answer_scratch {
     uint16_t ttl_offsets[ANSWER_TTLS_MAX];
     uint8_t extended_errors[ANSWER_EXTENDED_ERRORS_MAX];
-    uint8_t name_lengths[ANSWER_POINTER_REACH]; /* see struct name_map in dns/name.h */
+    uint8_t name_lengths[DNS_POINTER_REACH]; /* see struct name_map in dns/name.h */
 };
 
 /* Checks an upstream's message against the question that it should answer and fills `out`, which

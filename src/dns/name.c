@@ -8,7 +8,6 @@
 #include <assert.h>
 
 #include "base/bytes.h"
-#include "dns/message.h"
 
 enum {
     POINTERS_MAX = 127, /* of one name: as many as it can have labels before the root */
@@ -37,7 +36,7 @@ void name_map_init(struct name_map *map, const uint8_t *bytes, size_t length, ui
     assert(length >= DNS_HEADER_SIZE && length <= DNS_MESSAGE_MAX);
     *map = (struct name_map){
         .bytes = bytes, .length = length, .lengths = lengths, .compare_budget = COMPARE_BUDGET};
-    memset(lengths, LENGTH_UNKNOWN, length < ANSWER_POINTER_REACH ? length : ANSWER_POINTER_REACH);
+    memset(lengths, LENGTH_UNKNOWN, length < DNS_POINTER_REACH ? length : DNS_POINTER_REACH);
 }
 
 static size_t pointer_target(const struct name_map *map, size_t offset)
@@ -47,7 +46,7 @@ static size_t pointer_target(const struct name_map *map, size_t offset)
 
 static uint8_t known_length(const struct name_map *map, size_t offset)
 {
-    return offset < ANSWER_POINTER_REACH ? map->lengths[offset] : LENGTH_UNKNOWN;
+    return offset < DNS_POINTER_REACH ? map->lengths[offset] : LENGTH_UNKNOWN;
 }
 
 /* Where a walk along a name is: in the run of labels that began at `run`. */
@@ -99,7 +98,7 @@ static enum status walk_step(const struct name_map *map, struct name_walk *walk)
 void name_map_learn(struct name_map *map, size_t offset, size_t length)
 {
     while (length > LENGTH_FORBIDDEN && known_length(map, offset) == LENGTH_UNKNOWN) {
-        if (offset < ANSWER_POINTER_REACH)
+        if (offset < DNS_POINTER_REACH)
             map->lengths[offset] = (uint8_t)length;
         const uint8_t octet = map->bytes[offset];
         if (octet >= DNS_POINTER_MARK) {
@@ -143,10 +142,10 @@ enum status name_check(struct name_map *map, size_t *offset, size_t end)
 
 void name_map_forbid(struct name_map *map, size_t offset, size_t length)
 {
-    if (offset + length <= ANSWER_POINTER_REACH)
+    if (offset + length <= DNS_POINTER_REACH)
         memset(map->lengths + offset, LENGTH_FORBIDDEN, length);
-    else if (offset < ANSWER_POINTER_REACH)
-        memset(map->lengths + offset, LENGTH_FORBIDDEN, ANSWER_POINTER_REACH - offset);
+    else if (offset < DNS_POINTER_REACH)
+        memset(map->lengths + offset, LENGTH_FORBIDDEN, DNS_POINTER_REACH - offset);
 }
 
 size_t name_end(const uint8_t *bytes, size_t offset)

@@ -78,7 +78,7 @@ size_t name_measure(const uint8_t *bytes, size_t length);
 struct name_map {
     const uint8_t *bytes;
     size_t length;
-    uint8_t *lengths;      /* of ANSWER_POINTER_REACH octets */
+    uint8_t *lengths;      /* of DNS_POINTER_REACH octets */
     size_t compare_budget; /* labels and pointers that name_equal may still look at */
 };
 

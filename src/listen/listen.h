@@ -9,7 +9,7 @@
 
 #include "base/address.h"
 #include "base/status.h"
-#include "query/query.h"
+#include "query/resolve.h"
 
 struct udp_listener;
 struct tcp_listener;

@@ -17,7 +17,7 @@
 #include "base/status.h"
 #include "net/stream.h"
 #include "observe/log.h"
-#include "query/query.h"
+#include "query/resolve.h"
 
 struct tcp_clients {
     struct resolver *resolver;

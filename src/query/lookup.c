@@ -541,6 +541,7 @@ void lookup_expire(struct query *query)
     if (settle_from_cache(query))
         return;
     const struct answer answer = failure_answer(lookup, option);
+    detach(query);
     query_answer(resolver, query, lookup->ask.error_answer_count > 0 ? &lookup->kept : &answer,
                  NULL);
     /* All that was asked has had a query's whole time, but others still wait that joined later, and
@@ -584,6 +585,7 @@ void lookup_give_way(struct query *query)
     metric_add(&resolver->metrics->queries_gave_way, 1);
     if (settle_with_stale(query))
         return;
+    lookup_leave(query);
     if (query->origin.transport->is_datagram)
         query_truncate(resolver, query);
     else
@@ -673,7 +675,8 @@ bool lookup_join_or_start(struct resolver *resolver, struct query *query)
         attach(lookup, query);
         if (repeated) {
             metric_add(&resolver->metrics->queries_repeated, 1);
-            query_drop(resolver, repeated);
+            lookup_leave(repeated);
+            query_forget(resolver, repeated);
         }
         return true;
     }

@@ -2,7 +2,7 @@
 /* A query: one client's question, from its arrival to its reply.
  *
  * Owner: its listener until query_begin, then the resolver; a query that waits is also in exactly
- * one lookup. It ends in query_answer, query_fail or query_drop and nowhere else; each gives it
+ * one lookup. It ends in query_answer, query_fail or query_forget and nowhere else; each gives it
  * back to the pool. Thread: one worker; every struct here is one worker's own. */
 #ifndef QUERY_QUERY_H
 #define QUERY_QUERY_H
@@ -105,32 +105,7 @@ struct starved {
     void (*on_space)(struct starved *starved);
 };
 
-/* `resolver` is zeroed but for config, loop, metrics, cache and group. */
-enum status resolver_open(struct resolver *resolver);
-void resolver_close(struct resolver *resolver);
-
-/* The most bytes that it can occupy. */
-size_t resolver_ceiling(const struct resolver *resolver);
-
-/* Drops every query that still waits, and lookups: the worker is ending and its time to drain is
- * over. */
-void resolver_abort(struct resolver *resolver);
-
-/* Takes one message of a client from the bytes to its reply, or to a lookup that it waits for. A
- * message that deserves no reply is counted and forgotten. STATUS_FULL, not for a datagram: it
- * would have to wait, as limits.queries do already, and was dropped. On STATUS_OK, `*out` (may be
- * NULL) is the query when it is still waiting, else NULL. */
-enum status query_begin(struct resolver *resolver, const struct origin *origin,
-                        const uint8_t *message, size_t length, struct query **out);
-
-/* The two halves of query_begin. Between them the processor fetches what the second will look at,
- * so that many messages are begun faster by turns: the first half for each, then the second for
- * each. Up to QUERIES_IN_HAND_MAX may be between the halves. NULL: it needs no second. */
-struct query *query_accept(struct resolver *resolver, const struct origin *origin,
-                           const uint8_t *message, size_t length);
-enum status query_resolve(struct resolver *resolver, struct query *query, struct query **out);
-
-/* The three ends of a query. */
+/* The three ends of a query, which is in no lookup any more. */
 void query_answer(struct resolver *resolver, struct query *query, const struct answer *answer,
                   const struct extended_error *error);
 /* The same with an answer past its time (RFC 8767). `why` in words, NULL when it is not known. */
@@ -138,9 +113,14 @@ void query_answer_stale(struct resolver *resolver, struct query *query, const st
                         const char *why);
 void query_fail(struct resolver *resolver, struct query *query, enum rcode rcode,
                 const struct extended_error *error);
-void query_drop(struct resolver *resolver, struct query *query);
+void query_forget(struct resolver *resolver, struct query *query);
 /* The first of them with nothing but TC=1, for a datagram: its client may come back over TCP. */
 void query_truncate(struct resolver *resolver, struct query *query);
+
+static inline bool resolver_is_full(const struct resolver *resolver)
+{
+    return resolver->waiting_count == resolver->config->limits.queries;
+}
 
 /* Whether one more may wait: beside limits.queries, when one of them may give way. */
 static inline bool resolver_has_room(const struct resolver *resolver)
@@ -154,13 +134,5 @@ void resolver_tell_starved(struct resolver *resolver);
 
 /* The time that a query waits at most. */
 uint64_t resolver_query_ns(const struct resolver *resolver);
-
-/* Calls `starved->on_space` once when a query can be begun again: when there is room already, for
- * which this turn's budget was too small, in the next. */
-void resolver_wait_for_space(struct resolver *resolver, struct starved *starved);
-
-/* resolve.c: the way of an accepted query through policy, cache and lookup. On STATUS_OK `*waits`
- * says whether it waits or has ended. STATUS_FULL: it would have to wait, and nothing was done. */
-enum status resolve_query(struct resolver *resolver, struct query *query, bool *waits);
 
 #endif

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "query/query.h"
+#include "query/resolve.h"
 #include "sim.h"
 
 /* From the end of an outage on, until each query is answered again. */

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#include "query/query.h"
+#include "query/resolve.h"
 #include "sim.h"
 #include "upstream/upstream.h"
 

@@ -585,7 +585,7 @@ static void G2_pointers_cost_as_much_as_labels(void **state)
         put_pointer(&packet, owner);
         put_record(&packet, TYPE_CNAME, 60, 2);
         put_pointer(&packet, QUESTION_POINTER);
-        if (here < ANSWER_POINTER_REACH)
+        if (here < DNS_POINTER_REACH)
             owner = here;
     }
     const struct packet before = packet;
@@ -626,7 +626,7 @@ static void G2_names_beyond_the_reach_of_pointers_are_checked(void **state)
     for (size_t before = 0; before <= 60; before++) {
         begin(TYPE_A, 3, 0, 0);
         put_pointer(&packet, QUESTION_POINTER);
-        const size_t filler = ANSWER_POINTER_REACH - packet.length - 10 - before;
+        const size_t filler = DNS_POINTER_REACH - packet.length - 10 - before;
         put_record(&packet, 65280, 60, filler);
         put_zeros(&packet, filler);
         for (unsigned i = 0; i < 2; i++) {

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "query/query.h"
+#include "query/resolve.h"
 
 enum { QUESTION_SIZE = 6 + 4, QUERY_SIZE = DNS_HEADER_SIZE + QUESTION_SIZE };
 

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #include "query/lookup.h"
-#include "query/query.h"
+#include "query/resolve.h"
 #include "upstream/choose.h"
 #include "upstream/submit.h"
 #include "upstream/upstream.h"

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 #include "fake_kernel.h"
-#include "query/query.h"
+#include "query/resolve.h"
 #include "upstream/upstream.h"
 
 void *__real_malloc(size_t size);
