@@ -136,7 +136,7 @@ static void format_zone(uint32_t scope, char text[static IF_NAMESIZE + 1])
 
 const char *address_format(const struct address *address, char text[static ADDRESS_TEXT_SIZE])
 {
-    assert(address && text);
+    assert(address);
     char host[INET6_ADDRSTRLEN];
     if (address->any.sa_family == AF_INET) {
         inet_ntop(AF_INET, &address->v4.sin_addr, host, sizeof host);

@@ -289,7 +289,8 @@ static bool may_be_answered_better(const struct ask *ask, const struct answer *e
             choose_knows_better(ask->group, ask->erred));
 }
 
-/* Those whom it has reached in vain are asked again, but none that has answered. */
+/* Those whom it has reached in vain are asked again, but none that has answered. A suspect is not
+ * asked beside what is still out, for that would be among others. */
 static void on_error(struct ask *ask, struct request *request, const struct answer *answer)
 {
     const uint32_t bit = UINT32_C(1) << request->upstream;
@@ -299,7 +300,8 @@ static void on_error(struct ask *ask, struct request *request, const struct answ
     ask->events->on_error(ask, answer);
     const bool is_out = ask_is_in_flight(ask);
     if (may_be_answered_better(ask, answer) &&
-        (is_out ? try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK : is_asked(ask)))
+        (is_out ? !ask->is_suspect && try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK
+                : is_asked(ask)))
         metric_add(&ask->metrics->lookups_retried, 1);
     else if (!is_out)
         ask->events->on_done(ask, NULL);

@@ -351,7 +351,7 @@ static void check_gauges(const struct metrics *metrics)
 {
     for (size_t i = 0; i < UPSTREAMS; i++) {
         const struct upstream_metrics *upstream = &metrics->upstreams[i];
-        assert(metric_get(&upstream->path.in_flight) == 0 && metric_get(&upstream->ready) == 0);
+        assert(metric_get(&upstream->in_flight) == 0 && metric_get(&upstream->ready) == 0);
         assert(metric_get(&upstream->connecting) == 0 && metric_get(&upstream->draining) == 0);
         assert(metric_get(&upstream->handshaking) == 0);
         assert(metric_get(&upstream->answers) <= metric_get(&upstream->requests));
@@ -370,7 +370,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .config = &config, .loop = &loop, .metrics = metrics, .trusts = trusts};
     if (!metrics || loop_open(&loop) != STATUS_OK || group_open(&settings, &group) != STATUS_OK)
         abort();
-    group->random_state = 1; /* the same input, the same course */
+    group->random.state = 1; /* the same input, the same course */
     while (input < input_end)
         act();
     settle();

@@ -111,7 +111,9 @@ def test_F2_close_with_queries_in_flight_loses_none(upstream, proxy, end, answer
     # Each is asked alone, or with few others.
     assert 2 <= len(upstream.connections) <= 1 + SPARES + len(names) + hedges
     if end != "reset":  # an RST may overtake answers
-        upstream.wait_for(lambda: len(upstream.queries) == 2 * len(names) - answered + hedges)
+        least = 2 * len(names) - answered
+        # A hedge that moves away from a handshake is not sent twice.
+        upstream.wait_for(lambda: least <= len(upstream.queries) <= least + hedges)
 
 
 def test_F2_resent_query_keeps_its_first_deadline(upstream, start_proxy):
@@ -548,12 +550,14 @@ def test_F10_late_answer_matches_no_new_query(upstream, start_proxy):
     assert ask_numbers(proxy, 66_000) == 0
     assert not taken & {query.id for query in connection.queries[seen:]}
     before = proxy.metric(UNMATCHED)
-    asked = list(late)
+    asked = [query for query in late if query.connection is connection]
+    assert asked
     for query in asked:
         query.answer()
     eventually(lambda: proxy.metric(UNMATCHED) == before + len(asked))
     assert_right(proxy.query("last.test"), "last.test")
-    assert upstream.connections == [connection]
+    # What was lost was asked again alone, on a lane that nobody else has used.
+    assert all(len(other.queries) == 1 for other in upstream.connections if other is not connection)
 
 
 def test_F10_answer_of_before_is_not_taken_for_that_of_now(upstream, start_proxy):

@@ -181,7 +181,8 @@ static void minimise(struct sim_options *best)
     plan_draw(best);
     best->queries_max = plan.queries;
     best->duration_max_ms = (uint32_t)(plan.duration_ns / NANOSECONDS_PER_MILLISECOND);
-    while (drop_faults(best) | cut(best, &best->queries_max) | cut(best, &best->duration_max_ms))
+    while (drop_faults(best) + cut(best, &best->queries_max) + cut(best, &best->duration_max_ms) >
+           0)
         continue;
 }
 
@@ -282,13 +283,18 @@ static struct figures sum_figures(size_t job_count)
     return all;
 }
 
-static void print_figures(size_t job_count)
+enum { PROMISED_MIN = 10000 }; /* fewer questions show no share */
+#define FAILED_PERCENT_MAX 0.1
+
+/* False when more of those fail that may not than a fault at its onset, or bad luck, explains. */
+static bool print_figures(size_t job_count)
 {
     const struct figures all = sum_figures(job_count);
     printf("sim: of %" PRIu64 " innocent questions %.4f %% were convicted; of %" PRIu64
            " that may not fail %.2f %% did; %" PRIu32 " sends of one to one upstream at most\n",
            all.innocent, percent(all.convicted, all.innocent), all.promised,
            percent(all.failed, all.promised), all.sends);
+    return all.promised < PROMISED_MIN || percent(all.failed, all.promised) <= FAILED_PERCENT_MAX;
 }
 
 static int run_many(const struct sim_options *first, uint64_t count, size_t job_count,
@@ -314,9 +320,11 @@ static int run_many(const struct sim_options *first, uint64_t count, size_t job_
         failed > 0 || count < SEEDS_FOR_ALL || all_faults_happened(job_count, first);
     if (!is_complete)
         puts("sim: a fault never happened");
-    print_figures(job_count);
+    const bool is_kept = print_figures(job_count);
+    if (!is_kept)
+        puts("sim: that is too many");
     printf("sim: %" PRIu64 " seeds passed, %zu failed\n", done, failed);
-    return failed == 0 && is_complete ? 0 : 1;
+    return failed == 0 && is_complete && is_kept ? 0 : 1;
 }
 
 static int run_one(const struct sim_options *options)
