@@ -61,7 +61,7 @@ enum status request_submit(struct group *group, struct request *request, enum re
     struct upstream *upstream;
     request->is_hedge = false;
     /* Not for its own failure (FAULTS F4), nor for the lookup of a name, which is no traffic. */
-    if (request->attempts->once == 0)
+    if (request->attempts->once == 0 && request->attempts->count == 0)
         group_note_traffic(group);
     const uint32_t once = request->attempts->once;
     const uint32_t twice = request->attempts->twice;
