@@ -178,8 +178,8 @@ bool reply_fits_around(const struct query_message *query, const struct answer *a
 
 void reply_leave_out_body(struct reply *reply, struct answer *without)
 {
-    assert(reply->answer != without && reply->answer->body_length > 0);
-    assert(reply->answer && reply->answer->ttl_count == 0);
+    assert(reply->answer && reply->answer != without);
+    assert(reply->answer->body_length > 0 && reply->answer->ttl_count == 0);
     *without = *reply->answer;
     without->body_length = without->needed_length = 0;
     reply->limit = DNS_MESSAGE_MAX - (size_t)reply->answer->body_length;

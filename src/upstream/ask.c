@@ -137,24 +137,30 @@ static void drop_evidence(struct ask *ask)
     ask->has_looked = false;
 }
 
+/* It was sent twice to where a connection has ended with it. */
+static bool has_last(const struct ask *ask)
+{
+    const uint32_t sent_twice = ask->attempts.two & ~ask->attempts.odd;
+    return sent_twice & UINT32_C(1) << ask->ended_upstream;
+}
+
 /* The last time that a server may be asked (RFC 9520 3.1) is not for one that may be gone: that has
  * said nothing to anybody since it was asked before. */
 static bool would_waste_last(const struct ask *ask)
 {
-    return ask->has_ended && (ask->attempts.two & UINT32_C(1) << ask->ended_upstream) &&
+    return ask->has_ended && has_last(ask) &&
            !group_has_heard(ask->group, ask->ended_upstream, ask->ended_sent_ns);
 }
 
 /* It may be asked again at once, since the first end may be chance; but the look that counts is a
  * later one, which must still be allowed, and where many end so nothing else is of use. After that
  * others show whether the server is there. */
-static bool must_wait(const struct ask *ask, const struct request *request)
+static bool must_wait(const struct ask *ask)
 {
     if (ask->lone_ends >= CONVICTION || would_waste_last(ask))
         return true;
-    const bool is_last = ask->attempts.two & UINT32_C(1) << ask->ended_upstream;
-    return ask->lone_ends == 1 && request->ended_ns < ask->lone_end_ns + SECOND_LOOK_NS &&
-           (ask->has_looked || is_last || !waiting_may_look_at_once(&ask->group->waiting));
+    return ask->lone_ends == 1 && now_of(ask) < ask->lone_end_ns + SECOND_LOOK_NS &&
+           (ask->has_looked || has_last(ask) || !waiting_may_look_at_once(&ask->group->waiting));
 }
 
 /* The first end may have been its upstream's, as most are: another one where all is well is asked
@@ -246,7 +252,6 @@ static void go_on(struct ask *ask)
     }
     if (would_waste_last(ask))
         (void)group_vouches(ask->group, ask->ended_upstream, ask->ended_ns);
-
     if (is_asked(ask)) {
         metric_add(&ask->metrics->lookups_retried, request_is_in_flight(&ask->requests[0]));
         return;
@@ -267,7 +272,7 @@ static void on_failed(struct ask *ask, struct request *request, enum failure fai
     if (request->was_sent && (is_close(failure) || is_silence(failure)))
         note_end(ask, request, failure);
     if (!ask_is_in_flight(ask)) {
-        if (must_wait(ask, request)) {
+        if (must_wait(ask)) {
             ask->has_waited = true;
             waiting_look_again(&ask->group->waiting, &ask->waiter);
         } else {

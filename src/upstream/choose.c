@@ -213,6 +213,7 @@ struct upstream *choose_usable(struct group *group, uint32_t excluded,
     struct upstream *preferred = choose_one(group, candidates, question);
     if (without_first(candidates) == 0 || upstream_is_ready(preferred))
         return preferred;
+    excluded |= usable & ~candidates;
     uint32_t better = gather(group, excluded, upstream_is_ready);
     /* Better in line than behind a silence. */
     if (better == 0)

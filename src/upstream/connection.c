@@ -311,7 +311,6 @@ static void complete(struct connection *connection, struct slot *slot, const str
         connection->answers++;
         metric_add(&path->metrics->answers, 1);
         note_worth(path, answer, failure);
-
         if (request->is_hedge && failure == FAILURE_NONE)
             metric_add(&path->metrics->hedges_won, 1);
         path_answered(path);
@@ -362,7 +361,6 @@ static void receive_abandoned(struct connection *connection, struct slot *slot)
         if (is_probe && (!connection->is_pardoned || connection_aboard(connection) == 0))
             trust(connection);
         connection->is_pardoned = connection->is_pardoned || is_probe;
-
         rest(connection);
         return;
     }

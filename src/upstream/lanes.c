@@ -15,13 +15,13 @@ enum {
     LANES_FREE_MIN = 16, /* that second looks leave to those that have yet ended nothing alone */
 };
 
+#define CONFINED_INTERVAL_NS (50 * NANOSECONDS_PER_MILLISECOND) /* 20 a second are opened */
+
 static bool is_free(const struct connection *lane)
 {
     return lane->state == CONNECTION_READY && connection_has_room(lane) && lane->in_flight == 0 &&
-           !connection_is_used_up(lane);
+           lane->silent_since_ns == 0 && !connection_is_used_up(lane);
 }
-
-#define CONFINED_INTERVAL_NS (50 * NANOSECONDS_PER_MILLISECOND) /* 20 a second are opened */
 
 static struct connection *find_free(const struct upstream *upstream, enum lane_kind kind)
 {
@@ -45,7 +45,9 @@ static void close_one(struct group *group)
 {
     for (size_t i = 0; i < group->upstream_count; i++)
         LIST_EACH (struct connection, lane, &group->upstreams[i].lanes, link)
-            if (is_free(lane) && lane->requests > 0) {
+            if (lane->stream.state == STREAM_CLOSED) {
+                return; /* it is on its way */
+            } else if (is_free(lane) && lane->requests > 0) {
                 stream_close(&lane->stream, FAILURE_NONE);
                 return;
             }
@@ -73,14 +75,14 @@ static size_t most_of(enum lane_kind kind)
     return kind == LANE_FRESH ? LANES_MAX - LANES_FREE_MIN : LANES_MAX;
 }
 
+/* Were there room. */
 static bool may_open(const struct upstream *upstream, enum lane_kind kind)
 {
     const struct group *group = upstream->group;
     if (kind == LANE_CONFINED &&
         (count_confined(group) >= LANES_CONFINED || group->loop->now < group->next_confined_ns))
         return false;
-    return count_all(group) < most_of(kind) &&
-           upstream_count_lanes(upstream) < upstream_lanes_max(upstream) &&
+    return upstream_count_lanes(upstream) < upstream_lanes_max(upstream) &&
            count_opening(upstream) < 2 * upstream_opening_max(upstream);
 }
 
@@ -91,10 +93,12 @@ enum status lane_submit(struct upstream *upstream, struct request *request, enum
     struct connection *lane = find_free(upstream, kind);
     if (lane)
         return connection_submit(lane, request);
-    if (count_all(group) >= most_of(kind))
-        close_one(group);
     if (!may_open(upstream, kind))
         return STATUS_FULL;
+    if (count_all(group) >= most_of(kind)) {
+        close_one(group);
+        return STATUS_FULL; /* the line is served when it has closed */
+    }
     TRY(upstream_open_connection(upstream, CONNECTION_LANE, &failure));
     lane = CONTAINER_OF(upstream->lanes.previous, struct connection, link);
     lane->is_confined = kind == LANE_CONFINED;

@@ -284,14 +284,14 @@ static void learn_admitted(struct upstream *upstream)
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         count++;
     count += upstream_count_lanes(upstream);
-
     if (is_limited(upstream) && upstream->admitted < count)
         count = upstream->admitted;
     upstream->admitted = count > 0 ? (uint32_t)count : 1;
     upstream->admitted_until_ns = upstream->path.loop->now + CALM_NS;
     count = count_connections(upstream);
     LIST_EACH (struct connection, connection, &upstream->connections, link)
-        if (count > shared_max(upstream) && connection->use == CONNECTION_SPARE) {
+        if (count > shared_max(upstream) && connection->use == CONNECTION_SPARE &&
+            connection->state == CONNECTION_READY) {
             connection_drain(connection);
             count--;
         }
@@ -307,7 +307,6 @@ static void spread(struct upstream *upstream)
     if (upstream_is_calm(upstream))
         upstream->spares = 0;
     allow_spares(upstream, SPARES_STEP);
-
     upstream->calm_ns = upstream->path.loop->now + CALM_NS;
 }
 

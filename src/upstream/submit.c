@@ -210,14 +210,12 @@ enum status request_hedge(struct group *group, struct request *late, struct requ
     if (is_sent && !is_lost && !spend_hedge(group, late))
         return STATUS_FULL;
     second->is_hedge = true;
-    if (!is_beside) {
+    TRY(upstream_submit(upstream ? upstream : upstream_of(late->connection), second, &failure));
+    if (upstream)
         attempts_choose(second->attempts, upstream->path.index);
-        return upstream_submit(upstream, second, &failure);
-    }
-    const enum status status = upstream_submit(upstream_of(late->connection), second, &failure);
-    if (status == STATUS_OK && !is_sent)
+    else if (!is_sent)
         request_cancel(late); /* one server is not told twice in one moment */
-    return status;
+    return STATUS_OK;
 }
 
 /* It waits for a handshake, or for an answer that is lost. */

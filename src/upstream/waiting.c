@@ -16,7 +16,10 @@
 #define LOOK_INTERVAL_NS (50 * NANOSECONDS_PER_MILLISECOND) /* 20 a second */
 #define TRIAL_AGE_NS (1 * NANOSECONDS_PER_SECOND)           /* a failure before that is history */
 
-enum { LOOK_BURST = 16 }; /* what is in flight where few ask, when all of it is cut off */
+enum {
+    LOOK_BURST = 16, /* what is in flight where few ask, when all of it is cut off */
+    STAYED_MAX = 4,  /* in a line, before the rest is not looked at */
+};
 
 /* --- For an upstream --- */
 
@@ -85,14 +88,28 @@ void waiting_serve_soon(struct waiting *waiting)
         loop_defer(waiting->loop, &waiting->serve, LOOP_FLUSH);
 }
 
+/* NULL when there are not so many before it. */
+static struct list *in_line(struct list *line, size_t before, bool is_newest_first)
+{
+    struct list *link = line;
+    for (size_t i = 0; i <= before; i++) {
+        link = is_newest_first ? link->previous : link->next;
+        if (link == line)
+            return NULL;
+    }
+    return link;
+}
+
+/* Who cannot be served stays in its place, and holds up nobody who can: that depends on which
+ * upstreams it may still be sent to. When as many as there may be upstreams stay, all will. */
 static void serve_line(struct list *line, bool is_newest_first)
 {
-    while (!list_is_empty(line)) {
-        struct list *first = is_newest_first ? line->previous : line->next;
-        struct waiter *waiter = CONTAINER_OF(first, struct waiter, link);
+    struct list *link;
+    size_t stayed = 0;
+    while (stayed < STAYED_MAX && (link = in_line(line, stayed, is_newest_first))) {
+        struct waiter *waiter = CONTAINER_OF(link, struct waiter, link);
         waiter->resume(waiter);
-        if ((is_newest_first ? line->previous : line->next) == first)
-            break;
+        stayed += in_line(line, stayed, is_newest_first) == link;
     }
 }
 

@@ -70,12 +70,12 @@ void waiting_line_up(struct waiting *waiting, struct waiter *waiter, enum line l
 /* There may be a connection for those in line. */
 void waiting_serve_soon(struct waiting *waiting);
 
-/* Whether what has ended a connection alone may be asked again before that: some may, for most ends
- * are chance. But that look does not count, and handshakes are dear. Takes it out of the bucket. */
+/* Whether what has ended a connection alone may be asked again before SECOND_LOOK_NS: some may, for
+ * most ends are chance. But that look does not count, and handshakes are dear. Takes it out of the
+ * bucket. */
 bool waiting_may_look_at_once(struct waiting *waiting);
 
 /* Resumes it after SECOND_LOOK_NS. */
-
 void waiting_look_again(struct waiting *waiting, struct waiter *waiter);
 
 #endif

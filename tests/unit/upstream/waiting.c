@@ -14,6 +14,7 @@ struct one {
     struct waiter waiter;
     enum line line;
     bool parks_again;
+    bool is_stuck; /* there is room for others alone */
     unsigned resumed;
 };
 
@@ -38,7 +39,7 @@ static void resume(struct waiter *waiter)
         (void)waiting_park(&waiting, waiter);
     if (one->line == LINES)
         return;
-    if (room == 0) {
+    if (room == 0 || one->is_stuck) {
         waiting_line_up(&waiting, waiter, one->line);
         return;
     }
@@ -141,12 +142,32 @@ static void K1_first_in_line_stays_it_when_there_was_no_room(void **state)
     for (unsigned i = 1; i <= 3; i++) {
         find_room(0);
         assert_int_equal(all[0].resumed, i);
-        assert_int_equal(all[1].resumed, 0); /* whose turn it is not */
     }
     line_up(1, LINE_CROWD); /* to ask for it again changes nothing */
     line_up(0, LINE_CROWD);
     find_room(1);
     assert_served(1, 0);
+    end();
+}
+
+/* Whose upstreams are all full, when those of the others are not. */
+static void K1_one_that_cannot_be_served_holds_up_nobody_who_can(void **state)
+{
+    (void)state;
+    begin(PARK_MS);
+    for (size_t i = 0; i < MANY; i++)
+        line_up(i, LINE_LANES);
+    all[0].is_stuck = all[2].is_stuck = true;
+    find_room(3);
+    assert_served(3, 1, 3, 4);
+    assert_true(waits(0) && waits(2));
+    all[5].is_stuck = all[6].is_stuck = true; /* with so many the rest is not looked at */
+    find_room(1);
+    assert_served(3, 1, 3, 4);
+    assert_int_equal(all[7].resumed, 0);
+    all[0].is_stuck = false; /* it has kept its place */
+    find_room(2);
+    assert_served(5, 1, 3, 4, 0, 7);
     end();
 }
 
@@ -323,6 +344,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(K1_crowd_is_served_in_turn_and_nobody_is_overtaken),
         TEST(K1_first_in_line_stays_it_when_there_was_no_room),
+        TEST(K1_one_that_cannot_be_served_holds_up_nobody_who_can),
         TEST(K9_newest_of_the_confined_is_the_first),
         TEST(K9_one_line_does_not_wait_for_another),
         TEST(who_changes_lines_is_the_last_of_the_other),
