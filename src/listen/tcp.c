@@ -235,7 +235,6 @@ static void on_relief(struct loop_task *task)
         return;
     clients->next_relief_ns = now + RELIEF_PAUSE_NS;
     used = close_still(clients, STILL_NS, used, soft_max(account));
-    used = close_still(clients, STILL_NS / 10, used, account->max);
     (void)close_still(clients, 0, used, account->max);
     if (metric_get(&clients->resolver->metrics->tcp_evicted) > before)
         log_event_limited(&clients->relief_limit, now, LOG_LEVEL_WARNING, "tcp_memory_short",

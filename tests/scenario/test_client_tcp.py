@@ -340,11 +340,15 @@ def test_K6_one_that_does_not_read_is_kept_while_another_has_many_such(start_pro
     names = [f"big-60000.one{number}.test" for number in range(4)]
     with contextlib.ExitStack() as stack:
         one = stack.enter_context(small_client(proxy, source="127.0.2.1"))
-        one.sendall(framed(*[make_query(name, "TXT") for name in names]))  # more than each of the others
-        proxy.wait_for_metric("dnsproxy_replies_total", at_least=4, rcode="NOERROR")
-        for number in range(40):
-            other = stack.enter_context(small_client(proxy, source="127.0.1.1"))
-            other.sendall(framed(make_query(f"big-60000.other{number}.test", "TXT")) * 2)
+        others = [stack.enter_context(small_client(proxy, source="127.0.1.1")) for _ in range(40)]
+
+        def overfill(first, end):
+            for number in range(first, end):
+                others[number].sendall(framed(make_query(f"big-60000.other{number}.test", "TXT")) * 2)
+        overfill(0, 10)  # which are still for longer than the one, who has more than each of them
+        proxy.wait_for_metric("dnsproxy_replies_total", at_least=20, rcode="NOERROR")
+        one.sendall(framed(*[make_query(name, "TXT") for name in names]))
+        overfill(10, 40)
         evicted = functools.partial(proxy.metric, "dnsproxy_tcp_connections_total", result="evicted")
         eventually(lambda: evicted() > 0 and proxy.metric("dnsproxy_tcp_memory_bytes") <= 2 << 20)
         stream = one.makefile("rb")
