@@ -43,28 +43,17 @@ static struct {
 } given[IDS_MAX];
 static size_t given_count;
 
-static const struct question *built_question;
-static uint16_t built_id;
 static const uint8_t *checked; /* the message that message_check_answer saw last */
 static size_t checked_length;
 
 /* --- What the product builds and checks --- */
 
-size_t __real_message_build_query(const struct question *question, uint16_t id, uint8_t *out);
-size_t __wrap_message_build_query(const struct question *question, uint16_t id, uint8_t *out);
 enum status __real_message_check_answer(const uint8_t *bytes, size_t length,
                                         const struct question *question,
                                         struct answer_scratch *scratch, struct answer *out);
 enum status __wrap_message_check_answer(const uint8_t *bytes, size_t length,
                                         const struct question *question,
                                         struct answer_scratch *scratch, struct answer *out);
-
-size_t __wrap_message_build_query(const struct question *question, uint16_t id, uint8_t *out)
-{
-    built_question = question;
-    built_id = id;
-    return __real_message_build_query(question, id, out);
-}
 
 enum status __wrap_message_check_answer(const uint8_t *bytes, size_t length,
                                         const struct question *question,
@@ -130,15 +119,15 @@ static void submit(struct asked *ask, enum request_scope scope)
     enum failure failure = FAILURE_NONE;
     if (given_count == IDS_MAX)
         return;
-    built_question = NULL;
     if (request_submit(group, &ask->request, scope, &failure) != STATUS_OK) {
         assert(failure != FAILURE_NONE && !request_is_in_flight(&ask->request));
         return;
     }
-    assert(request_is_in_flight(&ask->request) && built_question == &ask->question);
+    assert(request_is_in_flight(&ask->request));
     assert(ask->request.upstream < UPSTREAMS);
     ask->is_in_flight = true;
-    ask->id = built_id;
+    /* It is written when the handshake is done, with the ID of its slot. */
+    ask->id = slot_id(&ask->request.connection->slots, ask->request.slot);
     ask->fd = ask->request.connection->stream.fd;
     note_id(ask);
 }

@@ -66,9 +66,13 @@ def good_names(proxy, lanes=4):
         assert_right(reply, name)
 
 
-def assert_convicted(reply):
+def is_convicted(reply):
     assert reply.rcode() == dns.rcode.SERVFAIL
-    assert any("closes each connection that is asked this" in text for _, text in extended_errors(reply))
+    return any("closes each connection that is asked this" in text for _, text in extended_errors(reply))
+
+
+def assert_convicted(reply):
+    assert is_convicted(reply)
 
 
 # K1, K2: names that end connections
@@ -101,12 +105,14 @@ def test_K2_name_that_ends_connections_is_no_evidence_against_its_upstream(upstr
 def test_K1_verdict_is_kept_for_a_while(upstream, proxy):
     upstream.on_query = poisoned_by(lambda query: query.connection.close())
     with good_names(proxy):
-        assert_convicted(proxy.query("bad.test"))
-        asked = upstream.names().count("bad.test.")
-        assert_convicted(proxy.query("bad.test"))
-        assert upstream.names().count("bad.test.") == asked
+        # On a busy machine the three sends may be spent before there is a verdict.
+        bad = next(name for name in (f"bad{number}.test" for number in range(5))
+                   if is_convicted(proxy.query(name)))
+        asked = upstream.names().count(f"{bad}.")
+        assert_convicted(proxy.query(bad))
+        assert upstream.names().count(f"{bad}.") == asked
         upstream.on_query = Query.answer
-        eventually(lambda: proxy.query("bad.test").rcode() == dns.rcode.NOERROR, timeout=10)
+        eventually(lambda: proxy.query(bad).rcode() == dns.rcode.NOERROR, timeout=10)
 
 
 def test_K1_name_that_is_never_answered_fails_alone(upstream, proxy):
