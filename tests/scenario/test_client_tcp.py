@@ -334,24 +334,24 @@ def test_K5_K6_who_does_not_read_gives_way_when_memory_is_short(start_proxy, ups
         proxy.wait_for_log("tcp_memory_short")
 
 
-@pytest.mark.xfail(strict=False, reason="known: at the soft limit the one that is still first may be closed first")
 def test_K6_one_that_does_not_read_is_kept_while_another_has_many_such(start_proxy, upstream):
     proxy = start_proxy(upstream, config={"limits": {"tcp-memory": "2MiB"},
                                           "timeouts": {"tcp-send": "60s"}})
     names = [f"big-60000.one{number}.test" for number in range(4)]
     with contextlib.ExitStack() as stack:
+        def overfill(number):
+            other = stack.enter_context(small_client(proxy, source="127.0.1.1"))
+            before = proxy.metric("dnsproxy_replies_total", rcode="NOERROR")
+            other.sendall(framed(make_query(f"big-60000.other{number}.test", "TXT")) * 2)
+            proxy.wait_for_metric("dnsproxy_replies_total", at_least=before + 2, rcode="NOERROR")
+        for number in range(16):  # still for longer than the one, who has more than each of them
+            overfill(number)
         one = stack.enter_context(small_client(proxy, source="127.0.2.1"))
-        others = [stack.enter_context(small_client(proxy, source="127.0.1.1")) for _ in range(40)]
-
-        def overfill(first, end):
-            for number in range(first, end):
-                others[number].sendall(framed(make_query(f"big-60000.other{number}.test", "TXT")) * 2)
-        overfill(0, 10)  # which are still for longer than the one, who has more than each of them
-        proxy.wait_for_metric("dnsproxy_replies_total", at_least=20, rcode="NOERROR")
         one.sendall(framed(*[make_query(name, "TXT") for name in names]))
-        overfill(10, 40)
-        evicted = functools.partial(proxy.metric, "dnsproxy_tcp_connections_total", result="evicted")
-        eventually(lambda: evicted() > 0 and proxy.metric("dnsproxy_tcp_memory_bytes") <= 2 << 20)
+        for number in range(16, 36):  # which need less than those hold who are still already
+            overfill(number)
+        assert proxy.metric("dnsproxy_tcp_connections_total", result="evicted") > 0
+        assert proxy.metric("dnsproxy_tcp_memory_bytes") <= 2 << 20
         stream = one.makefile("rb")
         replies = [dns.message.from_wire(stream.read(int.from_bytes(stream.read(2), "big"))) for _ in names]
     assert {reply.question[0].name.to_text() for reply in replies} == {name + "." for name in names}
