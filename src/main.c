@@ -28,6 +28,7 @@
 #include "net/loop.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
+#include "upstream/admission.h"
 #include "worker.h"
 
 enum exit_status { EXIT_CLEAN = 0, EXIT_CONFIGURATION = 1, EXIT_START = 2 };
@@ -44,6 +45,7 @@ static struct server {
     struct trusts *trusts;
     struct cache *cache;
     struct metrics *metrics[CONFIG_WORKERS_MAX];
+    struct admission admissions[CONFIG_UPSTREAMS_MAX];
     struct worker *workers[CONFIG_WORKERS_MAX];
     size_t started; /* workers whose thread runs */
     struct admin *admin;
@@ -167,6 +169,7 @@ static enum status open_worker(const struct config *config, const struct sockets
         .metrics = server.metrics[index],
         .trusts = trusts_of_upstreams(server.trusts),
         .self_key = &server.self_key,
+        .admissions = server.admissions,
         .udp_fds = sockets_udp(sockets, index),
         .tcp_fds = sockets_tcp(sockets, index),
         .on_stopped = on_worker_stopped,
@@ -204,6 +207,8 @@ static bool open_parts(const struct config *config, const struct sockets *socket
         return false;
     if (config->cache.size_bytes > 0 && cache_open(&config->cache, &server.cache) != STATUS_OK)
         return start_failed("cache (a smaller --cache-size may help)");
+    for (size_t i = 0; i < config->upstream_count; i++)
+        server.admissions[i].workers = config->workers;
     for (size_t i = 0; i < config->workers; i++)
         if (open_worker(config, sockets, i) != STATUS_OK)
             return start_failed("worker");

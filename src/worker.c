@@ -155,6 +155,7 @@ static enum status open_resolver(struct worker *worker, const struct worker_sett
         .metrics = settings->metrics,
         .trusts = settings->trusts,
         .self_key = settings->self_key,
+        .admissions = settings->admissions,
     };
     TRY(group_open(&group_settings, &worker->group));
     worker->resolver.config = settings->config;

@@ -17,6 +17,7 @@
 #include "net/tls.h"
 #include "observe/metrics.h"
 
+struct admission;
 struct worker;
 
 struct worker_settings {
@@ -25,6 +26,7 @@ struct worker_settings {
     struct metrics *metrics;
     const struct tls_trust *const *trusts;
     const struct siphash_key *self_key; /* the same for all workers; of dns/self_probe.h */
+    struct admission *admissions;       /* the same for all workers, one for each upstream */
     /* One for each listener of the configuration, -1: none. They become the worker's. */
     const int *udp_fds;
     const int *tcp_fds;

@@ -20,7 +20,6 @@
 #define CONNECT_INTERVAL_NS (1 * NANOSECONDS_PER_MILLISECOND) /* 1,000 a second, at most */
 
 enum {
-    TOGETHER_MIN = 2,  /* ends at once, of more than are left, are no question's doing */
     STANDBY_COUNT = 2, /* upstreams with a connection while there is traffic */
     /* At a time to an upstream while all are away: a connect whose first packet was lost is not
      * repeated by TCP within a second. */
@@ -154,17 +153,7 @@ static void on_failed(struct upstream *upstream, enum failure failure)
 bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns)
 {
     assert(index < group->upstream_count);
-    const struct upstream *upstream = &group->upstreams[index];
-    size_t count = 0;
-    size_t left = SIZE_MAX;
-    for (size_t i = 0; i < ENDS_KEPT; i++) {
-        const struct end *end = &upstream->ended[i];
-        if (end->time_ns + TOGETHER_NS < time_ns || end->time_ns > time_ns + TOGETHER_NS)
-            continue;
-        count++;
-        left = end->left < left ? end->left : left;
-    }
-    return count >= TOGETHER_MIN && left < count;
+    return ends_were_together(&group->upstreams[index].ends, time_ns);
 }
 
 bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)

@@ -2,7 +2,7 @@
 /* One upstream: its connections, and which of them takes a request.
  *
  * Trouble: each connection that ends with questions aboard allows more connections for a while, so
- * that the next end hits few. What a server takes of them is learned from what it refuses.
+ * that the next end hits few, up to what the server takes (admission.c).
  *
  * Thread: one worker.   Owner: the group.
  * RFC:    7858 3.4 (reuse). */
@@ -10,7 +10,6 @@
 
 #include <assert.h>
 
-#include "net/socket.h"
 #include "upstream/dial.h"
 #include "upstream/silence.h"
 
@@ -25,10 +24,8 @@ enum {
 
 /* Of rtt for one more at a time: they take long. */
 #define OPENING_STEP_NS (2 * NANOSECONDS_PER_MILLISECOND)
-#define CALM_NS (10 * NANOSECONDS_PER_SECOND) /* after the last end of a connection */
-#define WARM_AGAIN_NS                                                          \
-    (100 * NANOSECONDS_PER_MILLISECOND) /* after one that has answered nothing \
-                                         */
+#define CALM_NS (10 * NANOSECONDS_PER_SECOND)             /* after the last end of a connection */
+#define WARM_AGAIN_NS (100 * NANOSECONDS_PER_MILLISECOND) /* after one that answered nothing */
 
 static void open_spare(struct upstream *upstream);
 static bool may_grow(const struct upstream *upstream);
@@ -48,10 +45,10 @@ static bool has_silent(const struct upstream *upstream)
     return false;
 }
 
-/* It has shown how many connections it takes. */
-static bool is_limited(const struct upstream *upstream)
+/* How many connections it may have, as far as is known. */
+static size_t share_of(const struct upstream *upstream)
 {
-    return upstream->path.loop->now < upstream->admitted_until_ns;
+    return admission_share(upstream->admission, upstream->path.loop->now);
 }
 
 bool upstream_is_calm(const struct upstream *upstream)
@@ -117,10 +114,10 @@ static bool is_old(const struct connection *connection, uint64_t now)
 }
 
 /* Without those that have replaced others a moment ago. */
-static uint32_t count_open(const struct upstream *upstream)
+static size_t count_open(const struct upstream *upstream)
 {
     const uint64_t now = upstream->path.loop->now;
-    uint32_t count = 0;
+    size_t count = 0;
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         count += is_old(connection, now);
     LIST_EACH (struct connection, lane, &upstream->lanes, link)
@@ -175,6 +172,7 @@ static enum status begin_connection(struct upstream *upstream, enum connection_u
         return status;
     }
     list_append(owner, &connection->link);
+    connection->others = admission_enter(upstream->admission);
     return STATUS_OK;
 }
 
@@ -184,8 +182,7 @@ enum status upstream_open_connection(struct upstream *upstream, enum connection_
                                      enum failure *failure)
 {
     *failure = FAILURE_OVERLOADED;
-    if (is_limited(upstream) &&
-        count_connections(upstream) + upstream_count_lanes(upstream) >= upstream->admitted)
+    if (count_connections(upstream) + upstream_count_lanes(upstream) >= share_of(upstream))
         return STATUS_FULL;
     if (!upstream->events->may_connect(upstream)) {
         *failure = FAILURE_LOCAL;
@@ -204,13 +201,12 @@ enum status upstream_open_connection(struct upstream *upstream, enum connection_
 
 /* --- Trouble --- */
 
-/* How many it may have for all questions. */
+/* How many it may have for all questions: half of what it takes is left to lanes. */
 static size_t shared_max(const struct upstream *upstream)
 {
     const size_t spread = 1 + (size_t)upstream->spares;
-    if (!is_limited(upstream))
-        return spread;
-    const size_t half = upstream->admitted > 1 ? upstream->admitted / 2 : 1;
+    const size_t share = share_of(upstream);
+    const size_t half = share > 1 ? share / 2 : 1;
     return half < spread ? half : spread;
 }
 
@@ -229,10 +225,9 @@ size_t upstream_opening_max(const struct upstream *upstream)
 
 size_t upstream_lanes_max(const struct upstream *upstream)
 {
+    const size_t share = share_of(upstream);
     const size_t shared = shared_max(upstream);
-    if (!is_limited(upstream))
-        return SIZE_MAX;
-    return upstream->admitted > shared ? upstream->admitted - shared : 1;
+    return share > shared ? share - shared : 1;
 }
 
 /* One more, if so many are allowed by now. */
@@ -276,22 +271,14 @@ bool upstream_is_crowded(const struct upstream *upstream)
            may_grow(upstream);
 }
 
-/* As many as the others that there are; when several are refused, the last shows the number. Half
- * of them are left to lanes. */
-static void learn_admitted(struct upstream *upstream)
+/* The server takes fewer than there are, or other workers need some of them. */
+static void drain_surplus(struct upstream *upstream)
 {
-    size_t count = 0;
+    if (share_of(upstream) == SIZE_MAX)
+        return;
+    size_t count = count_connections(upstream);
     LIST_EACH (struct connection, connection, &upstream->connections, link)
-        count++;
-    count += upstream_count_lanes(upstream);
-    if (is_limited(upstream) && upstream->admitted < count)
-        count = upstream->admitted;
-    upstream->admitted = count > 0 ? (uint32_t)count : 1;
-    upstream->admitted_until_ns = upstream->path.loop->now + CALM_NS;
-    count = count_connections(upstream);
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        if (count > shared_max(upstream) && connection->use == CONNECTION_SPARE &&
-            connection->state == CONNECTION_READY) {
+        if (count > shared_max(upstream) && connection->state == CONNECTION_READY) {
             connection_drain(connection);
             count--;
         }
@@ -437,36 +424,12 @@ void upstream_start_over(struct upstream *upstream)
     upstream->attempted_ns = 0;
 }
 
-bool upstream_look_up_route(struct upstream *upstream)
-{
-    struct address source = {0};
-    enum status status = STATUS_SYSTEM;
-    if (upstream->routed.any.sa_family != AF_UNSPEC)
-        status = socket_source(&upstream->routed, &source);
-    if (status == STATUS_FULL)
-        return false; /* what was known holds */
-    const bool has_route = status == STATUS_OK;
-    const bool is_same = has_route == upstream->has_route &&
-                         (!has_route || address_equal(&source, &upstream->source));
-    upstream->has_route = has_route;
-    upstream->source = source;
-    return !is_same;
-}
-
-static void route_to(struct upstream *upstream, const struct address *address)
-{
-    if (upstream->routed.any.sa_family != AF_UNSPEC && address_equal(&upstream->routed, address))
-        return;
-    upstream->routed = *address;
-    (void)upstream_look_up_route(upstream);
-}
-
 /* --- The addresses of a name --- */
 
 void upstream_on_resolved(struct path *path, const struct address *address)
 {
     struct upstream *upstream = of_path(path);
-    route_to(upstream, address);
+    route_to(&upstream->route, address);
     if (path->failures == 0)
         path_connected(path);
     path->retry_ns = path->loop->now; /* what failed was the lookup */
@@ -514,7 +477,7 @@ static void note_peer(struct upstream *upstream, const struct address *peer)
         return;
     }
     name_connected(upstream->name, peer);
-    route_to(upstream, peer);
+    route_to(&upstream->route, peer);
     drain_old(upstream);
 }
 
@@ -551,6 +514,17 @@ static bool is_one_too_many(const struct connection *connection, enum connection
            connection->path->answered_sent_ns > connection->begun_ns;
 }
 
+/* Other workers have open connections to it. */
+static bool others_have_some(const struct upstream *upstream)
+{
+    size_t count = 0;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        count += connection->state >= CONNECTION_READY;
+    LIST_EACH (struct connection, lane, &upstream->lanes, link)
+        count += lane->state >= CONNECTION_READY;
+    return admission_open(upstream->admission) > count;
+}
+
 static const char *detail_of(const struct connection *connection, enum failure failure)
 {
     if (failure == FAILURE_NAME_LOOKUP)
@@ -576,8 +550,7 @@ static void count_end(const struct connection *connection, enum failure failure,
 static void note_end(struct upstream *upstream, const struct connection *connection,
                      enum failure failure, uint64_t silent_since_ns)
 {
-    upstream->ended[upstream->ended_count++ % ENDS_KEPT] =
-        (struct end){.time_ns = upstream->path.loop->now, .left = count_open(upstream)};
+    ends_note(&upstream->ends, upstream->path.loop->now, count_open(upstream));
     if (connection->use != CONNECTION_LANE)
         spread(upstream);
     path_ended(&upstream->path, failure, silent_since_ns);
@@ -592,12 +565,14 @@ static void on_closed(struct connection *connection, enum connection_state was,
     const bool is_refused = is_one_too_many(connection, was, failure);
     const bool is_failure = !is_refused && is_upstream_failure(connection, was, failure);
     upstream->last_answers = connection->answers;
+    admission_leave(upstream->admission, was >= CONNECTION_READY);
     dial_end(connection);
     if (upstream->name && (is_failure || failure == FAILURE_REQUEST_TIMEOUT))
         name_failed(upstream->name, &connection->peer);
     count_end(connection, failure, is_failure);
-    if (is_refused)
-        learn_admitted(upstream);
+    if (is_refused || (was < CONNECTION_READY && is_close(failure) && others_have_some(upstream)))
+        admission_refused(upstream->admission, connection->others, upstream->path.loop->now);
+    drain_surplus(upstream);
     if (is_failure)
         path_failed(&upstream->path, failure, detail_of(connection, failure));
     else if (failure == FAILURE_REQUEST_TIMEOUT)
@@ -612,6 +587,7 @@ static void on_closed(struct connection *connection, enum connection_state was,
 static void on_open(struct connection *connection)
 {
     struct upstream *upstream = of_path(connection->path);
+    admission_opened(upstream->admission);
     if (upstream->name)
         note_peer(upstream, &connection->peer);
     if (upstream->path.is_doubted) {
@@ -680,6 +656,8 @@ enum status upstream_open(struct upstream *upstream, const struct upstream_setti
     path->waiting = settings->waiting;
     path->queues = settings->queues;
     path->scratch = settings->scratch;
+    upstream->alone.workers = 1;
+    upstream->admission = settings->admissions ? &settings->admissions[index] : &upstream->alone;
     upstream->group = settings->group;
     upstream->events = settings->events;
     upstream->config = config;
@@ -698,14 +676,15 @@ enum status upstream_open(struct upstream *upstream, const struct upstream_setti
     if (config->host)
         return name_open(path, config, settings->name_queues, settings->name_events,
                          &upstream->name);
-    route_to(upstream, &config->address);
+    route_to(&upstream->route, &config->address);
     return STATUS_OK;
 }
 
-static void destroy_all(struct list *connections)
+static void destroy_all(struct upstream *upstream, struct list *connections)
 {
     while (!list_is_empty(connections)) {
         struct connection *connection = CONTAINER_OF(connections->next, struct connection, link);
+        admission_leave(upstream->admission, connection->state >= CONNECTION_READY);
         dial_end(connection);
         connection_destroy(connection);
     }
@@ -717,8 +696,8 @@ void upstream_close(struct upstream *upstream)
     if (!path->tls)
         return;
     self_check_stop(&upstream->self_check);
-    destroy_all(&upstream->connections);
-    destroy_all(&upstream->lanes);
+    destroy_all(upstream, &upstream->connections);
+    destroy_all(upstream, &upstream->lanes);
     loop_remove_queue(&path->idle);
     loop_remove_queue(&path->late);
     assert(path->in_flight == 0);

@@ -7,14 +7,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/address.h"
 #include "base/list.h"
 #include "base/status.h"
 #include "config/config.h"
 #include "observe/metrics.h"
+#include "upstream/admission.h"
 #include "upstream/connection.h"
+#include "upstream/ends.h"
 #include "upstream/names.h"
 #include "upstream/path.h"
+#include "upstream/route.h"
 #include "upstream/self_check.h"
 
 struct group;
@@ -30,15 +32,6 @@ struct upstream_events {
     bool (*may_connect)(struct upstream *upstream);
 };
 
-/* Of a connection that had requests. */
-struct end {
-    uint64_t time_ns;
-    uint32_t left; /* open ones to the same upstream */
-};
-
-enum { ENDS_KEPT = 32 };
-#define TOGETHER_NS (10 * NANOSECONDS_PER_MILLISECOND) /* before or after: at one time */
-
 struct upstream {
     struct path path;
     struct group *group; /* its owner */
@@ -51,15 +44,12 @@ struct upstream {
     uint16_t spares;  /* that it may have until calm_ns */
     uint16_t crowded; /* queries that found no room, since a connection was allowed for them */
     uint64_t calm_ns;
-    uint32_t admitted; /* connections, not more, until then; 0: nothing is known */
-    uint64_t admitted_until_ns;
-    struct end ended[ENDS_KEPT]; /* the last */
-    size_t ended_count;
+    struct admission *admission; /* of all workers, */
+    struct admission alone;      /* of one that knows no others */
+    struct ends ends;
     uint64_t attempted_ns; /* of the last connect */
     uint64_t last_answers; /* on the last connection that ended */
-    bool has_route;
-    struct address routed; /* its address that has_route and source are about */
-    struct address source; /* ours, with a route */
+    struct route route;
 };
 
 /* What the upstreams of a group share. */
@@ -71,6 +61,7 @@ struct upstream_settings {
     struct loop *loop;
     struct metrics *metrics;
     const struct tls_trust *const *trusts;
+    struct admission *admissions; /* one for each upstream; NULL: there is one worker */
     const struct siphash_key *self_key;
     struct random *random;
     struct waiting *waiting;
@@ -149,9 +140,6 @@ void upstream_try_again(struct upstream *upstream, size_t connections_max);
 
 /* Makes the requests that wait for a handshake, or on a silent connection, late at once. */
 void upstream_hasten(struct upstream *upstream);
-
-/* Looks up our address towards it; true when that is another than before. */
-bool upstream_look_up_route(struct upstream *upstream);
 
 /* Drops all connections, which is no failure of the upstream, and forgets its back-off. */
 void upstream_start_over(struct upstream *upstream);

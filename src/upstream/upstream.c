@@ -104,6 +104,7 @@ enum status group_open(const struct group_settings *settings, struct group **out
         .metrics = settings->metrics,
         .trusts = settings->trusts,
         .self_key = settings->self_key,
+        .admissions = settings->admissions,
         .queues = &group->queues,
         .name_queues = &group->name_queues,
         .self_checks = &group->self_checks,
@@ -185,7 +186,7 @@ void group_network_changed(struct group *group)
     for (size_t i = 0; i < group->upstream_count; i++) {
         struct upstream *upstream = &group->upstreams[i];
         name_network_changed(upstream->name);
-        if (upstream_look_up_route(upstream))
+        if (route_look_up(&upstream->route))
             upstream_start_over(upstream);
         else if (upstream->path.down && upstream->name)
             upstream->path.retry_ns =
@@ -202,7 +203,7 @@ void group_resumed(struct group *group)
 {
     for (size_t i = 0; i < group->upstream_count; i++) {
         name_network_changed(group->upstreams[i].name);
-        (void)upstream_look_up_route(&group->upstreams[i]);
+        (void)route_look_up(&group->upstreams[i].route);
         upstream_start_over(&group->upstreams[i]);
     }
     group_begin_anew(group);

@@ -20,12 +20,15 @@
 
 struct group; /* all upstreams of one worker */
 
+struct admission;
+
 struct group_settings {
     const struct config *config;
     struct loop *loop;
     struct metrics *metrics;
     const struct tls_trust *const *trusts; /* one for each upstream, NULL when it has pins alone */
     const struct siphash_key *self_key; /* of dns/self_probe.h; NULL: nobody looks for ourselves */
+    struct admission *admissions;       /* one for each upstream; NULL: there is one worker */
 };
 
 enum status group_open(const struct group_settings *settings, struct group **out);

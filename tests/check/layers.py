@@ -26,7 +26,7 @@ RANK_OF = {unit: rank for rank, units in enumerate(RANKS) for unit in units}
 OPEN_HEADERS = {"config/config.h", "observe/log.h", "observe/metrics.h", "observe/metrics.def"}
 
 # Of these directories others see no more than this.
-PUBLIC = {"upstream": {"upstream/ask.h", "upstream/upstream.h"}}
+PUBLIC = {"upstream": {"upstream/admission.h", "upstream/ask.h", "upstream/upstream.h"}}
 
 # Headers of the C library and of Linux; whatever else stands in angle brackets is third-party.
 SYSTEM_DIRECTORIES = {"sys", "netinet", "arpa", "linux", "net"}

@@ -82,7 +82,7 @@ static struct upstream_view view_upstream(const struct upstream *upstream)
         .taking_max = taking_max(upstream),
         .late_ns = upstream->path.late.duration_ns,
         .dead_ns = times_dead_ns(&upstream->path.times, upstream->path.config->timeouts.request_ns),
-        .source = upstream->has_route ? ntohl(upstream->source.v4.sin_addr.s_addr) : 0,
+        .source = upstream->route.is_there ? ntohl(upstream->route.source.v4.sin_addr.s_addr) : 0,
     };
 }
 

@@ -465,8 +465,8 @@ static void K9_asks_wait_for_an_upstream_that_takes_no_more_connections(void **s
     struct asking one;
     start(bench, 1);
     struct upstream *upstream = &bench->group->upstreams[0];
-    upstream->admitted = 1;
-    upstream->admitted_until_ns = UINT64_MAX;
+    upstream->alone.admitted = 1;
+    upstream->alone.until_ns = UINT64_MAX;
     path_doubt(&upstream->path, FAILURE_CLOSED);
     begin_asking(bench, &one, "one");
     assert_false(ask_is_in_flight(&one.ask));

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+/* How many connections a server takes, learned from what it refuses.
+ *
+ * Servers bound the connections of one address, which to them all workers are: what one worker is
+ * refused others may hold. So all workers know the number, and each keeps to an equal share of it.
+ * It is forgotten after a while, since it may have been the server's bad moment.
+ *
+ * Thread: all workers, without locks: a share that is one moment late does no harm.
+ * Owner: who starts the workers. */
+#include "upstream/admission.h"
+
+#include <assert.h>
+
+#include "base/deadline.h"
+
+#define KNOWN_NS (10 * NANOSECONDS_PER_SECOND)
+
+static size_t get(const atomic_size_t *value)
+{
+    return atomic_load_explicit(value, memory_order_relaxed);
+}
+
+static void subtract_one(atomic_size_t *value)
+{
+    const size_t before = atomic_fetch_sub_explicit(value, 1, memory_order_relaxed);
+    assert(before > 0);
+    (void)before;
+}
+
+size_t admission_enter(struct admission *admission)
+{
+    return atomic_fetch_add_explicit(&admission->count, 1, memory_order_relaxed);
+}
+
+void admission_opened(struct admission *admission)
+{
+    (void)atomic_fetch_add_explicit(&admission->open, 1, memory_order_relaxed);
+}
+
+void admission_leave(struct admission *admission, bool was_open)
+{
+    if (was_open)
+        subtract_one(&admission->open);
+    subtract_one(&admission->count);
+}
+
+size_t admission_open(const struct admission *admission)
+{
+    return get(&admission->open);
+}
+
+/* Those that ended meanwhile were there when the server refused it. Of several that were begun at a
+ * time it refuses the last, so the fewest show the number. */
+void admission_refused(struct admission *admission, size_t others, uint64_t now)
+{
+    if (admission_share(admission, now) < SIZE_MAX && get(&admission->admitted) < others)
+        others = get(&admission->admitted);
+    atomic_store_explicit(&admission->admitted, others > 0 ? others : 1, memory_order_relaxed);
+    atomic_store_explicit(&admission->until_ns, now + KNOWN_NS, memory_order_relaxed);
+}
+
+size_t admission_share(const struct admission *admission, uint64_t now)
+{
+    assert(admission->workers > 0);
+    if (now >= atomic_load_explicit(&admission->until_ns, memory_order_relaxed))
+        return SIZE_MAX;
+    const size_t share = get(&admission->admitted) / admission->workers;
+    return share > 0 ? share : 1;
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+/* How many connections a server takes from all workers: see admission.c. */
+#ifndef UPSTREAM_ADMISSION_H
+#define UPSTREAM_ADMISSION_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Zeroed but for the workers: nothing is open, nothing is known. */
+struct admission {
+    size_t workers;      /* that share it, one or more */
+    atomic_size_t count; /* of connections, */
+    atomic_size_t open;  /* and of those whose handshake is done */
+    atomic_size_t admitted;
+    _Atomic uint64_t until_ns; /* that is known */
+};
+
+/* A connection is on its way, beside as many others; it is open; it is gone. */
+size_t admission_enter(struct admission *admission);
+void admission_opened(struct admission *admission);
+void admission_leave(struct admission *admission, bool was_open);
+
+/* How many are open, of all workers. */
+size_t admission_open(const struct admission *admission);
+
+/* The server has not taken one that began beside `others`. */
+void admission_refused(struct admission *admission, size_t others, uint64_t now);
+
+/* How many connections each worker may have; SIZE_MAX when nothing is known. */
+size_t admission_share(const struct admission *admission, uint64_t now);
+
+#endif
