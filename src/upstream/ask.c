@@ -291,17 +291,15 @@ static bool may_be_answered_better(const struct ask *ask, const struct answer *e
 {
     return !extended_errors_are_final(error->extended_errors, error->extended_errors_length) &&
            (ask->error_answer_count < ERROR_ANSWERS_MAX ||
-            choose_knows_better(ask->group, ask->erred));
+            choose_knows_better(ask->group, ask->attempts.erred));
 }
 
 /* Those whom it has reached in vain are asked again, but none that has answered. A suspect is not
  * asked beside what is still out, for that would be among others. */
 static void on_error(struct ask *ask, struct request *request, const struct answer *answer)
 {
-    const uint32_t bit = UINT32_C(1) << request->upstream;
     ask->error_answer_count++;
-    ask->erred |= bit;
-    attempts_exhaust(&ask->attempts, bit);
+    ask->attempts.erred |= UINT32_C(1) << request->upstream;
     ask->events->on_error(ask, answer);
     const bool is_out = ask_is_in_flight(ask);
     if (may_be_answered_better(ask, answer) &&
@@ -319,8 +317,8 @@ static void on_done(struct request *request, const struct answer *answer, enum f
     if (failure == FAILURE_NONE) {
         if (ask->client > 0)
             blame_answer(&ask->group->blames, now_of(ask), ask->client, request->question);
-        if (ask->erred)
-            choose_contradict(ask->group, ask->erred);
+        if (ask->attempts.erred)
+            choose_contradict(ask->group, ask->attempts.erred);
         ask->events->on_done(ask, answer);
         return;
     }
@@ -376,7 +374,6 @@ static void begin_anew(struct ask *ask)
     ask->is_suspect = false;
     ask->has_looked = false;
     ask->has_waited = false;
-    ask->erred = 0;
     ask->ended_upstream = 0;
 }
 

@@ -41,7 +41,6 @@ struct ask {
     bool has_moved;       /* but first where no connection has ended */
     bool has_waited;      /* for the look that counts */
     bool has_looked;      /* it has been asked since the first of the lone ends */
-    uint32_t erred;       /* bits of the upstreams that answered with an error */
     enum failure failure; /* the last one, and who it was about */
     struct request requests[REQUESTS_PER_ASK];
     struct metrics *metrics;

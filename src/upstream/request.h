@@ -35,9 +35,9 @@ typedef void request_late(struct request *request);
 struct attempts {
     uint32_t once; /* chosen, whether or not the request reached them */
     uint32_t twice;
-    uint32_t
-        odd; /* with the next: how often it was sent to them, in two bits; three times at most */
-    uint32_t two;      /* (RFC 9520 3.1) */
+    uint32_t odd; /* with `two`: how often it was sent to them, in two bits; three times at most */
+    uint32_t two; /* (RFC 9520 3.1) */
+    uint32_t erred;    /* they have answered it with an error, and would say so again */
     uint32_t count;    /* of requests in all; the caller counts */
     uint32_t returned; /* of those the ones that did not reach anybody */
 };
@@ -45,13 +45,14 @@ struct attempts {
 /* Bits of the upstreams that it must not be sent to again. */
 static inline uint32_t attempts_exhausted(const struct attempts *attempts)
 {
-    return attempts->odd & attempts->two;
+    return (attempts->odd & attempts->two) | attempts->erred;
 }
 
 /* A request for it is put on a connection of these upstreams' `bit`, or did not leave it. */
 static inline void attempts_add(struct attempts *attempts, uint32_t bit)
 {
-    if (attempts_exhausted(attempts) & bit)
+    assert(!(attempts->erred & bit));
+    if (attempts->odd & attempts->two & bit)
         return; /* a question of our own, which nobody counts */
     if (attempts->odd & bit)
         attempts->two |= bit;
@@ -63,13 +64,6 @@ static inline void attempts_take_back(struct attempts *attempts, uint32_t bit)
     if (!(attempts->odd & bit))
         attempts->two &= ~bit;
     attempts->odd ^= bit;
-}
-
-/* What it has said it would say again. */
-static inline void attempts_exhaust(struct attempts *attempts, uint32_t bit)
-{
-    attempts->odd |= bit;
-    attempts->two |= bit;
 }
 
 /* The upstream was chosen. */

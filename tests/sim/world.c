@@ -60,7 +60,8 @@ static const char *const health_words[] = {"up", "silent", "doubted", "down"};
 struct sums {
     size_t phases[PHASE_COUNT];
     size_t in_flight;
-    size_t taking; /* requests */
+    size_t taking; /* requests, */
+    size_t spares; /* as well */
 };
 
 /* What an upstream's rtt makes of timeouts.request may shrink from one answer to the next, and is
@@ -125,7 +126,8 @@ static struct sums sum_connections(size_t index)
             sim_fail("%u questions on a lane", connection->in_flight);
         sums.phases[connection->phase]++;
         sums.in_flight += connection->in_flight;
-        sums.taking += connection->takes_requests && !connection->is_lane;
+        sums.taking += connection->takes_requests && connection->is_main;
+        sums.spares += connection->takes_requests && !connection->is_main && !connection->is_lane;
     }
     return sums;
 }
@@ -179,6 +181,17 @@ static void check_down(size_t index)
         sim_fail("upstream %zu is down, though all that it does is to close (K2)", index);
 }
 
+/* FAULTS F8: whatever a message is, the framing is intact, and so is the connection; but not one on
+ * which nothing else comes. */
+static void check_framing(size_t index)
+{
+    enum { UNMATCHED_MAX = 64 };
+    const struct upstream_metrics *metrics = &world.metrics->upstreams[index];
+    if (metric_get(&metrics->failures[FAILURE_PROTOCOL]) > 0 &&
+        metric_get(&metrics->unmatched) < UNMATCHED_MAX)
+        sim_fail("a connection to upstream %zu has ended for a message (F8)", index);
+}
+
 static size_t check_upstream(size_t index)
 {
     const struct upstream_view *upstream = &world.view.upstreams[index];
@@ -186,8 +199,10 @@ static size_t check_upstream(size_t index)
     note_patience(index);
     check_gauges(index, &sums);
     check_down(index);
-    if (sums.taking > upstream->taking_max)
-        sim_fail("%zu connections to upstream %zu", sums.taking, index);
+    if (sums.taking > upstream->main_max || sums.spares > SPARES_MAX + 1)
+        sim_fail("%zu connections and %zu spare ones to upstream %zu", sums.taking, sums.spares,
+                 index);
+    check_framing(index);
     if (index == plan.healthy && upstream->failures > 0 && !may_seem_dead())
         sim_fail("the healthy upstream is said to have failed");
     if (upstream->health != world.health[index])

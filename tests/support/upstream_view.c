@@ -6,7 +6,7 @@
 #include "upstream/ask.h"
 #include "upstream/group.h"
 
-enum { TRIALS_MAX = 4, SPARES_MAX = 64 };
+enum { TRIALS_MAX = 4 };
 
 /* --- Slots --- */
 
@@ -62,12 +62,11 @@ static enum view_health health_of(const struct upstream *upstream)
     return has_silent(upstream) && !upstream_is_heard(upstream) ? HEALTH_SILENT : HEALTH_UP;
 }
 
-/* More than the limit only on trial, while all upstreams are down; and in trouble, when the one of
- * calm times may be a spare one, too. */
-static size_t taking_max(const struct upstream *upstream)
+/* More than the limit only on trial, while all upstreams are down. */
+static size_t main_max(const struct upstream *upstream)
 {
     const size_t limit = upstream->path.config->limits.upstream_connections;
-    return (limit > TRIALS_MAX ? limit : TRIALS_MAX) + TRIALS_MAX + 1 + SPARES_MAX;
+    return (limit > TRIALS_MAX ? limit : TRIALS_MAX) + TRIALS_MAX + 1;
 }
 
 static struct upstream_view view_upstream(const struct upstream *upstream)
@@ -79,7 +78,7 @@ static struct upstream_view view_upstream(const struct upstream *upstream)
         .failures = upstream->path.failures,
         .in_flight = upstream->path.in_flight,
         .own = upstream->self_check.request.connection != NULL,
-        .taking_max = taking_max(upstream),
+        .main_max = main_max(upstream),
         .late_ns = upstream->path.late.duration_ns,
         .dead_ns = times_dead_ns(&upstream->path.times, upstream->path.config->timeouts.request_ns),
         .source = upstream->route.is_there ? ntohl(upstream->route.source.v4.sin_addr.s_addr) : 0,
@@ -104,6 +103,7 @@ static struct connection_view view_connection(const struct connection *connectio
         .is_silent = connection->silent_since_ns > 0,
         .is_pardoned = connection->is_pardoned,
         .is_lane = connection->use == CONNECTION_LANE,
+        .is_main = connection->use == CONNECTION_MAIN,
         .answered_sent_ns = connection->answered_sent_ns,
         .in_flight = connection->in_flight,
     };

@@ -15,6 +15,7 @@ struct group;
 struct question;
 
 enum { VIEW_CONNECTIONS_MAX = 512, VIEW_REQUESTS_MAX = 2048 };
+enum { SPARES_MAX = 64 }; /* connections to one upstream in trouble */
 
 enum view_phase { PHASE_CONNECTING, PHASE_HANDSHAKING, PHASE_READY, PHASE_DRAINING, PHASE_COUNT };
 
@@ -28,11 +29,11 @@ struct upstream_view {
     bool is_contradicted; /* others knew better since it last answered well */
     uint32_t failures;    /* in a row, since it last answered */
     uint32_t in_flight;   /* requests, as it counts them */
-    uint32_t own;      /* questions of our own that are in flight like requests, and not counted */
-    size_t taking_max; /* connections that take requests, but lanes */
-    uint64_t late_ns;  /* from then on a request is late */
-    uint64_t dead_ns;  /* for so long a path may be silent that has a late one aboard */
-    uint32_t source; /* our address (IPv4) towards it, by which it judges; 0: no way leads there */
+    uint32_t own;     /* questions of our own that are in flight like requests, and not counted */
+    size_t main_max;  /* connections that take requests, but lanes */
+    uint64_t late_ns; /* from then on a request is late */
+    uint64_t dead_ns; /* for so long a path may be silent that has a late one aboard */
+    uint32_t source;  /* our address (IPv4) towards it, by which it judges; 0: no way leads there */
 };
 
 struct connection_view {
@@ -46,6 +47,7 @@ struct connection_view {
     bool is_silent;
     bool is_pardoned; /* our probe has lifted a suspicion since the last answer */
     bool is_lane;
+    bool is_main;
     uint64_t answered_sent_ns; /* of what it has answered that was sent last; 0: nothing */
     uint32_t in_flight;        /* requests and questions of our own, as it counts them */
 };
