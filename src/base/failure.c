@@ -26,3 +26,9 @@ const char *failure_text(enum failure failure)
     assert((unsigned int)failure < FAILURE_COUNT);
     return WORDS[failure].text;
 }
+
+bool failure_is_close(enum failure failure)
+{
+    return failure == FAILURE_CLOSED || failure == FAILURE_RESET || failure == FAILURE_TLS ||
+           failure == FAILURE_PROTOCOL;
+}

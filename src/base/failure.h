@@ -4,6 +4,8 @@
 #ifndef BASE_FAILURE_H
 #define BASE_FAILURE_H
 
+#include <stdbool.h>
+
 #define FAILURES(ROW)                                                                           \
     ROW(NONE, "none", "no failure")                                                             \
     ROW(NAME_LOOKUP, "name_lookup", "its name could not be looked up")                          \
@@ -42,6 +44,9 @@ enum failure {
 #undef FAILURE_ENUM
         FAILURE_COUNT
 };
+
+/* The server has ended an open connection, for a reason that we do not know. */
+bool failure_is_close(enum failure failure);
 
 /* The value of the metrics label `cause`. */
 const char *failure_label(enum failure failure);

@@ -81,12 +81,6 @@ static bool try_park(struct ask *ask)
 
 /* --- Questions that may end connections --- */
 
-static bool is_close(enum failure failure)
-{
-    return failure == FAILURE_CLOSED || failure == FAILURE_RESET || failure == FAILURE_TLS ||
-           failure == FAILURE_PROTOCOL;
-}
-
 static bool is_silence(enum failure failure)
 {
     return failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_STALLED;
@@ -104,7 +98,7 @@ static void note_end(struct ask *ask, const struct request *request, enum failur
     ask->ended_upstream = request->upstream;
     ask->ended_ns = request->ended_ns;
     ask->ended_sent_ns = request->sent_ns;
-    if (!request->was_alone || !is_close(failure))
+    if (!request->was_alone || !failure_is_close(failure))
         return;
     if (ask->client > 0)
         blame_end(&ask->group->blames, now_of(ask), ask->client, request->question);
@@ -269,7 +263,7 @@ static void resume(struct waiter *waiter)
 
 static void on_failed(struct ask *ask, struct request *request, enum failure failure)
 {
-    if (request->was_sent && (is_close(failure) || is_silence(failure)))
+    if (request->was_sent && (failure_is_close(failure) || is_silence(failure)))
         note_end(ask, request, failure);
     if (!ask_is_in_flight(ask)) {
         if (must_wait(ask)) {

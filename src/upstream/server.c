@@ -483,13 +483,6 @@ static void note_peer(struct upstream *upstream, const struct address *peer)
 
 /* --- What its connections tell --- */
 
-/* The server has ended it, for a reason that we do not know. */
-static bool is_close(enum failure failure)
-{
-    return failure == FAILURE_CLOSED || failure == FAILURE_RESET || failure == FAILURE_TLS ||
-           failure == FAILURE_PROTOCOL;
-}
-
 /* Whether the end of this connection says that something is wrong with the upstream. One that was
  * open may have been closed for what was asked on it, unless that was our probe alone. */
 static bool is_upstream_failure(const struct connection *connection, enum connection_state was,
@@ -509,7 +502,7 @@ static bool is_one_too_many(const struct connection *connection, enum connection
                             enum failure failure)
 {
     return was < CONNECTION_READY &&
-           (is_close(failure) || failure == FAILURE_REFUSED_CONNECTION ||
+           (failure_is_close(failure) || failure == FAILURE_REFUSED_CONNECTION ||
             failure == FAILURE_CONNECT_TIMEOUT || failure == FAILURE_HANDSHAKE_TIMEOUT) &&
            connection->path->answered_sent_ns > connection->begun_ns;
 }
@@ -570,14 +563,15 @@ static void on_closed(struct connection *connection, enum connection_state was,
     if (upstream->name && (is_failure || failure == FAILURE_REQUEST_TIMEOUT))
         name_failed(upstream->name, &connection->peer);
     count_end(connection, failure, is_failure);
-    if (is_refused || (was < CONNECTION_READY && is_close(failure) && others_have_some(upstream)))
+    if (is_refused ||
+        (was < CONNECTION_READY && failure_is_close(failure) && others_have_some(upstream)))
         admission_refused(upstream->admission, connection->others, upstream->path.loop->now);
     drain_surplus(upstream);
     if (is_failure)
         path_failed(&upstream->path, failure, detail_of(connection, failure));
     else if (failure == FAILURE_REQUEST_TIMEOUT)
         note_end(upstream, connection, failure, connection->silent_since_ns);
-    else if (connection_requests(connection) > 0 && is_close(failure) && !is_refused)
+    else if (connection_requests(connection) > 0 && failure_is_close(failure) && !is_refused)
         note_end(upstream, connection, failure, 0);
     if (connection->requests > 0)
         upstream->events->on_care(upstream);

@@ -27,11 +27,24 @@ static void texts_are_clauses(void **state)
         assert_true(strlen(failure_text((enum failure)i)) > 0);
 }
 
+/* A server that cannot be authenticated, or says nothing, has not closed. */
+static void K1_four_failures_are_the_end_of_an_open_connection(void **state)
+{
+    (void)state;
+    size_t count = 0;
+    for (int i = 0; i < FAILURE_COUNT; i++)
+        count += failure_is_close((enum failure)i);
+    assert_int_equal(count, 4);
+    assert_true(failure_is_close(FAILURE_CLOSED) && failure_is_close(FAILURE_RESET));
+    assert_true(failure_is_close(FAILURE_TLS) && failure_is_close(FAILURE_PROTOCOL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(I7_labels_are_lower_case_words_and_all_different),
         cmocka_unit_test(texts_are_clauses),
+        cmocka_unit_test(K1_four_failures_are_the_end_of_an_open_connection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
