@@ -276,7 +276,7 @@ static void drain_surplus(struct upstream *upstream)
 {
     if (share_of(upstream) == SIZE_MAX)
         return;
-    size_t count = count_connections(upstream);
+    size_t count = count_connections(upstream) - count_opening(upstream); /* they may be refused */
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         if (count > shared_max(upstream) && connection->state == CONNECTION_READY) {
             connection_drain(connection);
@@ -507,10 +507,13 @@ static bool is_one_too_many(const struct connection *connection, enum connection
            connection->path->answered_sent_ns > connection->begun_ns;
 }
 
-/* Other workers have open connections to it. */
+/* Other workers have open connections to it, and it is not the first time that it was in vain:
+ * once may be chance, for which nobody should give up any. */
 static bool others_have_some(const struct upstream *upstream)
 {
     size_t count = 0;
+    if (upstream->path.failures == 0)
+        return false;
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         count += connection->state >= CONNECTION_READY;
     LIST_EACH (struct connection, lane, &upstream->lanes, link)
