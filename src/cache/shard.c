@@ -2,12 +2,14 @@
 /* One shard: two rings of entries, their hash index, and ghosts.
  *
  * Eviction is S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023).
- * A new entry is appended to the small ring, a tenth of the room. What reaches its tail and was
- * asked for meanwhile moves to the main ring; what was not leaves, and 16 bits of its hash stay as
- * a ghost. A key that comes back while its ghost is there goes to the main ring at once. At the
- * tail of the main ring an entry that was asked for is appended again, one that was not is dropped.
- * So a scan of names asked once passes through the small ring and never touches what is popular,
- * and a hit writes nothing but a counter that soon stays at its maximum.
+ * As long as the main ring has free room nothing is to be evicted, and a new entry goes there at
+ * once: by way of the small ring it would be copied (2 % of a forwarded query). After that a new
+ * entry is appended to the small ring, a tenth of the room. What reaches its tail and was asked for
+ * meanwhile moves to the main ring; what was not leaves, and 16 bits of its hash stay as a ghost. A
+ * key that comes back while its ghost is there goes to the main ring at once. At the tail of the
+ * main ring an entry that was asked for is appended again, one that was not is dropped. So a scan
+ * of names asked once passes through the small ring and never touches what is popular, and a hit
+ * writes nothing but a counter that soon stays at its maximum.
  *
  * Queues that only ever append and drop need no allocator: a ring is a log of entries of any size,
  * without fragments or free lists, and the bound on memory is the size of the mapping. Three things
@@ -25,10 +27,10 @@
  * is needed.
  *
  * The index is a table of chains of 32-bit links, as large as a full shard needs from the start.
- * The pages of index and ghosts, which hashes hit at random, are made at once: else the first
- * thousands of new names would each wait for one or two to be made (8 of 12 us over the relay at
- * 1,000 misses a second), and all would be there soon anyway. An A answer costs its 88 bytes, 4 of
- * them for the chain, and 6 of index.
+ * Its pages, which hashes hit at random, are made at once: else the first thousands of new names
+ * would each wait for one or two to be made (8 of 12 us over the relay at 1,000 misses a second),
+ * and all would be there soon anyway. Those of the ghosts, a fourth as many, come when something
+ * leaves. An A answer costs its 88 bytes, 4 of them for the chain, and 6 of index.
  *
  * An entry is a cache line that nobody has touched for long, and to wait for one takes as long as
  * all else that a find or a store does. So a link says, besides where an entry is, whether another
@@ -62,8 +64,8 @@ enum {
     SPARED_MAX = 128,   /* for each insertion: a bound on its time */
     CACHE_LINE = 64,
     STORES_PER_SWEEP = 8,
-    SWEPT_SMALL = 2,
-    SWEPT_MAIN = 4,
+    SWEPT = 6,
+    SWEPT_SMALL = 2, /* of those, as long as the small ring has any */
     PAGE_SIZE_USUAL = 4 << 10,
     PAGES_MADE = 24 << 10, /* bytes */
 };
@@ -178,6 +180,13 @@ static uint32_t ring_used(const struct ring *ring)
 {
     return ring->lapped ? ring->limit - ring->tail + ring->head - ring->start
                         : ring->head - ring->tail;
+}
+
+/* Enough of it is free that nothing need leave for what comes: it has not been full yet. */
+static bool ring_has_free_room(const struct ring *ring)
+{
+    const uint32_t size = ring->end - ring->start;
+    return size - ring_used(ring) >= size / SPARE_SHARE;
 }
 
 /* Enough of it is free or dead to take entries that may be of use one day. */
@@ -351,6 +360,8 @@ void shard_prefetch_insert(const struct shard *shard, uint32_t hash)
 {
     const uint32_t victim = atomic_load_explicit(&shard->next_victim, memory_order_relaxed);
     __builtin_prefetch(bucket_of(shard, hash), 1);
+    if (victim == 0)
+        return; /* nothing has left yet: no ghosts */
     __builtin_prefetch(ghost_set(shard, hash), 1);
     __builtin_prefetch(bucket_of(shard, victim), 1);
     __builtin_prefetch(ghost_set(shard, victim), 1);
@@ -477,9 +488,12 @@ static uint32_t make_room(struct shard *shard, struct ring *ring, uint32_t size,
     return place;
 }
 
-static void ring_sweep(struct shard *shard, struct ring *ring, uint32_t count, uint64_t now)
+/* Returns how many entries it looked at. */
+static uint32_t ring_sweep(struct shard *shard, struct ring *ring, uint32_t count, uint64_t now)
 {
-    for (uint32_t i = 0; i < count && !ring_is_empty(ring); i++) {
+    if (ring_is_empty(ring))
+        return 0;
+    for (uint32_t i = 0; i < count; i++) {
         if (ring->hand == ring->head)
             ring->hand = ring->tail;
         struct entry *entry = entry_at(shard, ring->hand);
@@ -494,6 +508,7 @@ static void ring_sweep(struct shard *shard, struct ring *ring, uint32_t count, u
     const uint8_t *next = shard->memory + ring->hand;
     for (size_t i = 0; i < 2 * count; i++) /* A answers take two lines each */
         __builtin_prefetch(next + i * CACHE_LINE);
+    return count;
 }
 
 void shard_sweep(struct shard *shard, uint64_t now)
@@ -501,8 +516,8 @@ void shard_sweep(struct shard *shard, uint64_t now)
     if (++shard->unswept_stores < STORES_PER_SWEEP)
         return;
     shard->unswept_stores = 0;
-    ring_sweep(shard, &shard->small, SWEPT_SMALL, now);
-    ring_sweep(shard, &shard->main, SWEPT_MAIN, now);
+    const uint32_t swept = ring_sweep(shard, &shard->small, SWEPT_SMALL, now);
+    ring_sweep(shard, &shard->main, SWEPT - swept, now);
 }
 
 /* --- Insertion --- */
@@ -521,7 +536,7 @@ struct entry *shard_insert(struct shard *shard, const struct key *key, struct en
     if (old) {
         ring = ring_of(shard, offset_of(shard, old));
         entry_kill(shard, old);
-    } else if (ghost_take(shard, key->hash)) {
+    } else if (ring_has_free_room(&shard->main) || ghost_take(shard, key->hash)) {
         ring = &shard->main;
     }
     if (size > shard->small.end - shard->small.start)
@@ -564,7 +579,7 @@ void shard_init(struct shard *shard, uint8_t *memory, uint32_t size, uint32_t st
     shard->buckets = (uint32_t *)(void *)memory;
     shard->ghosts = (uint16_t *)(void *)(memory + ghosts);
     assert(rings < main && main < size);
-    memset(memory, 0, rings); /* it is zero already: this makes its pages */
+    memset(memory, 0, ghosts); /* it is zero already: this makes the pages of the index */
     ring_init(&shard->small, rings, main);
     ring_init(&shard->main, main, size & ~(uint32_t)(ENTRY_ALIGNMENT - 1));
 }
