@@ -142,6 +142,13 @@ class Server(Process):
         self.started_s = time.monotonic()
         super().__init__(command, cpu, **options)
 
+    def __exit__(self, kind, *_):
+        """One that is no more there has given figures of nothing."""
+        status = self.process.poll()
+        self.stop()
+        if status is not None and kind is None:
+            raise RuntimeError(f"{' '.join(self.command)} has ended by itself, status {status}\n{self.errors()}")
+
     def wait_answer(self):
         while not ask_once(self.port, timeout=0.05 if time.monotonic() - self.started_s < 2 else 1):
             if self.process.poll() is not None or time.monotonic() - self.started_s > READY_WITHIN_S:

@@ -262,11 +262,12 @@ static void answer_late(struct connection *connection, uint64_t now_ns)
 
 /* Queries. */
 
+/* Some who ask change the case of letters, against forgery. */
 static uint8_t deed_of(const uint8_t *query, size_t length)
 {
     const uint8_t *name = query + HEADER_LENGTH;
     const bool is_of_load = length > HEADER_LENGTH + NAME_LENGTH && name[0] == 1 + NAME_DIGITS;
-    return is_of_load ? name[1] : DEED_NONE;
+    return is_of_load ? name[1] | 0x20 : DEED_NONE;
 }
 
 static void put_off(struct connection *connection, uint8_t deed, const uint8_t *query,
