@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Asks that wait, and what resumes them.
+/* Asks that wait, and what resumes them: many may wait for one event, so they are resumed by and
+ * by, as the turns allow (FAULTS K5).
  *
  * Those that nobody can be asked for are parked until an upstream is back, or until trials have
  * failed for timeouts.park; what nobody has tried for long counts for nothing. Those for whom there
@@ -17,8 +18,9 @@
 #define TRIAL_AGE_NS (1 * NANOSECONDS_PER_SECOND)           /* a failure before that is history */
 
 enum {
-    LOOK_BURST = 16, /* what is in flight where few ask, when all of it is cut off */
-    STAYED_MAX = 4,  /* in a line, before the rest is not looked at */
+    LOOK_BURST = 16,      /* what is in flight where few ask, when all of it is cut off */
+    STAYED_MAX = 4,       /* in a line, before the rest is not looked at */
+    RESUMED_AT_ONCE = 64, /* before others have their share of the turn */
 };
 
 /* --- For an upstream --- */
@@ -47,21 +49,27 @@ bool waiting_park(struct waiting *waiting, struct waiter *waiter)
     return true;
 }
 
-void waiting_resume_parked(struct waiting *waiting)
+static void resume(struct waiting *waiting, struct list *link)
 {
-    struct list parked;
-    list_init(&parked);
-    list_append_all(&parked, &waiting->parked);
-    struct list *link;
-    while ((link = list_take_first(&parked))) {
-        struct waiter *waiter = CONTAINER_OF(link, struct waiter, link);
-        waiter->resume(waiter);
-    }
+    struct waiter *waiter = CONTAINER_OF(link, struct waiter, link);
+    loop_spend(waiting->loop, 0);
+    waiter->resume(waiter);
 }
 
-static void give_up(struct loop_task *task)
+static void resume_some(struct loop_task *task)
 {
-    waiting_resume_parked(CONTAINER_OF(task, struct waiting, give_up));
+    struct waiting *waiting = CONTAINER_OF(task, struct waiting, resume_some);
+    struct list *link;
+    for (size_t i = 0; i < RESUMED_AT_ONCE && (link = list_take_first(&waiting->resumed)); i++)
+        resume(waiting, link);
+    if (!list_is_empty(&waiting->resumed))
+        loop_defer(waiting->loop, task, LOOP_LEFT_OVER);
+}
+
+void waiting_resume_parked(struct waiting *waiting)
+{
+    list_append_all(&waiting->resumed, &waiting->parked);
+    loop_defer(waiting->loop, &waiting->resume_some, LOOP_FLUSH);
 }
 
 void waiting_note_trial(struct waiting *waiting, bool may_pass)
@@ -72,7 +80,7 @@ void waiting_note_trial(struct waiting *waiting, bool may_pass)
         waiting->failing_since_ns = now;
     waiting->trial_failed_ns = now;
     if (is_away_for_long(waiting) || !may_pass)
-        loop_defer(waiting->loop, &waiting->give_up, LOOP_FLUSH);
+        waiting_resume_parked(waiting);
 }
 
 void waiting_note_upstream(struct waiting *waiting)
@@ -101,23 +109,32 @@ static struct list *in_line(struct list *line, size_t before, bool is_newest_fir
 }
 
 /* Who cannot be served stays in its place, and holds up nobody who can: that depends on which
- * upstreams it may still be sent to. When as many as there may be upstreams stay, all will. */
-static void serve_line(struct list *line, bool is_newest_first)
+ * upstreams it may still be sent to. When as many as there may be upstreams stay, all will. True
+ * when there may be more to be served. */
+static bool serve_line(struct waiting *waiting, struct list *line, bool is_newest_first)
 {
     struct list *link;
     size_t stayed = 0;
-    while (stayed < STAYED_MAX && (link = in_line(line, stayed, is_newest_first))) {
-        struct waiter *waiter = CONTAINER_OF(link, struct waiter, link);
-        waiter->resume(waiter);
-        stayed += in_line(line, stayed, is_newest_first) == link;
+    size_t served = 0;
+    while (served < RESUMED_AT_ONCE && stayed < STAYED_MAX &&
+           (link = in_line(line, stayed, is_newest_first))) {
+        resume(waiting, link);
+        if (in_line(line, stayed, is_newest_first) == link)
+            stayed++;
+        else
+            served++;
     }
+    return served == RESUMED_AT_ONCE;
 }
 
 static void serve(struct loop_task *task)
 {
     struct waiting *waiting = CONTAINER_OF(task, struct waiting, serve);
+    bool is_more = false;
     for (size_t i = 0; i < LINES; i++)
-        serve_line(&waiting->lines[i], i == LINE_CONFINED);
+        is_more = serve_line(waiting, &waiting->lines[i], i == LINE_CONFINED) || is_more;
+    if (is_more)
+        loop_defer(waiting->loop, task, LOOP_LEFT_OVER);
 }
 
 void waiting_line_up(struct waiting *waiting, struct waiter *waiter, enum line line)
@@ -186,10 +203,11 @@ void waiting_open(struct waiting *waiting, struct loop *loop, uint64_t park_ns,
     waiting->park_ns = park_ns;
     waiting->on_parked = on_parked;
     list_init(&waiting->parked);
+    list_init(&waiting->resumed);
     for (size_t i = 0; i < LINES; i++)
         list_init(&waiting->lines[i]);
     deadline_init(&waiting->tick);
-    loop_task_init(&waiting->give_up, give_up);
+    loop_task_init(&waiting->resume_some, resume_some);
     loop_task_init(&waiting->serve, serve);
     loop_add_queue(loop, &waiting->second_looks, SECOND_LOOK_NS, on_second_look);
     loop_add_queue(loop, &waiting->ticks, TICK_NS, on_tick);
@@ -197,8 +215,9 @@ void waiting_open(struct waiting *waiting, struct loop *loop, uint64_t park_ns,
 
 void waiting_close(struct waiting *waiting)
 {
-    assert(list_is_empty(&waiting->parked) && !has_line(waiting));
-    loop_cancel_task(&waiting->give_up);
+    assert(list_is_empty(&waiting->parked) && list_is_empty(&waiting->resumed));
+    assert(!has_line(waiting));
+    loop_cancel_task(&waiting->resume_some);
     loop_cancel_task(&waiting->serve);
     deadline_cancel(&waiting->tick);
     loop_remove_queue(&waiting->second_looks);

@@ -24,7 +24,7 @@ enum line {
 };
 
 struct waiter {
-    struct list link; /* in one line, or among the parked */
+    struct list link; /* in one line, or among the parked or resumed */
     struct deadline again;
     enum line line; /* in which it is, or was last */
     /* May be its end; in line it may stay first. */
@@ -36,11 +36,12 @@ struct waiting {
     uint64_t park_ns;                           /* timeouts.park */
     void (*on_parked)(struct waiting *waiting); /* while any is parked: upstreams are tried */
     struct list parked;                         /* for an upstream */
+    struct list resumed;                        /* of the parked: those whose turn has come */
     struct list lines[LINES];                   /* for a connection */
     struct deadline_queue second_looks;         /* before they are asked alone again */
     struct deadline_queue ticks;                /* of `tick` */
     struct deadline tick;                       /* armed while any is parked or in line */
-    struct loop_task give_up;                   /* all upstreams have been away for too long */
+    struct loop_task resume_some;               /* of those */
     struct loop_task serve;                     /* there may be a connection */
     uint64_t next_look_ns;     /* the bucket of looks without a wait is full again */
     uint64_t failing_since_ns; /* trials have failed since then, and nothing else */
@@ -55,7 +56,7 @@ void waiting_close(struct waiting *waiting);
  * timeouts.park. Resumed once, with whatever there is then. */
 bool waiting_park(struct waiting *waiting, struct waiter *waiter);
 
-/* Resumes the parked; those that park again are not resumed twice. */
+/* Resumes the parked, from the end of the turn on; those that park again are not resumed twice. */
 void waiting_resume_parked(struct waiting *waiting);
 
 /* An upstream has failed while all are away, in a way that waiting may mend or not. */

@@ -7,7 +7,7 @@
 #include "loop_fixture.h"
 #include "upstream/waiting.h"
 
-enum { MANY = 8, PARK_MS = 3000, TICK_MS = 50 };
+enum { FEW = 8, MANY = 2 * LOOP_BUDGET, PARK_MS = 3000, TICK_MS = 50 };
 
 /* Waits for room, of which there is so much; goes back to where it was when there is none. */
 struct one {
@@ -155,7 +155,7 @@ static void K1_one_that_cannot_be_served_holds_up_nobody_who_can(void **state)
 {
     (void)state;
     begin(PARK_MS);
-    for (size_t i = 0; i < MANY; i++)
+    for (size_t i = 0; i < FEW; i++)
         line_up(i, LINE_LANES);
     all[0].is_stuck = all[2].is_stuck = true;
     find_room(3);
@@ -211,6 +211,26 @@ static void who_changes_lines_is_the_last_of_the_other(void **state)
     end();
 }
 
+/* One unit each, so that half a turn is left for others. */
+static void K5_long_line_is_served_over_several_turns(void **state)
+{
+    (void)state;
+    begin(PARK_MS);
+    for (size_t i = 0; i < MANY; i++)
+        line_up(i, LINE_CROWD);
+    find_room(MANY);
+    assert_in_range(served_count, 1, LOOP_BUDGET / 2);
+    assert_true(loop.budget >= LOOP_BUDGET / 2);
+    for (size_t turn = 0; turn < 6; turn++) {
+        run_tasks();
+        assert_true(loop.budget >= LOOP_BUDGET / 2 - 64);
+    }
+    assert_int_equal(served_count, MANY);
+    for (size_t i = 0; i < MANY; i++)
+        assert_int_equal(served[i], i);
+    end();
+}
+
 /* What frees room may not tell. */
 static void line_is_looked_at_by_itself_while_anybody_is_in_it(void **state)
 {
@@ -245,10 +265,43 @@ static void K3_parked_are_resumed_once_also_when_they_park_again(void **state)
     park(0);
     park(1);
     waiting_resume_parked(&waiting);
+    run_tasks();
     assert_int_equal(all[0].resumed, 1);
     assert_int_equal(all[1].resumed, 1);
     assert_true(waits(0));
     assert_false(waits(1));
+    end();
+}
+
+static void K5_many_parked_are_resumed_over_several_turns(void **state)
+{
+    (void)state;
+    begin(PARK_MS);
+    for (size_t i = 0; i < MANY; i++)
+        park(i);
+    waiting_resume_parked(&waiting);
+    assert_int_equal(all[0].resumed, 0); /* whoever calls may be in the midst of something */
+    for (size_t turn = 0; turn < 6; turn++) {
+        run_tasks();
+        assert_true(loop.budget >= LOOP_BUDGET / 2 - 64);
+        assert_true(turn > 0 || (all[0].resumed == 1 && all[MANY - 1].resumed == 0));
+    }
+    for (size_t i = 0; i < MANY; i++)
+        assert_int_equal(all[i].resumed, 1);
+    end();
+}
+
+static void K5_one_that_leaves_before_its_turn_is_not_resumed(void **state)
+{
+    (void)state;
+    begin(PARK_MS);
+    park(0);
+    park(1);
+    waiting_resume_parked(&waiting);
+    list_remove(&all[0].waiter.link);
+    run_tasks();
+    assert_int_equal(all[0].resumed, 0);
+    assert_int_equal(all[1].resumed, 1);
     end();
 }
 
@@ -348,8 +401,11 @@ int main(void)
         TEST(K9_newest_of_the_confined_is_the_first),
         TEST(K9_one_line_does_not_wait_for_another),
         TEST(who_changes_lines_is_the_last_of_the_other),
+        TEST(K5_long_line_is_served_over_several_turns),
         TEST(line_is_looked_at_by_itself_while_anybody_is_in_it),
         TEST(K3_parked_are_resumed_once_also_when_they_park_again),
+        TEST(K5_many_parked_are_resumed_over_several_turns),
+        TEST(K5_one_that_leaves_before_its_turn_is_not_resumed),
         TEST(K3_upstreams_are_tried_while_anybody_is_parked),
         TEST(K3_all_give_up_when_trials_have_failed_for_timeouts_park),
         TEST(K3_trials_of_a_while_ago_count_for_nothing),
