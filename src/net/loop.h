@@ -35,9 +35,9 @@ enum loop_phase {
     LOOP_PHASES
 };
 
-/* What a turn may do, in messages and replies: 2 to 5 ms. Long replies count by their octets, too,
+/* What a turn may do, in messages and replies: 1 to 3 ms. Long replies count by their octets, too,
  * as copying and sending those takes its time. */
-enum { LOOP_BUDGET = 2048, LOOP_OCTETS_PER_UNIT = 4096 };
+enum { LOOP_BUDGET = 1024, LOOP_OCTETS_PER_UNIT = 4096 };
 
 enum { LOOP_EVENTS = 128 }; /* of one turn; what is left over comes in the next */
 
