@@ -172,7 +172,7 @@ bool view_group(const struct group *group, bool with_requests, struct group_view
 {
     view->connection_count = 0;
     view->request_count = 0;
-    view->parked = count(&group->waiting.parked);
+    view->parked = count(&group->waiting.parked) + count(&group->waiting.resumed);
     view->queued = count(&group->waiting.second_looks.armed);
     for (size_t i = 0; i < LINES; i++)
         view->queued += count(&group->waiting.lines[i]);
