@@ -141,30 +141,32 @@ def test_F2_resent_to_another_upstream(start_upstream, start_proxy):
 def test_F3_random_closes_under_load_lose_nothing(upstream, proxy):
     order = random.Random(3)
     upstream.on_query = lambda query: query.answer(after=order.choice([0, 0.002, 0.02]))
-    lost = []
-    end = time.monotonic() + 4
+    lost, answered, is_over = [], [0] * 6, threading.Event()
 
     def load(lane):
-        number = 0
-        while time.monotonic() < end:
-            name = f"load{lane}-{number}.test"
+        while not is_over.is_set():
+            name = f"load{lane}-{answered[lane]}.test"
             reply = proxy.query(name)
             if reply.rcode() != dns.rcode.NOERROR:
                 lost.append((name, extended_errors(reply)))
-            number += 1
+            answered[lane] += 1
     lanes = [threading.Thread(target=load, args=(lane,)) for lane in range(6)]
     for lane in lanes:
         lane.start()
     closes = 0
-    while time.monotonic() < end:
-        time.sleep(order.uniform(0.3, 0.5))  # no query meets three of them
+    while closes < 12 or sum(answered) < 200:
+        time.sleep(order.uniform(0.05, 0.3))
+        before = list(answered)
         for connection in upstream.open_connections():
             ENDS[order.choice(list(ENDS))](connection)
             closes += 1
+        # No query meets two of them: a third send would be its last (RFC 9520 3.1).
+        eventually(lambda: all(now > then for now, then in zip(answered, before)))
+    is_over.set()
     for lane in lanes:
         lane.join()
     assert lost == []
-    assert closes >= 8 and len(set(upstream.names())) > 100
+    assert len(set(upstream.names())) > 100
     assert proxy.metric("dnsproxy_lookups_retried_total") > 0, "no close met a query"
 
 
@@ -189,7 +191,7 @@ def test_F4_accept_then_close_is_not_hammered(upstream, start_proxy, fault):
                             connections=4)
     assert all(reply.rcode() == dns.rcode.SERVFAIL for reply in replies)
     elapsed = time.monotonic() - started
-    assert elapsed < 2.0
+    assert elapsed < 5.0  # at once, and not at their deadlines one after the other, however busy the machine
     # Quickly at first, since all are down: eleven times in the first second.
     assert len(upstream.connections) <= 2 + 12 + elapsed / 0.2
     assert len(proxy.logs("upstream_failed")) <= 2 + elapsed
