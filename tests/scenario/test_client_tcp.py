@@ -312,7 +312,7 @@ def test_K6_long_answer_of_the_cache_is_there_once_however_many_do_not_read_it(s
         for _ in range(5):
             got = dns.message.from_wire(stream.read(int.from_bytes(stream.read(2), "big")))
             assert len(got.answer[0]) == len(reply.answer[0])
-    assert len(upstream.queries) == 1
+    assert len(upstream.queries) <= 2  # the second is a hedge of the first, where the upstream is slow
 
 
 def test_K5_K6_who_does_not_read_gives_way_when_memory_is_short(start_proxy, upstream):

