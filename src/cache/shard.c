@@ -182,7 +182,8 @@ static uint32_t ring_used(const struct ring *ring)
                         : ring->head - ring->tail;
 }
 
-/* Enough of it is free that nothing need leave for what comes: it has not been full yet. */
+/* Enough of it is free that nothing need leave for what comes: it has not been full yet, or is so
+ * small that one long answer that left is a sixteenth. */
 static bool ring_has_free_room(const struct ring *ring)
 {
     const uint32_t size = ring->end - ring->start;

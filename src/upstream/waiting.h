@@ -8,7 +8,6 @@
 #include <stdint.h>
 
 #include "base/deadline.h"
-#include "base/failure.h"
 #include "base/list.h"
 #include "net/loop.h"
 
