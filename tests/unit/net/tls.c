@@ -925,6 +925,57 @@ static void F7_reading_goes_on_while_writing_is_blocked(void **state)
     close_quiet(&quiet);
 }
 
+/* A ticket that takes several records, of which the first is sent; the others are in `rest`. */
+static size_t send_half_a_ticket(struct session *session, uint8_t *rest, size_t size)
+{
+    static const uint8_t filler[1024];
+    uint8_t records[4096];
+    SSL *ssl = session->server.ssl;
+    BIO *held = BIO_new(BIO_s_mem());
+    BIO *wire = SSL_get_wbio(ssl);
+    assert_true(BIO_up_ref(wire) == 1 && BIO_up_ref(held) == 1);
+    SSL_set0_wbio(ssl, held);
+    assert_int_equal(SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), filler, sizeof filler),
+                     1);
+    assert_int_equal(SSL_set_max_send_fragment(ssl, 512), 1);
+    assert_int_equal(SSL_new_session_ticket(ssl), 1);
+    assert_int_equal(SSL_do_handshake(ssl), 1);
+    const int length = BIO_read(held, records, sizeof records);
+    assert_true(length > 0);
+    const size_t first = 5 + ((size_t)records[3] << 8 | records[4]);
+    assert_in_range((size_t)length - first, 1, size);
+    assert_int_equal(send(session->server.fd, records, first, 0), first);
+    memcpy(rest, records + first, (size_t)length - first);
+    BIO_free(held);
+    SSL_set0_wbio(ssl, wire);
+    return (size_t)length - first;
+}
+
+/* The server decides when the rest comes. */
+static void F7_writing_waits_for_a_ticket_that_is_half_there(void **state)
+{
+    (void)state;
+    struct quiet quiet;
+    struct session *session = &quiet.session;
+    uint8_t rest[4096];
+    char text[8];
+    size_t length;
+    open_quiet(&quiet, TLS1_3_VERSION);
+    const size_t rest_length = send_half_a_ticket(session, rest, sizeof rest);
+    assert_int_equal(read_at_client(session, text, sizeof text), STATUS_AGAIN);
+    const uint8_t *question = (const uint8_t *)"question";
+    assert_int_equal(tls_write(session->tls, question, 8, &length, &session->failure),
+                     STATUS_AGAIN);
+    assert_false(tls_wants_write(session->tls)); /* the stream waits until it can read */
+    assert_int_equal(send(session->server.fd, rest, rest_length, 0), rest_length);
+    assert_int_equal(read_at_client(session, text, sizeof text), STATUS_AGAIN);
+    assert_int_equal(tls_write(session->tls, question, 8, &length, &session->failure), STATUS_OK);
+    wait_for(session->server.fd, POLLIN);
+    server_step(&session->server);
+    assert_memory_equal(session->server.received, "question", 8);
+    close_quiet(&quiet);
+}
+
 static void renegotiation_is_refused(void **state)
 {
     (void)state;
@@ -984,6 +1035,7 @@ int main(void)
         cmocka_unit_test(F14_close_notify_is_sent_and_not_waited_for),
         cmocka_unit_test(F14_close_on_a_full_socket_does_not_block),
         cmocka_unit_test(F7_reading_goes_on_while_writing_is_blocked),
+        cmocka_unit_test(F7_writing_waits_for_a_ticket_that_is_half_there),
         cmocka_unit_test(renegotiation_is_refused),
     };
     return cmocka_run_group_tests(tests, make_authorities, free_authorities);
