@@ -115,7 +115,7 @@ def number(value):
 def table(results, facts, rounds):
     """The lines of the table, and whether every target in it is met."""
     lines = ["machine: " + ", ".join(f"{name} {value}" for name, value in facts.items()),
-             f"medians of {rounds} rounds, of {3 * rounds} for two workers, of 3 at most for latencies; the server alone on one core", "",
+             f"medians of {rounds} rounds, of {3 * rounds} for forwarded and two workers, of 3 at most for latencies; the server alone on one core", "",
              f"{'figure':<44}{'dnsproxy':>12}  {'target':<16}peers"]
     met = True
     for row in ROWS:
