@@ -183,11 +183,10 @@ enum status upstream_open_connection(struct upstream *upstream, enum connection_
 {
     *failure = FAILURE_OVERLOADED;
     if (count_connections(upstream) + upstream_count_lanes(upstream) >= share_of(upstream))
-        return STATUS_FULL;
+        return STATUS_AGAIN;
     if (!upstream->events->may_connect(upstream)) {
-        *failure = FAILURE_LOCAL;
         metric_add(&upstream->path.metrics->connects_denied, 1);
-        return STATUS_FULL;
+        return STATUS_AGAIN;
     }
     upstream->attempted_ns = upstream->path.loop->now;
     const enum status status = begin_connection(upstream, use, failure);

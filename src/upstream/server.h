@@ -122,8 +122,8 @@ size_t upstream_spares_ceiling(void);
  * told by the upstream's health alone. */
 void upstream_open_ahead(struct upstream *upstream);
 
-/* Opens a connection, which is then the last of its list. STATUS_FULL when there may be none now.
- */
+/* Opens a connection, which is then the last of its list. STATUS_AGAIN when there may be none now,
+ * which may be otherwise in a moment. */
 enum status upstream_open_connection(struct upstream *upstream, enum connection_use use,
                                      enum failure *failure);
 

@@ -478,6 +478,46 @@ static void K9_asks_wait_for_an_upstream_that_takes_no_more_connections(void **s
     assert_true(one.has_answer);
 }
 
+/* The only connection that the server takes is a lane of another's. */
+static void K9_question_waits_until_the_only_connection_is_free(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    struct asked alone;
+    start(bench, 1);
+    struct upstream *upstream = &bench->group->upstreams[0];
+    peer_closes(0, FAILURE_CLOSED); /* idle */
+    asked_init(&alone, "alone");
+    assert_true(request_submit_alone(bench->group, &alone.request, 0, LANE_ANY) == STATUS_OK);
+    const size_t lane = stream_of(alone.request.connection);
+    make_ready(lane);
+    upstream->alone.admitted = 1;
+    upstream->alone.until_ns = UINT64_MAX;
+    begin_asking(bench, &one, "one");
+    assert_false(ask_is_in_flight(&one.ask));
+    answer_written(lane, 0, RCODE_NOERROR);
+    for (unsigned ms = 0; ms < 1200 && !ask_is_in_flight(&one.ask); ms += 50)
+        turn(bench, 50);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
+static void F4_question_waits_when_too_many_connections_were_opened_of_late(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    begin(bench);
+    struct upstream *upstream = &bench->group->upstreams[0];
+    while (upstream->events->may_connect(upstream))
+        continue;
+    begin_asking(bench, &one, "one");
+    assert_false(ask_is_in_flight(&one.ask));
+    turn(bench, 50);
+    turn(bench, 0);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
 static void K3_ask_waits_for_an_upstream_to_come_back(void **state)
 {
     struct bench *bench = *state;
@@ -866,6 +906,8 @@ int main(void)
         TEST(K2_none_of_many_fails_when_their_connection_ends),
         TEST(K3_RFC9520_3_1_last_time_is_not_spent_on_a_server_that_says_nothing),
         TEST(K9_asks_wait_for_an_upstream_that_takes_no_more_connections),
+        TEST(K9_question_waits_until_the_only_connection_is_free),
+        TEST(F4_question_waits_when_too_many_connections_were_opened_of_late),
         TEST(K1_two_ends_alone_while_others_are_answered_convict),
         TEST(K1_second_look_is_on_a_connection_that_has_carried_nothing_else),
         TEST(K1_second_look_goes_to_another_upstream),
