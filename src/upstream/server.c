@@ -81,7 +81,7 @@ static bool is_better(const struct connection *connection, const struct connecti
  * used only while the first is full and may then go idle; in trouble the one with the fewest
  * aboard.
  */
-static struct connection *find_room(const struct upstream *upstream)
+static struct connection *find_best(const struct upstream *upstream)
 {
     struct connection *best = NULL;
     const bool calm = upstream_is_calm(upstream);
@@ -92,9 +92,16 @@ static struct connection *find_room(const struct upstream *upstream)
         if (rank(best) == CONNECTION_READY && (calm || connection_aboard(best) == 0))
             break;
     }
-    if (best && !calm && connection_aboard(best) >= RIDERS_MAX && may_grow(upstream))
-        return NULL;
     return best;
+}
+
+/* The same; in trouble none that has many aboard while more connections are to come. */
+static struct connection *find_room(const struct upstream *upstream)
+{
+    struct connection *best = find_best(upstream);
+    const bool is_crowded = best && !upstream_is_calm(upstream) &&
+                            connection_aboard(best) >= RIDERS_MAX && may_grow(upstream);
+    return is_crowded ? NULL : best;
 }
 
 /* Those that take requests; one that drains is on its way out and does not count. */
@@ -324,7 +331,8 @@ enum status upstream_submit(struct upstream *upstream, struct request *request,
     *failure = FAILURE_OVERLOADED;
     if (upstream_is_crowded(upstream)) {
         meet_demand(upstream);
-        connection = find_room(upstream);
+        /* With none on its way there is nothing to wait for. */
+        connection = count_opening(upstream) > 0 ? find_room(upstream) : find_best(upstream);
         return connection ? connection_submit(connection, request) : STATUS_AGAIN;
     }
     if (count_main(upstream) >= upstream->path.config->limits.upstream_connections)

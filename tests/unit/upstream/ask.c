@@ -518,6 +518,26 @@ static void F4_question_waits_when_too_many_connections_were_opened_of_late(void
     assert_true(one.has_answer);
 }
 
+/* In trouble many wait for the connections to come; but none can be opened. */
+static void I1_K1_many_ride_on_what_there_is_when_no_more_comes(void **state)
+{
+    struct bench *bench = *state;
+    struct asking ended;
+    struct asking many[40];
+    start(bench, 1);
+    begin_asking(bench, &ended, "ended");
+    close_under(&ended);
+    answer(&ended, RCODE_NOERROR);
+    accept_all();
+    refuse_connects = FAILURE_LOCAL;
+    for (size_t i = 0; i < sizeof(many) / sizeof(many[0]); i++) {
+        begin_asking(bench, &many[i], "many");
+        assert_true(ask_is_in_flight(&many[i].ask));
+    }
+    for (size_t i = 0; i < sizeof(many) / sizeof(many[0]); i++)
+        ask_cancel(&many[i].ask);
+}
+
 static void K3_ask_waits_for_an_upstream_to_come_back(void **state)
 {
     struct bench *bench = *state;
@@ -908,6 +928,7 @@ int main(void)
         TEST(K9_asks_wait_for_an_upstream_that_takes_no_more_connections),
         TEST(K9_question_waits_until_the_only_connection_is_free),
         TEST(F4_question_waits_when_too_many_connections_were_opened_of_late),
+        TEST(I1_K1_many_ride_on_what_there_is_when_no_more_comes),
         TEST(K1_two_ends_alone_while_others_are_answered_convict),
         TEST(K1_second_look_is_on_a_connection_that_has_carried_nothing_else),
         TEST(K1_second_look_goes_to_another_upstream),
