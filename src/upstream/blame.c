@@ -27,10 +27,16 @@ void blame_init(struct blame_table *table)
     table->key = siphash_random_key();
 }
 
+/* The highest bit is the same in all. */
+static uint64_t key_of_client(uint64_t client)
+{
+    assert(client > 0);
+    return client << 1 | 1;
+}
+
 static uint64_t key_of(const struct blame_table *table, uint64_t client,
                        const struct question *question)
 {
-    assert(client > 0);
     size_t label = question->name_length;
     if (question->name[0] > 0)
         label = 1U + question->name[0];
@@ -75,7 +81,7 @@ void blame_end(struct blame_table *table, uint64_t now, uint64_t client,
                const struct question *question)
 {
     table->until_ns = now + 2 * HALF_LIFE_NS;
-    note_end(table, now, client | 1);
+    note_end(table, now, key_of_client(client));
     note_end(table, now, key_of(table, client, question));
 }
 
@@ -84,7 +90,7 @@ void blame_answer(struct blame_table *table, uint64_t now, uint64_t client,
 {
     if (now >= table->until_ns)
         return;
-    struct blame *const blames[] = {find(table, now, client | 1),
+    struct blame *const blames[] = {find(table, now, key_of_client(client)),
                                     find(table, now, key_of(table, client, question))};
     for (size_t i = 0; i < 2; i++)
         if (blames[i])
@@ -99,6 +105,6 @@ static bool is_bad(const struct blame *blame)
 bool blame_is_bad(struct blame_table *table, uint64_t now, uint64_t client,
                   const struct question *question)
 {
-    return now < table->until_ns && (is_bad(find(table, now, client | 1)) ||
+    return now < table->until_ns && (is_bad(find(table, now, key_of_client(client))) ||
                                      is_bad(find(table, now, key_of(table, client, question))));
 }

@@ -26,7 +26,8 @@ struct blame_table {
 void blame_init(struct blame_table *table);
 
 /* A question of the client, asked alone, has ended a connection; one has been answered well; and
- * whether the former is what it mostly does. `client` identifies an account, and is not 0. */
+ * whether the former is what it mostly does. `client` identifies an account, in all
+ * bits but the highest, and is not 0. */
 void blame_end(struct blame_table *table, uint64_t now, uint64_t client,
                const struct question *question);
 void blame_answer(struct blame_table *table, uint64_t now, uint64_t client,

@@ -12,9 +12,9 @@ enum { HABIT = 5, ENDS_PER_ANSWER = 10 };
 #define HALF_LIFE_NS (5 * NANOSECONDS_PER_SECOND)
 #define BEGIN_NS (1000 * NANOSECONDS_PER_SECOND)
 
-/* Odd, as accounts that differ in the lowest bit are one; and in other records than each other. */
-static const uint64_t mallory = 2001;
-static const uint64_t alice = 3001;
+/* Neighbours, as addresses of one network are. */
+static const uint64_t mallory = 2000;
+static const uint64_t alice = 2001;
 
 static struct blame_table table;
 
