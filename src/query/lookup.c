@@ -672,6 +672,7 @@ bool lookup_join_or_start(struct resolver *resolver, struct query *query)
     if (lookup) {
         struct query *repeated = find_repeated(lookup, query);
         metric_add(&resolver->metrics->lookups_joined, 1);
+        ask_join(&lookup->ask, clients_identify(&query->origin.client));
         attach(lookup, query);
         if (repeated) {
             metric_add(&resolver->metrics->queries_repeated, 1);

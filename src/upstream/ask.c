@@ -81,6 +81,19 @@ static bool try_park(struct ask *ask)
 
 /* --- Questions that may end connections --- */
 
+/* Its client, or what it asks below a name, is known to end connections. */
+static bool is_confined(const struct ask *ask)
+{
+    return ask->client > 0 &&
+           blame_is_bad(&ask->group->blames, now_of(ask), ask->client, ask->requests[0].question);
+}
+
+/* It must not be asked beside others, who would pay for it. */
+static bool is_dangerous(const struct ask *ask)
+{
+    return ask->is_suspect || is_confined(ask);
+}
+
 static bool is_silence(enum failure failure)
 {
     return failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_STALLED;
@@ -206,9 +219,8 @@ static enum status try_anywhere(struct ask *ask, struct request *request)
 static enum status ask_now(struct ask *ask, enum line *line)
 {
     struct request *request = &ask->requests[0];
-    const struct question *question = request->question;
     *line = LINE_CROWD;
-    if (ask->client > 0 && blame_is_bad(&ask->group->blames, now_of(ask), ask->client, question)) {
+    if (is_confined(ask)) {
         *line = LINE_CONFINED;
         return try_alone(ask, request, LANE_CONFINED);
     }
@@ -275,7 +287,7 @@ static void on_failed(struct ask *ask, struct request *request, enum failure fai
         return;
     }
     /* With the other request still out, the same upstream need not hear it twice. */
-    if (!ask->is_suspect && try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK)
+    if (!is_dangerous(ask) && try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK)
         metric_add(&ask->metrics->lookups_retried, 1);
 }
 
@@ -288,8 +300,8 @@ static bool may_be_answered_better(const struct ask *ask, const struct answer *e
             choose_knows_better(ask->group, ask->attempts.erred));
 }
 
-/* Those whom it has reached in vain are asked again, but none that has answered. A suspect is not
- * asked beside what is still out, for that would be among others. */
+/* Those whom it has reached in vain are asked again, but none that has answered. What is dangerous
+ * is not asked beside what is still out, for that would be among others. */
 static void on_error(struct ask *ask, struct request *request, const struct answer *answer)
 {
     ask->error_answer_count++;
@@ -297,7 +309,7 @@ static void on_error(struct ask *ask, struct request *request, const struct answ
     ask->events->on_error(ask, answer);
     const bool is_out = ask_is_in_flight(ask);
     if (may_be_answered_better(ask, answer) &&
-        (is_out ? !ask->is_suspect && try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK
+        (is_out ? !is_dangerous(ask) && try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK
                 : is_asked(ask)))
         metric_add(&ask->metrics->lookups_retried, 1);
     else if (!is_out)
@@ -334,7 +346,8 @@ static enum status ask_again_alone(struct ask *ask, struct request *request, str
         !choose_usable(ask->group, exhausted, request->question))
         return STATUS_NOT_FOUND;
     request_cancel(second);
-    return request_submit_alone(ask->group, second, UINT32_C(1) << request->upstream, LANE_FRESH);
+    return request_submit_alone(ask->group, second, UINT32_C(1) << request->upstream,
+                                is_confined(ask) ? LANE_CONFINED : LANE_FRESH);
 }
 
 /* One that is still late, and was refused before or has lost its hedge, is told again. With both in
@@ -346,7 +359,7 @@ static void on_late(struct request *request)
     enum status status;
     if (!may_be_asked(ask))
         return;
-    if (ask->is_suspect)
+    if (is_dangerous(ask))
         status = ask_again_alone(ask, request, second);
     else if (request_is_in_flight(second))
         status = request_move(ask->group, request, second);
@@ -402,6 +415,18 @@ void ask_cancel(struct ask *ask)
     for (size_t i = 0; i < REQUESTS_PER_ASK && i < ask->attempts.count; i++)
         if (request_is_in_flight(&ask->requests[i]))
             request_cancel(&ask->requests[i]);
+}
+
+void ask_join(struct ask *ask, uint64_t client)
+{
+    struct waiting *waiting = &ask->group->waiting;
+    if (client == ask->client || !is_confined(ask))
+        return;
+    ask->client = client;
+    if (!list_is_linked(&ask->waiter.link) || ask->waiter.line != LINE_CONFINED || is_confined(ask))
+        return;
+    waiting_line_up(waiting, &ask->waiter, LINE_CROWD);
+    waiting_serve_soon(waiting);
 }
 
 void ask_anew(struct ask *ask)

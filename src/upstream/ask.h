@@ -63,6 +63,10 @@ void ask_init(struct ask *ask, struct group *group, struct metrics *metrics,
 /* False when nobody can be asked, with the cause in `ask->failure`; on_done is not called. */
 bool ask_begin(struct ask *ask);
 
+/* Another client wants the same: if the first is known to end connections it is asked for this one,
+ * who must not wait behind what the first asks. */
+void ask_join(struct ask *ask, uint64_t client);
+
 /* Asks as if it had never been asked; on_done may be called from inside. */
 void ask_anew(struct ask *ask);
 

@@ -456,6 +456,63 @@ static void RFC9520_3_1_a_server_is_sent_a_question_three_times_at_most(void **s
         assert_true(metric_get(&bench->metrics->upstreams[i].requests) <= 3 + (i == 0));
 }
 
+/* --- Clients that are known to be bad --- */
+
+enum { MALLORY = 2000, ALICE = 2001 };
+
+/* Mallory's questions have ended connections, and nothing else; upstream 0 is ready. */
+static void know_mallory(struct bench *bench)
+{
+    struct asking one;
+    start(bench, 1);
+    asking_init(bench, &one, "bad");
+    for (unsigned i = 0; i < 10; i++)
+        blame_end(&bench->group->blames, bench->loop.now, MALLORY, &one.question);
+    bench->client = MALLORY;
+}
+
+/* Its lane is still shaking hands by then, or the server is slow. */
+static void K9_known_bad_that_is_late_is_not_asked_among_others(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    know_mallory(bench);
+    begin_asking(bench, &one, "one");
+    assert_true(is_alone(&one));
+    for (unsigned ms = 0; ms < 900; ms += 50) {
+        turn(bench, 50);
+        assert_true(is_alone(&one));
+        assert_false(request_is_in_flight(&one.ask.requests[1]));
+    }
+    ask_cancel(&one.ask);
+}
+
+/* Others may want the same; while they join it would never end. */
+static void K9_who_joins_what_a_known_bad_one_asks_is_not_confined_with_it(void **state)
+{
+    struct bench *bench = *state;
+    struct asking held[2];
+    struct asking one;
+    know_mallory(bench);
+    begin_asking(bench, &held[0], "held");
+    turn(bench, 50);
+    begin_asking(bench, &held[1], "held");
+    turn(bench, 50);
+    begin_asking(bench, &one, "one");
+    turn(bench, 50);
+    assert_false(ask_is_in_flight(&one.ask));
+    ask_join(&one.ask, MALLORY);
+    turn(bench, 0);
+    assert_false(ask_is_in_flight(&one.ask));
+    ask_join(&one.ask, ALICE);
+    turn(bench, 0);
+    assert_false(is_alone(&one));
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+    for (size_t i = 0; i < 2; i++)
+        ask_cancel(&held[i].ask);
+}
+
 /* --- Waiting --- */
 
 /* That it takes no more connections is not why it cannot be asked. */
@@ -925,6 +982,8 @@ int main(void)
         TEST(K2_ends_of_most_connections_at_once_are_no_evidence),
         TEST(K2_none_of_many_fails_when_their_connection_ends),
         TEST(K3_RFC9520_3_1_last_time_is_not_spent_on_a_server_that_says_nothing),
+        TEST(K9_known_bad_that_is_late_is_not_asked_among_others),
+        TEST(K9_who_joins_what_a_known_bad_one_asks_is_not_confined_with_it),
         TEST(K9_asks_wait_for_an_upstream_that_takes_no_more_connections),
         TEST(K9_question_waits_until_the_only_connection_is_free),
         TEST(F4_question_waits_when_too_many_connections_were_opened_of_late),
