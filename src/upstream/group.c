@@ -96,7 +96,8 @@ static void on_parked(struct waiting *waiting)
     try_again(CONTAINER_OF(waiting, struct group, waiting));
 }
 
-/* What comes by itself, as the end of a restart does; a wrong certificate stays. */
+/* What passes by itself, as a restart does, or our own want of descriptors; a wrong certificate
+ * stays. */
 static bool may_pass(enum failure failure)
 {
     switch (failure) {
@@ -112,6 +113,7 @@ static bool may_pass(enum failure failure)
     case FAILURE_STALLED:
     case FAILURE_REQUEST_TIMEOUT:
     case FAILURE_NETWORK_CHANGED:
+    case FAILURE_LOCAL:
         return true;
     default:
         return false;

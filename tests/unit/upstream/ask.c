@@ -614,6 +614,32 @@ static void K3_ask_waits_for_an_upstream_to_come_back(void **state)
     assert_true(one.has_answer);
 }
 
+/* A trial that could not even begin says nothing about the upstreams. */
+static void K3_I1_ask_waits_though_a_trial_lacked_a_descriptor(void **state)
+{
+    struct bench *bench = *state;
+    struct asking early;
+    struct asking one;
+    start(bench, 1);
+    peer_closes(0, FAILURE_CLOSED);
+    begin_asking(bench, &early, "early");
+    for (unsigned ms = 0; ms < 500; ms += 50) {
+        refuse_all();
+        turn(bench, 50);
+    }
+    refuse_connects = FAILURE_LOCAL;
+    refuse_all();
+    turn(bench, 300);
+    assert_true(bench->group->upstreams[0].path.last_failure == FAILURE_LOCAL);
+    begin_asking(bench, &one, "one");
+    refuse_connects = FAILURE_NONE;
+    make_ready(find_trial(bench));
+    turn(bench, 0);
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+    ask_cancel(&early.ask);
+}
+
 static void K3_parked_ask_goes_to_the_first_that_is_back(void **state)
 {
     struct bench *bench = *state;
@@ -995,6 +1021,7 @@ int main(void)
         TEST(K3_evidence_from_a_time_when_our_probe_failed_convicts_nobody),
         TEST(RFC9520_3_1_a_server_is_sent_a_question_three_times_at_most),
         TEST(K3_ask_waits_for_an_upstream_to_come_back),
+        TEST(K3_I1_ask_waits_though_a_trial_lacked_a_descriptor),
         TEST(K3_parked_ask_goes_to_the_first_that_is_back),
         TEST(K3_asks_fail_at_once_when_all_are_away_for_longer_than_timeouts_park),
         TEST(K3_nobody_is_parked_with_timeouts_park_of_zero),
