@@ -12,6 +12,8 @@
 
 enum {
     LANES_CONFINED = 2,
+    LANES_LOST =
+        LANES_MAX / 2,   /* names that are never answered may be many, and hold them for long */
     LANES_FREE_MIN = 16, /* that second looks leave to those that have yet ended nothing alone */
 };
 
@@ -32,42 +34,37 @@ static struct connection *find_free(const struct upstream *upstream, enum lane_k
     return NULL;
 }
 
-static size_t count_opening(const struct upstream *upstream)
+/* True when one of the upstream's makes room for a fresh one: it closes, or does nothing. */
+static bool close_one(struct upstream *upstream)
 {
-    size_t count = 0;
-    LIST_EACH (struct connection, lane, &upstream->lanes, link)
-        count += lane->state < CONNECTION_READY;
-    return count;
+    LIST_EACH (struct connection, lane, &upstream->lanes, link) {
+        if (lane->stream.state == STREAM_CLOSED)
+            return true;
+        if (!is_free(lane) || lane->requests == 0)
+            continue;
+        stream_close(&lane->stream, FAILURE_NONE);
+        return true;
+    }
+    return false;
 }
 
-/* Room for a fresh one, when all are there and one of them does nothing. */
-static void close_one(struct group *group)
+static void close_one_of_all(struct group *group)
 {
     for (size_t i = 0; i < group->upstream_count; i++)
-        LIST_EACH (struct connection, lane, &group->upstreams[i].lanes, link)
-            if (lane->stream.state == STREAM_CLOSED) {
-                return; /* it is on its way */
-            } else if (is_free(lane) && lane->requests > 0) {
-                stream_close(&lane->stream, FAILURE_NONE);
-                return;
-            }
+        if (close_one(&group->upstreams[i]))
+            return;
 }
 
-static size_t count_confined(const struct group *group)
+static struct tally tally_of_all(const struct group *group)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        LIST_EACH (struct connection, lane, &group->upstreams[i].lanes, link)
-            count += lane->is_confined;
-    return count;
-}
-
-static size_t count_all(const struct group *group)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        count += upstream_count_lanes(&group->upstreams[i]);
-    return count;
+    struct tally sum = {0};
+    for (size_t i = 0; i < group->upstream_count; i++) {
+        const struct tally tally = tally_of(&group->upstreams[i].lanes);
+        sum.all += tally.all;
+        sum.busy += tally.busy;
+        sum.confined += tally.confined;
+    }
+    return sum;
 }
 
 static size_t most_of(enum lane_kind kind)
@@ -75,34 +72,48 @@ static size_t most_of(enum lane_kind kind)
     return kind == LANE_FRESH ? LANES_MAX - LANES_FREE_MIN : LANES_MAX;
 }
 
-/* Were there room. */
-static bool may_open(const struct upstream *upstream, enum lane_kind kind)
+/* That many are opened of late. */
+static bool is_too_soon(const struct upstream *upstream, enum lane_kind kind, size_t opening)
 {
     const struct group *group = upstream->group;
-    if (kind == LANE_CONFINED &&
-        (count_confined(group) >= LANES_CONFINED || group->loop->now < group->next_confined_ns))
-        return false;
-    return upstream_count_lanes(upstream) < upstream_lanes_max(upstream) &&
-           count_opening(upstream) < 2 * upstream_opening_max(upstream);
+    return opening >= 2 * upstream_opening_max(upstream) ||
+           (kind == LANE_CONFINED && group->loop->now < group->next_confined_ns);
 }
 
-enum status lane_submit(struct upstream *upstream, struct request *request, enum lane_kind kind)
+static enum status open_one(struct upstream *upstream, struct request *request, enum lane_kind kind)
 {
     enum failure failure;
     struct group *group = upstream->group;
-    struct connection *lane = find_free(upstream, kind);
-    if (lane)
-        return connection_submit(lane, request);
-    if (!may_open(upstream, kind))
-        return STATUS_FULL;
-    if (count_all(group) >= most_of(kind)) {
-        close_one(group);
-        return STATUS_FULL; /* the line is served when it has closed */
-    }
     TRY(upstream_open_connection(upstream, CONNECTION_LANE, &failure));
-    lane = CONTAINER_OF(upstream->lanes.previous, struct connection, link);
+    struct connection *lane = CONTAINER_OF(upstream->lanes.previous, struct connection, link);
     lane->is_confined = kind == LANE_CONFINED;
     if (lane->is_confined)
         group->next_confined_ns = group->loop->now + CONFINED_INTERVAL_NS;
     return connection_submit(lane, request);
+}
+
+enum status lane_submit(struct upstream *upstream, struct request *request, enum lane_kind kind)
+{
+    const struct tally of_all = tally_of_all(upstream->group);
+    const struct tally of_this = tally_of(&upstream->lanes);
+    struct connection *lane = find_free(upstream, kind);
+    if (kind == LANE_LOST && of_all.busy >= LANES_LOST)
+        return STATUS_FULL;
+    if (lane)
+        return connection_submit(lane, request);
+    if (kind == LANE_CONFINED && of_all.confined >= LANES_CONFINED)
+        return STATUS_FULL;
+    /* The line is served when one has closed. */
+    if (of_this.all >= upstream_lanes_max(upstream)) {
+        if (kind == LANE_FRESH)
+            (void)close_one(upstream);
+        return STATUS_FULL;
+    }
+    if (is_too_soon(upstream, kind, of_this.opening))
+        return STATUS_FULL;
+    if (of_all.all >= most_of(kind)) {
+        close_one_of_all(upstream->group);
+        return STATUS_FULL;
+    }
+    return open_one(upstream, request, kind);
 }

@@ -8,6 +8,7 @@
 enum lane_kind {
     LANE_ANY,
     LANE_FRESH,    /* one that has carried nothing else */
+    LANE_LOST,     /* one of half of them, for what has had its time without an answer */
     LANE_CONFINED, /* one of the few for those that are known to be bad */
 };
 

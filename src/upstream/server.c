@@ -27,7 +27,6 @@ enum {
 #define CALM_NS (10 * NANOSECONDS_PER_SECOND)             /* after the last end of a connection */
 #define WARM_AGAIN_NS (100 * NANOSECONDS_PER_MILLISECOND) /* after one that answered nothing */
 
-static void open_spare(struct upstream *upstream);
 static bool may_grow(const struct upstream *upstream);
 
 /* --- Connections --- */
@@ -37,12 +36,31 @@ static struct upstream *of_path(struct path *path)
     return CONTAINER_OF(path, struct upstream, path);
 }
 
-static bool has_silent(const struct upstream *upstream)
+struct tally tally_of(const struct list *connections)
 {
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        if (connection->silent_since_ns > 0)
-            return true;
-    return false;
+    struct tally tally = {0};
+    LIST_EACH (struct connection, connection, connections, link) {
+        const bool takes = connection_takes_requests(connection);
+        const bool opens = takes && connection->state < CONNECTION_READY;
+        const uint64_t age_ns = connection->path->loop->now - connection->begun_ns;
+        tally.all++;
+        tally.taking += takes;
+        tally.opening += opens;
+        tally.main += takes && connection->use == CONNECTION_MAIN;
+        tally.trials += opens || (takes && connection_is_probed(connection));
+        tally.old += takes && !opens && age_ns > 2 * TOGETHER_NS;
+        tally.open += connection->state >= CONNECTION_READY;
+        tally.silent += connection->silent_since_ns > 0;
+        tally.busy += connection->in_flight > 0;
+        tally.confined += connection->is_confined;
+    }
+    return tally;
+}
+
+/* Of those for all questions, in calm. */
+static size_t main_max(const struct upstream *upstream)
+{
+    return upstream->path.config->limits.upstream_connections;
 }
 
 /* How many connections it may have, as far as is known. */
@@ -104,45 +122,9 @@ static struct connection *find_room(const struct upstream *upstream)
     return is_crowded ? NULL : best;
 }
 
-/* Those that take requests; one that drains is on its way out and does not count. */
-static size_t count_connections(const struct upstream *upstream)
-{
-    size_t count = 0;
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        if (connection_takes_requests(connection))
-            count++;
-    return count;
-}
-
-static bool is_old(const struct connection *connection, uint64_t now)
-{
-    return connection->state == CONNECTION_READY && connection_takes_requests(connection) &&
-           now - connection->begun_ns > 2 * TOGETHER_NS;
-}
-
-/* Without those that have replaced others a moment ago. */
-static size_t count_open(const struct upstream *upstream)
-{
-    const uint64_t now = upstream->path.loop->now;
-    size_t count = 0;
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        count += is_old(connection, now);
-    LIST_EACH (struct connection, lane, &upstream->lanes, link)
-        count += is_old(lane, now);
-    return count;
-}
-
-size_t upstream_count_lanes(const struct upstream *upstream)
-{
-    size_t count = 0;
-    LIST_EACH (struct connection, lane, &upstream->lanes, link)
-        count++;
-    return count;
-}
-
 bool upstream_has_connection(const struct upstream *upstream)
 {
-    return count_connections(upstream) > 0;
+    return tally_of(&upstream->connections).taking > 0;
 }
 
 bool upstream_is_ready(const struct upstream *upstream)
@@ -189,7 +171,8 @@ enum status upstream_open_connection(struct upstream *upstream, enum connection_
                                      enum failure *failure)
 {
     *failure = FAILURE_OVERLOADED;
-    if (count_connections(upstream) + upstream_count_lanes(upstream) >= share_of(upstream))
+    const size_t count = tally_of(&upstream->connections).taking + tally_of(&upstream->lanes).all;
+    if (count >= share_of(upstream))
         return STATUS_AGAIN;
     if (!upstream->events->may_connect(upstream)) {
         metric_add(&upstream->path.metrics->connects_denied, 1);
@@ -216,14 +199,6 @@ static size_t shared_max(const struct upstream *upstream)
     return half < spread ? half : spread;
 }
 
-static size_t count_opening(const struct upstream *upstream)
-{
-    size_t count = 0;
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        count += connection_takes_requests(connection) && connection->state < CONNECTION_READY;
-    return count;
-}
-
 size_t upstream_opening_max(const struct upstream *upstream)
 {
     return OPENING_MIN + upstream->path.times.rtt_ns / OPENING_STEP_NS;
@@ -240,10 +215,10 @@ size_t upstream_lanes_max(const struct upstream *upstream)
 static void open_spare(struct upstream *upstream)
 {
     enum failure failure;
-    const size_t count = count_connections(upstream);
-    if (count < shared_max(upstream) && count_opening(upstream) < upstream_opening_max(upstream))
-        (void)upstream_open_connection(upstream, count > 0 ? CONNECTION_SPARE : CONNECTION_MAIN,
-                                       &failure);
+    const struct tally tally = tally_of(&upstream->connections);
+    if (tally.taking < shared_max(upstream) && tally.opening < upstream_opening_max(upstream))
+        (void)upstream_open_connection(
+            upstream, tally.taking > 0 ? CONNECTION_SPARE : CONNECTION_MAIN, &failure);
 }
 
 static void allow_spares(struct upstream *upstream, unsigned count)
@@ -268,7 +243,8 @@ static void meet_demand(struct upstream *upstream)
 
 static bool may_grow(const struct upstream *upstream)
 {
-    return count_connections(upstream) < shared_max(upstream) || count_opening(upstream) > 0;
+    const struct tally tally = tally_of(&upstream->connections);
+    return tally.taking < shared_max(upstream) || tally.opening > 0;
 }
 
 bool upstream_is_crowded(const struct upstream *upstream)
@@ -282,7 +258,8 @@ static void drain_surplus(struct upstream *upstream)
 {
     if (share_of(upstream) == SIZE_MAX)
         return;
-    size_t count = count_connections(upstream) - count_opening(upstream); /* they may be refused */
+    const struct tally tally = tally_of(&upstream->connections);
+    size_t count = tally.taking - tally.opening; /* they may be refused */
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         if (count > shared_max(upstream) && connection->state == CONNECTION_READY) {
             connection_drain(connection);
@@ -311,14 +288,6 @@ static struct connection *last_connection(const struct upstream *upstream)
     return CONTAINER_OF(upstream->connections.previous, struct connection, link);
 }
 
-static size_t count_main(const struct upstream *upstream)
-{
-    size_t count = 0;
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        count += connection->use == CONNECTION_MAIN && connection_takes_requests(connection);
-    return count;
-}
-
 enum status upstream_submit(struct upstream *upstream, struct request *request,
                             enum failure *failure)
 {
@@ -332,10 +301,11 @@ enum status upstream_submit(struct upstream *upstream, struct request *request,
     if (upstream_is_crowded(upstream)) {
         meet_demand(upstream);
         /* With none on its way there is nothing to wait for. */
-        connection = count_opening(upstream) > 0 ? find_room(upstream) : find_best(upstream);
+        const bool is_one_to_come = tally_of(&upstream->connections).opening > 0;
+        connection = is_one_to_come ? find_room(upstream) : find_best(upstream);
         return connection ? connection_submit(connection, request) : STATUS_AGAIN;
     }
-    if (count_main(upstream) >= upstream->path.config->limits.upstream_connections)
+    if (tally_of(&upstream->connections).main >= main_max(upstream))
         return STATUS_FULL;
     TRY(upstream_open_connection(upstream, CONNECTION_MAIN, failure));
     *failure = FAILURE_LOCAL;
@@ -359,21 +329,11 @@ void upstream_warm(struct upstream *upstream)
         upstream_open_ahead(upstream);
 }
 
-/* Those that may yet show whether it is there. */
-static size_t count_trials(const struct upstream *upstream)
-{
-    size_t count = 0;
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        count += connection_takes_requests(connection) &&
-                 (connection->state < CONNECTION_READY || connection_is_probed(connection));
-    return count;
-}
-
 /* Each doubt has its trial: the main connections of those before, with nothing aboard, make room.
  */
 static void drain_one_too_many(struct upstream *upstream)
 {
-    if (count_main(upstream) < upstream->path.config->limits.upstream_connections)
+    if (tally_of(&upstream->connections).main < main_max(upstream))
         return;
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         if (connection->use == CONNECTION_MAIN && connection->state == CONNECTION_READY &&
@@ -387,7 +347,7 @@ void upstream_try_again(struct upstream *upstream, size_t connections_max)
 {
     assert(!path_is_usable(&upstream->path));
     path_back_off(&upstream->path);
-    if (count_trials(upstream) >= connections_max)
+    if (tally_of(&upstream->connections).trials >= connections_max)
         return;
     drain_one_too_many(upstream);
     upstream_open_ahead(upstream);
@@ -395,10 +355,10 @@ void upstream_try_again(struct upstream *upstream, size_t connections_max)
 
 void upstream_open_second(struct upstream *upstream)
 {
-    const uint32_t max = upstream->path.config->limits.upstream_connections;
-    if (count_opening(upstream) > 0 || max < 2)
+    const struct tally tally = tally_of(&upstream->connections);
+    if (tally.opening > 0 || main_max(upstream) < 2)
         return;
-    if (count_connections(upstream) < 2) {
+    if (tally.taking < 2) {
         upstream_open_ahead(upstream);
         return;
     }
@@ -518,14 +478,8 @@ static bool is_one_too_many(const struct connection *connection, enum connection
  * once may be chance, for which nobody should give up any. */
 static bool others_have_some(const struct upstream *upstream)
 {
-    size_t count = 0;
-    if (upstream->path.failures == 0)
-        return false;
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        count += connection->state >= CONNECTION_READY;
-    LIST_EACH (struct connection, lane, &upstream->lanes, link)
-        count += lane->state >= CONNECTION_READY;
-    return admission_open(upstream->admission) > count;
+    const size_t ours = tally_of(&upstream->connections).open + tally_of(&upstream->lanes).open;
+    return upstream->path.failures > 0 && admission_open(upstream->admission) > ours;
 }
 
 static const char *detail_of(const struct connection *connection, enum failure failure)
@@ -553,7 +507,8 @@ static void count_end(const struct connection *connection, enum failure failure,
 static void note_end(struct upstream *upstream, const struct connection *connection,
                      enum failure failure, uint64_t silent_since_ns)
 {
-    ends_note(&upstream->ends, upstream->path.loop->now, count_open(upstream));
+    ends_note(&upstream->ends, upstream->path.loop->now,
+              tally_of(&upstream->connections).old + tally_of(&upstream->lanes).old);
     if (connection->use != CONNECTION_LANE)
         spread(upstream);
     path_ended(&upstream->path, failure, silent_since_ns);
@@ -573,7 +528,7 @@ static void on_closed(struct connection *connection, enum connection_state was,
     if (upstream->name && (is_failure || failure == FAILURE_REQUEST_TIMEOUT))
         name_failed(upstream->name, &connection->peer);
     count_end(connection, failure, is_failure);
-    if (is_refused ||
+    if ((is_refused) ||
         (was < CONNECTION_READY && failure_is_close(failure) && others_have_some(upstream)))
         admission_refused(upstream->admission, connection->others, upstream->path.loop->now);
     drain_surplus(upstream);
@@ -598,7 +553,7 @@ static void on_open(struct connection *connection)
         (void)connection_try(connection);
     } else if (connection->use == CONNECTION_LANE ||
                !self_check_begin(&upstream->self_check, connection)) {
-        if (has_silent(upstream))
+        if (tally_of(&upstream->connections).silent > 0)
             upstream->events->on_back(upstream);
         path_connected(&upstream->path);
     }

@@ -52,6 +52,22 @@ struct upstream {
     struct route route;
 };
 
+/* How many of a list of connections are what. */
+struct tally {
+    size_t all;
+    size_t taking;  /* requests; one that drains is on its way out */
+    size_t opening; /* of these: not READY yet */
+    size_t main;    /* of these: no spares, no lanes */
+    size_t trials;  /* of these: may yet show whether the upstream is there */
+    size_t old;     /* of these: READY, and have not replaced others a moment ago */
+    size_t open;    /* have shaken hands */
+    size_t silent;
+    size_t busy; /* somebody waits for an answer */
+    size_t confined;
+};
+
+struct tally tally_of(const struct list *connections);
+
 /* What the upstreams of a group share. */
 struct upstream_settings {
     struct group *group;
@@ -111,9 +127,6 @@ size_t upstream_lanes_max(const struct upstream *upstream);
 /* True when new questions are better kept waiting than put on the connections that there are: in
  * trouble, and more are to come. */
 bool upstream_is_crowded(const struct upstream *upstream);
-
-/* How many lanes it has. */
-size_t upstream_count_lanes(const struct upstream *upstream);
 
 /* The most bytes that the spare connections of all upstreams occupy. */
 size_t upstream_spares_ceiling(void);

@@ -150,7 +150,7 @@ bool request_is_lost(const struct group *group, const struct request *request)
  * again. Of lanes there are few, so that an upstream that is merely slow does not get all twice. */
 static enum status ask_once_more(struct group *group, struct request *request)
 {
-    return request_submit_alone(group, request, 0, LANE_ANY);
+    return request_submit_alone(group, request, 0, LANE_LOST);
 }
 
 /* With nobody else to ask, the same upstream on another connection: it is of use when not even a

@@ -181,7 +181,7 @@ bool view_group(const struct group *group, bool with_requests, struct group_view
     for (size_t i = 0; i < group->upstream_count; i++) {
         const struct upstream *upstream = &group->upstreams[i];
         view->upstreams[i] = view_upstream(upstream);
-        view->lane_count += upstream_count_lanes(upstream);
+        view->lane_count += tally_of(&upstream->lanes).all;
         if (!add_connections(view, &upstream->connections, with_requests) ||
             !add_connections(view, &upstream->lanes, with_requests))
             return false;

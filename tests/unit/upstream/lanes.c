@@ -6,6 +6,7 @@ enum {
     LANES_OPENING_MAX = 16, /* while nothing is measured */
     LANES_FRESH_MAX = 48,   /* the others are left to those that have ended nothing alone */
     LANE_REQUESTS_MAX = 8,
+    LANES_LOST = 32,
     LANES_CONFINED = 2,
     CONFINED_MS = 50,
     IDLE_MS = 1000,
@@ -266,6 +267,50 @@ static void K1_fresh_lane_is_found_room_for_among_idle_ones(void **state)
         request_cancel(&all[i].request);
 }
 
+/* The server takes so few that the upstream has all that it may have. */
+static void K1_fresh_lane_is_found_room_for_where_the_server_takes_few(void **state)
+{
+    struct bench *bench = *state;
+    struct asked used;
+    struct asked fresh;
+    start(bench);
+    bench->group->upstreams[0].alone.admitted = 2; /* one of them for all questions */
+    bench->group->upstreams[0].alone.until_ns = UINT64_MAX;
+    const size_t lane = lane_of(bench, &used, LANE_ANY);
+    assert_true(submit(bench, &fresh, LANE_FRESH) == STATUS_FULL); /* it is in use */
+    reap();
+    answer_last(lane);
+    assert_true(submit(bench, &fresh, LANE_FRESH) == STATUS_FULL);
+    reap();
+    assert_true(submit(bench, &fresh, LANE_FRESH) == STATUS_OK);
+    assert_int_not_equal(stream_of(fresh.request.connection), lane);
+    request_cancel(&fresh.request);
+}
+
+/* Names that are never answered hold a lane for as long as their queries wait. */
+static void K1_K7_what_is_lost_leaves_half_of_the_lanes_to_suspects(void **state)
+{
+    struct bench *bench = *state;
+    static struct asked lost[LANES_LOST];
+    struct asked more;
+    struct asked suspect;
+    start(bench);
+    for (size_t i = 0; i < LANES_LOST; i++) {
+        assert_true(submit(bench, &lost[i], LANE_LOST) == STATUS_OK);
+        make_ready(i);
+        if (i % LANES_OPENING_MAX == 0)
+            turn(bench, 100);
+    }
+    assert_true(submit(bench, &more, LANE_LOST) == STATUS_FULL);
+    assert_true(submit(bench, &suspect, LANE_ANY) == STATUS_OK);
+    request_cancel(&suspect.request);
+    answer_last(0);
+    assert_true(submit(bench, &more, LANE_LOST) == STATUS_OK);
+    request_cancel(&more.request);
+    for (size_t i = 1; i < LANES_LOST; i++)
+        request_cancel(&lost[i].request);
+}
+
 static void K1_who_waits_for_a_lane_has_the_first_that_is_free_in_turn(void **state)
 {
     struct bench *bench = *state;
@@ -393,6 +438,8 @@ int main(void)
         TEST(RFC9520_3_1_lane_is_for_no_question_that_was_sent_three_times),
         TEST(F4_so_many_lanes_are_opened_at_a_time_and_so_many_are_there),
         TEST(K1_fresh_lane_is_found_room_for_among_idle_ones),
+        TEST(K1_fresh_lane_is_found_room_for_where_the_server_takes_few),
+        TEST(K1_K7_what_is_lost_leaves_half_of_the_lanes_to_suspects),
         TEST(K1_who_waits_for_a_lane_has_the_first_that_is_free_in_turn),
         TEST(line_for_lanes_moves_by_itself),
         TEST(K9_known_bad_ones_have_two_lanes_and_twenty_opens_a_second),
