@@ -975,6 +975,24 @@ static void K1_what_a_server_admits_is_forgotten_after_ten_seconds(void **state)
         request_cancel(&alone[i].request);
 }
 
+/* A packet was lost: it takes others that begin later. */
+static void K1_connect_that_took_too_long_while_a_later_one_was_taken_teaches_nothing(void **state)
+{
+    struct bench *bench = *state;
+    struct asked alone[3];
+    const size_t lost = three_and_one_to_come(bench);
+    assert_true(submit_alone(bench, &alone[0]) == STATUS_OK);
+    make_ready(stream_of(alone[0].request.connection));
+    ask_and_answer(bench, "f");
+    peer_closes(lost, FAILURE_CONNECT_TIMEOUT);
+    assert_int_equal(bench->group->upstreams[0].path.failures, 0); /* others are answered */
+    for (size_t i = 1; i < 3; i++)
+        assert_true(submit_alone(bench, &alone[i]) == STATUS_OK);
+    assert_in_range(count_open(), 6, 8);
+    for (size_t i = 0; i < 3; i++)
+        request_cancel(&alone[i].request);
+}
+
 /* It was going under, for all that is known: that teaches nothing, and counts as a failure. */
 static void K1_handshake_that_fails_while_nobody_is_answered_teaches_nothing(void **state)
 {
@@ -1036,6 +1054,7 @@ int main(void)
         TEST(I1_want_of_descriptors_is_not_the_upstreams_fault),
         TEST(K1_server_that_refuses_one_more_while_it_answers_is_given_no_more),
         TEST(K1_what_a_server_admits_is_forgotten_after_ten_seconds),
+        TEST(K1_connect_that_took_too_long_while_a_later_one_was_taken_teaches_nothing),
         TEST(K1_handshake_that_fails_while_nobody_is_answered_teaches_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
