@@ -60,6 +60,12 @@ void self_check_init(struct self_check *check)
     deadline_init(&check->deadline);
 }
 
+void self_check_forget(struct self_check *check)
+{
+    check->is_done = false;
+    check->unanswered = 0;
+}
+
 void self_check_stop(struct self_check *check)
 {
     request_cancel(&check->request);

@@ -31,6 +31,9 @@ struct self_check {
 /* `check` has what is given at birth. */
 void self_check_init(struct self_check *check);
 
+/* The upstream may be another one when it is back. */
+void self_check_forget(struct self_check *check);
+
 /* Takes back what it asks. */
 void self_check_stop(struct self_check *check);
 

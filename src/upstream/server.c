@@ -576,7 +576,7 @@ static void on_failed(struct path *path, enum failure failure)
     struct upstream *upstream = of_path(path);
     upstream->calm_ns = 0; /* it was no question that has ended its connections */
     if (path->down)
-        upstream->self_check.is_done = false;
+        self_check_forget(&upstream->self_check);
     upstream->events->on_failed(upstream, failure);
 }
 

@@ -1380,6 +1380,33 @@ static void G11_silence_about_the_probe_is_no_fault(void **state)
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].ready), 0);
 }
 
+/* It has had its three chances; but whoever is there after it was down may be us. */
+static void G11_upstream_that_was_down_is_checked_again(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    start_with_self_check(bench, 1);
+    for (size_t i = 0; i < 3; i++) {
+        ask(bench, &one, "x");
+        make_ready(i);
+        assert_int_equal(streams[i].written_count, 2);
+        answer_written(i, 0, RCODE_NOERROR);
+        peer_closes(i, FAILURE_CLOSED);
+    }
+    ask(bench, &one, "x");
+    make_ready(3);
+    assert_int_equal(streams[3].written_count, 1);
+    answer_written(3, 0, RCODE_NOERROR);
+    peer_closes(3, FAILURE_CLOSED);
+    path_failed(&bench->group->upstreams[0].path, FAILURE_CONNECT_TIMEOUT, "");
+    turn(bench, 1000);
+    ask_in_vain(bench, &one);
+    make_ready(4);
+    assert_int_equal(streams[4].written_count, 1); /* our own question */
+    answer_written(4, 0, RCODE_NXDOMAIN);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1441,6 +1468,7 @@ int main(void)
         TEST(G11_silence_about_the_probe_brings_nobody_back),
         TEST(F20_the_answer_to_the_probe_ends_no_suspicion),
         TEST(F20_an_answer_to_the_probe_that_comes_late_ends_no_suspicion),
+        TEST(G11_upstream_that_was_down_is_checked_again),
         TEST(G11_silence_about_the_probe_is_no_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
