@@ -288,7 +288,7 @@ static void K1_fresh_lane_is_found_room_for_where_the_server_takes_few(void **st
 }
 
 /* Names that are never answered hold a lane for as long as their queries wait. */
-static void K1_K7_what_is_lost_leaves_half_of_the_lanes_to_suspects(void **state)
+static void K1_what_is_lost_leaves_half_of_the_lanes_to_suspects(void **state)
 {
     struct bench *bench = *state;
     static struct asked lost[LANES_LOST];
@@ -439,7 +439,7 @@ int main(void)
         TEST(F4_so_many_lanes_are_opened_at_a_time_and_so_many_are_there),
         TEST(K1_fresh_lane_is_found_room_for_among_idle_ones),
         TEST(K1_fresh_lane_is_found_room_for_where_the_server_takes_few),
-        TEST(K1_K7_what_is_lost_leaves_half_of_the_lanes_to_suspects),
+        TEST(K1_what_is_lost_leaves_half_of_the_lanes_to_suspects),
         TEST(K1_who_waits_for_a_lane_has_the_first_that_is_free_in_turn),
         TEST(line_for_lanes_moves_by_itself),
         TEST(K9_known_bad_ones_have_two_lanes_and_twenty_opens_a_second),
