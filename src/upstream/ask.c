@@ -144,6 +144,12 @@ static void drop_evidence(struct ask *ask)
     ask->has_looked = false;
 }
 
+/* Its next end alone would count: the first is long enough ago. */
+static bool may_convict(const struct ask *ask)
+{
+    return ask->lone_ends > 0 && now_of(ask) >= ask->lone_end_ns + SECOND_LOOK_NS;
+}
+
 /* It was sent twice to where a connection has ended with it. */
 static bool has_last(const struct ask *ask)
 {
@@ -166,7 +172,7 @@ static bool must_wait(const struct ask *ask)
 {
     if (ask->lone_ends >= CONVICTION || would_waste_last(ask))
         return true;
-    return ask->lone_ends == 1 && now_of(ask) < ask->lone_end_ns + SECOND_LOOK_NS &&
+    return ask->lone_ends == 1 && !may_convict(ask) &&
            (ask->has_looked || has_last(ask) || !waiting_may_look_at_once(&ask->group->waiting));
 }
 
@@ -228,8 +234,9 @@ static enum status ask_now(struct ask *ask, enum line *line)
         return try_anywhere(ask, request);
     if (try_calm(ask, request) == STATUS_OK)
         return STATUS_OK;
-    *line = ask->has_waited ? LINE_LOOKS : LINE_LANES;
-    return try_alone(ask, request, ask->has_waited ? LANE_FRESH : LANE_ANY);
+    const bool is_look = may_convict(ask);
+    *line = is_look ? LINE_LOOKS : LINE_LANES;
+    return try_alone(ask, request, is_look ? LANE_FRESH : LANE_ANY);
 }
 
 /* True when it is asked, or waits for a connection. */
@@ -278,12 +285,10 @@ static void on_failed(struct ask *ask, struct request *request, enum failure fai
     if (request->was_sent && (failure_is_close(failure) || is_silence(failure)))
         note_end(ask, request, failure);
     if (!ask_is_in_flight(ask)) {
-        if (must_wait(ask)) {
-            ask->has_waited = true;
+        if (must_wait(ask))
             waiting_look_again(&ask->group->waiting, &ask->waiter);
-        } else {
+        else
             go_on(ask);
-        }
         return;
     }
     /* With the other request still out, the same upstream need not hear it twice. */
@@ -380,7 +385,6 @@ static void begin_anew(struct ask *ask)
     ask->has_moved = false;
     ask->is_suspect = false;
     ask->has_looked = false;
-    ask->has_waited = false;
     ask->ended_upstream = 0;
 }
 

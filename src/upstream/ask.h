@@ -39,7 +39,6 @@ struct ask {
     bool has_ended;       /* a connection, with it aboard */
     bool is_suspect;      /* of that: it is asked alone */
     bool has_moved;       /* but first where no connection has ended */
-    bool has_waited;      /* for the look that counts */
     bool has_looked;      /* it has been asked since the first of the lone ends */
     enum failure failure; /* the last one, and who it was about */
     struct request requests[REQUESTS_PER_ASK];

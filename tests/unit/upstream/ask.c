@@ -316,6 +316,27 @@ static void K3_RFC9520_3_1_last_time_is_not_spent_on_a_server_that_says_nothing(
 
 /* --- Verdicts --- */
 
+/* It has ended nothing alone: no fresh lane is needed, nor a place behind those who have. */
+static void K9_RFC9520_3_1_who_has_one_time_left_is_in_line_for_any_lane(void **state)
+{
+    struct bench *bench = *state;
+    struct asking many[SUSPECTS_MAX + 1];
+    start(bench, 1);
+    for (size_t i = 0; i <= SUSPECTS_MAX; i++)
+        begin_asking(bench, &many[i], "many");
+    close_under(&many[0]);
+    close_under(&many[0]);
+    assert_false(ask_is_in_flight(&many[0].ask)); /* the server has said nothing since */
+    others_are_answered(bench);
+    bench->group->upstreams[0].alone.admitted = 1;
+    bench->group->upstreams[0].alone.until_ns = UINT64_MAX;
+    turn(bench, SECOND_LOOK_MS);
+    assert_true(list_is_linked(&many[0].ask.waiter.link));
+    assert_int_equal(many[0].ask.waiter.line, LINE_LANES);
+    for (size_t i = 0; i <= SUSPECTS_MAX; i++)
+        ask_cancel(&many[i].ask);
+}
+
 static void K1_two_ends_alone_while_others_are_answered_convict(void **state)
 {
     struct bench *bench = *state;
@@ -1014,6 +1035,7 @@ int main(void)
         TEST(K9_question_waits_until_the_only_connection_is_free),
         TEST(F4_question_waits_when_too_many_connections_were_opened_of_late),
         TEST(I1_K1_many_ride_on_what_there_is_when_no_more_comes),
+        TEST(K9_RFC9520_3_1_who_has_one_time_left_is_in_line_for_any_lane),
         TEST(K1_two_ends_alone_while_others_are_answered_convict),
         TEST(K1_second_look_is_on_a_connection_that_has_carried_nothing_else),
         TEST(K1_second_look_goes_to_another_upstream),
