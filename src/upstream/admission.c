@@ -29,7 +29,8 @@ static void subtract_one(atomic_size_t *value)
 
 size_t admission_enter(struct admission *admission)
 {
-    return atomic_fetch_add_explicit(&admission->count, 1, memory_order_relaxed);
+    return atomic_fetch_add_explicit(&admission->count, 1, memory_order_relaxed) +
+           get(&admission->failed);
 }
 
 void admission_opened(struct admission *admission)
@@ -41,6 +42,8 @@ void admission_leave(struct admission *admission, bool was_open)
 {
     if (was_open)
         subtract_one(&admission->open);
+    else
+        (void)atomic_fetch_add_explicit(&admission->failed, 1, memory_order_relaxed);
     subtract_one(&admission->count);
 }
 
@@ -49,13 +52,15 @@ size_t admission_open(const struct admission *admission)
     return get(&admission->open);
 }
 
-/* Those that ended meanwhile were there when the server refused it. Of several that were begun at a
- * time it refuses the last, so the fewest show the number. */
-void admission_refused(struct admission *admission, size_t others, uint64_t now)
+/* Of those that were there or on their way it had those that have not failed since: of several
+ * begun at a time it refuses the last. The least of what was seen counts. */
+void admission_refused(struct admission *admission, size_t ticket, uint64_t now)
 {
+    const size_t failed = get(&admission->failed);
+    size_t others = ticket > failed ? ticket - failed : 1;
     if (admission_share(admission, now) < SIZE_MAX && get(&admission->admitted) < others)
         others = get(&admission->admitted);
-    atomic_store_explicit(&admission->admitted, others > 0 ? others : 1, memory_order_relaxed);
+    atomic_store_explicit(&admission->admitted, others, memory_order_relaxed);
     atomic_store_explicit(&admission->until_ns, now + KNOWN_NS, memory_order_relaxed);
 }
 

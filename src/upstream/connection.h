@@ -78,7 +78,7 @@ struct connection {
     uint64_t requests;  /* ever submitted */
     uint64_t answers;   /* ever */
     uint64_t begun_ns;  /* when it was opened */
-    size_t others;      /* were open or on their way then, of all workers */
+    size_t ticket;      /* of admission.c */
     uint64_t probe_sent_ns;
     uint64_t answered_sent_ns; /* when that was sent which was sent last of what is answered */
     uint64_t last_message_ns;  /* of the last message, or when it became READY */

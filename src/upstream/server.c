@@ -161,7 +161,7 @@ static enum status begin_connection(struct upstream *upstream, enum connection_u
         return status;
     }
     list_append(owner, &connection->link);
-    connection->others = admission_enter(upstream->admission);
+    connection->ticket = admission_enter(upstream->admission);
     return STATUS_OK;
 }
 
@@ -523,14 +523,14 @@ static void on_closed(struct connection *connection, enum connection_state was,
     const bool is_refused = is_one_too_many(connection, was, failure);
     const bool is_failure = !is_refused && is_upstream_failure(connection, was, failure);
     upstream->last_answers = connection->answers;
-    admission_leave(upstream->admission, was >= CONNECTION_READY);
     dial_end(connection);
     if (upstream->name && (is_failure || failure == FAILURE_REQUEST_TIMEOUT))
         name_failed(upstream->name, &connection->peer);
     count_end(connection, failure, is_failure);
     if ((is_refused && upstream->taken_begun_ns <= connection->begun_ns) ||
         (was < CONNECTION_READY && failure_is_close(failure) && others_have_some(upstream)))
-        admission_refused(upstream->admission, connection->others, upstream->path.loop->now);
+        admission_refused(upstream->admission, connection->ticket, upstream->path.loop->now);
+    admission_leave(upstream->admission, was >= CONNECTION_READY);
     drain_surplus(upstream);
     if (is_failure)
         path_failed(&upstream->path, failure, detail_of(connection, failure));
