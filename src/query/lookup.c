@@ -261,35 +261,6 @@ void lookup_leave(struct query *query)
 
 /* --- Failures --- */
 
-static enum extended_error_code code_of(enum failure failure)
-{
-    switch (failure) {
-    case FAILURE_REQUEST_TIMEOUT:
-    case FAILURE_BACKING_OFF:
-        return EDE_NO_REACHABLE_AUTHORITY;
-    case FAILURE_CONVICTED:
-    case FAILURE_OVERLOADED:
-    case FAILURE_LOCAL:
-    case FAILURE_MALFORMED_ANSWER:
-    case FAILURE_PROTOCOL:
-    case FAILURE_TRUNCATED_ANSWER:
-    case FAILURE_SERVER_FAILURE:
-    case FAILURE_REFUSED:
-    case FAILURE_OTHER_RCODE:
-        return EDE_OTHER;
-    default:
-        return EDE_NETWORK_ERROR;
-    }
-}
-
-/* Whether the failure belongs to the name rather than to the way there: only then is it kept. A
- * dead path is remembered by the upstream's back-off, and must not outlive it here. */
-static bool is_kept(enum failure failure)
-{
-    return failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_MALFORMED_ANSWER ||
-           failure == FAILURE_CONVICTED;
-}
-
 enum { CAUSE_SIZE = OWN_ERROR_MAX - DNS_OPTION_FIXED - 2 };
 
 /* The upstream and what became of it, in words. */
@@ -307,7 +278,16 @@ static void write_own_error(const struct lookup *lookup, struct writer *writer)
     char text[CAUSE_SIZE];
     assert(writer_left(writer) >= OWN_ERROR_MAX);
     write_cause(lookup, text);
-    extended_error_write(writer, (uint16_t)code_of(lookup->ask.failure), text, strlen(text), 0);
+    extended_error_write(writer, (uint16_t)failure_extended_error(lookup->ask.failure), text,
+                         strlen(text), 0);
+}
+
+/* A dead path is remembered by its back-off, and must not outlive that here. */
+static uint32_t ttl_of_failure(enum failure failure)
+{
+    if (!failure_is(failure, FAILURE_OF_NAME))
+        return 0;
+    return failure == FAILURE_CONVICTED ? CONVICTED_TTL_S : TIMEOUT_TTL_S;
 }
 
 /* Our own SERVFAIL as an answer that lives in `option`: its extended error names the upstream and
@@ -320,9 +300,7 @@ static struct answer failure_answer(const struct lookup *lookup,
     return (struct answer){
         .kind = ANSWER_TIMEOUT,
         .rcode = RCODE_SERVFAIL,
-        .ttl_s = !is_kept(lookup->ask.failure)              ? 0
-                 : lookup->ask.failure == FAILURE_CONVICTED ? CONVICTED_TTL_S
-                                                            : TIMEOUT_TTL_S,
+        .ttl_s = ttl_of_failure(lookup->ask.failure),
         .extended_errors = option,
         .extended_errors_length = (uint16_t)writer_length(&writer),
     };

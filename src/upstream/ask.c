@@ -94,11 +94,6 @@ static bool is_dangerous(const struct ask *ask)
     return ask->is_suspect || is_confined(ask);
 }
 
-static bool is_silence(enum failure failure)
-{
-    return failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_STALLED;
-}
-
 /* A connection has ended with it aboard. */
 static void note_end(struct ask *ask, const struct request *request, enum failure failure)
 {
@@ -282,7 +277,7 @@ static void resume(struct waiter *waiter)
 
 static void on_failed(struct ask *ask, struct request *request, enum failure failure)
 {
-    if (request->was_sent && (failure_is_close(failure) || is_silence(failure)))
+    if (request->was_sent && failure_is(failure, FAILURE_IS_CLOSE | FAILURE_IS_SILENCE))
         note_end(ask, request, failure);
     if (!ask_is_in_flight(ask)) {
         if (must_wait(ask))

@@ -96,30 +96,6 @@ static void on_parked(struct waiting *waiting)
     try_again(CONTAINER_OF(waiting, struct group, waiting));
 }
 
-/* What passes by itself, as a restart does, or our own want of descriptors; a wrong certificate
- * stays. */
-static bool may_pass(enum failure failure)
-{
-    switch (failure) {
-    case FAILURE_NONE:
-    case FAILURE_REFUSED_CONNECTION:
-    case FAILURE_UNREACHABLE:
-    case FAILURE_CONNECT_TIMEOUT:
-    case FAILURE_HANDSHAKE_TIMEOUT:
-    case FAILURE_NAME_LOOKUP:
-    case FAILURE_CLOSED:
-    case FAILURE_RESET:
-    case FAILURE_PROTOCOL:
-    case FAILURE_STALLED:
-    case FAILURE_REQUEST_TIMEOUT:
-    case FAILURE_NETWORK_CHANGED:
-    case FAILURE_LOCAL:
-        return true;
-    default:
-        return false;
-    }
-}
-
 /* None is up of those that are not `excluded`, and one of them may come back. */
 static bool may_come_back(const struct group *group, uint32_t excluded)
 {
@@ -130,7 +106,7 @@ static bool may_come_back(const struct group *group, uint32_t excluded)
             continue;
         if (path_is_usable(&upstream->path))
             return false;
-        may_one = may_one || may_pass(upstream->path.last_failure);
+        may_one = may_one || failure_is(upstream->path.last_failure, FAILURE_PASSES);
     }
     return may_one;
 }
@@ -145,7 +121,7 @@ static void on_failed(struct upstream *upstream, enum failure failure)
 {
     struct group *group = upstream->group;
     if (group_is_away(group))
-        waiting_note_trial(&group->waiting, may_pass(failure));
+        waiting_note_trial(&group->waiting, failure_is(failure, FAILURE_PASSES));
     else
         waiting_note_upstream(&group->waiting);
 }

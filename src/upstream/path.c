@@ -49,13 +49,6 @@ void path_set_down(struct path *path, bool down)
     metric_set(&path->metrics->up, path_is_usable(path));
 }
 
-static bool costs_time(enum failure failure)
-{
-    return failure == FAILURE_CONNECT_TIMEOUT || failure == FAILURE_HANDSHAKE_TIMEOUT ||
-           failure == FAILURE_REQUEST_TIMEOUT || failure == FAILURE_STALLED ||
-           failure == FAILURE_NAME_LOOKUP;
-}
-
 static void log_failure(struct path *path, enum failure failure, const char *detail)
 {
     char failures[16];
@@ -76,7 +69,8 @@ void path_failed(struct path *path, enum failure failure, const char *detail)
     path->failures++;
     path->failed_ns = path->loop->now;
     path->last_failure = failure;
-    if (path->down || costs_time(failure) || failure == FAILURE_SELF || path->failures > 1) {
+    if (path->down || failure_is(failure, FAILURE_IS_SLOW) || failure == FAILURE_SELF ||
+        path->failures > 1) {
         path_set_down(path, true);
         path->is_missed = true;
         path_back_off(path);

@@ -39,11 +39,37 @@ static void K1_four_failures_are_the_end_of_an_open_connection(void **state)
     assert_true(failure_is_close(FAILURE_TLS) && failure_is_close(FAILURE_PROTOCOL));
 }
 
+/* What an upstream has answered, and our own doing, is "other". */
+static void I7_extended_errors_say_who_is_to_blame(void **state)
+{
+    (void)state;
+    assert_int_equal(failure_extended_error(FAILURE_REQUEST_TIMEOUT), 22);
+    assert_int_equal(failure_extended_error(FAILURE_BACKING_OFF), 22);
+    assert_int_equal(failure_extended_error(FAILURE_CERTIFICATE_NAME), 23);
+    assert_int_equal(failure_extended_error(FAILURE_CLOSED), 23);
+    assert_int_equal(failure_extended_error(FAILURE_STALLED), 23);
+    assert_int_equal(failure_extended_error(FAILURE_REFUSED), 0);
+    assert_int_equal(failure_extended_error(FAILURE_CONVICTED), 0);
+    assert_int_equal(failure_extended_error(FAILURE_LOCAL), 0);
+}
+
+static void K3_what_authenticates_nobody_does_not_pass_by_itself(void **state)
+{
+    (void)state;
+    for (int i = FAILURE_CERTIFICATE_NAME; i <= FAILURE_TLS; i++)
+        assert_false(failure_is((enum failure)i, FAILURE_PASSES));
+    assert_false(failure_is(FAILURE_SELF, FAILURE_PASSES));
+    assert_true(failure_is(FAILURE_REFUSED_CONNECTION, FAILURE_PASSES));
+    assert_true(failure_is(FAILURE_LOCAL, FAILURE_PASSES | FAILURE_OF_NAME));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(I7_labels_are_lower_case_words_and_all_different),
         cmocka_unit_test(texts_are_clauses),
+        cmocka_unit_test(I7_extended_errors_say_who_is_to_blame),
+        cmocka_unit_test(K3_what_authenticates_nobody_does_not_pass_by_itself),
         cmocka_unit_test(K1_four_failures_are_the_end_of_an_open_connection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
