@@ -14,12 +14,10 @@
  * wait each client may have the other half. No reply to loopback leaves the host: it may have any
  * number of them.
  *
- * Who gives way is found by counts: of each network (all are looked at, 16 KiB), of each client in
+ * Who gives way is found by counts: of each network (all are looked at, 32 KiB), of each client in
  * it (256 at most), and of each parent suffix of that client. The last is looked for among its
  * oldest queries alone, which are many only when others of its suffixes have few.
- *
- * A rate is one time stamp, the virtual end of the work already accepted (GCRA, ITU-T I.371): one
- * second's worth may come at once, then one event each 1/rate second. */
+ */
 #include "query/clients.h"
 
 #include <assert.h>
@@ -27,6 +25,7 @@
 #include <string.h>
 
 #include "base/list.h"
+#include "base/numbers.h"
 #include "base/pool.h"
 #include "base/siphash.h"
 
@@ -42,15 +41,21 @@ enum {
     CHOICE_MAX = 64, /* oldest queries of a client that are looked at */
 };
 
+/* What is counted of each account, and of each network. */
+enum kind {
+    HELD,        /* queries that have waited for long */
+    CONNECTIONS, /* now open */
+    CHARGE,      /* of these, bytes */
+    KINDS
+};
+
 /* Given back when the last of what it has is gone. */
 struct account {
     struct list link; /* in its network */
     struct prefix address;
     struct list held; /* of places, the oldest first */
     struct list seats;
-    uint32_t held_count;
-    uint32_t connections;
-    size_t charge;           /* of its connections */
+    size_t has[KINDS];
     uint32_t stream_queries; /* of its connections, waiting */
     uint16_t network;
 };
@@ -60,11 +65,8 @@ struct clients {
     struct siphash_key key;
     struct pool accounts;
     struct list networks[NETWORKS]; /* of accounts: 256 of each network at most */
-    size_t held_count;
-    uint32_t connections;
-    uint32_t held_of_network[NETWORKS];
-    uint32_t connections_of_network[NETWORKS];
-    size_t charge_of_network[NETWORKS];
+    size_t has[KINDS];
+    size_t networks_have[KINDS][NETWORKS];
     uint32_t held_of_suffix[SUFFIXES];
     uint64_t accepted_until_ns; /* of limits.tcp-accept-rate */
     uint64_t *replied_until_ns; /* of limits.udp-rate, by network; NULL: it is 0 */
@@ -117,10 +119,45 @@ static struct account *account_of(struct clients *clients, const struct address 
 static void let_go(struct clients *clients, struct account *account)
 {
     assert(account->network < NETWORKS);
-    if (account->connections > 0 || account->held_count > 0)
+    if (account->has[CONNECTIONS] > 0 || account->has[HELD] > 0)
         return;
     list_remove(&account->link);
     pool_give(&clients->accounts, account);
+}
+
+static void add(struct clients *clients, struct account *account, enum kind kind, size_t amount)
+{
+    account->has[kind] += amount;
+    clients->has[kind] += amount;
+    clients->networks_have[kind][account->network] += amount;
+}
+
+static void subtract(struct clients *clients, struct account *account, enum kind kind,
+                     size_t amount)
+{
+    assert(account->has[kind] >= amount && clients->has[kind] >= amount);
+    assert(clients->networks_have[kind][account->network] >= amount);
+    account->has[kind] -= amount;
+    clients->has[kind] -= amount;
+    clients->networks_have[kind][account->network] -= amount;
+}
+
+/* Of the network that has most of it the account that has; NULL when nobody has any. */
+static struct account *largest_of(const struct clients *clients, enum kind kind)
+{
+    const size_t *networks = clients->networks_have[kind];
+    size_t network = 0;
+    if (clients->has[kind] == 0)
+        return NULL;
+    for (size_t i = 1; i < NETWORKS; i++)
+        if (networks[i] > networks[network])
+            network = i;
+    struct account *largest = NULL;
+    LIST_EACH (struct account, account, &clients->networks[network], link)
+        if (!largest || account->has[kind] > largest->has[kind])
+            largest = account;
+    assert(largest && largest->has[kind] > 0);
+    return largest;
 }
 
 uint64_t clients_identify(const struct address *address)
@@ -131,16 +168,12 @@ uint64_t clients_identify(const struct address *address)
 
 /* --- Rates --- */
 
-/* True when one more event fits into `per_second` (> 0); it is then used up. */
+/* A second's worth may come at once. */
 static bool fits(uint64_t *busy_until_ns, uint32_t per_second, uint64_t now)
 {
     assert(per_second > 0);
     const uint64_t interval_ns = NANOSECONDS_PER_SECOND / per_second;
-    const uint64_t start = *busy_until_ns > now ? *busy_until_ns : now;
-    if (start - now > NANOSECONDS_PER_SECOND - interval_ns)
-        return false;
-    *busy_until_ns = start + interval_ns;
-    return true;
+    return rate_fits(busy_until_ns, now, interval_ns, NANOSECONDS_PER_SECOND - interval_ns);
 }
 
 bool clients_may_reply(struct clients *clients, const struct address *address, uint64_t now)
@@ -153,33 +186,20 @@ bool clients_may_reply(struct clients *clients, const struct address *address, u
 
 /* --- Connections --- */
 
-static size_t largest(const uint32_t counts[static NETWORKS])
-{
-    size_t largest = 0;
-    for (size_t i = 1; i < NETWORKS; i++)
-        if (counts[i] > counts[largest])
-            largest = i;
-    return largest;
-}
-
 /* Else two that take all they can get would close each other's connections for ever. */
 static bool would_have_less(const struct clients *clients, const struct account *newcomer,
                             const struct account *account)
 {
     if (newcomer->network == account->network)
-        return newcomer->connections + 1 < account->connections;
-    return clients->connections_of_network[newcomer->network] + 1 <
-           clients->connections_of_network[account->network];
+        return newcomer->has[CONNECTIONS] + 1 < account->has[CONNECTIONS];
+    const size_t *networks = clients->networks_have[CONNECTIONS];
+    return networks[newcomer->network] + 1 < networks[account->network];
 }
 
 static struct seat *choose_seat(const struct clients *clients, const struct account *newcomer,
                                 uint64_t now)
 {
-    const size_t network = largest(clients->connections_of_network);
-    const struct account *account = NULL;
-    LIST_EACH (struct account, other, &clients->networks[network], link)
-        if (!account || other->connections > account->connections)
-            account = other;
+    const struct account *account = largest_of(clients, CONNECTIONS);
     assert(account);
     if (!would_have_less(clients, newcomer, account))
         return NULL;
@@ -198,9 +218,9 @@ static struct seat *choose_seat(const struct clients *clients, const struct acco
 static bool find_seat(const struct clients *clients, const struct account *newcomer, uint64_t now,
                       struct seat **gives_way)
 {
-    assert(clients->connections <= clients->config->limits.tcp_clients);
+    assert(clients->has[CONNECTIONS] <= clients->config->limits.tcp_clients);
     *gives_way = NULL;
-    if (clients->connections < clients->config->limits.tcp_clients)
+    if (clients->has[CONNECTIONS] < clients->config->limits.tcp_clients)
         return true;
     *gives_way = choose_seat(clients, newcomer, now);
     return *gives_way != NULL;
@@ -212,7 +232,7 @@ bool clients_connect(struct clients *clients, struct seat *seat, const struct ad
     assert(seat && gives_way);
     const uint32_t rate = clients->config->limits.tcp_accept_rate;
     struct account *account = account_of(clients, address);
-    if (account->connections >= clients->config->limits.tcp_clients_per_address ||
+    if (account->has[CONNECTIONS] >= clients->config->limits.tcp_clients_per_address ||
         (rate > 0 && !fits(&clients->accepted_until_ns, rate, now)) ||
         !find_seat(clients, account, now, gives_way)) {
         let_go(clients, account);
@@ -220,9 +240,7 @@ bool clients_connect(struct clients *clients, struct seat *seat, const struct ad
     }
     *seat = (struct seat){.account = account, .moved_ns = now, .is_idle = true};
     list_append(&account->seats, &seat->link);
-    account->connections++;
-    clients->connections++;
-    clients->connections_of_network[account->network]++;
+    add(clients, account, CONNECTIONS, 1);
     return true;
 }
 
@@ -231,15 +249,13 @@ void clients_disconnect(struct clients *clients, struct seat *seat)
     struct account *account = seat->account;
     if (!account)
         return;
-    assert(account->connections > 0 && clients->connections > 0);
-    assert(clients->connections_of_network[account->network] > 0 && list_is_linked(&seat->link));
+    assert(list_is_linked(&seat->link));
     clients_charge(clients, seat, 0);
     list_remove(&seat->link);
     seat->account = NULL;
-    account->connections--;
-    clients->connections--;
-    clients->connections_of_network[account->network]--;
-    assert(account->connections > 0 || (account->stream_queries == 0 && account->charge == 0));
+    subtract(clients, account, CONNECTIONS, 1);
+    assert(account->has[CONNECTIONS] > 0 ||
+           (account->stream_queries == 0 && account->has[CHARGE] == 0));
     let_go(clients, account);
 }
 
@@ -254,7 +270,7 @@ void clients_move(struct seat *seat, bool is_idle, uint64_t now)
 
 void clients_begin_stream_query(struct account *account)
 {
-    assert(account->connections > 0);
+    assert(account->has[CONNECTIONS] > 0);
     account->stream_queries++;
 }
 
@@ -284,36 +300,18 @@ bool clients_holds_back(struct clients *clients, const struct address *address,
 
 void clients_charge(struct clients *clients, struct seat *seat, size_t bytes)
 {
-    struct account *account = seat->account;
-    assert(account->network < NETWORKS &&
-           clients->charge_of_network[account->network] >= seat->charge);
-    assert(account->charge >= seat->charge);
-    account->charge += bytes - seat->charge;
-    clients->charge_of_network[account->network] += bytes - seat->charge;
+    assert(seat->account);
+    subtract(clients, seat->account, CHARGE, seat->charge);
+    add(clients, seat->account, CHARGE, bytes);
     seat->charge = bytes;
-}
-
-static size_t most_charged_network(const struct clients *clients)
-{
-    size_t most = 0;
-    for (size_t i = 1; i < NETWORKS; i++)
-        if (clients->charge_of_network[i] > clients->charge_of_network[most])
-            most = i;
-    return most;
 }
 
 struct seat *clients_most_charged(struct clients *clients)
 {
-    const size_t network = most_charged_network(clients);
-    if (clients->charge_of_network[network] == 0)
-        return NULL;
-    const struct account *account = NULL;
-    LIST_EACH (struct account, other, &clients->networks[network], link)
-        if (!account || other->charge > account->charge)
-            account = other;
-    assert(account);
-    assert(account->charge > 0);
     struct seat *most = NULL;
+    const struct account *account = largest_of(clients, CHARGE);
+    if (!account)
+        return NULL;
     LIST_EACH (struct seat, seat, &account->seats, link)
         if (!most || seat->charge > most->charge)
             most = seat;
@@ -382,28 +380,23 @@ static uint16_t hash_suffix(const struct clients *clients, const struct account 
 void clients_hold(struct clients *clients, struct place *place, const struct address *address,
                   const struct question *question)
 {
-    assert(question->name_length > 0 && clients->held_count < clients->config->limits.queries);
+    assert(question->name_length > 0 && clients->has[HELD] < clients->config->limits.queries);
     assert(!place->account);
     struct account *account = account_of(clients, address);
     place->account = account;
     place->suffix = hash_suffix(clients, account, question);
     list_init(&place->link);
     list_append(&account->held, &place->link);
-    account->held_count++;
-    clients->held_count++;
-    clients->held_of_network[account->network]++;
+    add(clients, account, HELD, 1);
     clients->held_of_suffix[place->suffix]++;
 }
 
 static void let_fall(struct clients *clients, struct place *place)
 {
     struct account *account = place->account;
-    assert(account->held_count > 0 && clients->held_of_network[account->network] > 0);
-    assert(clients->held_count > 0 && clients->held_of_suffix[place->suffix] > 0);
+    assert(clients->held_of_suffix[place->suffix] > 0);
     list_remove(&place->link);
-    account->held_count--;
-    clients->held_count--;
-    clients->held_of_network[account->network]--;
+    subtract(clients, account, HELD, 1);
     clients->held_of_suffix[place->suffix]--;
     place->account = NULL;
     let_go(clients, account);
@@ -421,35 +414,22 @@ void clients_leave(struct clients *clients, struct place *place)
 
 bool clients_has_held(const struct clients *clients)
 {
-    return clients->held_count > 0;
+    return clients->has[HELD] > 0;
 }
 
-static struct account *largest_account(const struct list *network)
-{
-    struct account *largest = NULL;
-    LIST_EACH (struct account, account, network, link)
-        if (!largest || account->held_count > largest->held_count)
-            largest = account;
-    return largest;
-}
-
-static uint32_t held_by(struct clients *clients, const struct address *address)
+static size_t held_by(struct clients *clients, const struct address *address)
 {
     const struct account *account = look_up(clients, address);
-    return account ? account->held_count : 0;
+    return account ? account->has[HELD] : 0;
 }
 
 struct place *clients_choose(struct clients *clients, const struct address *address,
                              bool is_datagram)
 {
-    if (clients->held_count == 0)
-        return NULL;
-    const struct account *account =
-        largest_account(&clients->networks[largest(clients->held_of_network)]);
-    if (!is_datagram && held_by(clients, address) >= account->held_count)
+    const struct account *account = largest_of(clients, HELD);
+    if (!account || (!is_datagram && held_by(clients, address) >= account->has[HELD]))
         return NULL;
     struct place *chosen = NULL;
-    assert(account && account->held_count > 0);
     size_t count = 0;
     LIST_EACH (struct place, place, &account->held, link) {
         if (!chosen ||
@@ -495,7 +475,7 @@ void clients_close(struct clients *clients)
 {
     if (!clients)
         return;
-    assert(clients->held_count == 0 && clients->connections == 0);
+    assert(clients->has[HELD] == 0 && clients->has[CONNECTIONS] == 0);
     pool_close(&clients->accounts);
     free(clients->replied_until_ns);
     free(clients);
