@@ -350,24 +350,19 @@ static void lookup_end(struct lookup *lookup, const struct answer *answer, const
     lookup_free(lookup);
 }
 
-/* Any time after it has ended. */
-static void give_kept_answer(struct query *query)
+/* Any time after it has ended. True when the query was the last, and the lookup is gone. */
+static bool give_kept_answer(struct query *query)
 {
-    assert(query->lookup->has_ended);
     char cause[CAUSE_SIZE] = "";
     struct lookup *lookup = query->lookup;
+    assert(lookup->has_ended);
     if (lookup->kept.age == ANSWER_STALE)
         write_cause(lookup, cause);
     answer_one(query, &lookup->kept, cause);
-}
-
-/* The same out of its turn. */
-static void give_kept_answer_early(struct query *query)
-{
-    struct lookup *lookup = query->lookup;
-    give_kept_answer(query);
-    if (list_is_empty(&lookup->queries))
-        lookup_free(lookup);
+    if (!list_is_empty(&lookup->queries))
+        return false;
+    lookup_free(lookup);
+    return true;
 }
 
 static void on_rest(struct loop_task *task)
@@ -375,13 +370,9 @@ static void on_rest(struct loop_task *task)
     struct lookup *lookup = CONTAINER_OF(task, struct lookup, rest);
     assert(lookup->has_ended && !list_is_empty(&lookup->queries));
     const struct loop *loop = lookup->resolver->loop;
-    for (unsigned i = 0; i < REPLIES_LEFT_OVER && !loop_is_spent(loop); i++) {
-        give_kept_answer(first_query(lookup));
-        if (list_is_empty(&lookup->queries)) {
-            lookup_free(lookup);
+    for (unsigned i = 0; i < REPLIES_LEFT_OVER && !loop_is_spent(loop); i++)
+        if (give_kept_answer(first_query(lookup)))
             return;
-        }
-    }
     loop_defer(lookup->resolver->loop, &lookup->rest, LOOP_LEFT_OVER);
 }
 
@@ -506,7 +497,7 @@ void lookup_expire(struct query *query)
     struct resolver *resolver = lookup->resolver;
     uint8_t option[OWN_ERROR_MAX];
     if (lookup->has_ended) {
-        give_kept_answer_early(query);
+        (void)give_kept_answer(query);
         return;
     }
     ask_note_unanswered(&lookup->ask);
@@ -557,7 +548,7 @@ void lookup_give_way(struct query *query)
     struct resolver *resolver = query->lookup->resolver;
     assert(query->place.account);
     if (query->lookup->has_ended) {
-        give_kept_answer_early(query);
+        (void)give_kept_answer(query);
         return;
     }
     metric_add(&resolver->metrics->queries_gave_way, 1);
@@ -616,8 +607,7 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
     lookup->begun_ns = resolver->loop->now;
     lookup->has_ended = false;
     list_init(&lookup->queries);
-    ask_init(&lookup->ask, resolver->group, resolver->metrics, &lookup->question, client,
-             &ask_events);
+    ask_init(&lookup->ask, resolver->group, &lookup->question, client, &ask_events);
     table_add(lookup);
     metric_add(&resolver->metrics->lookups_started, 1);
     metric_set(&resolver->metrics->lookups_in_flight, resolver->lookups.in_use);

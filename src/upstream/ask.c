@@ -24,12 +24,6 @@ enum {
     CONVICTION = 2,        /* lone ends */
 };
 
-static struct ask *of_request(struct request *request)
-{
-    struct attempts *attempts = request->attempts;
-    return CONTAINER_OF(attempts, struct ask, attempts);
-}
-
 static uint64_t now_of(const struct ask *ask)
 {
     return ask->group->loop->now;
@@ -104,25 +98,42 @@ static void note_end(struct ask *ask, const struct request *request, enum failur
         ask->has_ended || (request->were_aboard <= SUSPECTS_MAX && !request->was_behind);
     ask->has_ended = true;
     ask->ended_upstream = request->upstream;
-    ask->ended_ns = request->ended_ns;
+    ask->ended_ns = now_of(ask);
     ask->ended_sent_ns = request->sent_ns;
     if (!request->was_alone || !failure_is_close(failure))
         return;
     if (ask->client > 0)
         blame_end(&ask->group->blames, now_of(ask), ask->client, request->question);
     if (ask->lone_ends == 0) {
-        ask->lone_end_ns = request->ended_ns;
+        ask->lone_end_ns = now_of(ask);
         ask->lone_ends = 1;
     } else if (request->was_fresh && request->sent_ns >= ask->lone_end_ns + SECOND_LOOK_NS) {
         ask->lone_ends++;
     }
 }
 
-/* What it has done twice alone, while others have had answers from there since, is its doing. */
-static bool is_convicted(struct ask *ask)
+/* Where a connection has ended with it last. */
+static struct upstream *ended_at(const struct ask *ask)
 {
-    return ask->lone_ends >= CONVICTION &&
-           group_vouches(ask->group, ask->ended_upstream, ask->ended_ns);
+    assert(ask->ended_upstream < ask->group->upstream_count);
+    return &ask->group->upstreams[ask->ended_upstream];
+}
+
+/* Whether the upstream has answered something that was asked after that. If not it is asked
+ * something of our own, and it is sent nothing else until it has answered. */
+static bool is_vouched_for(const struct ask *ask)
+{
+    struct path *path = &ended_at(ask)->path;
+    if (path->answered_sent_ns >= ask->ended_ns) /* what a turn sends leaves at its end */
+        return true;
+    path_doubt(path, FAILURE_CLOSED);
+    return false;
+}
+
+/* What it has done twice alone, while others have had answers from there since, is its doing. */
+static bool is_convicted(const struct ask *ask)
+{
+    return ask->lone_ends >= CONVICTION && is_vouched_for(ask);
 }
 
 /* A server that has failed since, or has ended several connections at once, is itself the reason.
@@ -131,9 +142,10 @@ static void drop_evidence(struct ask *ask)
 {
     if (ask->lone_ends == 0)
         return;
-    const bool is_together = ask->lone_ends >= CONVICTION &&
-                             group_ended_together(ask->group, ask->ended_upstream, ask->ended_ns);
-    if (!is_together && !group_has_failed(ask->group, ask->ended_upstream, ask->lone_end_ns))
+    const struct upstream *upstream = ended_at(ask);
+    const bool is_together =
+        ask->lone_ends >= CONVICTION && ends_were_together(&upstream->ends, ask->ended_ns);
+    if (!is_together && upstream->path.failed_ns <= ask->lone_end_ns)
         return;
     ask->lone_ends = 0;
     ask->has_looked = false;
@@ -156,8 +168,7 @@ static bool has_last(const struct ask *ask)
  * said nothing to anybody since it was asked before. */
 static bool would_waste_last(const struct ask *ask)
 {
-    return ask->has_ended && has_last(ask) &&
-           !group_has_heard(ask->group, ask->ended_upstream, ask->ended_sent_ns);
+    return ask->has_ended && has_last(ask) && ended_at(ask)->path.answered_ns <= ask->ended_sent_ns;
 }
 
 /* It may be asked again at once, since the first end may be chance; but the look that counts is a
@@ -259,9 +270,9 @@ static void go_on(struct ask *ask)
         return;
     }
     if (would_waste_last(ask))
-        (void)group_vouches(ask->group, ask->ended_upstream, ask->ended_ns);
+        (void)is_vouched_for(ask);
     if (is_asked(ask)) {
-        metric_add(&ask->metrics->lookups_retried, request_is_in_flight(&ask->requests[0]));
+        metric_add(&ask->group->metrics->lookups_retried, request_is_in_flight(&ask->requests[0]));
         return;
     }
     if (!try_park(ask))
@@ -288,7 +299,7 @@ static void on_failed(struct ask *ask, struct request *request, enum failure fai
     }
     /* With the other request still out, the same upstream need not hear it twice. */
     if (!is_dangerous(ask) && try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK)
-        metric_add(&ask->metrics->lookups_retried, 1);
+        metric_add(&ask->group->metrics->lookups_retried, 1);
 }
 
 /* The first error answer is not the last word, nor is any while only such upstreams were asked that
@@ -311,14 +322,14 @@ static void on_error(struct ask *ask, struct request *request, const struct answ
     if (may_be_answered_better(ask, answer) &&
         (is_out ? !is_dangerous(ask) && try_request(ask, request, REQUEST_ELSEWHERE) == STATUS_OK
                 : is_asked(ask)))
-        metric_add(&ask->metrics->lookups_retried, 1);
+        metric_add(&ask->group->metrics->lookups_retried, 1);
     else if (!is_out)
         ask->events->on_done(ask, NULL);
 }
 
 static void on_done(struct request *request, const struct answer *answer, enum failure failure)
 {
-    struct ask *ask = of_request(request);
+    struct ask *ask = CONTAINER_OF(request->attempts, struct ask, attempts);
     assert(answer || failure != FAILURE_NONE);
     if (failure == FAILURE_NONE) {
         if (ask->client > 0)
@@ -354,7 +365,7 @@ static enum status ask_again_alone(struct ask *ask, struct request *request, str
  * vain, as when an upstream loses what it is asked, a third upstream is asked in the end. */
 static void on_late(struct request *request)
 {
-    struct ask *ask = of_request(request);
+    struct ask *ask = CONTAINER_OF(request->attempts, struct ask, attempts);
     struct request *second = &ask->requests[request == &ask->requests[0]];
     enum status status;
     if (!may_be_asked(ask))
@@ -371,32 +382,25 @@ static void on_late(struct request *request)
 
 /* --- What its owner calls --- */
 
-static void begin_anew(struct ask *ask)
+void ask_init(struct ask *ask, struct group *group, const struct question *question,
+              uint64_t client, const struct ask_events *events)
 {
+    assert(question && events);
+    ask->group = group;
+    ask->events = events;
+    ask->client = client;
+    ask->waiter.resume = resume;
+    list_init(&ask->waiter.link);
+    deadline_init(&ask->waiter.again);
     ask->attempts = (struct attempts){0};
     ask->error_answer_count = 0;
     ask->lone_ends = 0;
     ask->has_ended = false;
-    ask->has_moved = false;
     ask->is_suspect = false;
+    ask->has_moved = false;
     ask->has_looked = false;
-    ask->ended_upstream = 0;
-}
-
-void ask_init(struct ask *ask, struct group *group, struct metrics *metrics,
-              const struct question *question, uint64_t client, const struct ask_events *events)
-{
-    assert(question && events);
-    ask->group = group;
-    ask->metrics = metrics;
-    ask->events = events;
-    ask->client = client;
     ask->failure = FAILURE_NONE;
     ask->failed_upstream = 0;
-    ask->waiter.resume = resume;
-    list_init(&ask->waiter.link);
-    deadline_init(&ask->waiter.again);
-    begin_anew(ask);
     for (size_t i = 0; i < REQUESTS_PER_ASK; i++)
         request_init(&ask->requests[i], question, &ask->attempts, on_done, on_late);
 }
@@ -431,7 +435,7 @@ void ask_join(struct ask *ask, uint64_t client)
 void ask_anew(struct ask *ask)
 {
     ask_cancel(ask);
-    begin_anew(ask);
+    ask_init(ask, ask->group, ask->requests[0].question, ask->client, ask->events);
     go_on(ask);
 }
 

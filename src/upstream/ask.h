@@ -9,7 +9,6 @@
 
 #include "base/failure.h"
 #include "dns/message.h"
-#include "observe/metrics.h"
 #include "upstream/request.h"
 #include "upstream/waiting.h"
 
@@ -42,7 +41,6 @@ struct ask {
     bool has_looked;      /* it has been asked since the first of the lone ends */
     enum failure failure; /* the last one, and who it was about */
     struct request requests[REQUESTS_PER_ASK];
-    struct metrics *metrics;
     size_t failed_upstream;
     uint64_t lone_end_ns;   /* the first */
     uint64_t ended_ns;      /* when a connection last ended with it, */
@@ -56,8 +54,8 @@ bool ask_is_in_vain(const struct group *group);
 
 /* `question` and `events` outlive the ask. `client` is the account that asks first, 0 for our own.
  */
-void ask_init(struct ask *ask, struct group *group, struct metrics *metrics,
-              const struct question *question, uint64_t client, const struct ask_events *events);
+void ask_init(struct ask *ask, struct group *group, const struct question *question,
+              uint64_t client, const struct ask_events *events);
 
 /* False when nobody can be asked, with the cause in `ask->failure`; on_done is not called. */
 bool ask_begin(struct ask *ask);

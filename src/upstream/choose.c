@@ -61,20 +61,7 @@ void choose_contradict(struct group *group, uint32_t erred)
             continue;
         upstream->path.contradicted += upstream->path.contradicted < CONTRADICTED_MAX;
         upstream->path.contradicted_ns = group->loop->now;
-        if (upstream->path.contradicted == CONTRADICTED_MAX)
-            group->useless_until_ns = group->loop->now + USELESS_NS;
     }
-}
-
-static uint32_t useless_upstreams(const struct group *group)
-{
-    uint32_t useless = 0;
-    if (group->loop->now >= group->useless_until_ns)
-        return 0;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        if (is_useless(&group->upstreams[i]))
-            useless |= UINT32_C(1) << i;
-    return useless;
 }
 
 /* --- Strategies: choose one of several candidates --- */
@@ -206,7 +193,7 @@ struct upstream *choose_usable(struct group *group, uint32_t excluded,
                                const struct question *question)
 {
     const uint32_t usable = gather(group, excluded, is_usable);
-    const uint32_t useful = usable & ~useless_upstreams(group);
+    const uint32_t useful = usable & ~gather(group, 0, is_useless);
     const uint32_t candidates = useful != 0 ? useful : usable;
     if (candidates == 0)
         return NULL;
@@ -224,9 +211,15 @@ struct upstream *choose_usable(struct group *group, uint32_t excluded,
     return choose_one(group, better, question);
 }
 
+/* So many requests are in flight that none should be added without need. */
+static bool is_busy(const struct path *path)
+{
+    return path->in_flight > path->config->limits.upstream_requests / 2;
+}
+
 static bool is_idle(const struct upstream *upstream)
 {
-    return upstream_is_ready(upstream) && !upstream_is_busy(upstream);
+    return upstream_is_ready(upstream) && !is_busy(&upstream->path);
 }
 
 struct upstream *choose_idle(struct group *group, uint32_t excluded,

@@ -23,16 +23,6 @@ enum {
 /* An answer: its end is noticed a turn later. */
 #define BEHIND_NS (1 * NANOSECONDS_PER_MILLISECOND)
 
-/* For each state the bits of those that may come before it. */
-static const unsigned allowed_predecessors[] = {
-    [CONNECTION_CONNECTING] = 0,
-    [CONNECTION_HANDSHAKING] = 1u << CONNECTION_CONNECTING,
-    [CONNECTION_READY] = 1u << CONNECTION_HANDSHAKING,
-    [CONNECTION_DRAINING] = 1u << CONNECTION_READY,
-    [CONNECTION_CLOSED] = 1u << CONNECTION_CONNECTING | 1u << CONNECTION_HANDSHAKING |
-                          1u << CONNECTION_READY | 1u << CONNECTION_DRAINING,
-};
-
 static metric *state_gauge(const struct connection *connection)
 {
     struct upstream_metrics *metrics = connection->path->metrics;
@@ -54,7 +44,8 @@ static metric *state_gauge(const struct connection *connection)
 /* The only writer of connection->state. */
 static void connection_enter(struct connection *connection, enum connection_state state)
 {
-    assert(allowed_predecessors[state] & 1u << connection->state);
+    assert(connection->state < state);
+    assert(state == CONNECTION_CLOSED || state == connection->state + 1);
     metric_subtract(state_gauge(connection), 1);
     connection->state = state;
     if (state != CONNECTION_CLOSED)
@@ -104,15 +95,11 @@ static void attach(struct connection *connection, struct request *request, uint1
 
 static struct deadline_queue *idle_queue(const struct connection *connection)
 {
-    switch (connection->use) {
-    case CONNECTION_SPARE:
-        return &connection->path->queues->spare_idle;
-    case CONNECTION_LANE:
-        return &connection->path->queues->lane_idle;
-    case CONNECTION_MAIN:
-    default:
-        return &connection->path->idle;
-    }
+    struct path *path = connection->path;
+    if (connection->use == CONNECTION_MAIN)
+        return &path->idle;
+    return connection->use == CONNECTION_LANE ? &path->queues->lane_idle
+                                              : &path->queues->spare_idle;
 }
 
 /* Not so many that a server's own limit would look like the question's doing. */
@@ -493,7 +480,6 @@ static void fail_requests(struct connection *connection, enum failure failure, b
         request->was_alone = aboard == 1 && connection->last_message_ns <= request->sent_ns;
         request->was_behind = is_behind;
         request->was_fresh = connection->requests == 1;
-        request->ended_ns = now;
         if (!was_open && !request->is_own)
             attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
         request->attempts->returned += !was_open;
@@ -552,20 +538,13 @@ void connection_on_deadline(struct deadline *deadline, uint64_t now)
 {
     struct connection *connection = CONTAINER_OF(deadline, struct connection, deadline);
     (void)now;
-    switch (connection->state) {
-    case CONNECTION_CONNECTING:
-        stream_close(&connection->stream, FAILURE_CONNECT_TIMEOUT);
-        break;
-    case CONNECTION_HANDSHAKING:
-        stream_close(&connection->stream, FAILURE_HANDSHAKE_TIMEOUT);
-        break;
-    case CONNECTION_READY:
+    assert(connection->state <= CONNECTION_READY);
+    if (connection->state == CONNECTION_READY)
         connection_drain(connection); /* idle for as long as it may be */
-        break;
-    case CONNECTION_DRAINING:
-    case CONNECTION_CLOSED:
-        assert(false && "a connection without a deadline");
-    }
+    else
+        stream_close(&connection->stream, connection->state == CONNECTION_CONNECTING
+                                              ? FAILURE_CONNECT_TIMEOUT
+                                              : FAILURE_HANDSHAKE_TIMEOUT);
 }
 
 void connection_fall_silent(struct connection *connection, uint64_t since_ns)

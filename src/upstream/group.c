@@ -10,6 +10,8 @@
 
 #include <assert.h>
 
+#include "base/numbers.h"
+
 /* When all upstreams are away the local link is the first to blame, so they are tried again and
  * again, however long their back-off has grown: after the least at first, and soon after the most.
  */
@@ -35,19 +37,15 @@ bool group_is_away(const struct group *group)
     return true;
 }
 
-/* True when the last try is long enough ago for one that does not wait for its back-off. */
+/* True when the last try is long enough ago for one that does not wait for its back-off; all are
+ * away. */
 static bool is_rested(const struct upstream *upstream)
 {
     const struct group *group = upstream->group;
-    uint64_t rest_ns = AWAY_RETRY_MAX_NS;
-    if (group->away_since_ns > 0)
-        rest_ns = (group->loop->now - group->away_since_ns) / 4;
-    if (rest_ns < AWAY_RETRY_MIN_NS)
-        rest_ns = AWAY_RETRY_MIN_NS;
-    if (rest_ns > AWAY_RETRY_MAX_NS)
-        rest_ns = AWAY_RETRY_MAX_NS;
+    const uint64_t away_ns = group->loop->now - group->away_since_ns;
+    const uint64_t rest_ns = least_of(AWAY_RETRY_MAX_NS, most_of(AWAY_RETRY_MIN_NS, away_ns / 4));
     return group->loop->now - upstream->attempted_ns >= rest_ns &&
-           !path_is_to_self(&upstream->path);
+           upstream->path.last_failure != FAILURE_SELF;
 }
 
 /* Starts a trial connection to each upstream whose back-off is over; to all when all are away,
@@ -126,35 +124,6 @@ static void on_failed(struct upstream *upstream, enum failure failure)
         waiting_note_upstream(&group->waiting);
 }
 
-/* --- What the upstreams have shown --- */
-
-bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns)
-{
-    assert(index < group->upstream_count);
-    return ends_were_together(&group->upstreams[index].ends, time_ns);
-}
-
-bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)
-{
-    assert(index < group->upstream_count);
-    return group->upstreams[index].path.failed_ns > time_ns;
-}
-
-bool group_has_heard(const struct group *group, size_t index, uint64_t time_ns)
-{
-    return group->upstreams[index].path.answered_ns > time_ns;
-}
-
-bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
-{
-    assert(index < group->upstream_count);
-    struct upstream *upstream = &group->upstreams[index];
-    if (upstream->path.answered_sent_ns >= time_ns) /* what a turn sends leaves at its end */
-        return true;
-    path_doubt(&upstream->path, FAILURE_CLOSED);
-    return false;
-}
-
 /* --- Connections before they are needed --- */
 
 void group_begin_anew(struct group *group)
@@ -168,13 +137,8 @@ void group_begin_anew(struct group *group)
 static bool may_connect(struct upstream *upstream)
 {
     struct group *group = upstream->group;
-    const uint64_t now = group->loop->now;
-    if (group->next_connect_ns > now + CONNECT_BURST * CONNECT_INTERVAL_NS)
-        return false;
-    if (group->next_connect_ns < now)
-        group->next_connect_ns = now;
-    group->next_connect_ns += CONNECT_INTERVAL_NS;
-    return true;
+    return rate_fits(&group->next_connect_ns, group->loop->now, CONNECT_INTERVAL_NS,
+                     CONNECT_BURST * CONNECT_INTERVAL_NS);
 }
 
 /* Only upstreams that have not failed since their last answer: the others have their trials. */

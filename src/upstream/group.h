@@ -38,7 +38,6 @@ struct group {
     struct loop_task recovered; /* an upstream that was down is back */
     struct loop_task care;      /* sees to it that two upstreams are ready */
     uint64_t next_confined_ns;  /* when a lane may be opened for those that are known to be bad */
-    uint64_t useless_until_ns;  /* some upstream is chosen last */
     uint64_t away_since_ns;     /* all of them; 0: one is usable */
     uint64_t traffic_until_ns;  /* a request came not long before */
     uint64_t next_connect_ns;   /* the bucket of connects is full again */
@@ -64,18 +63,5 @@ void group_note_traffic(struct group *group);
  * have been for longer than timeouts.park, or fail for what no waiting mends. Resumed once, with
  * whatever there is then. */
 bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter);
-
-/* Whether most connections of the upstream ended at that time. */
-bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns);
-
-/* Whether the upstream has answered anything since then. */
-bool group_has_heard(const struct group *group, size_t index, uint64_t time_ns);
-
-/* Whether the upstream could not be reached since then. */
-bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns);
-
-/* Whether the upstream has answered something that was asked after `time_ns`. If not it is asked
- * something of our own, and it is sent nothing else until it has answered. */
-bool group_vouches(struct group *group, size_t index, uint64_t time_ns);
 
 #endif

@@ -84,8 +84,9 @@ static enum status open_one(struct upstream *upstream, struct request *request, 
 {
     enum failure failure;
     struct group *group = upstream->group;
-    TRY(upstream_open_connection(upstream, CONNECTION_LANE, &failure));
-    struct connection *lane = CONTAINER_OF(upstream->lanes.previous, struct connection, link);
+    struct connection *lane = upstream_open_connection(upstream, CONNECTION_LANE, &failure);
+    if (!lane)
+        return STATUS_FULL;
     lane->is_confined = kind == LANE_CONFINED;
     if (lane->is_confined)
         group->next_confined_ns = group->loop->now + CONFINED_INTERVAL_NS;

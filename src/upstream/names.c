@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/numbers.h"
 #include "dns/host.h"
 #include "upstream/bootstrap.h"
 #include "upstream/connection.h"
@@ -239,11 +240,9 @@ static uint64_t spread(struct name *name, uint64_t duration_ns, unsigned percent
 
 static uint64_t backoff_ns(struct name *name)
 {
-    uint64_t backoff_ms = BACKOFF_FIRST_MS;
-    for (uint32_t i = 1; i < name->failures && backoff_ms < BACKOFF_MAX_MS; i++)
-        backoff_ms *= 2;
-    if (backoff_ms > BACKOFF_MAX_MS)
-        backoff_ms = BACKOFF_MAX_MS;
+    assert(name->failures > 0);
+    const uint64_t doublings = least_of(name->failures - 1, 16);
+    const uint64_t backoff_ms = least_of((uint64_t)BACKOFF_FIRST_MS << doublings, BACKOFF_MAX_MS);
     return spread(name, backoff_ms * NANOSECONDS_PER_MILLISECOND, BACKOFF_JITTER_PERCENT);
 }
 
@@ -253,9 +252,7 @@ static uint64_t ttl_ns(struct name *name)
     for (size_t i = 0; i < FAMILIES; i++)
         if (name->queries[i].outcome == OUTCOME_FOUND && name->queries[i].ttl_s < ttl_s)
             ttl_s = name->queries[i].ttl_s;
-    if (ttl_s < TTL_MIN_S)
-        ttl_s = TTL_MIN_S;
-    return spread(name, ttl_s * NANOSECONDS_PER_SECOND, TTL_JITTER_PERCENT);
+    return spread(name, most_of(ttl_s, TTL_MIN_S) * NANOSECONDS_PER_SECOND, TTL_JITTER_PERCENT);
 }
 
 static void lookup_failed(struct name *name)
@@ -441,7 +438,7 @@ static uint64_t query_ns(const struct config *config)
 {
     const uint64_t needed_ns =
         2 * config->timeouts.request_ns + (config->bootstrap_count + 2) * BOOTSTRAP_TRY_NS;
-    return needed_ns > config->timeouts.query_ns ? needed_ns : config->timeouts.query_ns;
+    return most_of(needed_ns, config->timeouts.query_ns);
 }
 
 static void begin_query(struct name_query *query, uint32_t excluded)

@@ -15,6 +15,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/numbers.h"
+
 enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 30000,
@@ -26,11 +28,8 @@ enum {
 
 static uint64_t backoff_ns(struct path *path)
 {
-    uint64_t backoff_ms = BACKOFF_FIRST_MS;
-    for (uint32_t i = 1; i < path->failures && backoff_ms < BACKOFF_MAX_MS; i++)
-        backoff_ms *= 2;
-    if (backoff_ms > BACKOFF_MAX_MS)
-        backoff_ms = BACKOFF_MAX_MS;
+    const uint64_t doublings = least_of(path->failures > 0 ? path->failures - 1 : 0, 16);
+    uint64_t backoff_ms = least_of((uint64_t)BACKOFF_FIRST_MS << doublings, BACKOFF_MAX_MS);
     if (path->last_failure == FAILURE_SELF)
         backoff_ms = SELF_BACKOFF_MS;
     const uint64_t jitter_ms = backoff_ms * BACKOFF_JITTER_PERCENT / 100;
@@ -116,11 +115,6 @@ void path_heard(struct path *path, uint64_t sent_ns)
     path_is_back(path);
     metric_set(&path->metrics->up, true);
     path->events->on_back(path);
-}
-
-bool path_is_to_self(const struct path *path)
-{
-    return path->down && path->last_failure == FAILURE_SELF && path->loop->now < path->retry_ns;
 }
 
 void path_connected(struct path *path)

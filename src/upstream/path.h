@@ -77,9 +77,6 @@ static inline bool path_is_usable(const struct path *path)
     return !path->down && !path->is_doubted;
 }
 
-/* It leads to this very daemon, and is not to be tried before its time. */
-bool path_is_to_self(const struct path *path);
-
 void path_set_down(struct path *path, bool down);
 
 /* A trial begins: the next one after a back-off. */

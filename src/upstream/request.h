@@ -95,7 +95,6 @@ struct request {
     uint64_t sent_ns;
     size_t upstream;      /* index of the upstream asked last */
     uint32_t were_aboard; /* so many were unanswered there */
-    uint64_t ended_ns;
 };
 
 static inline void request_init(struct request *request, const struct question *question,

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 
+#include "base/numbers.h"
 #include "upstream/dial.h"
 #include "upstream/silence.h"
 
@@ -30,11 +31,6 @@ enum {
 static bool may_grow(const struct upstream *upstream);
 
 /* --- Connections --- */
-
-static struct upstream *of_path(struct path *path)
-{
-    return CONTAINER_OF(path, struct upstream, path);
-}
 
 struct tally tally_of(const struct list *connections)
 {
@@ -133,59 +129,46 @@ bool upstream_is_ready(const struct upstream *upstream)
     return connection && rank(connection) == CONNECTION_READY;
 }
 
-bool upstream_is_heard(const struct upstream *upstream)
-{
-    LIST_EACH (struct connection, connection, &upstream->connections, link)
-        if (connection_takes_requests(connection) && rank(connection) == CONNECTION_READY)
-            return true;
-    return false;
-}
-
-bool upstream_is_busy(const struct upstream *upstream)
-{
-    return upstream->path.in_flight > upstream->path.config->limits.upstream_requests / 2;
-}
-
-/* Connects to the configured address, or looks for one of the host first. */
-static enum status begin_connection(struct upstream *upstream, enum connection_use use,
-                                    enum failure *failure)
+/* Connects to the configured address, or looks for one of the host first. NULL when that cannot
+ * even begin. */
+static struct connection *begin_connection(struct upstream *upstream, enum connection_use use,
+                                           enum failure *failure)
 {
     struct connection *connection;
     struct list *owner = use == CONNECTION_LANE ? &upstream->lanes : &upstream->connections;
-    TRY(connection_open(&upstream->path, use, upstream->name ? NULL : &upstream->config->address,
-                        &connection, failure));
-    const enum status status =
-        upstream->name ? dial_begin(connection, upstream->name, failure) : STATUS_OK;
-    if (status != STATUS_OK) {
+    const struct address *peer = upstream->name ? NULL : &upstream->config->address;
+    if (connection_open(&upstream->path, use, peer, &connection, failure) != STATUS_OK)
+        return NULL;
+    if (upstream->name && dial_begin(connection, upstream->name, failure) != STATUS_OK) {
         connection_destroy(connection);
-        return status;
+        return NULL;
     }
     list_append(owner, &connection->link);
     connection->ticket = admission_enter(upstream->admission);
-    return STATUS_OK;
+    return connection;
 }
 
 /* A new connection that could not even begin is the upstream's failure, unless we are out of
  * descriptors or memory ourselves. */
-enum status upstream_open_connection(struct upstream *upstream, enum connection_use use,
-                                     enum failure *failure)
+struct connection *upstream_open_connection(struct upstream *upstream, enum connection_use use,
+                                            enum failure *failure)
 {
     *failure = FAILURE_OVERLOADED;
     const size_t count = tally_of(&upstream->connections).taking + tally_of(&upstream->lanes).all;
     if (count >= share_of(upstream))
-        return STATUS_AGAIN;
+        return NULL;
     if (!upstream->events->may_connect(upstream)) {
         metric_add(&upstream->path.metrics->connects_denied, 1);
-        return STATUS_AGAIN;
+        return NULL;
     }
     upstream->attempted_ns = upstream->path.loop->now;
-    const enum status status = begin_connection(upstream, use, failure);
-    if (status != STATUS_OK) {
+    struct connection *connection = begin_connection(upstream, use, failure);
+    if (!connection) {
         metric_add(&upstream->path.metrics->failures[*failure], 1);
         if (*failure != FAILURE_LOCAL)
             path_failed(&upstream->path, *failure, "");
     }
-    return status;
+    return connection;
 }
 
 /* --- Trouble --- */
@@ -193,10 +176,7 @@ enum status upstream_open_connection(struct upstream *upstream, enum connection_
 /* How many it may have for all questions: half of what it takes is left to lanes. */
 static size_t shared_max(const struct upstream *upstream)
 {
-    const size_t spread = 1 + (size_t)upstream->spares;
-    const size_t share = share_of(upstream);
-    const size_t half = share > 1 ? share / 2 : 1;
-    return half < spread ? half : spread;
+    return least_of(1 + (size_t)upstream->spares, most_of(share_of(upstream) / 2, 1));
 }
 
 size_t upstream_opening_max(const struct upstream *upstream)
@@ -224,11 +204,9 @@ static void open_spare(struct upstream *upstream)
 static void allow_spares(struct upstream *upstream, unsigned count)
 {
     assert(count > 0);
-    const size_t share = SPARES_ALL_MAX / upstream->path.config->upstream_count;
-    const size_t most = share < SPARES_MAX ? share : SPARES_MAX;
-    upstream->spares += (uint16_t)count;
-    if (upstream->spares > most)
-        upstream->spares = (uint16_t)most;
+    const size_t most =
+        least_of(SPARES_MAX, SPARES_ALL_MAX / upstream->path.config->upstream_count);
+    upstream->spares = (uint16_t)least_of(upstream->spares + count, most);
 }
 
 /* So many wait that the connections to come would be full, too: one more is allowed for them. */
@@ -282,12 +260,6 @@ static void spread(struct upstream *upstream)
 
 /* --- Requests --- */
 
-static struct connection *last_connection(const struct upstream *upstream)
-{
-    assert(!list_is_empty(&upstream->connections));
-    return CONTAINER_OF(upstream->connections.previous, struct connection, link);
-}
-
 enum status upstream_submit(struct upstream *upstream, struct request *request,
                             enum failure *failure)
 {
@@ -307,16 +279,18 @@ enum status upstream_submit(struct upstream *upstream, struct request *request,
     }
     if (tally_of(&upstream->connections).main >= main_max(upstream))
         return STATUS_FULL;
-    TRY(upstream_open_connection(upstream, CONNECTION_MAIN, failure));
+    connection = upstream_open_connection(upstream, CONNECTION_MAIN, failure);
+    if (!connection)
+        return *failure == FAILURE_OVERLOADED ? STATUS_AGAIN : STATUS_NOT_FOUND;
     *failure = FAILURE_LOCAL;
-    return connection_submit(last_connection(upstream), request);
+    return connection_submit(connection, request);
 }
 
 void upstream_open_ahead(struct upstream *upstream)
 {
     enum failure failure;
     /* It may be that it takes no more connections: that is not why it cannot be asked. */
-    if (upstream_open_connection(upstream, CONNECTION_MAIN, &failure) != STATUS_OK &&
+    if (!upstream_open_connection(upstream, CONNECTION_MAIN, &failure) &&
         failure != FAILURE_OVERLOADED)
         upstream->path.last_failure = failure;
 }
@@ -395,7 +369,7 @@ void upstream_start_over(struct upstream *upstream)
 
 void upstream_on_resolved(struct path *path, const struct address *address)
 {
-    struct upstream *upstream = of_path(path);
+    struct upstream *upstream = upstream_of(path);
     route_to(&upstream->route, address);
     if (path->failures == 0)
         path_connected(path);
@@ -406,20 +380,15 @@ void upstream_on_resolved(struct path *path, const struct address *address)
 /* Those that are open to addresses which are the name's no longer. */
 static void drain_old(struct upstream *upstream)
 {
-    struct list *next;
-    for (struct list *link = upstream->connections.next; link != &upstream->connections;
-         link = next) {
-        struct connection *connection = CONTAINER_OF(link, struct connection, link);
-        next = link->next;
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
         if (connection->state == CONNECTION_READY && !name_has(upstream->name, &connection->peer))
             connection_drain(connection);
-    }
 }
 
 /* The old connections serve until there is a new one. */
 void upstream_on_moved(struct path *path)
 {
-    struct upstream *upstream = of_path(path);
+    struct upstream *upstream = upstream_of(path);
     bool has_old = false;
     bool has_new = false;
     LIST_EACH (const struct connection, connection, &upstream->connections, link) {
@@ -485,7 +454,7 @@ static bool others_have_some(const struct upstream *upstream)
 static const char *detail_of(const struct connection *connection, enum failure failure)
 {
     if (failure == FAILURE_NAME_LOOKUP)
-        return name_detail(of_path(connection->path)->name);
+        return name_detail(upstream_of(connection->path)->name);
     return connection->stream.tls ? tls_error_text(connection->stream.tls) : "";
 }
 
@@ -519,7 +488,7 @@ static void note_end(struct upstream *upstream, const struct connection *connect
 static void on_closed(struct connection *connection, enum connection_state was,
                       enum failure failure)
 {
-    struct upstream *upstream = of_path(connection->path);
+    struct upstream *upstream = upstream_of(connection->path);
     const bool is_refused = is_one_too_many(connection, was, failure);
     const bool is_failure = !is_refused && is_upstream_failure(connection, was, failure);
     upstream->last_answers = connection->answers;
@@ -545,7 +514,7 @@ static void on_closed(struct connection *connection, enum connection_state was,
 /* The upstream may shake hands and answer nobody: the probe shows it. */
 static void on_open(struct connection *connection)
 {
-    struct upstream *upstream = of_path(connection->path);
+    struct upstream *upstream = upstream_of(connection->path);
     admission_opened(upstream->admission);
     if (upstream->taken_begun_ns < connection->begun_ns)
         upstream->taken_begun_ns = connection->begun_ns;
@@ -568,12 +537,12 @@ static const struct connection_events connection_events = {.on_open = on_open,
 
 static void on_back(struct path *path)
 {
-    of_path(path)->events->on_back(of_path(path));
+    upstream_of(path)->events->on_back(upstream_of(path));
 }
 
 static void on_failed(struct path *path, enum failure failure)
 {
-    struct upstream *upstream = of_path(path);
+    struct upstream *upstream = upstream_of(path);
     upstream->calm_ns = 0; /* it was no question that has ended its connections */
     if (path->down)
         self_check_forget(&upstream->self_check);
@@ -582,7 +551,7 @@ static void on_failed(struct path *path, enum failure failure)
 
 static void on_doubted(struct path *path)
 {
-    struct upstream *upstream = of_path(path);
+    struct upstream *upstream = upstream_of(path);
     upstream_try_again(upstream, 1);
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         if (connection_try(connection))
@@ -594,7 +563,7 @@ static const struct path_events path_events = {
 
 static void on_self_found(struct self_check *check)
 {
-    close_all(of_path(check->path), FAILURE_SELF);
+    close_all(upstream_of(check->path), FAILURE_SELF);
 }
 
 /* --- Birth and death --- */

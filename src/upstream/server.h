@@ -88,9 +88,9 @@ struct upstream_settings {
     struct answer_scratch *scratch;
 };
 
-static inline struct upstream *upstream_of(const struct connection *connection)
+static inline struct upstream *upstream_of(struct path *path)
 {
-    return CONTAINER_OF(connection->path, struct upstream, path);
+    return CONTAINER_OF(path, struct upstream, path);
 }
 
 /* `upstream` is zeroed. */
@@ -99,8 +99,7 @@ enum status upstream_open(struct upstream *upstream, const struct upstream_setti
 void upstream_close(struct upstream *upstream);
 
 /* Puts the request on a connection, opening one if that is needed and allowed. STATUS_AGAIN when it
- * had better wait for one, STATUS_FULL or STATUS_CLOSED with the cause in `*failure` when it cannot
- * at all. */
+ * had better wait for one, another status with the cause in `*failure` when it cannot at all. */
 enum status upstream_submit(struct upstream *upstream, struct request *request,
                             enum failure *failure);
 
@@ -113,12 +112,6 @@ bool upstream_has_connection(const struct upstream *upstream);
 /* True when a request would be sent without waiting for a handshake, on a connection that is
  * not silent. */
 bool upstream_is_ready(const struct upstream *upstream);
-
-/* True when one of its connections is heard, whether or not it has room: full is not down. */
-bool upstream_is_heard(const struct upstream *upstream);
-
-/* True when so many requests are in flight that none should be added without need. */
-bool upstream_is_busy(const struct upstream *upstream);
 
 /* How many connections may be on their way to it at a time: for all questions, or twice as many
  * lanes; and how many lanes it may have. */
@@ -136,10 +129,10 @@ size_t upstream_spares_ceiling(void);
  * told by the upstream's health alone. */
 void upstream_open_ahead(struct upstream *upstream);
 
-/* Opens a connection, which is then the last of its list. STATUS_AGAIN when there may be none now,
- * which may be otherwise in a moment. */
-enum status upstream_open_connection(struct upstream *upstream, enum connection_use use,
-                                     enum failure *failure);
+/* Opens a connection. NULL with the cause in `*failure`: FAILURE_OVERLOADED when there may be none
+ * now, which may be otherwise in a moment. */
+struct connection *upstream_open_connection(struct upstream *upstream, enum connection_use use,
+                                            enum failure *failure);
 
 /* Opens a connection without a request if none takes requests, so that it is ready before one
  * comes. */

@@ -13,20 +13,16 @@
 
 #include <assert.h>
 
+#include "base/numbers.h"
 #include "net/socket.h"
 #include "upstream/connection.h"
-
-static uint64_t later_of(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
 
 /* FAULTS F5: silence since the request was sent, however much was sent meanwhile. When something
  * that was asked later is answered, it is the question that is slow. */
 static void note_silence(struct connection *connection, const struct request *request, uint64_t now)
 {
     struct path *path = connection->path;
-    const uint64_t since_ns = later_of(connection->last_message_ns, request->sent_ns);
+    const uint64_t since_ns = most_of(connection->last_message_ns, request->sent_ns);
     if (connection->state < CONNECTION_READY || connection->stream.state == STREAM_CLOSED ||
         connection->silent_since_ns > 0 || now - since_ns < path->late.duration_ns ||
         request->sent_ns < connection->answered_sent_ns)
@@ -72,7 +68,7 @@ void silence_on_look(struct deadline *deadline, uint64_t now)
     assert(connection->silent_since_ns > 0 && connection->state >= CONNECTION_READY);
     const uint64_t dead_ns = times_dead_ns(&path->times, path->config->timeouts.request_ns);
     const uint64_t quiet_ns =
-        now - later_of(connection->last_message_ns, connection->silent_since_ns);
+        now - most_of(connection->last_message_ns, connection->silent_since_ns);
     if (is_patient(connection)) {
         deadline_arm(&path->queues->silence, deadline, now);
         return;

@@ -106,7 +106,6 @@ enum status request_submit_alone(struct group *group, struct request *request, u
     assert(!request->connection);
     request->is_hedge = false;
     while ((upstream = choose_alone(group, request, excluded, avoided))) {
-        request->upstream = upstream->path.index;
         if (lane_submit(upstream, request, kind) == STATUS_OK) {
             attempts_choose(request->attempts, upstream->path.index);
             earn_hedge(group);
@@ -158,7 +157,7 @@ static enum status ask_once_more(struct group *group, struct request *request)
 static bool may_be_hedged_beside(const struct request *late, bool is_sent)
 {
     struct connection *connection = late->connection;
-    struct upstream *upstream = upstream_of(connection);
+    struct upstream *upstream = upstream_of(connection->path);
     if (!path_is_usable(&upstream->path) ||
         attempts_exhausted(late->attempts) & UINT32_C(1) << upstream->path.index)
         return false;
@@ -210,7 +209,8 @@ enum status request_hedge(struct group *group, struct request *late, struct requ
     if (is_sent && !is_lost && !spend_hedge(group, late))
         return STATUS_FULL;
     second->is_hedge = true;
-    TRY(upstream_submit(upstream ? upstream : upstream_of(late->connection), second, &failure));
+    TRY(upstream_submit(upstream ? upstream : upstream_of(late->connection->path), second,
+                        &failure));
     if (upstream)
         attempts_choose(second->attempts, upstream->path.index);
     else if (!is_sent)

@@ -20,6 +20,7 @@
 #include <assert.h>
 
 #include "base/deadline.h"
+#include "base/numbers.h"
 
 enum {
     RTT_STEP_UP = 64,  /* an answer lifts the estimate by this part of it at most, */
@@ -36,16 +37,6 @@ enum {
 #define LATE_MARGIN_NS (2 * NANOSECONDS_PER_MILLISECOND) /* over either: chance */
 #define LATE_MIN_NS (10 * NANOSECONDS_PER_MILLISECOND)   /* a busy host may pause */
 #define DEAD_MIN_NS (500 * NANOSECONDS_PER_MILLISECOND)  /* TCP has sent a lost packet again */
-
-static uint64_t least_of(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static uint64_t most_of(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
 
 void times_init(struct times *times)
 {

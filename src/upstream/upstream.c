@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "base/numbers.h"
 #include "upstream/group.h"
 #include "upstream/silence.h"
 #include "upstream/submit.h"
@@ -21,20 +22,15 @@
 
 /* --- Names ask the others --- */
 
-static struct group *group_of(struct path *path)
-{
-    return CONTAINER_OF(path, struct upstream, path)->group;
-}
-
 static enum status ask_other(struct path *path, struct request *request, enum failure *failure)
 {
-    return request_submit(group_of(path), request, REQUEST_ANYWHERE, failure);
+    return request_submit(upstream_of(path)->group, request, REQUEST_ANYWHERE, failure);
 }
 
 /* Itself, and all that have no address. */
 static uint32_t find_unknown(struct path *path)
 {
-    const struct group *group = group_of(path);
+    const struct group *group = upstream_of(path)->group;
     uint32_t unknown = UINT32_C(1) << path->index;
     for (size_t i = 0; i < group->upstream_count; i++)
         unknown |= (uint32_t)name_is_unknown(group->upstreams[i].name) << i;
@@ -43,7 +39,7 @@ static uint32_t find_unknown(struct path *path)
 
 static uint32_t find_down(struct path *path)
 {
-    const struct group *group = group_of(path);
+    const struct group *group = upstream_of(path)->group;
     uint32_t down = 0;
     for (size_t i = 0; i < group->upstream_count; i++)
         down |= (uint32_t)group->upstreams[i].path.down << i;
@@ -59,11 +55,6 @@ static const struct name_events name_events = {
 };
 
 /* --- Birth and death --- */
-
-static uint64_t least_of(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
 
 static void open_queues(struct group *group)
 {

@@ -13,6 +13,8 @@
 
 #include <assert.h>
 
+#include "base/numbers.h"
+
 #define TICK_NS (50 * NANOSECONDS_PER_MILLISECOND)
 #define LOOK_INTERVAL_NS (50 * NANOSECONDS_PER_MILLISECOND) /* 20 a second */
 #define TRIAL_AGE_NS (1 * NANOSECONDS_PER_SECOND)           /* a failure before that is history */
@@ -172,13 +174,8 @@ static void on_tick(struct deadline *deadline, uint64_t now)
 
 bool waiting_may_look_at_once(struct waiting *waiting)
 {
-    const uint64_t now = waiting->loop->now;
-    if (waiting->next_look_ns > now + LOOK_BURST * LOOK_INTERVAL_NS)
-        return false;
-    if (waiting->next_look_ns < now)
-        waiting->next_look_ns = now;
-    waiting->next_look_ns += LOOK_INTERVAL_NS;
-    return true;
+    return rate_fits(&waiting->next_look_ns, waiting->loop->now, LOOK_INTERVAL_NS,
+                     LOOK_BURST * LOOK_INTERVAL_NS);
 }
 
 void waiting_look_again(struct waiting *waiting, struct waiter *waiter)

@@ -45,10 +45,12 @@ const char *view_flaw(const struct group *group)
 
 /* --- Upstreams, connections, requests --- */
 
-static bool has_silent(const struct upstream *upstream)
+/* One of its connections is heard, whether or not it has room: full is not down. */
+static bool is_heard(const struct upstream *upstream)
 {
     LIST_EACH (struct connection, connection, &upstream->connections, link)
-        if (connection->silent_since_ns > 0)
+        if (connection_takes_requests(connection) && connection->state == CONNECTION_READY &&
+            connection->silent_since_ns == 0)
             return true;
     return false;
 }
@@ -59,7 +61,8 @@ static enum view_health health_of(const struct upstream *upstream)
         return HEALTH_DOWN;
     if (upstream->path.is_doubted)
         return HEALTH_DOUBTED;
-    return has_silent(upstream) && !upstream_is_heard(upstream) ? HEALTH_SILENT : HEALTH_UP;
+    return tally_of(&upstream->connections).silent > 0 && !is_heard(upstream) ? HEALTH_SILENT
+                                                                              : HEALTH_UP;
 }
 
 /* More than the limit only on trial, while all upstreams are down. */

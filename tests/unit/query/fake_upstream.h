@@ -124,36 +124,17 @@ bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter)
     return false;
 }
 
-bool group_ended_together(const struct group *group, size_t index, uint64_t time_ns)
+bool ends_were_together(const struct ends *ends, uint64_t time_ns)
 {
-    (void)group;
-    (void)index;
+    (void)ends;
     (void)time_ns;
     return false;
 }
 
-bool group_has_heard(const struct group *group, size_t index, uint64_t time_ns)
+void path_doubt(struct path *path, enum failure failure)
 {
-    (void)group;
-    (void)index;
-    (void)time_ns;
-    return true;
-}
-
-bool group_has_failed(const struct group *group, size_t index, uint64_t time_ns)
-{
-    (void)group;
-    (void)index;
-    (void)time_ns;
-    return false;
-}
-
-bool group_vouches(struct group *group, size_t index, uint64_t time_ns)
-{
-    (void)group;
-    (void)index;
-    (void)time_ns;
-    return true;
+    (void)path;
+    (void)failure;
 }
 
 struct upstream *choose_usable(struct group *group, uint32_t excluded,
@@ -270,6 +251,7 @@ struct bench {
     bench->resolver = calloc(1, sizeof(*bench->resolver));
     bench->resolver->group = calloc(1, sizeof(struct group));
     bench->resolver->group->loop = &bench->loop;
+    bench->resolver->group->metrics = bench->metrics;
     bench->resolver->config = &bench->config;
     bench->resolver->loop = &bench->loop;
     bench->resolver->metrics = bench->metrics;

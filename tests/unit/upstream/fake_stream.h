@@ -580,7 +580,7 @@ struct asking {
     struct asked named;
     asked_init(&named, label);
     *asking = (struct asking){.question = named.question};
-    ask_init(&asking->ask, bench->group, bench->metrics, &asking->question, bench->client, &events);
+    ask_init(&asking->ask, bench->group, &asking->question, bench->client, &events);
 }
 
 /* It is sent, or waits for somebody to be there. */
