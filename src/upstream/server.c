@@ -290,9 +290,12 @@ void upstream_open_ahead(struct upstream *upstream)
 {
     enum failure failure;
     /* It may be that it takes no more connections: that is not why it cannot be asked. */
-    if (!upstream_open_connection(upstream, CONNECTION_MAIN, &failure) &&
-        failure != FAILURE_OVERLOADED)
-        upstream->path.last_failure = failure;
+    if (upstream_open_connection(upstream, CONNECTION_MAIN, &failure) ||
+        failure == FAILURE_OVERLOADED)
+        return;
+    upstream->path.last_failure = failure;
+    if (failure == FAILURE_LOCAL) /* else it was told */
+        upstream->events->on_failed(upstream, failure);
 }
 
 void upstream_warm(struct upstream *upstream)

@@ -664,6 +664,28 @@ static void K3_I1_ask_waits_though_a_trial_lacked_a_descriptor(void **state)
 static void K3_parked_ask_goes_to_the_first_that_is_back(void **state)
 {
     struct bench *bench = *state;
+static void
+K3_I1_asks_fail_at_once_when_trials_lack_descriptors_for_longer_than_timeouts_park(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    struct asking late;
+    start(bench, 1);
+    peer_closes(0, FAILURE_CLOSED);
+    begin_asking(bench, &one, "one");
+    for (unsigned ms = 0; ms < 300; ms += 50) {
+        refuse_all();
+        turn(bench, 50);
+    }
+    refuse_connects = FAILURE_LOCAL;
+    refuse_all();
+    for (unsigned ms = 0; ms < 4000 && one.done == 0; ms += 50)
+        turn(bench, 50);
+    assert_true(one.done == 1 && !one.has_answer);
+    asking_init(bench, &late, "late");
+    assert_false(ask_begin(&late.ask));
+}
+
     struct asking one;
     bench->config.upstream_count = 2;
     begin(bench);
@@ -1047,6 +1069,7 @@ int main(void)
         TEST(K3_parked_ask_goes_to_the_first_that_is_back),
         TEST(K3_asks_fail_at_once_when_all_are_away_for_longer_than_timeouts_park),
         TEST(K3_nobody_is_parked_with_timeouts_park_of_zero),
+        TEST(K3_I1_asks_fail_at_once_when_trials_lack_descriptors_for_longer_than_timeouts_park),
         TEST(K3_first_query_after_a_quiet_hour_waits_for_its_trial),
         TEST(E1_nobody_waits_for_a_certificate_to_become_right),
         TEST(F4_five_hundred_that_wait_open_no_more_connections_than_one),
