@@ -12,6 +12,7 @@
 #include <assert.h>
 
 #include "base/deadline.h"
+#include "base/numbers.h"
 
 #define KNOWN_NS (10 * NANOSECONDS_PER_SECOND)
 
@@ -33,9 +34,11 @@ size_t admission_enter(struct admission *admission)
            get(&admission->failed);
 }
 
-void admission_opened(struct admission *admission)
+void admission_opened(struct admission *admission, uint64_t begun_ns)
 {
     (void)atomic_fetch_add_explicit(&admission->open, 1, memory_order_relaxed);
+    if (atomic_load_explicit(&admission->taken_begun_ns, memory_order_relaxed) < begun_ns)
+        atomic_store_explicit(&admission->taken_begun_ns, begun_ns, memory_order_relaxed);
 }
 
 void admission_leave(struct admission *admission, bool was_open)
@@ -53,11 +56,15 @@ size_t admission_open(const struct admission *admission)
 }
 
 /* Of those that were there or on their way it had those that have not failed since: of several
- * begun at a time it refuses the last. The least of what was seen counts. */
-void admission_refused(struct admission *admission, size_t ticket, uint64_t now)
+ * begun at a time it refuses the last. It has at least those that are open, in whatever order the
+ * workers learn of it. The least of what was seen counts. One that has taken another that was begun
+ * later is not at its limit: a packet was lost. */
+void admission_refused(struct admission *admission, size_t ticket, uint64_t begun_ns, uint64_t now)
 {
+    if (atomic_load_explicit(&admission->taken_begun_ns, memory_order_relaxed) > begun_ns)
+        return;
     const size_t failed = get(&admission->failed);
-    size_t others = ticket > failed ? ticket - failed : 1;
+    size_t others = most_of(ticket > failed ? ticket - failed : 1, get(&admission->open));
     if (admission_share(admission, now) < SIZE_MAX && get(&admission->admitted) < others)
         others = get(&admission->admitted);
     atomic_store_explicit(&admission->admitted, others, memory_order_relaxed);

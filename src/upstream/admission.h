@@ -13,21 +13,22 @@ struct admission {
     size_t workers;       /* that share it, one or more */
     atomic_size_t count;  /* of connections, */
     atomic_size_t open;   /* and of those whose handshake is done */
-    atomic_size_t failed; /* ever, before that */
+    atomic_size_t failed; /* so many have ended before that, ever */
     atomic_size_t admitted;
-    _Atomic uint64_t until_ns; /* that is known */
+    _Atomic uint64_t until_ns;       /* that is known */
+    _Atomic uint64_t taken_begun_ns; /* when that was begun which was begun last of what opened */
 };
 
-/* A connection is on its way: the ticket tells what there was beside it. It is open; it is gone. */
+/* A connection is on its way; the ticket is for admission_refused. It is open; it is gone. */
 size_t admission_enter(struct admission *admission);
-void admission_opened(struct admission *admission);
+void admission_opened(struct admission *admission, uint64_t begun_ns);
 void admission_leave(struct admission *admission, bool was_open);
 
 /* How many are open, of all workers. */
 size_t admission_open(const struct admission *admission);
 
 /* The server has not taken the one with this ticket, which has not left yet. */
-void admission_refused(struct admission *admission, size_t ticket, uint64_t now);
+void admission_refused(struct admission *admission, size_t ticket, uint64_t begun_ns, uint64_t now);
 
 /* How many connections each worker may have; SIZE_MAX when nothing is known. */
 size_t admission_share(const struct admission *admission, uint64_t now);

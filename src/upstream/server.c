@@ -436,7 +436,7 @@ static bool is_upstream_failure(const struct connection *connection, enum connec
 }
 
 /* The server does not take as many connections: it has answered on others since this one was begun.
- * If it has also taken one that was begun later, it was chance: a packet was lost. */
+ */
 static bool is_one_too_many(const struct connection *connection, enum connection_state was,
                             enum failure failure)
 {
@@ -499,9 +499,10 @@ static void on_closed(struct connection *connection, enum connection_state was,
     if (upstream->name && (is_failure || failure == FAILURE_REQUEST_TIMEOUT))
         name_failed(upstream->name, &connection->peer);
     count_end(connection, failure, is_failure);
-    if ((is_refused && upstream->taken_begun_ns <= connection->begun_ns) ||
+    if (is_refused ||
         (was < CONNECTION_READY && failure_is_close(failure) && others_have_some(upstream)))
-        admission_refused(upstream->admission, connection->ticket, upstream->path.loop->now);
+        admission_refused(upstream->admission, connection->ticket, connection->begun_ns,
+                          upstream->path.loop->now);
     admission_leave(upstream->admission, was >= CONNECTION_READY);
     drain_surplus(upstream);
     if (is_failure)
@@ -518,9 +519,7 @@ static void on_closed(struct connection *connection, enum connection_state was,
 static void on_open(struct connection *connection)
 {
     struct upstream *upstream = upstream_of(connection->path);
-    admission_opened(upstream->admission);
-    if (upstream->taken_begun_ns < connection->begun_ns)
-        upstream->taken_begun_ns = connection->begun_ns;
+    admission_opened(upstream->admission, connection->begun_ns);
     if (upstream->name)
         note_peer(upstream, &connection->peer);
     if (upstream->path.is_doubted) {

@@ -47,9 +47,8 @@ struct upstream {
     struct admission *admission; /* of all workers, */
     struct admission alone;      /* of one that knows no others */
     struct ends ends;
-    uint64_t attempted_ns;   /* of the last connect */
-    uint64_t taken_begun_ns; /* when that was begun which was begun last of what has opened */
-    uint64_t last_answers;   /* on the last connection that ended */
+    uint64_t attempted_ns; /* of the last connect */
+    uint64_t last_answers; /* on the last connection that ended */
     struct route route;
 };
 
