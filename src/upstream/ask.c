@@ -357,8 +357,10 @@ static enum status ask_again_alone(struct ask *ask, struct request *request, str
         !choose_usable(ask->group, exhausted, request->question))
         return STATUS_NOT_FOUND;
     request_cancel(second);
-    return request_submit_alone(ask->group, second, UINT32_C(1) << request->upstream,
-                                is_confined(ask) ? LANE_CONFINED : LANE_FRESH);
+    const enum lane_kind kind = is_confined(ask)   ? LANE_CONFINED
+                                : may_convict(ask) ? LANE_FRESH
+                                                   : LANE_LOST;
+    return request_submit_alone(ask->group, second, UINT32_C(1) << request->upstream, kind);
 }
 
 /* One that is still late, and was refused before or has lost its hedge, is told again. With both in

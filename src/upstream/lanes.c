@@ -10,6 +10,8 @@
  * Thread: one worker.   Owner: the group. */
 #include "upstream/lanes.h"
 
+#include "base/numbers.h"
+
 enum {
     LANES_CONFINED = 2,
     LANES_LOST =
@@ -67,12 +69,12 @@ static struct tally tally_of_all(const struct group *group)
     return sum;
 }
 
-static size_t most_of(enum lane_kind kind)
+static size_t lanes_for(enum lane_kind kind)
 {
     return kind == LANE_FRESH ? LANES_MAX - LANES_FREE_MIN : LANES_MAX;
 }
 
-/* That many are opened of late. */
+/* As many as may be are on their way, or one for the confined was opened a moment ago. */
 static bool is_too_soon(const struct upstream *upstream, enum lane_kind kind, size_t opening)
 {
     const struct group *group = upstream->group;
@@ -98,7 +100,8 @@ enum status lane_submit(struct upstream *upstream, struct request *request, enum
     const struct tally of_all = tally_of_all(upstream->group);
     const struct tally of_this = tally_of(&upstream->lanes);
     struct connection *lane = find_free(upstream, kind);
-    if (kind == LANE_LOST && of_all.busy >= LANES_LOST)
+    if (kind == LANE_LOST &&
+        (of_all.busy >= LANES_LOST || of_this.busy * 2 >= most_of(upstream_lanes_max(upstream), 2)))
         return STATUS_FULL;
     if (lane)
         return connection_submit(lane, request);
@@ -112,7 +115,7 @@ enum status lane_submit(struct upstream *upstream, struct request *request, enum
     }
     if (is_too_soon(upstream, kind, of_this.opening))
         return STATUS_FULL;
-    if (of_all.all >= most_of(kind)) {
+    if (of_all.all >= lanes_for(kind)) {
         close_one_of_all(upstream->group);
         return STATUS_FULL;
     }

@@ -311,6 +311,23 @@ static void K1_what_is_lost_leaves_half_of_the_lanes_to_suspects(void **state)
         request_cancel(&lost[i].request);
 }
 
+static void K1_what_is_lost_leaves_half_where_the_server_takes_few(void **state)
+{
+    struct bench *bench = *state;
+    struct asked lost[3];
+    struct asked suspect;
+    start(bench);
+    bench->group->upstreams[0].alone.admitted = 5; /* four of them are for lanes */
+    bench->group->upstreams[0].alone.until_ns = UINT64_MAX;
+    for (size_t i = 0; i < 2; i++)
+        (void)lane_of(bench, &lost[i], LANE_LOST);
+    assert_true(submit(bench, &lost[2], LANE_LOST) == STATUS_FULL);
+    assert_true(submit(bench, &suspect, LANE_ANY) == STATUS_OK);
+    request_cancel(&suspect.request);
+    for (size_t i = 0; i < 2; i++)
+        request_cancel(&lost[i].request);
+}
+
 static void K1_who_waits_for_a_lane_has_the_first_that_is_free_in_turn(void **state)
 {
     struct bench *bench = *state;
@@ -440,6 +457,7 @@ int main(void)
         TEST(K1_fresh_lane_is_found_room_for_among_idle_ones),
         TEST(K1_fresh_lane_is_found_room_for_where_the_server_takes_few),
         TEST(K1_what_is_lost_leaves_half_of_the_lanes_to_suspects),
+        TEST(K1_what_is_lost_leaves_half_where_the_server_takes_few),
         TEST(K1_who_waits_for_a_lane_has_the_first_that_is_free_in_turn),
         TEST(line_for_lanes_moves_by_itself),
         TEST(K9_known_bad_ones_have_two_lanes_and_twenty_opens_a_second),
