@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Every way in which asking an upstream can fail. One row gives the enum, the code of the extended
- * error (RFC 8914) of a reply, what follows from it, the label in the metrics, and the words in log
+ * error (RFC 8914: 22 is "no reachable authority", 23 "network error", 0 "other") of a reply, what
+ * follows from it (the bits below, by short names), the label in the metrics, and the words in log
  * lines and in the extended error. */
 #ifndef BASE_FAILURE_H
 #define BASE_FAILURE_H
@@ -42,7 +43,7 @@
     ROW(LOCAL, 0, PASSES, "local", "out of local resources")
 
 enum failure {
-#define FAILURE_ENUM(name, code, traits, label, text) FAILURE_##name,
+#define FAILURE_ENUM(name, code, bits, label, text) FAILURE_##name,
     FAILURES(FAILURE_ENUM)
 #undef FAILURE_ENUM
         FAILURE_COUNT

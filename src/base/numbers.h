@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Numbers without a unit of their own. */
+/* Two numbers, and how often something may be. */
 #ifndef BASE_NUMBERS_H
 #define BASE_NUMBERS_H
 

@@ -142,7 +142,7 @@ static void subtract(struct clients *clients, struct account *account, enum kind
     clients->networks_have[kind][account->network] -= amount;
 }
 
-/* Of the network that has most of it the account that has; NULL when nobody has any. */
+/* Of the network that has most of it the account that has most; NULL when nobody has any. */
 static struct account *largest_of(const struct clients *clients, enum kind kind)
 {
     const size_t *networks = clients->networks_have[kind];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What concerns all upstreams of one worker: trials, standby, evidence.
+/* What concerns all upstreams of one worker: trials, standby, who waits.
  *
  * When no upstream is usable asks wait for one (timeouts.park), for whom trials are made again and
  * again, none of them with a query. While there is traffic, two upstreams have connections; without

@@ -46,6 +46,7 @@ bool waiting_park(struct waiting *waiting, struct waiter *waiter)
     assert(waiter->resume && !list_is_linked(&waiter->link));
     if (waiting->park_ns == 0 || is_away_for_long(waiting))
         return false;
+    waiter->line = LINES;
     list_append(&waiting->parked, &waiter->link);
     start_ticking(waiting);
     return true;

@@ -17,7 +17,7 @@
 enum line {
     LINE_CROWD,    /* for room on any connection */
     LINE_LANES,    /* for a lane */
-    LINE_LOOKS,    /* the same, of those that have ended a connection alone */
+    LINE_LOOKS,    /* the same, of those whose next end convicts */
     LINE_CONFINED, /* for one of the few; the newest is the first */
     LINES
 };
@@ -25,7 +25,7 @@ enum line {
 struct waiter {
     struct list link; /* in one line, or among the parked or resumed */
     struct deadline again;
-    enum line line; /* in which it is, or was last */
+    enum line line; /* in which it is, or was last; LINES: it is parked, or was */
     /* May be its end; in line it may stay first. */
     void (*resume)(struct waiter *waiter);
 };

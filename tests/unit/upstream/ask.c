@@ -664,9 +664,6 @@ static void K3_I1_ask_waits_though_a_trial_lacked_a_descriptor(void **state)
     ask_cancel(&early.ask);
 }
 
-static void K3_parked_ask_goes_to_the_first_that_is_back(void **state)
-{
-    struct bench *bench = *state;
 static void
 K3_I1_asks_fail_at_once_when_trials_lack_descriptors_for_longer_than_timeouts_park(void **state)
 {
@@ -689,6 +686,9 @@ K3_I1_asks_fail_at_once_when_trials_lack_descriptors_for_longer_than_timeouts_pa
     assert_false(ask_begin(&late.ask));
 }
 
+static void K3_parked_ask_goes_to_the_first_that_is_back(void **state)
+{
+    struct bench *bench = *state;
     struct asking one;
     bench->config.upstream_count = 2;
     begin(bench);
@@ -1069,10 +1069,10 @@ int main(void)
         TEST(RFC9520_3_1_a_server_is_sent_a_question_three_times_at_most),
         TEST(K3_ask_waits_for_an_upstream_to_come_back),
         TEST(K3_I1_ask_waits_though_a_trial_lacked_a_descriptor),
+        TEST(K3_I1_asks_fail_at_once_when_trials_lack_descriptors_for_longer_than_timeouts_park),
         TEST(K3_parked_ask_goes_to_the_first_that_is_back),
         TEST(K3_asks_fail_at_once_when_all_are_away_for_longer_than_timeouts_park),
         TEST(K3_nobody_is_parked_with_timeouts_park_of_zero),
-        TEST(K3_I1_asks_fail_at_once_when_trials_lack_descriptors_for_longer_than_timeouts_park),
         TEST(K3_first_query_after_a_quiet_hour_waits_for_its_trial),
         TEST(E1_nobody_waits_for_a_certificate_to_become_right),
         TEST(F4_five_hundred_that_wait_open_no_more_connections_than_one),
