@@ -16,8 +16,7 @@
  *
  * Who gives way is found by counts: of each network (all are looked at, 32 KiB), of each client in
  * it (256 at most), and of each parent suffix of that client. The last is looked for among its
- * oldest queries alone, which are many only when others of its suffixes have few.
- */
+ * oldest queries alone, which are many only when others of its suffixes have few. */
 #include "query/clients.h"
 
 #include <assert.h>

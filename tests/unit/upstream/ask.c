@@ -638,15 +638,12 @@ static void K3_ask_waits_for_an_upstream_to_come_back(void **state)
     assert_true(one.has_answer);
 }
 
-/* A trial that could not even begin says nothing about the upstreams. */
-static void K3_I1_ask_waits_though_a_trial_lacked_a_descriptor(void **state)
+/* `one` waits for the only upstream, which cannot even be tried from now on. */
+static void lack_descriptors(struct bench *bench, struct asking *one)
 {
-    struct bench *bench = *state;
-    struct asking early;
-    struct asking one;
     start(bench, 1);
     peer_closes(0, FAILURE_CLOSED);
-    begin_asking(bench, &early, "early");
+    begin_asking(bench, one, "one");
     for (unsigned ms = 0; ms < 500; ms += 50) {
         refuse_all();
         turn(bench, 50);
@@ -655,6 +652,15 @@ static void K3_I1_ask_waits_though_a_trial_lacked_a_descriptor(void **state)
     refuse_all();
     turn(bench, 300);
     assert_true(bench->group->upstreams[0].path.last_failure == FAILURE_LOCAL);
+}
+
+/* A trial that could not even begin says nothing about the upstreams. */
+static void K3_I1_ask_waits_though_a_trial_lacked_a_descriptor(void **state)
+{
+    struct bench *bench = *state;
+    struct asking early;
+    struct asking one;
+    lack_descriptors(bench, &early);
     begin_asking(bench, &one, "one");
     refuse_connects = FAILURE_NONE;
     make_ready(find_trial(bench));
@@ -670,15 +676,7 @@ K3_I1_asks_fail_at_once_when_trials_lack_descriptors_for_longer_than_timeouts_pa
     struct bench *bench = *state;
     struct asking one;
     struct asking late;
-    start(bench, 1);
-    peer_closes(0, FAILURE_CLOSED);
-    begin_asking(bench, &one, "one");
-    for (unsigned ms = 0; ms < 300; ms += 50) {
-        refuse_all();
-        turn(bench, 50);
-    }
-    refuse_connects = FAILURE_LOCAL;
-    refuse_all();
+    lack_descriptors(bench, &one);
     for (unsigned ms = 0; ms < 4000 && one.done == 0; ms += 50)
         turn(bench, 50);
     assert_true(one.done == 1 && !one.has_answer);

@@ -244,6 +244,17 @@ static void F4_so_many_lanes_are_opened_at_a_time_and_so_many_are_there(void **s
         request_cancel(&all[i].request);
 }
 
+/* Each on a stream of its own, the first ones. */
+static void take_lanes(struct bench *bench, struct asked *asked, size_t count, enum lane_kind kind)
+{
+    for (size_t i = 0; i < count; i++) {
+        assert_true(submit(bench, &asked[i], kind) == STATUS_OK);
+        make_ready(i);
+        if (i % LANES_OPENING_MAX == 0)
+            turn(bench, 100); /* the bucket of connects */
+    }
+}
+
 /* One that has carried others gives way to it. */
 static void K1_fresh_lane_is_found_room_for_among_idle_ones(void **state)
 {
@@ -251,12 +262,7 @@ static void K1_fresh_lane_is_found_room_for_among_idle_ones(void **state)
     static struct asked all[LANES_FRESH_MAX];
     struct asked fresh;
     start(bench);
-    for (size_t i = 0; i < LANES_FRESH_MAX; i++) {
-        assert_true(submit(bench, &all[i], LANE_ANY) == STATUS_OK);
-        make_ready(i);
-        if (i % LANES_OPENING_MAX == 0)
-            turn(bench, 100);
-    }
+    take_lanes(bench, all, LANES_FRESH_MAX, LANE_ANY);
     answer_last(0);
     assert_true(submit(bench, &fresh, LANE_FRESH) == STATUS_FULL);
     reap();
@@ -295,12 +301,7 @@ static void K1_what_is_lost_leaves_half_of_the_lanes_to_suspects(void **state)
     struct asked more;
     struct asked suspect;
     start(bench);
-    for (size_t i = 0; i < LANES_LOST; i++) {
-        assert_true(submit(bench, &lost[i], LANE_LOST) == STATUS_OK);
-        make_ready(i);
-        if (i % LANES_OPENING_MAX == 0)
-            turn(bench, 100);
-    }
+    take_lanes(bench, lost, LANES_LOST, LANE_LOST);
     assert_true(submit(bench, &more, LANE_LOST) == STATUS_FULL);
     assert_true(submit(bench, &suspect, LANE_ANY) == STATUS_OK);
     request_cancel(&suspect.request);
