@@ -284,20 +284,23 @@ def test_F6_idle_timer_closes_without_failure(upstream, start_proxy):
 
 @pytest.fixture(scope="module")
 def cut(shared_upstream, shared_proxy):
-    """Asks with on_query replaced, and expects the right reply on the same connection."""
+    """Asks with on_query replaced, and expects the right reply, and that the connection it came over stays."""
     numbers = itertools.count(100)
 
     def ask(hook):
         name = f"cut{next(numbers)}.test"
-        if not shared_upstream.open_connections():
-            shared_proxy.query(f"warm-{name}")
-        connections = shared_upstream.open_connections()
-        shared_upstream.on_query = hook
+        used = []
+
+        def keep_and_cut(query):
+            used.append(query.connection)
+            hook(query)
+        shared_upstream.on_query = keep_and_cut
         try:
             assert_right(shared_proxy.query(name), name)
         finally:
             shared_upstream.on_query = Query.answer
-        assert all(connection.is_open for connection in connections)
+        # Others may be closed meanwhile: where the machine stalls, a connection is silent and is replaced.
+        assert any(connection.is_open for connection in used)
     return ask
 
 
