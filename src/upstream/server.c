@@ -16,8 +16,8 @@
 
 enum {
     SPARES_STEP = 4,      /* more connections for each that ends */
-    SPARES_MAX = 64,      /* of one upstream */
-    SPARES_ALL_MAX = 128, /* of all */
+    SPARES_MAX = 128,     /* of one upstream */
+    SPARES_ALL_MAX = 256, /* of all */
     OPENING_MIN = 8,      /* connections at a time: handshakes are dear */
     RIDERS_MAX = 16,      /* on a connection in trouble, while more are to come */
     UNEQUAL = 4,          /* connections in trouble differ by fewer than so many riders */

@@ -15,7 +15,7 @@ struct group;
 struct question;
 
 enum { VIEW_CONNECTIONS_MAX = 512, VIEW_REQUESTS_MAX = 2048 };
-enum { SPARES_MAX = 64 }; /* connections to one upstream in trouble */
+enum { SPARES_MAX = 128 }; /* connections to one upstream in trouble */
 
 enum view_phase { PHASE_CONNECTING, PHASE_HANDSHAKING, PHASE_READY, PHASE_DRAINING, PHASE_COUNT };
 
