@@ -20,12 +20,14 @@ enum {
     SPARES_ALL_MAX = 256, /* of all */
     OPENING_MIN = 8,      /* connections at a time: handshakes are dear */
     RIDERS_MAX = 16,      /* on a connection in trouble, while more are to come */
+    RIDERS_FIRST = 2,     /* aboard in the first moment of calm */
     UNEQUAL = 4,          /* connections in trouble differ by fewer than so many riders */
 };
 
 /* Of rtt for one more at a time: they take long. */
 #define OPENING_STEP_NS (2 * NANOSECONDS_PER_MILLISECOND)
 #define CALM_NS (10 * NANOSECONDS_PER_SECOND)             /* after the last end of a connection */
+#define CALM_STEP_NS (250 * NANOSECONDS_PER_MILLISECOND)  /* a round trip or more */
 #define WARM_AGAIN_NS (100 * NANOSECONDS_PER_MILLISECOND) /* after one that answered nothing */
 
 static bool may_grow(const struct upstream *upstream);
@@ -84,11 +86,23 @@ static uint32_t burden(const struct connection *connection)
     return aboard == 0 ? 0 : aboard + connection->slots.id_mask % UNEQUAL;
 }
 
-static bool is_better(const struct connection *connection, const struct connection *best, bool calm)
+static bool is_better(const struct connection *connection, const struct connection *best,
+                      bool by_burden)
 {
     if (!best || rank(connection) != rank(best))
         return !best || rank(connection) > rank(best);
-    return !calm && burden(connection) < burden(best);
+    return by_burden && burden(connection) < burden(best);
+}
+
+/* How many the first connection is to have aboard before the next is used: in calm all. Behind
+ * trouble twice as many with each step, for TCP sends no more than twice of what it sent before in
+ * a round trip, and has what is more wait. */
+static uint64_t riders_of_first(const struct upstream *upstream)
+{
+    if (!upstream_is_calm(upstream))
+        return 1;
+    const uint64_t steps = (upstream->path.loop->now - upstream->calm_ns) / CALM_STEP_NS;
+    return steps < 12 ? (uint64_t)RIDERS_FIRST << steps : UINT64_MAX;
 }
 
 /* The best one with room. Among equals in calm the one opened first, so that a second connection is
@@ -98,12 +112,12 @@ static bool is_better(const struct connection *connection, const struct connecti
 static struct connection *find_best(const struct upstream *upstream)
 {
     struct connection *best = NULL;
-    const bool calm = upstream_is_calm(upstream);
+    const uint64_t riders = riders_of_first(upstream);
     LIST_EACH (struct connection, connection, &upstream->connections, link) {
-        if (!connection_has_room(connection) || !is_better(connection, best, calm))
+        if (!connection_has_room(connection) || !is_better(connection, best, riders < UINT64_MAX))
             continue;
         best = connection;
-        if (rank(best) == CONNECTION_READY && (calm || connection_aboard(best) == 0))
+        if (rank(best) == CONNECTION_READY && connection_aboard(best) < riders)
             break;
     }
     return best;

@@ -1008,6 +1008,44 @@ static void K1_handshake_that_fails_while_nobody_is_answered_teaches_nothing(voi
         request_cancel(&alone[i].request);
 }
 
+/* So many are asked at once: who has how many aboard, of the three that are ready. */
+static void ask_many(struct bench *bench, size_t count, const size_t expected[3])
+{
+    struct asked asked[40];
+    char labels[40][3];
+    size_t streams_of[40];
+    size_t aboard[STREAMS_MAX] = {0};
+    assert_true(count <= 40);
+    for (size_t i = 0; i < count; i++) {
+        snprintf(labels[i], sizeof(labels[i]), "%02zu", i);
+        streams_of[i] = ask(bench, &asked[i], labels[i]);
+        aboard[streams_of[i]]++;
+    }
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(aboard[1 + i], expected[i]);
+    for (size_t i = 0; i < count; i++)
+        answer_named(streams_of[i], labels[i], RCODE_NOERROR);
+}
+
+/* TCP sends no more than twice of what it sent before in a round trip. */
+static void K1_behind_trouble_one_connection_is_given_twice_as_many_with_each_step(void **state)
+{
+    struct bench *bench = *state;
+    three_and_one_to_come(bench);
+    struct upstream *upstream = &bench->group->upstreams[0];
+    LIST_EACH (struct connection, connection, &upstream->connections, link)
+        connection->slots.id_mask &= (uint16_t)~3; /* else they differ by chance */
+    ask_many(bench, 6, (size_t[3]){2, 2, 2});
+    upstream->calm_ns = bench->loop.now;
+    ask_many(bench, 4, (size_t[3]){2, 2, 0});
+    turn(bench, 250);
+    ask_many(bench, 6, (size_t[3]){4, 2, 0});
+    turn(bench, 250);
+    ask_many(bench, 12, (size_t[3]){8, 4, 0});
+    upstream->calm_ns = 0;
+    ask_many(bench, 40, (size_t[3]){40, 0, 0});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1056,6 +1094,7 @@ int main(void)
         TEST(K1_what_a_server_admits_is_forgotten_after_ten_seconds),
         TEST(K1_connect_that_took_too_long_while_a_later_one_was_taken_teaches_nothing),
         TEST(K1_handshake_that_fails_while_nobody_is_answered_teaches_nothing),
+        TEST(K1_behind_trouble_one_connection_is_given_twice_as_many_with_each_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
