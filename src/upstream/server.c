@@ -314,9 +314,12 @@ void upstream_open_ahead(struct upstream *upstream)
 
 void upstream_warm(struct upstream *upstream)
 {
+    const struct connection *best = find_best(upstream);
     const uint64_t rested_ns = upstream->path.loop->now - upstream->attempted_ns;
     const bool was_good = upstream->last_answers > 0;
-    if (!upstream_has_connection(upstream) && (was_good || rested_ns >= WARM_AGAIN_NS))
+    if (best && rank(best) < 0)
+        upstream_open_second(upstream);
+    else if (!upstream_has_connection(upstream) && (was_good || rested_ns >= WARM_AGAIN_NS))
         upstream_open_ahead(upstream);
 }
 

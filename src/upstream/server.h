@@ -133,8 +133,8 @@ void upstream_open_ahead(struct upstream *upstream);
 struct connection *upstream_open_connection(struct upstream *upstream, enum connection_use use,
                                             enum failure *failure);
 
-/* Opens a connection without a request if none takes requests, so that it is ready before one
- * comes. */
+/* Opens a connection without a request if none takes requests, or those that do are silent, so that
+ * it is ready before one comes. */
 void upstream_warm(struct upstream *upstream);
 
 /* Opens one beside those that are silent, unless one is on its way. */

@@ -485,6 +485,28 @@ static void hedge_makes_another_ready_when_none_is(void **state)
     request_cancel(&one.request);
 }
 
+/* Slow names that were hedged there, which say nothing about it. */
+static void K7_hedge_makes_another_ready_whose_connection_is_silent(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    struct asked second;
+    fall_silent(bench, &one);
+    bench->group->upstreams[2].path.down = true;
+    struct list *others = &bench->group->upstreams[1].connections;
+    connection_fall_silent(CONTAINER_OF(others->next, struct connection, link), bench->loop.now);
+    const size_t before = stream_count;
+    for (size_t i = 0; i < 2; i++)
+        assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
+    assert_int_equal(stream_count, before + 1);
+    make_ready(before);
+    assert_true(hedge(bench, &one, &second) == STATUS_OK);
+    assert_int_equal(second.request.upstream, 1);
+    assert_int_equal(stream_of(second.request.connection), before);
+    request_cancel(&second.request);
+    request_cancel(&one.request);
+}
+
 /* An answer lost among others must not cost its query the reply, however many hedges there were. */
 static void request_without_an_answer_for_its_time_needs_no_budget(void **state)
 {
@@ -1071,6 +1093,7 @@ int main(void)
         TEST(hedges_are_a_burst_and_then_one_of_twenty_requests),
         TEST(half_of_the_burst_is_for_silent_connections),
         TEST(hedge_makes_another_ready_when_none_is),
+        TEST(K7_hedge_makes_another_ready_whose_connection_is_silent),
         TEST(request_without_an_answer_for_its_time_needs_no_budget),
         TEST(request_that_is_lost_moves_to_one_not_yet_asked),
         TEST(RFC9520_3_1_silent_single_upstream_is_hedged_beside_three_sends_in_all),
