@@ -16,6 +16,7 @@
 #include "listen/listen.h"
 #include "net/link.h"
 #include "net/loop.h"
+#include "net/mailbox.h"
 #include "net/socket.h"
 #include "observe/log.h"
 #include "query/resolve.h"
@@ -23,17 +24,20 @@
 
 /* A turn never waits longer, so that the watchdog can tell an idle worker from a stuck one. */
 #define TURN_MAX_NS (1 * NANOSECONDS_PER_SECOND)
+#define DRAIN_TURN_MAX_NS (20 * NANOSECONDS_PER_MILLISECOND)
+
+enum letter_kind { LETTER_DRAIN };
 
 struct worker {
     const struct config *config;
     void (*on_stopped)(void);
     pthread_t thread;
     bool is_started;
-    atomic_bool drain_requested;
     atomic_bool has_stopped;
     _Atomic uint64_t last_turn_ns;
     uint64_t drain_until_ns; /* 0: not draining */
     struct loop loop;
+    struct mailbox mailbox; /* of enum letter_kind */
     struct link link;
     struct group *group;
     struct tcp_clients *tcp_clients;
@@ -44,9 +48,11 @@ struct worker {
 
 /* --- The thread --- */
 
+/* Main may say so again when it closes the worker. */
 static void begin_drain(struct worker *worker)
 {
-    assert(worker->drain_until_ns == 0);
+    if (worker->drain_until_ns != 0)
+        return;
     worker->drain_until_ns = worker->loop.now + worker->config->timeouts.drain_ns;
     for (size_t i = 0; i < worker->config->listener_count; i++) {
         if (worker->udp[i])
@@ -66,22 +72,33 @@ static bool is_drained(const struct worker *worker)
     return is_idle || worker->loop.now >= worker->drain_until_ns;
 }
 
+/* Between two turns, so that none of it happens inside an event. */
+static void read_mail(struct worker *worker)
+{
+    const struct letter *letter;
+    while ((letter = mailbox_first(&worker->mailbox))) {
+        switch ((enum letter_kind)letter->kind) {
+        case LETTER_DRAIN:
+            begin_drain(worker);
+            break;
+        }
+        mailbox_take(&worker->mailbox);
+    }
+}
+
 static void *run(void *argument)
 {
     struct worker *worker = argument;
-    uint64_t max_wait_ns = TURN_MAX_NS;
     while (!is_drained(worker)) {
-        if (!loop_turn(&worker->loop, max_wait_ns)) {
+        if (!loop_turn(&worker->loop,
+                       worker->drain_until_ns == 0 ? TURN_MAX_NS : DRAIN_TURN_MAX_NS)) {
             log_event(LOG_LEVEL_ERROR, "worker_failed", "cause", "epoll_wait", NULL);
             break;
         }
         atomic_store_explicit(&worker->last_turn_ns, worker->loop.now, memory_order_relaxed);
         if (link_has_slept(&worker->link))
             group_resumed(worker->group);
-        if (worker->drain_until_ns == 0 && atomic_load(&worker->drain_requested)) {
-            begin_drain(worker);
-            max_wait_ns = 20 * NANOSECONDS_PER_MILLISECOND;
-        }
+        read_mail(worker);
     }
     atomic_store(&worker->has_stopped, true);
     worker->on_stopped();
@@ -101,8 +118,7 @@ enum status worker_start(struct worker *worker)
 void worker_drain(struct worker *worker)
 {
     assert(worker->is_started);
-    atomic_store(&worker->drain_requested, true);
-    loop_wake(&worker->loop);
+    mailbox_send(&worker->mailbox, LETTER_DRAIN, NULL);
 }
 
 uint64_t worker_last_turn_ns(const struct worker *worker)
@@ -203,6 +219,7 @@ enum status worker_open(const struct worker_settings *settings, struct worker **
         free(worker);
         return status;
     }
+    mailbox_init(&worker->mailbox, &worker->loop);
     if ((status = open_resolver(worker, settings)) != STATUS_OK ||
         (status = tcp_clients_open(&worker->resolver, &worker->tcp_clients)) != STATUS_OK ||
         (status = open_listeners(worker, settings)) != STATUS_OK)

@@ -39,7 +39,7 @@ enum status worker_open(const struct worker_settings *settings, struct worker **
 enum status worker_start(struct worker *worker);
 
 /* Asks it to answer what has arrived (FAULTS J14), take no more and end, at the latest after
- * timeouts.drain. Any thread. */
+ * timeouts.drain. Main thread. */
 void worker_drain(struct worker *worker);
 
 /* Drains it if nobody has, waits for the thread and frees everything. Safe on NULL. */
