@@ -27,6 +27,13 @@ static const char VALUES[] =
     "one with `KiB`, `MiB` or `GiB`. `on` may also be written `true` or `yes`, `off` also `false` "
     "or `no`. An IPv6 address with a port stands in brackets: `[::1]:53`.";
 
+static const char RELOAD[] =
+    "On SIGHUP arguments, environment and file are read anew, once a second at most. When "
+    "anything in them is wrong, nothing changes, and the log says what and where (`not_reloaded`, "
+    "`dnsproxy_config_last_reload_successful` is 0). What needs a restart is named "
+    "(`restart_needed`) and left as it is; all else is in force from then on, for those who are "
+    "connected, too. Queries, the cache, connections and listeners stay.";
+
 static const char VARIABLES[] =
     "Each option has its variable. One that starts with `DNSPROXY_` and is not known is an error, "
     "except those that Kubernetes and Docker set for a service called dnsproxy or "
@@ -130,7 +137,8 @@ static void print_markdown_option(FILE *out, const struct option *option)
     print_cell(out, option->default_text);
     fputc(' ', out);
     print_text(out, MARKDOWN, option->help);
-    fputs(option->most ? " A list. |\n" : " |\n", out);
+    fprintf(out, "%s%s |\n", option->most ? " A list." : "",
+            option_needs_restart(option) ? " Needs a restart." : "");
 }
 
 static void print_fact(FILE *out, const char *label, const char *value)
@@ -153,7 +161,8 @@ static void print_roff_option(FILE *out, const struct option *option)
     print_text(out, ROFF, option->argument ? option->argument : "");
     fputs("\\fR\n", out);
     print_text(out, ROFF, option->help);
-    fputs(option->most ? "\nA list.\n" : "\n", out);
+    fprintf(out, "\n%s%s", option->most ? "A list.\n" : "",
+            option_needs_restart(option) ? "Needs a restart.\n" : "");
     print_fact(out, "Default", option->default_text);
     print_fact(out, "Key", option->flag ? option->key : NULL);
     print_fact(out, "Variable", option->environment);
@@ -166,6 +175,7 @@ static void print_options(FILE *out, enum form form)
     print_heading(out, form, "Options");
     print_paragraph(out, form, PRECEDENCE);
     print_paragraph(out, form, VALUES);
+    print_paragraph(out, form, RELOAD);
     if (form == MARKDOWN)
         fputs("\n| key | flag | environment | default | meaning |\n"
               "| --- | --- | --- | --- | --- |\n",
@@ -225,7 +235,7 @@ static void print_document(FILE *out, enum form form)
               "The end: after timeouts.lame-duck what has arrived is answered, for at most "
               "timeouts.drain. A second one ends it at once.");
     print_row(out, form, "HUP",
-              "Nothing yet but a line in the log: a restart takes a new configuration.");
+              "The configuration is read anew, all of it or nothing; see Options.");
     print_row(out, form, "others", "A line in the log, if they would end it by default.");
     print_heading(out, form, "Files");
     print_table_head(out, form, "file", "is");

@@ -18,11 +18,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/numbers.h"
 #include "base/siphash.h"
 #include "cache/cache.h"
 #include "config/options.h"
 #include "control/admin.h"
 #include "control/probe.h"
+#include "control/reload.h"
 #include "control/sockets.h"
 #include "control/trusts.h"
 #include "net/loop.h"
@@ -41,7 +43,8 @@ enum stage { STAGE_SERVING, STAGE_LAME_DUCK, STAGE_DRAINING };
 
 /* The one server of the process; admin's callbacks and the workers' report take no argument. */
 static struct server {
-    const struct config *config;
+    const struct config *config; /* of the start */
+    struct reload reload;
     struct trusts *trusts;
     struct cache *cache;
     struct metrics *metrics[CONFIG_WORKERS_MAX];
@@ -50,14 +53,13 @@ static struct server {
     size_t started; /* workers whose thread runs */
     struct admin *admin;
     int signal_fd;
-    struct log_limit hangup_limit;
     struct log_limit signal_limit;
-    int stopped_fd;              /* eventfd: a worker has ended */
+    int news_fd;                 /* eventfd: a worker has ended, or taken what it was told */
     struct siphash_key self_key; /* by which this process recognizes its own questions */
     time_t start_time;
     enum stage stage;
     uint64_t drain_at_ns; /* lame duck: when the drain begins, on loop_clock */
-} server = {.signal_fd = -1, .stopped_fd = -1};
+} server = {.signal_fd = -1, .news_fd = -1};
 
 /* --- What admin asks for --- */
 
@@ -75,6 +77,9 @@ static void print_metrics(FILE *out)
         .upstream_count = config->upstream_count,
         .log_dropped = log_dropped(),
         .start_time_s = (uint64_t)server.start_time,
+        .reload_ok = !server.reload.has_failed,
+        .reload_time_s = server.reload.ended_s,
+        .reload_generation = server.reload.generation,
     };
     if (server.cache)
         cache_usage(server.cache, &view.cache_bytes, &view.cache_entries);
@@ -104,10 +109,10 @@ static const struct admin_source admin_source = {
 
 /* --- Start --- */
 
-static void on_worker_stopped(void)
+static void on_worker_news(void)
 {
     /* It fails only when the counter is full, and then main is woken anyway. */
-    (void)eventfd_write(server.stopped_fd, 1);
+    (void)eventfd_write(server.news_fd, 1);
 }
 
 /* A standard descriptor that the parent has closed would be taken by the first socket, and log
@@ -149,11 +154,11 @@ static sigset_t held_signals(void)
 
 static enum status open_signals(void)
 {
-    assert(server.signal_fd == -1 && server.stopped_fd == -1);
+    assert(server.signal_fd == -1 && server.news_fd == -1);
     const sigset_t signals = held_signals();
     server.signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
-    server.stopped_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    return server.signal_fd < 0 || server.stopped_fd < 0 ? STATUS_SYSTEM : STATUS_OK;
+    server.news_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return server.signal_fd < 0 || server.news_fd < 0 ? STATUS_SYSTEM : STATUS_OK;
 }
 
 static enum status open_worker(const struct config *config, const struct sockets *sockets,
@@ -172,7 +177,7 @@ static enum status open_worker(const struct config *config, const struct sockets
         .admissions = server.admissions,
         .udp_fds = sockets_udp(sockets, index),
         .tcp_fds = sockets_tcp(sockets, index),
-        .on_stopped = on_worker_stopped,
+        .on_news = on_worker_news,
     };
     return worker_open(&settings, &server.workers[index]);
 }
@@ -246,13 +251,14 @@ static void log_start(const struct config *config, const struct sockets *sockets
     for (size_t i = 0; i < config->upstream_count; i++)
         log_event(LOG_LEVEL_INFO, "upstream", "upstream", config->upstreams[i].label, NULL);
     log_event(LOG_LEVEL_INFO, "started", "version", DNSPROXY_VERSION, "workers", workers,
-              "strategy", strategy_name(config->strategy), "memory_ceiling_bytes", ceiling, NULL);
+              "strategy", strategy_name(config->snapshot.strategy), "memory_ceiling_bytes", ceiling,
+              NULL);
 }
 
 static bool start_workers(const struct config *config)
 {
     assert(server.started == 0);
-    if (log_open(config->log.level, config->log.format) != STATUS_OK)
+    if (log_open(config->snapshot.log_level, config->log_format) != STATUS_OK)
         return start_failed("log");
     for (; server.started < config->workers; server.started++)
         if (worker_start(server.workers[server.started]) != STATUS_OK)
@@ -273,6 +279,26 @@ static bool start(const struct config *config)
     sockets_release(sockets);
     return is_started;
 }
+
+/* --- Reload --- */
+
+static void hand_out(const struct snapshot *snapshot)
+{
+    assert(server.started > 0);
+    log_set_level(snapshot->log_level);
+    for (size_t i = 0; i < server.started; i++)
+        worker_reload(server.workers[i], snapshot);
+}
+
+static bool is_taken(void)
+{
+    for (size_t i = 0; i < server.started; i++)
+        if (!worker_has_reloaded(server.workers[i]))
+            return false;
+    return true;
+}
+
+static const struct reload_events reload_events = {.hand_out = hand_out, .is_taken = is_taken};
 
 /* --- Wait and drain --- */
 
@@ -304,7 +330,7 @@ static void begin_drain(const char *why)
 static void begin_lame_duck(const char *why)
 {
     assert(server.stage == STAGE_SERVING);
-    const uint64_t lame_duck_ns = server.config->timeouts.lame_duck_ns;
+    const uint64_t lame_duck_ns = reload_snapshot(&server.reload)->timeouts.lame_duck_ns;
     char duration_ms[32];
     snprintf(duration_ms, sizeof(duration_ms), "%" PRIu64,
              lame_duck_ns / NANOSECONDS_PER_MILLISECOND);
@@ -321,7 +347,7 @@ static void on_stop_signal(const char *name)
         log_close();
         _exit(EXIT_CLEAN);
     }
-    if (server.config->timeouts.lame_duck_ns > 0)
+    if (reload_snapshot(&server.reload)->timeouts.lame_duck_ns > 0)
         begin_lame_duck(name);
     else
         begin_drain(name);
@@ -329,12 +355,8 @@ static void on_stop_signal(const char *name)
 
 static void on_other_signal(int number)
 {
-    if (number == SIGHUP)
-        log_event_limited(&server.hangup_limit, loop_clock(), LOG_LEVEL_WARNING, "not_reloaded",
-                          "cause",
-                          "reloading is not supported yet; a restart takes a new "
-                          "configuration",
-                          NULL);
+    if (number == SIGHUP && server.stage != STAGE_DRAINING)
+        reload_ask(&server.reload);
     else
         log_event_limited(&server.signal_limit, loop_clock(), LOG_LEVEL_WARNING, "signal_ignored",
                           "signal", strsignal(number), NULL);
@@ -352,11 +374,19 @@ static void on_signal(void)
     }
 }
 
-static void on_worker_ended(int *exit_status)
+static bool has_one_stopped(void)
 {
-    eventfd_t count; /* read, else poll would return at once until the last has ended */
-    (void)eventfd_read(server.stopped_fd, &count);
-    if (server.stage == STAGE_DRAINING)
+    for (size_t i = 0; i < server.started; i++)
+        if (worker_has_stopped(server.workers[i]))
+            return true;
+    return false;
+}
+
+static void on_news(int *exit_status)
+{
+    eventfd_t count; /* read, else poll would return at once for ever */
+    (void)eventfd_read(server.news_fd, &count);
+    if (server.stage == STAGE_DRAINING || !has_one_stopped())
         return;
     *exit_status = EXIT_START;
     begin_drain("a worker failed");
@@ -371,34 +401,41 @@ static uint64_t lame_duck_left_ns(void)
     return server.drain_at_ns > now ? server.drain_at_ns - now : 0;
 }
 
-/* Until there is work for admin or the lame duck's time is over, at most a second. */
-static int poll_timeout_ms(uint64_t admin_ns)
+/* What admin and a reload have to do; the nanoseconds until they have more at the latest. */
+static uint64_t run_parts(void)
 {
-    const uint64_t lame_duck_ns = lame_duck_left_ns();
-    const uint64_t wait_ms =
-        (admin_ns < lame_duck_ns ? admin_ns : lame_duck_ns) / NANOSECONDS_PER_MILLISECOND;
+    const uint64_t admin_ns = server.admin ? admin_run(server.admin) : DEADLINE_NEVER;
+    if (server.stage == STAGE_DRAINING)
+        return admin_ns;
+    return least_of(admin_ns, reload_run(&server.reload, loop_clock()));
+}
+
+/* Until there is work for them or the lame duck's time is over, at most a second. */
+static int poll_timeout_ms(uint64_t parts_ns)
+{
+    const uint64_t wait_ms = least_of(parts_ns, lame_duck_left_ns()) / NANOSECONDS_PER_MILLISECOND;
     return wait_ms < 1000 ? (int)wait_ms + 1 : 1000;
 }
 
 /* Until every worker has ended. Returns the exit status. */
 static int wait_for_end(void)
 {
-    assert(server.signal_fd >= 0 && server.stopped_fd >= 0 && server.started > 0);
+    assert(server.signal_fd >= 0 && server.news_fd >= 0 && server.started > 0);
     int exit_status = EXIT_CLEAN;
     while (!has_stopped()) {
         struct pollfd ready[] = {
             {.fd = server.signal_fd, .events = POLLIN},
-            {.fd = server.stopped_fd, .events = POLLIN},
+            {.fd = server.news_fd, .events = POLLIN},
             {.fd = log_descriptor(), .events = POLLIN},
             {.fd = server.admin ? admin_descriptor(server.admin) : -1, .events = POLLIN},
         };
-        const uint64_t admin_ns = server.admin ? admin_run(server.admin) : DEADLINE_NEVER;
-        (void)poll(ready, sizeof(ready) / sizeof(ready[0]), poll_timeout_ms(admin_ns));
+        const uint64_t parts_ns = run_parts();
+        (void)poll(ready, sizeof(ready) / sizeof(ready[0]), poll_timeout_ms(parts_ns));
         log_drain();
         if (ready[0].revents & POLLIN)
             on_signal();
         if (ready[1].revents & POLLIN)
-            on_worker_ended(&exit_status);
+            on_news(&exit_status);
         if (lame_duck_left_ns() == 0)
             begin_drain("timeouts.lame-duck is over");
     }
@@ -412,6 +449,7 @@ static void stop(void)
         worker_close(server.workers[i]);
         metrics_close(server.metrics[i]);
     }
+    reload_close(&server.reload);
     cache_close(server.cache);
     trusts_close(server.trusts);
     if (server.started > 0)
@@ -419,14 +457,15 @@ static void stop(void)
     log_close();
     if (server.signal_fd >= 0)
         close(server.signal_fd);
-    if (server.stopped_fd >= 0)
-        close(server.stopped_fd);
+    if (server.news_fd >= 0)
+        close(server.news_fd);
 }
 
-static int serve(const struct config *config)
+static int serve(int argc, char *const argv[], const struct config *config)
 {
     int exit_status = EXIT_START;
     server.config = config;
+    reload_init(&server.reload, argc, argv, config, &reload_events);
     server.start_time = time(NULL);
     server.self_key = siphash_random_key();
     if (open_signals() != STATUS_OK) {
@@ -481,7 +520,7 @@ static enum status measure_worker(const struct config *config, struct worker_mem
         .trusts = trusts_of_upstreams(server.trusts),
         .udp_fds = none,
         .tcp_fds = none,
-        .on_stopped = on_worker_stopped,
+        .on_news = on_worker_news,
     };
     const enum status status = worker_open(&settings, &worker);
     if (status == STATUS_OK)
@@ -509,7 +548,7 @@ static int check(const struct config *config)
     return EXIT_CLEAN;
 }
 
-static int run(enum command command, const struct config *config)
+static int run(enum command command, int argc, char *const argv[], const struct config *config)
 {
     switch (command) {
     case COMMAND_HELP:
@@ -525,7 +564,7 @@ static int run(enum command command, const struct config *config)
     case COMMAND_HEALTH:
         return admin_health(config->admin.enabled ? &config->admin.address : NULL);
     case COMMAND_SERVE:
-        return serve(config);
+        return serve(argc, argv, config);
     }
     return EXIT_CONFIGURATION;
 }
@@ -551,7 +590,7 @@ int main(int argc, char *argv[])
     if (options_load(argc, argv, stderr, &command, &config) != STATUS_OK)
         return EXIT_CONFIGURATION;
     pthread_sigmask(SIG_SETMASK, command == COMMAND_SERVE ? &held : &inherited, NULL);
-    const int exit_status = run(command, config);
+    const int exit_status = run(command, argc, argv, config);
     config_free(config);
     return exit_status;
 }

@@ -26,11 +26,12 @@
 #define TURN_MAX_NS (1 * NANOSECONDS_PER_SECOND)
 #define DRAIN_TURN_MAX_NS (20 * NANOSECONDS_PER_MILLISECOND)
 
-enum letter_kind { LETTER_DRAIN };
+enum letter_kind { LETTER_SNAPSHOT, LETTER_DRAIN };
 
 struct worker {
     const struct config *config;
-    void (*on_stopped)(void);
+    const struct snapshot *snapshot;
+    void (*on_news)(void);
     pthread_t thread;
     bool is_started;
     atomic_bool has_stopped;
@@ -53,7 +54,7 @@ static void begin_drain(struct worker *worker)
 {
     if (worker->drain_until_ns != 0)
         return;
-    worker->drain_until_ns = worker->loop.now + worker->config->timeouts.drain_ns;
+    worker->drain_until_ns = worker->loop.now + worker->snapshot->timeouts.drain_ns;
     for (size_t i = 0; i < worker->config->listener_count; i++) {
         if (worker->udp[i])
             udp_stop(worker->udp[i]);
@@ -72,17 +73,33 @@ static bool is_drained(const struct worker *worker)
     return is_idle || worker->loop.now >= worker->drain_until_ns;
 }
 
+static void take_snapshot(struct worker *worker, const struct snapshot *snapshot)
+{
+    assert(snapshot);
+    worker->snapshot = snapshot;
+    resolver_reload(&worker->resolver, snapshot);
+    group_reload(worker->group, snapshot);
+    tcp_clients_reload(worker->tcp_clients, snapshot);
+    for (size_t i = 0; i < worker->config->listener_count; i++)
+        if (worker->udp[i])
+            udp_reload(worker->udp[i], snapshot);
+}
+
 /* Between two turns, so that none of it happens inside an event. */
 static void read_mail(struct worker *worker)
 {
     const struct letter *letter;
     while ((letter = mailbox_first(&worker->mailbox))) {
         switch ((enum letter_kind)letter->kind) {
+        case LETTER_SNAPSHOT:
+            take_snapshot(worker, letter->content);
+            break;
         case LETTER_DRAIN:
             begin_drain(worker);
             break;
         }
         mailbox_take(&worker->mailbox);
+        worker->on_news();
     }
 }
 
@@ -101,7 +118,7 @@ static void *run(void *argument)
         read_mail(worker);
     }
     atomic_store(&worker->has_stopped, true);
-    worker->on_stopped();
+    worker->on_news();
     return NULL;
 }
 
@@ -113,6 +130,17 @@ enum status worker_start(struct worker *worker)
         return STATUS_SYSTEM;
     worker->is_started = true;
     return STATUS_OK;
+}
+
+void worker_reload(struct worker *worker, const struct snapshot *snapshot)
+{
+    assert(worker->is_started && snapshot);
+    mailbox_send(&worker->mailbox, LETTER_SNAPSHOT, snapshot);
+}
+
+bool worker_has_reloaded(const struct worker *worker)
+{
+    return mailbox_is_taken(&worker->mailbox) || worker_has_stopped(worker);
 }
 
 void worker_drain(struct worker *worker)
@@ -208,12 +236,13 @@ enum status worker_open(const struct worker_settings *settings, struct worker **
 {
     assert(settings->config && out);
     assert(settings->config->listener_count <= CONFIG_LISTENERS_MAX);
-    assert(settings->metrics && settings->on_stopped);
+    assert(settings->metrics && settings->on_news);
     struct worker *worker = calloc(1, sizeof(*worker));
     if (!worker)
         return STATUS_FULL;
     worker->config = settings->config;
-    worker->on_stopped = settings->on_stopped;
+    worker->snapshot = &settings->config->snapshot;
+    worker->on_news = settings->on_news;
     enum status status = loop_open(&worker->loop);
     if (status != STATUS_OK) {
         free(worker);

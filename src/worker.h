@@ -30,13 +30,19 @@ struct worker_settings {
     /* One for each listener of the configuration, -1: none. They become the worker's. */
     const int *udp_fds;
     const int *tcp_fds;
-    void (*on_stopped)(void); /* called on the worker's thread, as its last act; wakes main */
+    void (*on_news)(void); /* called on the worker's thread when it has taken what main had to say,
+                              and as its last act; wakes main */
 };
 
 enum status worker_open(const struct worker_settings *settings, struct worker **out);
 
 /* The thread starts serving. STATUS_SYSTEM when there is no thread to be had. */
 enum status worker_start(struct worker *worker);
+
+/* Has it go by this snapshot from its next turn on; any before that one may be freed when
+ * worker_has_reloaded says so. At most one at a time. Main thread. */
+void worker_reload(struct worker *worker, const struct snapshot *snapshot);
+bool worker_has_reloaded(const struct worker *worker);
 
 /* Asks it to answer what has arrived (FAULTS J14), take no more and end, at the latest after
  * timeouts.drain. Main thread. */

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The configuration as plain data: what options.c and yaml.c fill in and everybody reads.
  *
+ * It has two parts. What is in `snapshot` a reload replaces, and who uses it is handed the next
+ * one; the rest is that of the start, since pools, sockets and threads are made after it.
+ *
  * Thread: built by the main thread, immutable afterwards. Owner: main, which frees it with
- * config_free after the last worker has ended. Durations are nanoseconds, sizes are bytes. */
+ * config_free after the last worker has ended or has a later snapshot. Durations are nanoseconds,
+ * sizes are bytes. */
 #ifndef CONFIG_CONFIG_H
 #define CONFIG_CONFIG_H
 
@@ -59,6 +63,33 @@ struct cache_config {
     enum toggle refresh;  /* ask anew for popular answers before their time is over */
 };
 
+/* What a reload replaces. */
+struct snapshot {
+    enum strategy strategy;
+    enum log_level log_level;
+    struct prefix allow[CONFIG_PREFIXES_MAX];
+    size_t allow_count;
+    uint16_t refused_source_ports[CONFIG_PORTS_MAX]; /* UDP queries from these are dropped */
+    size_t refused_source_port_count;
+
+    struct {
+        uint64_t tcp_idle_ns;    /* a TCP client without queries is closed */
+        uint64_t tcp_message_ns; /* from the first byte of a TCP message to its last */
+        uint64_t tcp_send_ns;    /* a TCP client that takes no byte of its replies is closed */
+        uint64_t lame_duck_ns;   /* from SIGTERM to the drain; 0: none */
+        uint64_t drain_ns;       /* from there to the end */
+    } timeouts;
+
+    struct {                              /* of each worker */
+        uint32_t tcp_clients_per_address; /* open connections from one address (/64 for IPv6) */
+        uint32_t tcp_queries;             /* in flight on one connection; then it is not read */
+        uint32_t tcp_queries_total;       /* asked on one connection before it is closed; 0: any */
+        uint32_t tcp_accept_rate;         /* new connections per second; 0: any */
+        uint32_t udp_queries_per_address; /* in flight of one address, then TC=1 only; 0: any */
+        uint16_t udp_reply_size;          /* bytes, 512 to 4096 (RFC 9715: 1232) */
+    } limits;
+};
+
 struct config {
     struct listener_config listeners[CONFIG_LISTENERS_MAX];
     size_t listener_count;
@@ -67,7 +98,6 @@ struct config {
     size_t upstream_count;
     struct address bootstraps[CONFIG_BOOTSTRAPS_MAX]; /* asked for upstreams' host names alone */
     size_t bootstrap_count;
-    enum strategy strategy;
     char *tls_ca_file;   /* NULL: the system store */
     char *tls_ca_origin; /* where it was written, as the start of an error about it */
     uint32_t workers;    /* 1 to CONFIG_WORKERS_MAX */
@@ -79,47 +109,30 @@ struct config {
         struct address address;
     } admin;
 
-    struct {
-        enum log_level level;
-        enum log_format format;
-    } log;
-
-    struct prefix allow[CONFIG_PREFIXES_MAX];
-    size_t allow_count;
-    uint16_t refused_source_ports[CONFIG_PORTS_MAX]; /* UDP queries from these are dropped */
-    size_t refused_source_port_count;
+    enum log_format log_format;
 
     struct {
         uint64_t query_ns;     /* a client has its reply within this time */
         uint64_t connect_ns;   /* TCP connect to an upstream */
         uint64_t handshake_ns; /* TLS handshake with an upstream */
         uint64_t request_ns;   /* silence after which an upstream connection is dead, at most */
-        uint64_t park_ns;     /* a query waits so long for upstreams that are away; 0: not at all */
-        uint64_t idle_ns;     /* an upstream connection without requests is closed */
-        uint64_t tcp_idle_ns; /* a TCP client without queries is closed */
-        uint64_t tcp_message_ns; /* from the first byte of a TCP message to its last */
-        uint64_t tcp_send_ns;    /* a TCP client that takes no byte of its replies is closed */
-        uint64_t lame_duck_ns;   /* from SIGTERM to the drain; 0: none */
-        uint64_t drain_ns;       /* from there to the end */
+        uint64_t park_ns; /* a query waits so long for upstreams that are away; 0: not at all */
+        uint64_t idle_ns; /* an upstream connection without requests is closed */
     } timeouts;
 
     /* All of them per worker, because workers share no tables. */
     struct {
-        uint32_t queries;                 /* in flight, over all transports */
-        uint32_t upstream_requests;       /* in flight on one upstream connection; on all of them
-                                             at least `queries` */
-        uint32_t upstream_connections;    /* open to one upstream */
-        uint32_t tcp_clients;             /* open connections */
-        uint32_t tcp_clients_per_address; /* open connections from one address (/64 for IPv6) */
-        uint32_t tcp_queries;             /* in flight on one connection; then it is not read */
-        uint32_t tcp_queries_total;       /* asked on one connection before it is closed; 0: any */
-        uint32_t tcp_accept_rate;         /* new connections per second; 0: any */
-        uint64_t tcp_lifetime_ns;         /* age at which a connection is closed; 0: never */
-        uint64_t tcp_memory_bytes;        /* that TCP clients may make a worker hold */
+        uint32_t queries;              /* in flight, over all transports */
+        uint32_t upstream_requests;    /* in flight on one upstream connection; on all of them
+                                          at least `queries` */
+        uint32_t upstream_connections; /* open to one upstream */
+        uint32_t tcp_clients;          /* open connections */
+        uint64_t tcp_lifetime_ns;      /* age at which a connection is closed; 0: never */
+        uint64_t tcp_memory_bytes;     /* that TCP clients may make a worker hold */
         uint32_t udp_rate; /* replies per second to one /24 or /56, then TC=1 only; 0: any */
-        uint32_t udp_queries_per_address; /* in flight of one address, then TC=1 only; 0: any */
-        uint16_t udp_reply_size;          /* bytes, 512 to 4096 (RFC 9715: 1232) */
     } limits;
+
+    struct snapshot snapshot; /* the last member: what lies before it needs a restart */
 };
 
 /* What the command line asks for besides settings. */

@@ -41,7 +41,7 @@ const struct option OPTIONS[] = {
              "/etc/dnsproxy/dnsproxy.yaml, if that exists."},
     {.flag = "--listen", .letter = 'l', .key = "listen", .environment = "DNSPROXY_LISTEN",
      .argument = "ADDR", .default_text = DNSPROXY_DEFAULT_LISTEN,
-     .set = add_listener, LIST(listener_count, CONFIG_LISTENERS_MAX),
+     .set = add_listener, LIST(listener_count, CONFIG_LISTENERS_MAX), .differs = listeners_differ,
      .help = "Answer on this address: ADDRESS:PORT for UDP and TCP, udp://ADDRESS:PORT or "
              "tcp://ADDRESS:PORT for one of them; port 53 unless given."},
     {.key = "listen-freebind", .environment = "DNSPROXY_LISTEN_FREEBIND", .argument = "on|off",
@@ -50,21 +50,22 @@ const struct option OPTIONS[] = {
              "there as soon as it has them (IP_FREEBIND)."},
     {.flag = "--upstream", .letter = 'u', .key = "upstreams", .environment = "DNSPROXY_UPSTREAM",
      .argument = "URL", .default_text = "cloudflare",
-     .set = add_upstream, LIST(upstream_count, CONFIG_UPSTREAMS_MAX),
+     .set = add_upstream, LIST(upstream_count, CONFIG_UPSTREAMS_MAX), .differs = upstreams_differ,
      .help = "Ask this server: tls://ADDRESS[:PORT]#NAME, where NAME authenticates it and the port "
              "is 853 unless given; tls://HOST[:PORT], whose addresses are looked up; or a preset: "
              "cloudflare, google or quad9."},
     {.flag = "--bootstrap", .key = "bootstrap", .environment = "DNSPROXY_BOOTSTRAP",
      .argument = "ADDR", .set = add_bootstrap, LIST(bootstrap_count, CONFIG_BOOTSTRAPS_MAX),
+     .differs = bootstraps_differ,
      .help = "Look up the host names of upstreams here when no other upstream can: ADDRESS[:PORT] "
              "of a plain DNS server. It is asked for these names alone, in clear text."},
     {.flag = "--strategy", .key = "strategy", .environment = "DNSPROXY_STRATEGY",
      .argument = "NAME", .default_text = "fastest",
-     .set = set_choice, .choices = STRATEGIES, FIELD(strategy),
+     .set = set_choice, .choices = STRATEGIES, FIELD(snapshot.strategy),
      .help = "How to choose among the upstreams: fastest (measured), ordered (the first that is "
              "up), weighted (shares by weight) or hash (by the name asked for)."},
     {.flag = "--tls-ca", .key = "tls.ca", .environment = "DNSPROXY_TLS_CA", .argument = "FILE",
-     .default_text = "system", .set = set_tls_ca,
+     .default_text = "system", .set = set_tls_ca, .differs = tls_cas_differ,
      .help = "Trust the certificates in FILE (PEM) for upstreams; system is the system's store."},
     {.flag = "--workers", .key = "workers", .environment = "DNSPROXY_WORKERS", .argument = "N",
      .default_text = "auto", FIELD(workers), .set = set_workers,
@@ -97,25 +98,25 @@ const struct option OPTIONS[] = {
      .help = "Ask for popular answers anew before their time is over, so that nobody waits for "
              "them."},
     {.flag = "--admin", .key = "admin", .environment = "DNSPROXY_ADMIN", .argument = "ADDR|off",
-     .default_text = "127.0.0.1:9153", .set = set_admin,
+     .default_text = "127.0.0.1:9153", .set = set_admin, .differs = admins_differ,
      .help = "Serve /health, /ready and /metrics over HTTP on this address; off does not."},
     {.flag = "--log-level", .key = "log.level", .environment = "DNSPROXY_LOG_LEVEL",
      .argument = "LEVEL", .default_text = "info", .set = set_choice, .choices = LEVELS,
-     FIELD(log.level),
+     FIELD(snapshot.log_level),
      .help = "Log error, warning, info or debug, each with those before it."},
     {.flag = "--log-format", .key = "log.format", .environment = "DNSPROXY_LOG_FORMAT",
      .argument = "text|json", .default_text = "text", .set = set_choice, .choices = FORMATS,
-     FIELD(log.format),
+     FIELD(log_format),
      .help = "Write log lines as text or as JSON."},
     {.flag = "--allow", .key = "allow", .environment = "DNSPROXY_ALLOW", .argument = "CIDR",
      .default_text = "127.0.0.0/8, ::1, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, "
                      "169.254.0.0/16, 100.64.0.0/10, fe80::/10, fc00::/7",
-     .set = add_prefix, LIST(allow_count, CONFIG_PREFIXES_MAX),
+     .set = add_prefix, LIST(snapshot.allow_count, CONFIG_PREFIXES_MAX),
      .help = "Answer clients in this range of addresses; all others are refused. The default is "
              "loopback, private and link-local addresses."},
     {.key = "refused-source-ports", .environment = "DNSPROXY_REFUSED_SOURCE_PORTS",
      .argument = "PORT", .default_text = "7, 13, 17, 19, 37, 69, 111, 123, 137, 161, 389, 520",
-     .set = add_source_port, LIST(refused_source_port_count, CONFIG_PORTS_MAX),
+     .set = add_source_port, LIST(snapshot.refused_source_port_count, CONFIG_PORTS_MAX),
      .may_be_empty = true,
      .quantity = &COUNTS, .minimum = 1, .maximum = 65535,
      .help = "Drop UDP queries from these source ports: they belong to services that answer "
@@ -147,23 +148,23 @@ const struct option OPTIONS[] = {
      .default_text = "30s", DURATION(timeouts.idle_ns, MILLISECONDS(10), SECONDS(3600)),
      .help = "Close an upstream connection that has had nothing to do for this long."},
     {.key = "timeouts.tcp-idle", .environment = "DNSPROXY_TIMEOUTS_TCP_IDLE",
-     .default_text = "10s", DURATION(timeouts.tcp_idle_ns, MILLISECONDS(10), SECONDS(3600)),
+     .default_text = "10s", DURATION(snapshot.timeouts.tcp_idle_ns, MILLISECONDS(10), SECONDS(3600)),
      .help = "Close the connection of a TCP client that has asked nothing for this long."},
     {.key = "timeouts.tcp-message", .environment = "DNSPROXY_TIMEOUTS_TCP_MESSAGE",
-     .default_text = "5s", DURATION(timeouts.tcp_message_ns, MILLISECONDS(10), SECONDS(600)),
+     .default_text = "5s", DURATION(snapshot.timeouts.tcp_message_ns, MILLISECONDS(10), SECONDS(600)),
      .help = "Give a TCP client this long from the first byte of a query to its last."},
     {.key = "timeouts.tcp-send", .environment = "DNSPROXY_TIMEOUTS_TCP_SEND",
-     .default_text = "5s", DURATION(timeouts.tcp_send_ns, MILLISECONDS(10), SECONDS(600)),
+     .default_text = "5s", DURATION(snapshot.timeouts.tcp_send_ns, MILLISECONDS(10), SECONDS(600)),
      .help = "Close the connection of a TCP client that takes no byte of its replies for this "
              "long."},
     {.key = "timeouts.lame-duck", .environment = "DNSPROXY_TIMEOUTS_LAME_DUCK",
-     .default_text = "0s", DURATION(timeouts.lame_duck_ns, MILLISECONDS(10), SECONDS(600)),
+     .default_text = "0s", DURATION(snapshot.timeouts.lame_duck_ns, MILLISECONDS(10), SECONDS(600)),
      .zero_is_off = true,
      .help = "After SIGTERM, go on answering for this long, with /ready at 503, so that load "
              "balancers and endpoints of Kubernetes move on first; 0 stops at once. Whoever stops it "
              "(TimeoutStopSec, docker stop -t) must wait longer than this and timeouts.drain."},
     {.key = "timeouts.drain", .environment = "DNSPROXY_TIMEOUTS_DRAIN",
-     .default_text = "2s", DURATION(timeouts.drain_ns, MILLISECONDS(10), SECONDS(600)),
+     .default_text = "2s", DURATION(snapshot.timeouts.drain_ns, MILLISECONDS(10), SECONDS(600)),
      .help = "After SIGTERM and timeouts.lame-duck, answer what has arrived for at most this "
              "long."},
 
@@ -187,16 +188,16 @@ const struct option OPTIONS[] = {
              "idle one to others."},
     {.key = "limits.tcp-clients-per-address",
      .environment = "DNSPROXY_LIMITS_TCP_CLIENTS_PER_ADDRESS",
-     .default_text = "512", COUNT(limits.tcp_clients_per_address, 1, 1 << 20),
+     .default_text = "512", COUNT(snapshot.limits.tcp_clients_per_address, 1, 1 << 20),
      .help = "The same from one address (IPv6: from one /64)."},
     {.key = "limits.tcp-queries", .environment = "DNSPROXY_LIMITS_TCP_QUERIES",
-     .default_text = "128", COUNT(limits.tcp_queries, 1, 65535),
+     .default_text = "128", COUNT(snapshot.limits.tcp_queries, 1, 65535),
      .help = "Queries in flight of one TCP client; it is not read until one is answered."},
     {.key = "limits.tcp-queries-total", .environment = "DNSPROXY_LIMITS_TCP_QUERIES_TOTAL",
-     .default_text = "0", COUNT(limits.tcp_queries_total, 1, 1000000000), .zero_is_off = true,
+     .default_text = "0", COUNT(snapshot.limits.tcp_queries_total, 1, 1000000000), .zero_is_off = true,
      .help = "Close a TCP client's connection after this many queries; 0 never does."},
     {.key = "limits.tcp-accept-rate", .environment = "DNSPROXY_LIMITS_TCP_ACCEPT_RATE",
-     .default_text = "0", COUNT(limits.tcp_accept_rate, 1, 1000000), .zero_is_off = true,
+     .default_text = "0", COUNT(snapshot.limits.tcp_accept_rate, 1, 1000000), .zero_is_off = true,
      .help = "New TCP connections per second to each worker; 0 is any number."},
     {.key = "limits.tcp-lifetime", .environment = "DNSPROXY_LIMITS_TCP_LIFETIME",
      .default_text = "0s", DURATION(limits.tcp_lifetime_ns, MILLISECONDS(10), SECONDS(7 * 86400)),
@@ -214,13 +215,13 @@ const struct option OPTIONS[] = {
              "are sent to TCP. 0 is any number."},
     {.key = "limits.udp-queries-per-address",
      .environment = "DNSPROXY_LIMITS_UDP_QUERIES_PER_ADDRESS",
-     .default_text = "4096", COUNT(limits.udp_queries_per_address, 1, 1 << 20), .zero_is_off = true,
+     .default_text = "4096", COUNT(snapshot.limits.udp_queries_per_address, 1, 1 << 20), .zero_is_off = true,
      .help = "UDP queries of one address (IPv6: of one /64) in flight in each worker, half as many "
              "while others' are; beyond it the client is sent to TCP. Loopback may have any number. "
              "0 is any number."},
     {.key = "limits.udp-reply-size", .environment = "DNSPROXY_LIMITS_UDP_REPLY_SIZE",
      .argument = "BYTES", .default_text = "1232",
-     NUMBER(limits.udp_reply_size, COUNTS, 512, 4096),
+     NUMBER(snapshot.limits.udp_reply_size, COUNTS, 512, 4096),
      .help = "Largest UDP reply; clients fetch larger ones over TCP (RFC 9715)."},
 
     {.flag = "--help", .letter = 'h', .set = set_command, .help = "Print this help and exit."},
@@ -329,19 +330,65 @@ static enum status load(struct settings *settings, int argc, char *const argv[])
     return settings->failed ? STATUS_INVALID : STATUS_OK;
 }
 
+static enum status load_all(struct settings *settings, int argc, char *const argv[],
+                            struct config **out)
+{
+    const enum status status = load(settings, argc, argv);
+    if (status == STATUS_OK)
+        *out = settings->config;
+    else
+        config_free(settings->config);
+    return status;
+}
+
 enum status options_load(int argc, char *const argv[], FILE *errors, enum command *command,
                          struct config **out)
 {
     assert(argc >= 0 && argv && errors && command && out);
     struct settings settings = {.errors = errors, .command = COMMAND_SERVE};
-    const enum status status = load(&settings, argc, argv);
-    if (status != STATUS_OK) {
-        config_free(settings.config);
-        return status;
-    }
+    TRY(load_all(&settings, argc, argv, out));
     *command = settings.command;
-    *out = settings.config;
     return STATUS_OK;
+}
+
+enum status options_reload(int argc, char *const argv[], FILE *errors, struct config **out)
+{
+    assert(argc >= 0 && argv && errors && out);
+    struct settings settings = {.errors = errors, .command = COMMAND_SERVE, .is_reload = true};
+    return load_all(&settings, argc, argv, out);
+}
+
+bool option_needs_restart(const struct option *option)
+{
+    return option->key && option->offset < offsetof(struct config, snapshot);
+}
+
+static bool differs(const struct option *option, const struct config *a, const struct config *b)
+{
+    if (option->differs)
+        return option->differs(a, b);
+    assert(option->size > 0);
+    return memcmp((const char *)a + option->offset, (const char *)b + option->offset,
+                  option->size) != 0;
+}
+
+size_t options_find_left(const struct config *running, const struct config *wanted, char *text,
+                         size_t size)
+{
+    assert(running && wanted && text && size > 0);
+    size_t count = 0;
+    size_t length = 0;
+    *text = '\0';
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        const struct option *option = &OPTIONS[i];
+        if (!option_needs_restart(option) || !differs(option, running, wanted))
+            continue;
+        if (length < size)
+            length += (size_t)snprintf(text + length, size - length, "%s%s", count > 0 ? " " : "",
+                                       option->key);
+        count++;
+    }
+    return count;
 }
 
 void config_free(struct config *config)

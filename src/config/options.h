@@ -23,6 +23,15 @@
 enum status options_load(int argc, char *const argv[], FILE *errors, enum command *command,
                          struct config **out);
 
+/* The same once more while the daemon runs, as COMMAND_SERVE: a file of which reading might never
+ * end, such as a pipe, is an error. */
+enum status options_reload(int argc, char *const argv[], FILE *errors, struct config **out);
+
+/* The keys of what differs and only a restart can change, separated by blanks, and cut when `text`
+ * is too small. Returns their number. */
+size_t options_find_left(const struct config *running, const struct config *wanted, char *text,
+                         size_t size);
+
 /* Safe on NULL. */
 void config_free(struct config *config);
 

@@ -97,6 +97,18 @@ enum status add_listener(struct settings *settings, const struct option *option,
     return STATUS_OK;
 }
 
+bool listeners_differ(const struct config *a, const struct config *b)
+{
+    for (size_t i = 0; i < a->listener_count && i < b->listener_count; i++) {
+        const struct listener_config *one = &a->listeners[i];
+        const struct listener_config *other = &b->listeners[i];
+        if (!address_equal(&one->address, &other->address) || one->udp != other->udp ||
+            one->tcp != other->tcp)
+            return true;
+    }
+    return a->listener_count != b->listener_count;
+}
+
 /* --- pins --- */
 
 /* The digits of `text` after each other, `bits` from each; false unless they are one pin. */
@@ -397,6 +409,23 @@ enum status add_upstream(struct settings *settings, const struct option *option,
     return upstream_entry_add(settings, &(struct upstream_entry){.url = text, .weight = 1});
 }
 
+static bool is_same_upstream(const struct upstream_config *a, const struct upstream_config *b)
+{
+    return is_same_text(a->label, b->label) && is_same_text(a->name, b->name) &&
+           is_same_text(a->ca_file, b->ca_file) && is_same_text(a->host, b->host) &&
+           a->port == b->port && (a->host || address_equal(&a->address, &b->address)) &&
+           a->weight == b->weight && a->pin_count == b->pin_count &&
+           memcmp(a->pins, b->pins, a->pin_count * sizeof a->pins[0]) == 0;
+}
+
+bool upstreams_differ(const struct config *a, const struct config *b)
+{
+    for (size_t i = 0; i < a->upstream_count && i < b->upstream_count; i++)
+        if (!is_same_upstream(&a->upstreams[i], &b->upstreams[i]))
+            return true;
+    return a->upstream_count != b->upstream_count;
+}
+
 /* --- bootstraps --- */
 
 enum status add_bootstrap(struct settings *settings, const struct option *option, const char *text)
@@ -414,6 +443,14 @@ enum status add_bootstrap(struct settings *settings, const struct option *option
             return settings_reject(settings, text, "is given twice");
     config->bootstraps[config->bootstrap_count++] = address;
     return STATUS_OK;
+}
+
+bool bootstraps_differ(const struct config *a, const struct config *b)
+{
+    for (size_t i = 0; i < a->bootstrap_count && i < b->bootstrap_count; i++)
+        if (!address_equal(&a->bootstraps[i], &b->bootstraps[i]))
+            return true;
+    return a->bootstrap_count != b->bootstrap_count;
 }
 
 void check_host_names(struct settings *settings)

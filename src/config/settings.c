@@ -294,6 +294,12 @@ enum status set_admin(struct settings *settings, const struct option *option, co
     return STATUS_OK;
 }
 
+bool admins_differ(const struct config *a, const struct config *b)
+{
+    return a->admin.enabled != b->admin.enabled ||
+           (a->admin.enabled && !address_equal(&a->admin.address, &b->admin.address));
+}
+
 enum status read_address(struct settings *settings, const char *text, const char *place,
                          uint16_t default_port, struct address *out, const char *problem)
 {
@@ -340,6 +346,16 @@ enum status set_tls_ca(struct settings *settings, const struct option *option, c
     return !is_file || (config->tls_ca_file && config->tls_ca_origin) ? STATUS_OK : STATUS_INVALID;
 }
 
+bool is_same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+bool tls_cas_differ(const struct config *a, const struct config *b)
+{
+    return !is_same_text(a->tls_ca_file, b->tls_ca_file);
+}
+
 enum status set_command(struct settings *settings, const struct option *option, const char *text)
 {
     (void)text;
@@ -358,23 +374,23 @@ enum status set_config_file(struct settings *settings, const struct option *opti
 enum status add_prefix(struct settings *settings, const struct option *option, const char *text)
 {
     (void)option;
-    struct config *config = settings->config;
+    struct snapshot *snapshot = &settings->config->snapshot;
     struct prefix prefix;
     if (prefix_parse(text, &prefix) != STATUS_OK)
         return settings_reject(settings, text,
                                "is not a range of addresses; allowed: such as 192.0.2.0/24, "
                                "2001:db8::/32 or one address, without bits beyond the length");
-    config->allow[config->allow_count++] = prefix;
+    snapshot->allow[snapshot->allow_count++] = prefix;
     return STATUS_OK;
 }
 
 enum status add_source_port(struct settings *settings, const struct option *option,
                             const char *text)
 {
-    struct config *config = settings->config;
+    struct snapshot *snapshot = &settings->config->snapshot;
     uint64_t port;
     TRY(read_number(settings, option, text, &port));
-    config->refused_source_ports[config->refused_source_port_count++] = (uint16_t)port;
+    snapshot->refused_source_ports[snapshot->refused_source_port_count++] = (uint16_t)port;
     return STATUS_OK;
 }
 

@@ -36,6 +36,7 @@ struct settings {
     struct config *config;
     FILE *errors;
     bool failed; /* something was reported */
+    bool is_reload;
     enum command command;
     const char *config_file;
     struct origin where;    /* of the value in hand */
@@ -64,7 +65,9 @@ struct option {
     uint64_t minimum;
     uint64_t maximum;
     uint64_t divisor; /* the field counts these; 0: ones */
-    size_t offset;    /* in struct config: of the one plain field, or of a list's count */
+    /* Whether two configurations differ in it; NULL: when its plain field does. */
+    bool (*differs)(const struct config *a, const struct config *b);
+    size_t offset; /* in struct config: of the one plain field, or of a list's count */
     size_t size;
     size_t most; /* values of a repeatable option; 0: not repeatable */
     char letter; /* 0: none */
@@ -134,6 +137,18 @@ const char *number_format(const struct quantity *quantity, uint64_t value,
 /* The set functions of the table. */
 option_setter set_number, set_choice, set_toggle, set_workers, set_admin, set_tls_ca, set_command,
     set_config_file, add_prefix, add_source_port, add_listener, add_upstream, add_bootstrap;
+
+bool listeners_differ(const struct config *a, const struct config *b);
+bool upstreams_differ(const struct config *a, const struct config *b);
+bool bootstraps_differ(const struct config *a, const struct config *b);
+bool admins_differ(const struct config *a, const struct config *b);
+bool tls_cas_differ(const struct config *a, const struct config *b);
+
+/* Whether both are the same text, or NULL. */
+bool is_same_text(const char *a, const char *b);
+
+/* False for what a reload replaces. */
+bool option_needs_restart(const struct option *option);
 
 /* Reads the address in `text` that stands at `place`. STATUS_INVALID and reported when it is
  * unclear whether it has a port; as `problem` when it is none. */

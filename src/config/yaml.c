@@ -374,6 +374,13 @@ void yaml_read_file(struct settings *settings, const char *name)
 {
     assert(name);
     enum { SIZE = CONFIG_FILE_SIZE_MAX + 1 };
+    settings->where = (struct origin){.name = "--config"};
+    /* Who starts the daemon may write the file into a pipe, and waits for it to be read. But one
+     * that runs waits for nobody. */
+    if (settings->is_reload && check_readable(settings, name) != STATUS_OK) {
+        settings->failed = true;
+        return;
+    }
     settings->where = (struct origin){.file = name};
     FILE *stream = fopen(name, "re");
     char *text = stream ? malloc(SIZE) : NULL;

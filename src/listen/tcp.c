@@ -250,10 +250,12 @@ static void open_queues(struct tcp_clients *clients)
 {
     struct loop *loop = clients->resolver->loop;
     const struct config *config = clients->resolver->config;
-    loop_add_queue(loop, &clients->idle, config->timeouts.tcp_idle_ns, tcp_client_on_idle);
-    loop_add_queue(loop, &clients->message, config->timeouts.tcp_message_ns,
+    const struct snapshot *snapshot = clients->resolver->snapshot;
+    loop_add_queue(loop, &clients->idle, snapshot->timeouts.tcp_idle_ns, tcp_client_on_idle);
+    loop_add_queue(loop, &clients->message, snapshot->timeouts.tcp_message_ns,
                    tcp_client_on_message_timeout);
-    loop_add_queue(loop, &clients->send, config->timeouts.tcp_send_ns, tcp_client_on_send_timeout);
+    loop_add_queue(loop, &clients->send, snapshot->timeouts.tcp_send_ns,
+                   tcp_client_on_send_timeout);
     loop_add_queue(loop, &clients->lifetime, config->limits.tcp_lifetime_ns,
                    tcp_client_on_lifetime);
     loop_add_queue(loop, &clients->accept_again, ACCEPT_PAUSE_NS, on_accept_again);
@@ -261,7 +263,7 @@ static void open_queues(struct tcp_clients *clients)
 
 enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out)
 {
-    assert(resolver->config && resolver->clients && out);
+    assert(resolver->snapshot && resolver->clients && out);
     const size_t capacity = resolver->config->limits.tcp_clients;
     struct tcp_clients *clients = calloc(1, sizeof(*clients));
     if (!clients)
@@ -305,6 +307,14 @@ void tcp_clients_close(struct tcp_clients *clients)
     close_queues(clients);
     pool_close(&clients->pool);
     free(clients);
+}
+
+void tcp_clients_reload(struct tcp_clients *clients, const struct snapshot *snapshot)
+{
+    assert(snapshot->timeouts.tcp_idle_ns > 0 && snapshot->timeouts.tcp_message_ns > 0);
+    clients->idle.duration_ns = snapshot->timeouts.tcp_idle_ns;
+    clients->message.duration_ns = snapshot->timeouts.tcp_message_ns;
+    clients->send.duration_ns = snapshot->timeouts.tcp_send_ns;
 }
 
 size_t tcp_clients_ceiling(const struct tcp_clients *clients)

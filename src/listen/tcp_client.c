@@ -57,7 +57,7 @@ static bool release_query(struct tcp_client *client, struct query *query)
     clients_end_stream_query(client->seat.account);
     clients_move(&client->seat, client->seat.is_idle, now_of(client));
     /* Not at once, so that a client at its limit is not paused and resumed for every message. */
-    const uint32_t limit = client->clients->resolver->config->limits.tcp_queries;
+    const uint32_t limit = client->clients->resolver->snapshot->limits.tcp_queries;
     if (client->in_flight < limit - limit / 8)
         client->is_at_limit = false;
     return true;
@@ -136,11 +136,10 @@ static void begin_query(struct tcp_client *client, const uint8_t *message, size_
         list_append(&client->queries, &query->sibling);
         client->in_flight++;
         clients_begin_stream_query(client->seat.account);
-        assert(client->in_flight <= resolver->config->limits.tcp_queries);
-        client->is_at_limit = client->in_flight == resolver->config->limits.tcp_queries;
+        client->is_at_limit = client->in_flight >= resolver->snapshot->limits.tcp_queries;
     }
     client->asked++;
-    const uint32_t total = resolver->config->limits.tcp_queries_total;
+    const uint32_t total = resolver->snapshot->limits.tcp_queries_total;
     if (total > 0 && client->asked >= total)
         client->is_ending = true;
 }

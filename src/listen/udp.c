@@ -332,17 +332,18 @@ static void prepare_batches(struct udp_listener *listener)
     }
 }
 
-static void refuse_ports(struct udp_listener *listener, const struct config *config)
+void udp_reload(struct udp_listener *listener, const struct snapshot *snapshot)
 {
+    memset(listener->refused_ports, 0, sizeof(listener->refused_ports));
     refuse_port(listener, 0); /* no reply could be sent there */
-    for (size_t i = 0; i < config->refused_source_port_count; i++)
-        refuse_port(listener, config->refused_source_ports[i]);
+    for (size_t i = 0; i < snapshot->refused_source_port_count; i++)
+        refuse_port(listener, snapshot->refused_source_ports[i]);
 }
 
 enum status udp_open(struct resolver *resolver, int fd, const struct address *address,
                      struct udp_listener **out)
 {
-    assert(resolver->config && resolver->loop && out);
+    assert(resolver->snapshot && resolver->loop && out);
     assert(address);
     assert(fd >= 0);
     /* Large, so pages of its own: those of a quiet listener are never touched. */
@@ -355,7 +356,7 @@ enum status udp_open(struct resolver *resolver, int fd, const struct address *ad
     listener->source = (struct loop_source){.fd = -1, .on_ready = on_ready};
     loop_task_init(&listener->busy, on_busy);
     loop_task_init(&listener->flush, on_flush);
-    refuse_ports(listener, resolver->config);
+    udp_reload(listener, resolver->snapshot);
     prepare_batches(listener);
     if (loop_add(resolver->loop, &listener->source, fd, EPOLLIN) != STATUS_OK) {
         free(listener);

@@ -130,6 +130,12 @@ enum status log_open(enum log_level level, enum log_format format)
     return STATUS_OK;
 }
 
+void log_set_level(enum log_level level)
+{
+    assert(level <= LOG_LEVEL_DEBUG);
+    log_state.level = (int)level;
+}
+
 int log_descriptor(void)
 {
     return log_state.pair[1];

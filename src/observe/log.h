@@ -28,6 +28,9 @@ struct log_limit {
  * ignored SIGPIPE and filled descriptor 2. */
 enum status log_open(enum log_level level, enum log_format format);
 
+/* From here on. Main thread. */
+void log_set_level(enum log_level level);
+
 /* What the main thread polls; readable when lines wait. */
 int log_descriptor(void);
 

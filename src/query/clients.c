@@ -61,6 +61,7 @@ struct account {
 
 struct clients {
     const struct config *config;
+    const struct snapshot *snapshot;
     struct siphash_key key;
     struct pool accounts;
     struct list networks[NETWORKS]; /* of accounts: 256 of each network at most */
@@ -229,9 +230,9 @@ bool clients_connect(struct clients *clients, struct seat *seat, const struct ad
                      uint64_t now, struct seat **gives_way)
 {
     assert(seat && gives_way);
-    const uint32_t rate = clients->config->limits.tcp_accept_rate;
+    const uint32_t rate = clients->snapshot->limits.tcp_accept_rate;
     struct account *account = account_of(clients, address);
-    if (account->has[CONNECTIONS] >= clients->config->limits.tcp_clients_per_address ||
+    if (account->has[CONNECTIONS] >= clients->snapshot->limits.tcp_clients_per_address ||
         (rate > 0 && !fits(&clients->accepted_until_ns, rate, now)) ||
         !find_seat(clients, account, now, gives_way)) {
         let_go(clients, account);
@@ -443,18 +444,24 @@ struct place *clients_choose(struct clients *clients, const struct address *addr
 
 /* --- From open to close --- */
 
+void clients_reload(struct clients *clients, const struct snapshot *snapshot)
+{
+    const uint32_t of_client = snapshot->limits.udp_queries_per_address;
+    clients->snapshot = snapshot;
+    clients->counted_from = of_client > 0 ? of_client / 2 : SIZE_MAX;
+    clients->counted_max = of_client - of_client / 2;
+}
+
 enum status clients_open(const struct config *config, struct clients **out)
 {
     assert(out);
-    const uint32_t of_client = config->limits.udp_queries_per_address;
     struct clients *clients = calloc(1, sizeof(*clients));
     if (!clients)
         return STATUS_SYSTEM;
     clients->config = config;
     clients->key = siphash_random_key();
     clients->datagram_key = siphash_random_key().k0 | 1;
-    clients->counted_from = of_client > 0 ? of_client / 2 : SIZE_MAX;
-    clients->counted_max = of_client - of_client / 2;
+    clients_reload(clients, &config->snapshot);
     for (size_t i = 0; i < NETWORKS; i++)
         list_init(&clients->networks[i]);
     if (config->limits.udp_rate > 0)

@@ -54,6 +54,9 @@ enum { PLACE_BITS = 12, PLACE_BUCKETS = 1 << PLACE_BITS, PLACE_UNCOUNTED = PLACE
 enum status clients_open(const struct config *config, struct clients **out);
 void clients_close(struct clients *clients); /* safe on NULL; all must have left */
 
+/* From here on these are the limits; who has more already keeps it. */
+void clients_reload(struct clients *clients, const struct snapshot *snapshot);
+
 /* The most bytes that the accounts can ever occupy. */
 size_t clients_ceiling(const struct clients *clients);
 

@@ -4,10 +4,10 @@
 
 #include <string.h>
 
-static bool is_allowed(const struct config *config, const struct address *client)
+static bool is_allowed(const struct snapshot *snapshot, const struct address *client)
 {
-    for (size_t i = 0; i < config->allow_count; i++)
-        if (prefix_contains(&config->allow[i], client))
+    for (size_t i = 0; i < snapshot->allow_count; i++)
+        if (prefix_contains(&snapshot->allow[i], client))
             return true;
     return false;
 }
@@ -30,10 +30,10 @@ static bool is_resolver_arpa(const struct question *question)
     return label == offset;
 }
 
-enum policy_verdict policy_judge(const struct config *config, const struct query *query)
+enum policy_verdict policy_judge(const struct snapshot *snapshot, const struct query *query)
 {
     const struct question *question = &query->message.question;
-    if (!is_allowed(config, &query->origin.client))
+    if (!is_allowed(snapshot, &query->origin.client))
         return POLICY_REFUSE;
     if (is_resolver_arpa(question))
         return POLICY_NODATA;

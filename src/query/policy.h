@@ -15,6 +15,6 @@ enum policy_verdict {
     POLICY_TRUNCATE,    /* TC=1: to be asked over TCP */
 };
 
-enum policy_verdict policy_judge(const struct config *config, const struct query *query);
+enum policy_verdict policy_judge(const struct snapshot *snapshot, const struct query *query);
 
 #endif

@@ -59,7 +59,7 @@ static size_t reply_limit(const struct resolver *resolver, const struct query *q
     if (!query->origin.transport->is_datagram)
         return DNS_MESSAGE_MAX;
     const size_t theirs = query->message.udp_size;
-    const size_t ours = resolver->config->limits.udp_reply_size;
+    const size_t ours = resolver->snapshot->limits.udp_reply_size;
     return theirs < ours ? theirs : ours;
 }
 
@@ -131,7 +131,7 @@ static void send_around(struct resolver *resolver, struct query *query, size_t l
 /* RFC 7828 3.3.2 */
 static void promise_keepalive(const struct resolver *resolver, struct reply *reply)
 {
-    const uint64_t idle_ns = resolver->config->timeouts.tcp_idle_ns;
+    const uint64_t idle_ns = resolver->snapshot->timeouts.tcp_idle_ns;
     const uint64_t keepalive = idle_ns / (100 * NANOSECONDS_PER_MILLISECOND);
     reply->has_keepalive = true;
     reply->keepalive_100ms = (uint16_t)(keepalive < UINT16_MAX ? keepalive : UINT16_MAX);
@@ -153,7 +153,7 @@ static void send_reply(struct resolver *resolver, struct query *query, struct re
     assert(length >= DNS_HEADER_SIZE && length <= sizeof(resolver->reply));
     const unsigned rcode = reply->answer ? reply->answer->rcode : reply->rcode;
     metric_add(rcode_counter(resolver->metrics, rcode), 1);
-    if (resolver->config->log.level >= LOG_LEVEL_DEBUG && query->message.has_question)
+    if (resolver->snapshot->log_level >= LOG_LEVEL_DEBUG && query->message.has_question)
         log_reply(query, rcode);
     if (is_truncated)
         metric_add(&resolver->metrics->replies_truncated, 1);

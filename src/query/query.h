@@ -72,6 +72,7 @@ enum { QUERIES_IN_HAND_MAX = 16 }; /* accepted and not yet resolved */
 /* Everything that one worker needs to resolve. */
 struct resolver {
     const struct config *config;
+    const struct snapshot *snapshot;
     struct loop *loop;
     struct metrics *metrics;
     struct cache *cache; /* NULL: turned off */

@@ -99,7 +99,7 @@ static enum status resolve_query(struct resolver *resolver, struct query *query,
     struct answer answer;
     *waits = false;
 
-    switch (policy_judge(resolver->config, query)) {
+    switch (policy_judge(resolver->snapshot, query)) {
     case POLICY_REFUSE:
         query_fail(resolver, query, RCODE_REFUSED, &prohibited);
         return STATUS_OK;
@@ -267,6 +267,7 @@ enum status resolver_open(struct resolver *resolver)
 {
     const struct config *config = resolver->config;
     assert(resolver->loop && resolver->metrics && !resolver->buckets);
+    resolver->snapshot = &config->snapshot;
     list_init(&resolver->starved);
     resolver->output.max = config->limits.tcp_memory_bytes;
     resolver->output.ceiling = output_ceiling(config);
@@ -283,6 +284,13 @@ enum status resolver_open(struct resolver *resolver)
     TRY(pool_open(&resolver->queries, sizeof(struct query),
                   config->limits.queries + QUERIES_IN_HAND_MAX));
     return lookups_open(resolver);
+}
+
+void resolver_reload(struct resolver *resolver, const struct snapshot *snapshot)
+{
+    assert(snapshot && resolver->snapshot);
+    resolver->snapshot = snapshot;
+    clients_reload(resolver->clients, snapshot);
 }
 
 size_t resolver_ceiling(const struct resolver *resolver)

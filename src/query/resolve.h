@@ -9,6 +9,9 @@
 enum status resolver_open(struct resolver *resolver);
 void resolver_close(struct resolver *resolver);
 
+/* From here on it goes by this snapshot, and no more by the one before. */
+void resolver_reload(struct resolver *resolver, const struct snapshot *snapshot);
+
 /* The most bytes that it can occupy. */
 size_t resolver_ceiling(const struct resolver *resolver);
 

@@ -168,7 +168,7 @@ static struct upstream *choose_one(struct group *group, uint32_t candidates,
 {
     if (without_first(candidates) == 0)
         return first_of(group, candidates);
-    return strategies[group->config->strategy](group, candidates, question);
+    return strategies[group->snapshot->strategy](group, candidates, question);
 }
 
 /* --- Candidates --- */

@@ -25,6 +25,7 @@ enum { LANES_MAX = 64 }; /* of all upstreams */
 
 struct group {
     const struct config *config;
+    const struct snapshot *snapshot;
     struct loop *loop;
     struct metrics *metrics;
     struct deadline_queue self_checks;

@@ -85,6 +85,7 @@ enum status group_open(const struct group_settings *settings, struct group **out
     if (!group)
         return STATUS_FULL;
     group->config = config;
+    group->snapshot = &config->snapshot;
     group->loop = settings->loop;
     group->metrics = settings->metrics;
     group->upstream_count = config->upstream_count;
@@ -169,6 +170,12 @@ size_t group_upstream_addresses(const struct group *group, size_t index,
         return name_addresses(upstream->name, out, failure);
     out[0] = upstream->config->address;
     return 1;
+}
+
+void group_reload(struct group *group, const struct snapshot *snapshot)
+{
+    assert(snapshot->strategy <= STRATEGY_HASH);
+    group->snapshot = snapshot;
 }
 
 void group_network_changed(struct group *group)

@@ -36,6 +36,9 @@ enum status group_open(const struct group_settings *settings, struct group **out
 /* Closes every connection at once. No request may be in flight. Safe on NULL. */
 void group_close(struct group *group);
 
+/* From here on it goes by this snapshot, and no more by the one before. */
+void group_reload(struct group *group, const struct snapshot *snapshot);
+
 /* The most bytes that connections to upstreams can occupy. */
 size_t group_ceiling(const struct group *group);
 

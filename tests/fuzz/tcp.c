@@ -312,11 +312,11 @@ static void open_listener(void)
 {
     struct config *config = &bench->config;
     config->limits.tcp_clients = 4;
-    config->limits.tcp_clients_per_address = 4;
-    config->limits.tcp_queries = 3;
+    config->snapshot.limits.tcp_clients_per_address = 4;
+    config->snapshot.limits.tcp_queries = 3;
     config->limits.tcp_memory_bytes = 1 << 18;
-    config->timeouts.tcp_message_ns = 5 * NANOSECONDS_PER_SECOND;
-    config->timeouts.tcp_send_ns = 5 * NANOSECONDS_PER_SECOND;
+    config->snapshot.timeouts.tcp_message_ns = 5 * NANOSECONDS_PER_SECOND;
+    config->snapshot.timeouts.tcp_send_ns = 5 * NANOSECONDS_PER_SECOND;
     accepted = 0;
     listener_fd = socket_open();
 }

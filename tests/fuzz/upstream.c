@@ -320,7 +320,8 @@ static void settle(void)
 static void configure(void)
 {
     static char labels[UPSTREAMS][4] = {"one", "two"};
-    config = (struct config){.upstream_count = UPSTREAMS, .strategy = choose(STRATEGY_HASH + 1)};
+    config = (struct config){.upstream_count = UPSTREAMS,
+                             .snapshot.strategy = choose(STRATEGY_HASH + 1)};
     for (size_t i = 0; i < UPSTREAMS; i++) {
         struct upstream_config *upstream = &config.upstreams[i];
         *upstream = (struct upstream_config){.label = labels[i], .name = labels[i], .weight = 1};

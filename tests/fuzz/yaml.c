@@ -143,8 +143,8 @@ static void check_ranges(const struct config *config)
     }
     assert(config->listener_count > 0 && config->listener_count <= CONFIG_LISTENERS_MAX);
     assert(config->upstream_count > 0 && config->upstream_count <= CONFIG_UPSTREAMS_MAX);
-    assert(config->allow_count <= CONFIG_PREFIXES_MAX);
-    assert(config->refused_source_port_count <= CONFIG_PORTS_MAX);
+    assert(config->snapshot.allow_count <= CONFIG_PREFIXES_MAX);
+    assert(config->snapshot.refused_source_port_count <= CONFIG_PORTS_MAX);
     assert(config->cache.ttl_min_s <= config->cache.ttl_max_s);
     for (size_t i = 0; i < config->upstream_count; i++) {
         const struct upstream_config *upstream = &config->upstreams[i];

@@ -163,7 +163,7 @@ def test_J14_lame_duck_answers_while_it_is_not_ready(start_proxy, upstream):
         reply = proxy.query(f"lame{number}.test", tcp=number % 2 == 1)
         assert reply.rcode() == dns.rcode.NOERROR
     proxy.process.send_signal(signal.SIGHUP)  # is no second signal
-    proxy.wait_for_log("not_reloaded")
+    proxy.wait_for_log("reloaded")
     assert proxy.query("still.test").rcode() == dns.rcode.NOERROR
     assert not proxy.logs("draining")
     proxy.process.send_signal(signal.SIGTERM)
@@ -235,7 +235,7 @@ def test_J13_only_TERM_and_INT_end_it(start_proxy, upstream, started, end):
     for number in OTHER_SIGNALS:
         os.kill(pid, number)
         assert proxy.query(f"signal{int(number)}.test").rcode() == dns.rcode.NOERROR
-    assert "restart" in proxy.wait_for_log("not_reloaded")["cause"]
+    proxy.wait_for_log("reloaded")
     assert proxy.wait_for_log("signal_ignored")["signal"] in map(signal.strsignal, OTHER_SIGNALS)
     os.kill(pid, end)
     assert proxy.process.wait(10) == 0
@@ -247,10 +247,9 @@ def test_J13_many_signals_are_few_lines(proxy):
     def has_suppressed():
         proxy.process.send_signal(signal.SIGHUP)
         proxy.process.send_signal(signal.SIGUSR2)
-        return all(any("suppressed" in line for line in proxy.logs(event))
-                   for event in ("not_reloaded", "signal_ignored"))
+        return any("suppressed" in line for line in proxy.logs("signal_ignored")) and len(proxy.logs("reloaded")) > 1
     eventually(has_suppressed)
-    for event in ("not_reloaded", "signal_ignored"):
+    for event in ("reloaded", "signal_ignored"):
         assert len(proxy.logs(event)) <= time.monotonic() - started + 1
 
 

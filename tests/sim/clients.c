@@ -226,7 +226,7 @@ static size_t reply_limit(const struct asked *ask)
     if (!ask->is_datagram)
         return DNS_MESSAGE_MAX;
     const size_t theirs = ask->has_edns && ask->udp_size > 512 ? ask->udp_size : 512;
-    const size_t ours = plan.config.limits.udp_reply_size;
+    const size_t ours = plan.config.snapshot.limits.udp_reply_size;
     return theirs < ours ? theirs : ours;
 }
 
@@ -606,7 +606,7 @@ static size_t count_waiting_datagrams(uint32_t address)
 /* FAULTS I5. Of many addresses two may be counted as one. */
 static void check_limited(const struct asked *ask, const struct reply_view *view)
 {
-    const uint32_t limit = plan.config.limits.udp_queries_per_address;
+    const uint32_t limit = plan.config.snapshot.limits.udp_queries_per_address;
     const size_t waiting = count_waiting_datagrams(ask->address);
     if (limit == 0 || (waiting < limit - limit / 2 && !has_fault(FAULT_FORGED)))
         sim_fail("a query is sent to TCP while %zu wait", waiting);
@@ -1116,7 +1116,7 @@ void clients_check(void)
         if (net_now() - ask->begun_ns >= patience_ns)
             sim_fail("query %zu has no reply at its deadline", i);
     }
-    const uint32_t limit = plan.config.limits.udp_queries_per_address;
+    const uint32_t limit = plan.config.snapshot.limits.udp_queries_per_address;
     for (size_t asker = 0; limit > 0 && asker < ASKER_FORGED; asker++)
         if (datagrams[asker] > limit)
             sim_fail("%zu datagrams wait, and %u may (I5)", datagrams[asker], limit);

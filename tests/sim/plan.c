@@ -29,7 +29,7 @@ uint64_t fault_counts[FAULT_COUNT];
 static const uint64_t harmless_faults =
     BIT(SPLIT) | BIT(REORDER) | BIT(TLS_TURNS) | BIT(IDLE_CLOSE) | BIT(DUPLICATE) |
     BIT(UNSOLICITED) | BIT(WRONG_ID) | BIT(KEEPALIVE) | BIT(SMALL_CACHE) | BIT(SIGNAL) |
-    BIT(NETWORK) | BIT(LEAVE) | BIT(HOSTILE_CLIENT) | BIT(BUSY) | BIT(HUGE);
+    BIT(NETWORK) | BIT(LEAVE) | BIT(HOSTILE_CLIENT) | BIT(BUSY) | BIT(HUGE) | BIT(RELOAD);
 
 static uint64_t plan_state;
 static uint64_t run_state;
@@ -199,9 +199,9 @@ static void draw_limits(struct config *config)
         config->limits.queries = queries;
         config->limits.upstream_requests = requests;
         config->limits.upstream_connections = connections;
-        config->limits.udp_queries_per_address = of_client;
+        config->snapshot.limits.udp_queries_per_address = of_client;
     }
-    config->limits.udp_reply_size = (uint16_t)PLAN_ONE_OF(512, 1232, 4096);
+    config->snapshot.limits.udp_reply_size = (uint16_t)PLAN_ONE_OF(512, 1232, 4096);
 }
 
 static void draw_timeouts(struct config *config)
@@ -212,7 +212,7 @@ static void draw_timeouts(struct config *config)
     config->timeouts.request_ns = MILLISECONDS(1500);
     config->timeouts.park_ns = MILLISECONDS(3000);
     config->timeouts.idle_ns = MILLISECONDS(PLAN_ONE_OF(200, 2000, 30000));
-    config->timeouts.tcp_idle_ns = MILLISECONDS(10000);
+    config->snapshot.timeouts.tcp_idle_ns = MILLISECONDS(10000);
     uint64_t *const odd[] = {&config->timeouts.query_ns,     &config->timeouts.connect_ns,
                              &config->timeouts.handshake_ns, &config->timeouts.request_ns,
                              &config->timeouts.idle_ns,      &config->timeouts.park_ns};
@@ -245,16 +245,16 @@ static void draw_config(struct config *config)
     draw_limits(config);
     draw_timeouts(config);
     draw_upstreams(config);
-    config->strategy = (enum strategy)plan_below(4);
+    config->snapshot.strategy = (enum strategy)plan_below(4);
     config->cache.size_bytes = has_fault(FAULT_SMALL_CACHE) ? 65536 : 4 << 20;
     config->cache.stale_max_s = (uint32_t)PLAN_ONE_OF(0, 2, 60, 86400);
     config->cache.refresh = plan_below(2) ? TOGGLE_ON : TOGGLE_OFF;
     config->cache.ttl_max_s = 86400;
     config->cache.negative_ttl_max_s = 3600;
-    config->log.level = LOG_LEVEL_INFO;
-    config->allow[0] =
+    config->snapshot.log_level = LOG_LEVEL_INFO;
+    config->snapshot.allow[0] =
         (struct prefix){.bits = {0, UINT64_C(0xffff) << 32}, .length = 96}; /* IPv4 */
-    config->allow_count = 1;
+    config->snapshot.allow_count = 1;
 }
 
 enum { HEALTHY_AMONG_MAX = 3 };

@@ -82,7 +82,8 @@ enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256, SIM_S
     ROW(ERRORS_FOR_ALL, "errors-for-all", "an upstream that answers nothing but SERVFAIL")       \
     ROW(ACCEPTS_AND_CLOSES, "accepts-and-closes", "an upstream that closes all it accepts")      \
     ROW(RUNT_FRAMES, "runt-frames", "names whose answer is a frame of 1 to 11 octets")           \
-    ROW(RESTARTS, "restarts", "an upstream that is away for up to 2.5 s and comes back")
+    ROW(RESTARTS, "restarts", "an upstream that is away for up to 2.5 s and comes back")         \
+    ROW(RELOAD, "reload", "the configuration is read anew, with another strategy")
 
 enum fault {
 #define FAULT_ENUM(name, label, text) FAULT_##name,

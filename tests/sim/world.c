@@ -41,6 +41,9 @@ static struct {
     struct group *group;
     struct resolver resolver;
     struct siphash_key self_key;
+    struct config config; /* that of the plan; its snapshot is spoiled by the first reload */
+    struct snapshot snapshots[2];
+    struct snapshot *in_force;
     struct loop_source network; /* tells changes of the network */
     bool has_changed;           /* the network, and nobody was told yet */
     bool has_slept;
@@ -323,15 +326,17 @@ void world_check_turn(void)
 static enum status open_resolver(void)
 {
     static const struct tls_trust *const trusts[SIM_UPSTREAMS_MAX];
+    world.config = plan.config;
+    world.in_force = &world.config.snapshot;
     const struct group_settings settings = {
-        .config = &plan.config,
+        .config = &world.config,
         .loop = &world.loop,
         .metrics = world.metrics,
         .trusts = trusts,
         .self_key = plan.has_self_check ? &world.self_key : NULL,
     };
     TRY(group_open(&settings, &world.group));
-    world.resolver.config = &plan.config;
+    world.resolver.config = &world.config;
     world.resolver.loop = &world.loop;
     world.resolver.metrics = world.metrics;
     world.resolver.cache = world.cache;
@@ -406,10 +411,25 @@ static void watch_network(void)
 }
 
 /* As worker.c does it, after a turn. */
+/* Whoever still goes by the snapshot before meets nonsense. */
+static void reload(void)
+{
+    struct snapshot *former = world.in_force;
+    world.in_force = former == &world.snapshots[0] ? &world.snapshots[1] : &world.snapshots[0];
+    *world.in_force = plan.config.snapshot;
+    world.in_force->strategy = (enum strategy)random_below(4);
+    sim_tell("the configuration is read anew");
+    resolver_reload(&world.resolver, world.in_force);
+    group_reload(world.group, world.in_force);
+    memset(former, 0xa5, sizeof(*former));
+}
+
 static void turn(void)
 {
     if (!loop_turn(&world.loop, MILLISECONDS(TURN_MAX_MS)))
         sim_fail("a turn failed");
+    if (fault_happens(FAULT_RELOAD))
+        reload();
     if (!world.has_slept && world.last_jump == net_last_jump())
         return;
     world.has_slept = false;

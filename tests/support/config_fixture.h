@@ -134,56 +134,56 @@ static inline void describe_servers(FILE *out, const struct config *config)
     for (size_t i = 0; i < config->bootstrap_count; i++)
         fprintf(out, " %s", address_format(&config->bootstraps[i], text));
     fputs("\nallow =", out);
-    for (size_t i = 0; i < config->allow_count; i++)
-        fprintf(out, " %016" PRIx64 "%016" PRIx64 "/%u", config->allow[i].bits[0],
-                config->allow[i].bits[1], config->allow[i].length);
+    for (size_t i = 0; i < config->snapshot.allow_count; i++)
+        fprintf(out, " %016" PRIx64 "%016" PRIx64 "/%u", config->snapshot.allow[i].bits[0],
+                config->snapshot.allow[i].bits[1], config->snapshot.allow[i].length);
     fputs("\nrefused-source-ports =", out);
-    for (size_t i = 0; i < config->refused_source_port_count; i++)
-        fprintf(out, " %u", config->refused_source_ports[i]);
+    for (size_t i = 0; i < config->snapshot.refused_source_port_count; i++)
+        fprintf(out, " %u", config->snapshot.refused_source_ports[i]);
     fprintf(out, "\nadmin = %s\n",
             config->admin.enabled ? address_format(&config->admin.address, text) : "off");
 }
 
 static inline void describe_numbers(FILE *out, const struct config *config)
 {
-    fprintf(out, "strategy = %s\ntls.ca = %s\nworkers = %u\n", strategy_name(config->strategy),
+    fprintf(out, "strategy = %s\ntls.ca = %s\nworkers = %u\n",
+            strategy_name(config->snapshot.strategy),
             config->tls_ca_file ? config->tls_ca_file : "-", config->workers);
     fprintf(out, "cache.size = %" PRIu64 "\n", config->cache.size_bytes);
     fprintf(out, "cache.ttl-min = %u\ncache.ttl-max = %u\ncache.negative-ttl-max = %u\n",
             config->cache.ttl_min_s, config->cache.ttl_max_s, config->cache.negative_ttl_max_s);
     fprintf(out, "cache.max-stale = %u\ncache.refresh = %d\n", config->cache.stale_max_s,
             (int)config->cache.refresh);
-    fprintf(out, "log.level = %d\nlog.format = %d\n", (int)config->log.level,
-            (int)config->log.format);
+    fprintf(out, "log.level = %d\nlog.format = %d\n", (int)config->snapshot.log_level,
+            (int)config->log_format);
 #define TIMEOUT(key, field) \
-    fprintf(out, "timeouts." key " = %" PRIu64 "\n", config->timeouts.field / 1000000)
-    TIMEOUT("query", query_ns);
-    TIMEOUT("connect", connect_ns);
-    TIMEOUT("handshake", handshake_ns);
-    TIMEOUT("request", request_ns);
-    TIMEOUT("park", park_ns);
-    TIMEOUT("upstream-idle", idle_ns);
-    TIMEOUT("tcp-idle", tcp_idle_ns);
-    TIMEOUT("tcp-message", tcp_message_ns);
-    TIMEOUT("tcp-send", tcp_send_ns);
-    TIMEOUT("lame-duck", lame_duck_ns);
-    TIMEOUT("drain", drain_ns);
+    fprintf(out, "timeouts." key " = %" PRIu64 "\n", config->field / 1000000)
+    TIMEOUT("query", timeouts.query_ns);
+    TIMEOUT("connect", timeouts.connect_ns);
+    TIMEOUT("handshake", timeouts.handshake_ns);
+    TIMEOUT("request", timeouts.request_ns);
+    TIMEOUT("park", timeouts.park_ns);
+    TIMEOUT("upstream-idle", timeouts.idle_ns);
+    TIMEOUT("tcp-idle", snapshot.timeouts.tcp_idle_ns);
+    TIMEOUT("tcp-message", snapshot.timeouts.tcp_message_ns);
+    TIMEOUT("tcp-send", snapshot.timeouts.tcp_send_ns);
+    TIMEOUT("lame-duck", snapshot.timeouts.lame_duck_ns);
+    TIMEOUT("drain", snapshot.timeouts.drain_ns);
 #undef TIMEOUT
-#define LIMIT(key, field) \
-    fprintf(out, "limits." key " = %" PRIu64 "\n", (uint64_t)config->limits.field)
-    LIMIT("queries", queries);
-    LIMIT("upstream-requests", upstream_requests);
-    LIMIT("upstream-connections", upstream_connections);
-    LIMIT("tcp-clients", tcp_clients);
-    LIMIT("tcp-clients-per-address", tcp_clients_per_address);
-    LIMIT("tcp-queries", tcp_queries);
-    LIMIT("tcp-queries-total", tcp_queries_total);
-    LIMIT("tcp-accept-rate", tcp_accept_rate);
-    LIMIT("tcp-lifetime", tcp_lifetime_ns);
-    LIMIT("tcp-memory", tcp_memory_bytes);
-    LIMIT("udp-rate", udp_rate);
-    LIMIT("udp-queries-per-address", udp_queries_per_address);
-    LIMIT("udp-reply-size", udp_reply_size);
+#define LIMIT(key, field) fprintf(out, "limits." key " = %" PRIu64 "\n", (uint64_t)config->field)
+    LIMIT("queries", limits.queries);
+    LIMIT("upstream-requests", limits.upstream_requests);
+    LIMIT("upstream-connections", limits.upstream_connections);
+    LIMIT("tcp-clients", limits.tcp_clients);
+    LIMIT("tcp-clients-per-address", snapshot.limits.tcp_clients_per_address);
+    LIMIT("tcp-queries", snapshot.limits.tcp_queries);
+    LIMIT("tcp-queries-total", snapshot.limits.tcp_queries_total);
+    LIMIT("tcp-accept-rate", snapshot.limits.tcp_accept_rate);
+    LIMIT("tcp-lifetime", limits.tcp_lifetime_ns);
+    LIMIT("tcp-memory", limits.tcp_memory_bytes);
+    LIMIT("udp-rate", limits.udp_rate);
+    LIMIT("udp-queries-per-address", snapshot.limits.udp_queries_per_address);
+    LIMIT("udp-reply-size", snapshot.limits.udp_reply_size);
 #undef LIMIT
 }
 

@@ -4,17 +4,18 @@
 #include "test.h"
 
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/deadline.h"
 #include "worker.h"
 
-static int stopped;
+static atomic_int news;
 
-static void on_stopped(void)
+static void on_news(void)
 {
-    stopped++;
+    news++;
 }
 
 /* One upstream, which is authenticated by its key alone: it needs no trust. */
@@ -28,15 +29,18 @@ static void prepare(struct config *config)
         .upstreams = {{.label = label, .pin_count = 1, .weight = 1}},
         .limits = {.queries = 4,
                    .tcp_clients = 4,
-                   .tcp_clients_per_address = 4,
                    .upstream_requests = 4,
                    .upstream_connections = 1},
         .timeouts = {.query_ns = second_ns,
                      .request_ns = second_ns,
                      .connect_ns = second_ns,
                      .handshake_ns = second_ns,
-                     .idle_ns = second_ns,
-                     .drain_ns = second_ns},
+                     .idle_ns = second_ns},
+        .snapshot = {.limits.tcp_clients_per_address = 4,
+                     .timeouts = {.tcp_idle_ns = second_ns,
+                                  .tcp_message_ns = second_ns,
+                                  .tcp_send_ns = second_ns,
+                                  .drain_ns = second_ns}},
     };
     assert_true(address_parse("127.0.0.1:53", 53, &config->listeners[0].address) == STATUS_OK);
     assert_true(address_parse("127.0.0.1:9", 853, &config->upstreams[0].address) == STATUS_OK);
@@ -52,7 +56,7 @@ static enum status open_and_close(struct config *config, int udp_fd, int tcp_fd,
                                              .trusts = &none,
                                              .udp_fds = &udp_fd,
                                              .tcp_fds = &tcp_fd,
-                                             .on_stopped = on_stopped};
+                                             .on_news = on_news};
     const enum status status = worker_open(&settings, &worker);
     if (starts)
         assert_true(worker_start(worker) == STATUS_OK);
@@ -87,7 +91,7 @@ static void worker_that_was_never_started_closes(void **state)
     struct config config;
     prepare(&config);
     assert_true(open_and_close(&config, -1, -1, false) == STATUS_OK);
-    assert_int_equal(stopped, 0);
+    assert_int_equal(news, 0);
 }
 
 /* As when the thread of another could not be made: nobody has drained those that run. */
@@ -96,10 +100,53 @@ static void I2_worker_that_nobody_has_drained_ends_when_it_is_closed(void **stat
     (void)state;
     struct config config;
     prepare(&config);
+    news = 0;
     alarm(20);
     assert_true(open_and_close(&config, -1, -1, true) == STATUS_OK);
     alarm(0);
-    assert_int_equal(stopped, 1);
+    assert_int_equal(news, 2); /* it was told to end, and has */
+}
+
+static void await_news(const struct worker *worker, int count)
+{
+    alarm(20);
+    while (!worker_has_reloaded(worker) || news < count)
+        usleep(1000);
+    alarm(0);
+}
+
+/* What main frees then is no more looked at. */
+static void J1_worker_has_the_snapshot_when_it_says_so(void **state)
+{
+    (void)state;
+    struct config config;
+    struct worker *worker = NULL;
+    const struct tls_trust *none = NULL;
+    const int no_fd = -1;
+    prepare(&config);
+    struct metrics *metrics = metrics_open(1);
+    const struct worker_settings settings = {.config = &config,
+                                             .metrics = metrics,
+                                             .trusts = &none,
+                                             .udp_fds = &no_fd,
+                                             .tcp_fds = &no_fd,
+                                             .on_news = on_news};
+    news = 0;
+    assert_true(worker_open(&settings, &worker) == STATUS_OK);
+    assert_true(worker_start(worker) == STATUS_OK);
+    assert_true(worker_has_reloaded(worker)); /* nothing is on its way */
+    struct snapshot *former = NULL;
+    for (int i = 1; i <= 20; i++) {
+        struct snapshot *next = malloc(sizeof(*next));
+        *next = config.snapshot;
+        worker_reload(worker, next);
+        await_news(worker, i);
+        free(former);
+        former = next;
+    }
+    worker_close(worker);
+    free(former);
+    metrics_close(metrics);
 }
 
 int main(void)
@@ -108,6 +155,7 @@ int main(void)
         cmocka_unit_test(I2_worker_without_upstreams_is_an_error),
         cmocka_unit_test(I2_worker_without_a_listener_is_an_error),
         cmocka_unit_test(worker_that_was_never_started_closes),
+        cmocka_unit_test(J1_worker_has_the_snapshot_when_it_says_so),
         cmocka_unit_test(I2_worker_that_nobody_has_drained_ends_when_it_is_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -145,7 +145,7 @@ class TcpClient:
 
 class Proxy:
     """A running proxy. Attributes: port (UDP and TCP, on `address`), admin_port, process, lines
-    (all of stderr so far), config (as written to the file). It is killed after `lifetime` seconds,
+    (all of stderr so far), config (as written to the file at `path`). It is killed after `lifetime` seconds,
     so that no test goes on for ever. `wrapper` is a command that runs the command behind it."""
 
     def __init__(self, upstreams, *, ca=None, config=None, arguments=(), environment=None,
@@ -188,16 +188,15 @@ class Proxy:
         if self._ca:
             self.config["tls"] = {"ca": self._ca}
         _merge(self.config, self._extra)
-        path = os.path.join(self._directory, f"dnsproxy-{self.port}.yaml")
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(self.config, file, indent=1)  # JSON is YAML too
+        self.path = os.path.join(self._directory, f"dnsproxy-{self.port}.yaml")
+        self._write_config()
         environment = {key: value for key, value in os.environ.items()
                        if not key.startswith("DNSPROXY")}
         environment.setdefault("ASAN_OPTIONS", "detect_leaks=1")
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
         environment.update(self._environment)
         self.lines = []
-        command = [*self._wrapper, binary(), "-c", path, *self._arguments]
+        command = [*self._wrapper, binary(), "-c", self.path, *self._arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE,
                                         stdout=subprocess.DEVNULL, env=environment, text=True,
                                         errors="replace")
@@ -207,6 +206,25 @@ class Proxy:
         self._reader = threading.Thread(target=self._read_log, args=(self.process.stderr,),
                                         daemon=True)
         self._reader.start()
+
+    def _write_config(self):
+        with open(self.path, "w", encoding="utf-8") as file:
+            json.dump(self.config, file, indent=1)  # JSON is YAML too
+
+    def reload(self, config=None, text=None):
+        """Changes the file, to the configuration so far with `config` merged into it or to `text`, and sends SIGHUP."""
+        _merge(self.config, config or {})
+        self._write_config()
+        if text is not None:
+            with open(self.path, "w", encoding="utf-8") as file:
+                file.write(text)
+        self.process.send_signal(signal.SIGHUP)
+
+    def reload_and_wait(self, config):
+        """The same, until it is in force."""
+        before = len(self.logs("reloaded"))
+        self.reload(config)
+        eventually(lambda: len(self.logs("reloaded")) > before)
 
     def _read_log(self, stream):
         with stream:

@@ -419,7 +419,7 @@ static void off_and_none_empty_what_has_a_default(void **state)
     struct loaded loaded = CONFIG_LOAD("--admin", "off");
     assert_int_equal(loaded.status, STATUS_OK);
     assert_false(loaded.config->admin.enabled);
-    assert_int_equal(loaded.config->refused_source_port_count, 0);
+    assert_int_equal(loaded.config->snapshot.refused_source_port_count, 0);
     loaded_free(&loaded);
     assert_errors(CONFIG_LOAD("--listen", " , "), "--listen: needs at least one value\n");
 }
@@ -675,6 +675,138 @@ static void no_program_name_is_no_crash(void **state)
     config_free(NULL);
 }
 
+/* --- reload --- */
+
+static const char *left_of(const struct config *running, const struct config *wanted)
+{
+    static char text[512];
+    const size_t count = options_find_left(running, wanted, text, sizeof text);
+    assert_int_equal(count > 0, *text != '\0');
+    return text;
+}
+
+/* No option is without an effect and without a word. */
+static void J1_every_option_is_in_the_snapshot_or_is_named(void **state)
+{
+    (void)state;
+    struct loaded defaults = CONFIG_LOAD("-l", "127.0.0.1:53");
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        const struct option *option = &OPTIONS[i];
+        if (!option->key)
+            continue;
+        unsetenv("DNSPROXY_LISTEN");
+        setenv("DNSPROXY_LISTEN", "127.0.0.1:53", 1);
+        setenv(option->environment, sample(option), 1);
+        struct loaded loaded = CONFIG_LOAD();
+        unsetenv(option->environment);
+        unsetenv("DNSPROXY_LISTEN");
+        assert_string_equal(loaded.errors, "");
+        const bool is_replaced = memcmp(&defaults.config->snapshot, &loaded.config->snapshot,
+                                        sizeof(struct snapshot)) != 0;
+        assert_string_equal(left_of(defaults.config, loaded.config),
+                            is_replaced ? "" : option->key);
+        assert_string_equal(left_of(loaded.config, defaults.config),
+                            is_replaced ? "" : option->key);
+        assert_string_equal(left_of(loaded.config, loaded.config), "");
+        assert_int_equal(option_needs_restart(option), !is_replaced);
+        loaded_free(&loaded);
+    }
+    loaded_free(&defaults);
+}
+
+/* Each member of what has several, one at a time. */
+static void J1_what_differs_in_one_part_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key, *a, *b;
+    } pairs[] = {
+        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}", "{url: 'tls://192.0.2.2#a.test'}"},
+        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}", "{url: 'tls://192.0.2.1#b.test'}"},
+        {"upstreams", "{url: 'tls://192.0.2.1:1#a.test'}", "{url: 'tls://192.0.2.1:2#a.test'}"},
+        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}",
+         "{url: 'tls://192.0.2.1#a.test', weight: 2}"},
+        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}",
+         "{url: 'tls://192.0.2.1#a.test', ca: ca.pem}"},
+        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}",
+         "{url: 'tls://192.0.2.1#a.test', "
+         "pins: ['AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=']}"},
+        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}",
+         "{url: 'tls://192.0.2.1#a.test'}, {url: 'tls://192.0.2.2#a.test'}"},
+        {"listen", "udp://127.0.0.1:53", "tcp://127.0.0.1:53"},
+        {"listen", "udp://127.0.0.1:53", "127.0.0.1:53"},
+        {"listen", "127.0.0.1:53", "127.0.0.1:54"},
+        {"listen", "127.0.0.1:53", "127.0.0.1:53, 127.0.0.2:53"},
+        {"bootstrap", "192.0.2.1", "192.0.2.2"},
+        {"bootstrap", "192.0.2.1", "192.0.2.1, 192.0.2.2"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        char text[2][256];
+        struct loaded loaded[2];
+        snprintf(text[0], sizeof text[0], "%s: [%s]\n", pairs[i].key, pairs[i].a);
+        snprintf(text[1], sizeof text[1], "%s: [%s]\n", pairs[i].key, pairs[i].b);
+        for (size_t j = 0; j < 2; j++) {
+            loaded[j] = config_load_yaml(text[j]);
+            assert_string_equal(loaded[j].errors, "");
+        }
+        assert_string_equal(left_of(loaded[0].config, loaded[1].config), pairs[i].key);
+        assert_string_equal(left_of(loaded[1].config, loaded[0].config), pairs[i].key);
+        assert_string_equal(left_of(loaded[1].config, loaded[1].config), "");
+        loaded_free(&loaded[0]);
+        loaded_free(&loaded[1]);
+    }
+}
+
+static void J1_what_is_named_is_cut_and_counted(void **state)
+{
+    (void)state;
+    struct loaded a = CONFIG_LOAD("--workers", "3", "--cache-size", "1MiB", "--admin", "off");
+    struct loaded b = CONFIG_LOAD("--workers", "4", "--cache-size", "2MiB");
+    char text[16];
+    assert_string_equal(left_of(a.config, b.config), "workers cache.size admin");
+    assert_int_equal(options_find_left(a.config, b.config, text, sizeof text), 3);
+    assert_string_equal(text, "workers cache.s");
+    assert_int_equal(options_find_left(a.config, b.config, text, 1), 3);
+    assert_string_equal(text, "");
+    loaded_free(&a);
+    loaded_free(&b);
+}
+
+static enum status reload(char *const *argv, char **errors)
+{
+    size_t length;
+    struct config *config = NULL;
+    FILE *out = open_memstream(errors, &length);
+    assert_non_null(out);
+    const enum status status = options_reload(3, argv, out, &config);
+    assert_int_equal(fclose(out), 0);
+    assert_int_equal(status == STATUS_OK, config != NULL);
+    config_free(config);
+    return status;
+}
+
+/* It would wait for somebody to write into it. */
+static void J1_pipe_is_read_at_the_start_only(void **state)
+{
+    (void)state;
+    char *errors;
+    char *const argv[] = {(char *)(uintptr_t) "dnsproxy", (char *)(uintptr_t) "-c",
+                          (char *)(uintptr_t) "dnsproxy.yaml", NULL};
+    config_write("dnsproxy.yaml", "workers: 3\n", 11);
+    assert_int_equal(reload(argv, &errors), STATUS_OK);
+    assert_string_equal(errors, "");
+    free(errors);
+    unlink("dnsproxy.yaml");
+    assert_int_equal(reload(argv, &errors), STATUS_INVALID);
+    assert_string_equal(errors, "--config: \"dnsproxy.yaml\" cannot be read: No such file or "
+                                "directory\n");
+    free(errors);
+    assert_int_equal(mkfifo("dnsproxy.yaml", 0600), 0);
+    assert_int_equal(reload(argv, &errors), STATUS_INVALID);
+    assert_string_equal(errors, "--config: \"dnsproxy.yaml\" is not a file\n");
+    free(errors);
+}
+
 /* --- documents --- */
 
 static char *print(void (*print_document)(FILE *out))
@@ -775,6 +907,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, config_setup, config_teardown)
     const struct CMUnitTest tests[] = {
+        TEST(J1_every_option_is_in_the_snapshot_or_is_named),
+        TEST(J1_what_differs_in_one_part_is_named),
+        TEST(J1_what_is_named_is_cut_and_counted),
+        TEST(J1_pipe_is_read_at_the_start_only),
         TEST(every_default),
         TEST(workers_default_to_the_processors_there_are),
         TEST(every_option_is_settable_everywhere_and_changes_its_field_only),

@@ -47,7 +47,7 @@ static void a_whole_file(void **state)
     assert_value(loaded.config, "log.format", "1");
     assert_value(loaded.config, "refused-source-ports", "");
     assert_value(loaded.config, "admin", "off");
-    assert_int_equal(loaded.config->allow_count, 1);
+    assert_int_equal(loaded.config->snapshot.allow_count, 1);
     loaded_free(&loaded);
 }
 

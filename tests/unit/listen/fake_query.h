@@ -46,16 +46,17 @@ static void fake_open(void)
 {
     memset(&fake, 0, sizeof(fake));
     fake.config.limits.queries = 1000;
-    fake.config.limits.udp_reply_size = 4096;
+    fake.config.snapshot.limits.udp_reply_size = 4096;
     fake.config.limits.tcp_clients = 8;
-    fake.config.limits.tcp_clients_per_address = 8;
-    fake.config.limits.tcp_queries = 100;
+    fake.config.snapshot.limits.tcp_clients_per_address = 8;
+    fake.config.snapshot.limits.tcp_queries = 100;
     fake.config.limits.tcp_memory_bytes = 32 << 20;
-    fake.config.timeouts.tcp_idle_ns = 60 * NANOSECONDS_PER_SECOND;
-    fake.config.timeouts.tcp_message_ns = 60 * NANOSECONDS_PER_SECOND;
-    fake.config.timeouts.tcp_send_ns = 60 * NANOSECONDS_PER_SECOND;
+    fake.config.snapshot.timeouts.tcp_idle_ns = 60 * NANOSECONDS_PER_SECOND;
+    fake.config.snapshot.timeouts.tcp_message_ns = 60 * NANOSECONDS_PER_SECOND;
+    fake.config.snapshot.timeouts.tcp_send_ns = 60 * NANOSECONDS_PER_SECOND;
     assert_int_equal(loop_open(&fake.loop), STATUS_OK);
     fake.resolver.config = &fake.config;
+    fake.resolver.snapshot = &fake.config.snapshot;
     fake.resolver.loop = &fake.loop;
     fake.resolver.metrics = metrics_open(1);
     assert_non_null(fake.resolver.metrics);

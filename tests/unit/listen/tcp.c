@@ -311,7 +311,7 @@ static void B2_what_was_asked_before_a_short_frame_is_answered_and_nothing_behin
 static void B3_what_was_asked_before_an_unfinished_message_is_answered(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_message_ns = 20 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_message_ns = 20 * NANOSECONDS_PER_MILLISECOND;
     serve();
     const int fd = connect_client();
     uint8_t bytes[FRAME_SIZE + 1] = {0};
@@ -345,7 +345,7 @@ static void B2_many_empty_frames_end_in_one_close(void **state)
 static void B2_length_beyond_the_message_waits_for_the_deadline(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_message_ns = 30 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_message_ns = 30 * NANOSECONDS_PER_MILLISECOND;
     serve();
     const int fd = connect_client();
     uint8_t bytes[FRAME_SIZE];
@@ -359,7 +359,7 @@ static void B2_length_beyond_the_message_waits_for_the_deadline(void **state)
 static void B3_bytes_that_trickle_do_not_extend_the_message_deadline(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_message_ns = 100 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_message_ns = 100 * NANOSECONDS_PER_MILLISECOND;
     serve();
     const int fd = connect_client();
     const uint8_t length[2] = {0xff, 0xff};
@@ -379,7 +379,7 @@ static void B3_bytes_that_trickle_do_not_extend_the_message_deadline(void **stat
 static void B3_each_message_has_a_deadline_of_its_own(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_message_ns = 200 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_message_ns = 200 * NANOSECONDS_PER_MILLISECOND;
     serve();
     const int fd = connect_client();
     uint8_t bytes[FRAME_SIZE + 5];
@@ -415,7 +415,7 @@ static void B3_reads_without_a_message_are_capped(void **state)
 static void B4_client_that_never_reads_is_bounded_and_closed(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_send_ns = 200 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_send_ns = 200 * NANOSECONDS_PER_MILLISECOND;
     fake.reply_length = 4000;
     serve();
     const int other = connect_client();
@@ -448,7 +448,7 @@ static void B4_client_that_never_reads_is_bounded_and_closed(void **state)
 static void B4_client_that_reads_slowly_is_kept(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_send_ns = 300 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_send_ns = 300 * NANOSECONDS_PER_MILLISECOND;
     fake.reply_length = 60000;
     serve();
     const int fd = connect_client();
@@ -463,7 +463,7 @@ static void B4_client_that_reads_slowly_is_kept(void **state)
 static void B4_progress_extends_the_send_deadline(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_send_ns = 400 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_send_ns = 400 * NANOSECONDS_PER_MILLISECOND;
     fake.reply_length = 60000;
     serve();
     const int fd = connect_client();
@@ -522,7 +522,7 @@ static void B5_reset_gives_every_query_back(void **state)
 static void B5_client_at_its_limit_that_resets_is_noticed(void **state)
 {
     (void)state;
-    fake.config.limits.tcp_queries = 5;
+    fake.config.snapshot.limits.tcp_queries = 5;
     serve();
     const int fd = connect_client();
     ask_many(fd, 50, 'w');
@@ -610,7 +610,7 @@ static void B8_half_close_delivers_everything_then_ends(void **state)
 static void B8_half_close_behind_many_queries_loses_none(void **state)
 {
     (void)state;
-    fake.config.limits.tcp_queries = 7;
+    fake.config.snapshot.limits.tcp_queries = 7;
     serve();
     const int fd = connect_client();
     ask_many(fd, 1000, 'a');
@@ -643,7 +643,7 @@ static void B8_half_close_within_a_message_ends_at_once(void **state)
 static void B9_address_above_its_limit_is_refused(void **state)
 {
     (void)state;
-    fake.config.limits.tcp_clients_per_address = 2;
+    fake.config.snapshot.limits.tcp_clients_per_address = 2;
     serve();
     const int first = connect_client();
     const int second = connect_client();
@@ -732,7 +732,7 @@ static void K5_B9_what_waits_for_200_ms_gives_way_to_newcomers(void **state)
 static void B9_connections_above_the_rate_are_refused(void **state)
 {
     (void)state;
-    fake.config.limits.tcp_accept_rate = 2;
+    fake.config.snapshot.limits.tcp_accept_rate = 2;
     serve();
     int fds[6];
     for (int i = 0; i < 6; i++)
@@ -746,7 +746,7 @@ static void B9_connections_above_the_rate_are_refused(void **state)
 static void B9_queries_in_flight_are_limited_and_none_is_lost(void **state)
 {
     (void)state;
-    fake.config.limits.tcp_queries = 20;
+    fake.config.snapshot.limits.tcp_queries = 20;
     serve();
     const int fd = connect_client();
     ask_many(fd, 100, 'w');
@@ -764,7 +764,7 @@ static void B9_queries_in_flight_are_limited_and_none_is_lost(void **state)
 static void B9_connection_ends_after_its_last_query(void **state)
 {
     (void)state;
-    fake.config.limits.tcp_queries_total = 3;
+    fake.config.snapshot.limits.tcp_queries_total = 3;
     serve();
     const int fd = connect_client();
     ask_many(fd, 2, 'w');
@@ -793,10 +793,40 @@ static void B9_connection_ends_at_the_end_of_its_life(void **state)
     await_clean_end(fd);
 }
 
+/* For those who are there already as for those to come. */
+static void J1_reload_changes_times_and_limits_of_the_connected(void **state)
+{
+    (void)state;
+    fake.config.snapshot.limits.tcp_queries = 20;
+    serve();
+    const int fd = connect_client();
+    ask_many(fd, 20, 'w');
+    TURN_UNTIL(fake_waiting_count() == 20);
+    static struct snapshot next;
+    next = fake.config.snapshot;
+    next.limits.tcp_queries = 5;
+    next.timeouts.tcp_idle_ns = 30 * NANOSECONDS_PER_MILLISECOND;
+    fake.resolver.snapshot = &next;
+    tcp_clients_reload(clients, &next);
+    ask_many(fd, 20, 'w');
+    for (size_t waiting = 20; waiting > 5; waiting--) {
+        fake_answer(fake_waiting(0));
+        turn_for(NANOSECONDS_PER_MILLISECOND);
+        assert_in_range(fake_waiting_count(), waiting - 1, waiting);
+    }
+    while (fake.begun < 40 || fake_waiting_count() > 0) { /* the others are taken, five at a time */
+        assert_true(fake_waiting_count() <= 5);
+        if (fake_waiting_count() > 0)
+            fake_answer(fake_waiting(0));
+        assert_true(loop_turn(&fake.loop, NANOSECONDS_PER_MILLISECOND));
+    }
+    TURN_UNTIL(METRIC(tcp_clients) == 0); /* idle for 30 ms, and not for a minute */
+}
+
 static void B10_connection_without_a_query_is_closed(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_idle_ns = 30 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_idle_ns = 30 * NANOSECONDS_PER_MILLISECOND;
     serve();
     await_clean_end(connect_client());
     TURN_UNTIL(METRIC(tcp_clients) == 0);
@@ -805,7 +835,7 @@ static void B10_connection_without_a_query_is_closed(void **state)
 static void B10_idle_time_does_not_run_during_a_query(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_idle_ns = 50 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_idle_ns = 50 * NANOSECONDS_PER_MILLISECOND;
     serve();
     const int fd = connect_client();
     ask(fd, 1, 'w');
@@ -837,7 +867,7 @@ static void send_dropped_until_closed(int fd, size_t cut)
 static void A2_B10_messages_that_are_dropped_do_not_end_idle_time(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_idle_ns = 100 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_idle_ns = 100 * NANOSECONDS_PER_MILLISECOND;
     serve();
     static const size_t cuts[] = {0, 1, 10, FRAME_SIZE - 1};
     for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
@@ -854,7 +884,7 @@ static void A2_B10_messages_that_are_dropped_do_not_end_idle_time(void **state)
 static void B10_message_that_has_begun_in_time_may_become_whole(void **state)
 {
     (void)state;
-    fake.config.timeouts.tcp_idle_ns = 30 * NANOSECONDS_PER_MILLISECOND;
+    fake.config.snapshot.timeouts.tcp_idle_ns = 30 * NANOSECONDS_PER_MILLISECOND;
     serve();
     const int fd = connect_client();
     uint8_t bytes[FRAME_SIZE];
@@ -1132,7 +1162,7 @@ static void I4_room_reaches_every_client_that_waits(void **state)
 {
     (void)state;
     fake.config.limits.queries = 1;
-    fake.config.limits.tcp_queries = 1;
+    fake.config.snapshot.limits.tcp_queries = 1;
     serve();
     int fds[4];
     for (uint16_t i = 0; i < 4; i++) {
@@ -1240,7 +1270,8 @@ static void J14_clients_in_the_queue_are_accepted_and_answered(void **state)
 {
     (void)state;
     int waiting[14];
-    fake.config.limits.tcp_clients = fake.config.limits.tcp_clients_per_address = CLIENTS_MAX;
+    fake.config.limits.tcp_clients = fake.config.snapshot.limits.tcp_clients_per_address =
+        CLIENTS_MAX;
     serve();
     for (size_t i = 0; i < 14; i++) {
         waiting[i] = connect_client();
@@ -1264,7 +1295,7 @@ static void J14_clients_in_the_queue_are_accepted_and_answered(void **state)
 static void J14_a_client_at_its_limit_has_what_it_sent_before_the_drain(void **state)
 {
     (void)state;
-    fake.config.limits.tcp_queries = 8;
+    fake.config.snapshot.limits.tcp_queries = 8;
     serve();
     const int fd = connect_client();
     ask_many(fd, 40, 'w');
@@ -1364,6 +1395,7 @@ static void open_fails_on_what_the_loop_cannot_watch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(J1_reload_changes_times_and_limits_of_the_connected),
         TEST(B1_query_is_answered),
         TEST(B1_query_split_at_every_byte_is_answered),
         TEST(B1_thousand_queries_in_one_segment_are_answered),

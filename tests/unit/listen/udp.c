@@ -197,9 +197,9 @@ static void A3_refused_source_port_is_dropped(void **state)
     (void)state;
     client = open_client("127.0.0.1");
     const struct address from = address_of(client);
-    fake.config.refused_source_ports[0] = 65535;
-    fake.config.refused_source_ports[1] = address_port(&from);
-    fake.config.refused_source_port_count = 2;
+    fake.config.snapshot.refused_source_ports[0] = 65535;
+    fake.config.snapshot.refused_source_ports[1] = address_port(&from);
+    fake.config.snapshot.refused_source_port_count = 2;
     start("127.0.0.1");
     assert_int_equal(connect(client, &server.any, address_length(&server)), 0);
     ask(1, 'a');
@@ -210,6 +210,27 @@ static void A3_refused_source_port_is_dropped(void **state)
     connect_client("127.0.0.1");
     ask(2, 'a');
     await_reply(2);
+}
+
+static void J1_reload_refuses_other_source_ports(void **state)
+{
+    (void)state;
+    client = open_client("127.0.0.1");
+    const struct address from = address_of(client);
+    fake.config.snapshot.refused_source_ports[0] = address_port(&from);
+    fake.config.snapshot.refused_source_port_count = 1;
+    start("127.0.0.1");
+    assert_int_equal(connect(client, &server.any, address_length(&server)), 0);
+    static struct snapshot next;
+    next = fake.config.snapshot;
+    next.refused_source_ports[0] ^= 1;
+    udp_reload(listener, &next);
+    ask(1, 'a');
+    await_reply(1);
+    next.refused_source_ports[0] ^= 1;
+    udp_reload(listener, &next);
+    ask(2, 'a');
+    TURN_UNTIL(METRIC(dropped_source_port) == 1);
 }
 
 static void A3_source_port_0_is_dropped(void **state)
@@ -571,6 +592,7 @@ static void open_fails_on_what_the_loop_cannot_watch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(J1_reload_refuses_other_source_ports),
         TEST(query_is_answered),
         TEST(A1_short_datagrams_do_no_harm_to_the_next_query),
         TEST(A1_datagram_above_the_limit_is_cut_and_the_next_is_whole),

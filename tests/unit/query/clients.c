@@ -22,7 +22,7 @@ static int setup(void **state)
     (void)state;
     bench = (struct bench){0};
     bench.config.limits.tcp_clients = 10;
-    bench.config.limits.tcp_clients_per_address = 10;
+    bench.config.snapshot.limits.tcp_clients_per_address = 10;
     return 0;
 }
 
@@ -73,7 +73,7 @@ static struct seat *connect_from(const char *text)
 static void B9_address_has_its_limit_and_others_theirs(void **state)
 {
     (void)state;
-    bench.config.limits.tcp_clients_per_address = 2;
+    bench.config.snapshot.limits.tcp_clients_per_address = 2;
     begin();
     struct seat *first = connect_from("192.0.2.1");
     assert_non_null(first);
@@ -95,7 +95,7 @@ static void B9_address_has_its_limit_and_others_theirs(void **state)
 static void B9_v6_counts_by_64(void **state)
 {
     (void)state;
-    bench.config.limits.tcp_clients_per_address = 1;
+    bench.config.snapshot.limits.tcp_clients_per_address = 1;
     begin();
     struct seat *first = connect_from("2001:db8::1");
     assert_null(connect_from("2001:db8::2:0:0:1"));
@@ -279,7 +279,7 @@ static bool is_let_in(uint64_t now)
 static void one_second_comes_at_once_then_evenly(void **state)
 {
     (void)state;
-    bench.config.limits.tcp_accept_rate = 10;
+    bench.config.snapshot.limits.tcp_accept_rate = 10;
     begin();
     for (int i = 0; i < 10; i++)
         assert_true(is_let_in(start_ns));
@@ -292,7 +292,7 @@ static void one_second_comes_at_once_then_evenly(void **state)
 static void what_is_refused_is_not_charged(void **state)
 {
     (void)state;
-    bench.config.limits.tcp_accept_rate = 1;
+    bench.config.snapshot.limits.tcp_accept_rate = 1;
     begin();
     assert_true(is_let_in(start_ns));
     for (int i = 0; i < 1000; i++)
@@ -304,7 +304,7 @@ static void silence_saves_up_one_second_only(void **state)
 {
     (void)state;
     const uint64_t later = start_ns + 1000 * NANOSECONDS_PER_SECOND;
-    bench.config.limits.tcp_accept_rate = 2;
+    bench.config.snapshot.limits.tcp_accept_rate = 2;
     begin();
     assert_true(is_let_in(start_ns));
     assert_true(is_let_in(later));
@@ -315,7 +315,7 @@ static void silence_saves_up_one_second_only(void **state)
 static void highest_rate_is_never_reached(void **state)
 {
     (void)state;
-    bench.config.limits.tcp_accept_rate = UINT32_MAX;
+    bench.config.snapshot.limits.tcp_accept_rate = UINT32_MAX;
     begin();
     for (int i = 0; i < 100000; i++)
         assert_true(is_let_in(start_ns));
@@ -366,7 +366,7 @@ static bool has_room_for(const struct address *client)
 /* Three of `text` may wait, of which one was not counted. */
 static void fill(struct place places[static 2], const char *text)
 {
-    bench.config.limits.udp_queries_per_address = 3;
+    bench.config.snapshot.limits.udp_queries_per_address = 3;
     begin();
     for (size_t i = 0; i < 2; i++)
         assert_true(enter(&places[i], text, i + 1));
@@ -381,6 +381,29 @@ static void I5_room_is_what_has_not_left(void **state)
     clients_leave(bench.clients, &places[0]);
     assert_true(enter(&more, "192.0.2.1", 3));
     assert_false(enter(&places[0], "192.0.2.1", 3));
+}
+
+/* Who has more than it may keeps that, and gets no more. */
+static void J1_reload_changes_the_limits(void **state)
+{
+    (void)state;
+    struct place places[2], more;
+    static struct snapshot next;
+    fill(places, "192.0.2.1");
+    next = bench.config.snapshot;
+    next.limits.udp_queries_per_address = 6;
+    clients_reload(bench.clients, &next);
+    assert_true(enter(&more, "192.0.2.1", 3));
+    next.limits.udp_queries_per_address = 1;
+    clients_reload(bench.clients, &next);
+    clients_leave(bench.clients, &places[0]);
+    assert_false(enter(&places[0], "192.0.2.1", 2));
+    next.limits.udp_queries_per_address = 0;
+    clients_reload(bench.clients, &next);
+    assert_true(enter(&places[0], "192.0.2.1", 2));
+    clients_leave(bench.clients, &places[0]);
+    clients_leave(bench.clients, &places[1]);
+    clients_leave(bench.clients, &more);
 }
 
 static void I5_an_address_is_an_ipv4_address_or_an_ipv6_64(void **state)
@@ -424,7 +447,7 @@ static void I5_the_host_itself_has_no_limit(void **state)
     (void)state;
     static const char *const own[] = {"127.0.0.1", "127.255.0.1", "::1", "::ffff:127.0.0.1"};
     static const char *const others[] = {"128.0.0.1", "126.0.0.1", "::2", "0:0:0:1::1"};
-    bench.config.limits.udp_queries_per_address = 1;
+    bench.config.snapshot.limits.udp_queries_per_address = 1;
     for (size_t i = 0; i < 4; i++) {
         struct place first, second;
         begin();
@@ -440,7 +463,7 @@ static void I5_streams_have_no_limit(void **state)
     (void)state;
     const struct address client = address("192.0.2.1");
     struct place place;
-    bench.config.limits.udp_queries_per_address = 1;
+    bench.config.snapshot.limits.udp_queries_per_address = 1;
     begin();
     for (size_t i = 0; i < 10; i++)
         assert_true(clients_enter(bench.clients, &place, &client, false, i));
@@ -453,7 +476,7 @@ static void I5_half_may_wait_uncounted_and_zero_is_no_limit(void **state)
     for (size_t i = 0; i < 4; i++) {
         struct place place;
         uint32_t waiting = 0;
-        bench.config.limits.udp_queries_per_address = limits[i];
+        bench.config.snapshot.limits.udp_queries_per_address = limits[i];
         begin();
         while (enter(&place, "192.0.2.1", waiting)) {
             assert_int_equal(place.counted == PLACE_UNCOUNTED, waiting < limits[i] / 2);
@@ -461,7 +484,7 @@ static void I5_half_may_wait_uncounted_and_zero_is_no_limit(void **state)
         }
         assert_int_equal(waiting, limits[i]);
     }
-    bench.config.limits.udp_queries_per_address = 0;
+    bench.config.snapshot.limits.udp_queries_per_address = 0;
     begin();
     for (size_t i = 0; i < 10; i++) {
         struct place place;
@@ -654,6 +677,7 @@ static void K5_B9_account_is_one_for_connections_and_queries(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(J1_reload_changes_the_limits),
         TEST(B9_address_has_its_limit_and_others_theirs),
         TEST(B9_v6_counts_by_64),
         TEST(K5_B9_full_the_largest_network_and_in_it_the_largest_client_gives_way),

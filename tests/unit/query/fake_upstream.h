@@ -241,11 +241,11 @@ struct bench {
     memset(&fake, 0, sizeof(fake));
     memset(&replies, 0, sizeof(replies));
     bench->config.limits.queries = 8;
-    bench->config.limits.udp_reply_size = 1232;
+    bench->config.snapshot.limits.udp_reply_size = 1232;
     bench->config.timeouts.query_ns = 4 * NANOSECONDS_PER_SECOND;
-    bench->config.timeouts.tcp_idle_ns = 10 * NANOSECONDS_PER_SECOND;
-    assert_true(prefix_parse("127.0.0.0/8", &bench->config.allow[0]) == STATUS_OK);
-    bench->config.allow_count = 1;
+    bench->config.snapshot.timeouts.tcp_idle_ns = 10 * NANOSECONDS_PER_SECOND;
+    assert_true(prefix_parse("127.0.0.0/8", &bench->config.snapshot.allow[0]) == STATUS_OK);
+    bench->config.snapshot.allow_count = 1;
     assert_true(loop_open(&bench->loop) == STATUS_OK);
     bench->metrics = metrics_open(FAKE_UPSTREAMS);
     bench->resolver = calloc(1, sizeof(*bench->resolver));

@@ -76,7 +76,7 @@ static int configure(void **state)
 {
     static char label[] = "upstream";
     (void)state;
-    config = (struct config){.upstream_count = UPSTREAMS, .strategy = STRATEGY_ORDERED};
+    config = (struct config){.upstream_count = UPSTREAMS, .snapshot.strategy = STRATEGY_ORDERED};
     for (size_t i = 0; i < UPSTREAMS; i++) {
         config.upstreams[i] = (struct upstream_config){.label = label, .name = label, .weight = 1};
         assert_int_equal(address_parse("192.0.2.1:853", 0, &config.upstreams[i].address),
@@ -85,14 +85,14 @@ static int configure(void **state)
     config.limits.queries = QUERIES;
     config.limits.upstream_requests = 4;
     config.limits.upstream_connections = 2;
-    config.limits.udp_reply_size = 1232;
+    config.snapshot.limits.udp_reply_size = 1232;
     config.timeouts.query_ns = 4 * NANOSECONDS_PER_SECOND;
     config.timeouts.connect_ns = NANOSECONDS_PER_SECOND;
     config.timeouts.handshake_ns = NANOSECONDS_PER_SECOND;
     config.timeouts.request_ns = NANOSECONDS_PER_SECOND;
     config.timeouts.idle_ns = 30 * NANOSECONDS_PER_SECOND;
-    assert_int_equal(prefix_parse("127.0.0.0/8", &config.allow[0]), STATUS_OK);
-    config.allow_count = 1;
+    assert_int_equal(prefix_parse("127.0.0.0/8", &config.snapshot.allow[0]), STATUS_OK);
+    config.snapshot.allow_count = 1;
     return 0;
 }
 

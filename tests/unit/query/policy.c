@@ -16,7 +16,7 @@ static enum policy_verdict judge(struct bench *bench, const struct transport *tr
     query.message.question.class = CLASS_IN;
     query.message.question.name_length = (uint8_t)name_length;
     memcpy(query.message.question.name, name, name_length);
-    return policy_judge(&bench->config, &query);
+    return policy_judge(&bench->config.snapshot, &query);
 }
 
 #define NAME(text) text, sizeof(text)

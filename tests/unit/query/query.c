@@ -84,7 +84,7 @@ static void reopen_clients(struct bench *bench)
 
 static void limit_datagrams(struct bench *bench, uint32_t of_client)
 {
-    bench->config.limits.udp_queries_per_address = of_client;
+    bench->config.snapshot.limits.udp_queries_per_address = of_client;
     reopen_clients(bench);
 }
 
@@ -100,7 +100,7 @@ static void A17_replies_above_the_rate_are_cut_to_the_question(void **state)
     assert_int_equal(replies.length[2], DNS_HEADER_SIZE + 10 + DNS_QUESTION_TAIL + 11);
     assert_int_equal(metric_get(&bench->metrics->replies_rate_limited), 1);
     /* With words of ours, too; and over TCP without limit. */
-    assert_true(prefix_parse("192.0.2.0/24", &bench->config.allow[0]) == STATUS_OK);
+    assert_true(prefix_parse("192.0.2.0/24", &bench->config.snapshot.allow[0]) == STATUS_OK);
     assert_true(ask_over(bench, &datagrams, 4, "refused", TYPE_A, NULL) == STATUS_OK);
     assert_true(is_sent_to_tcp(3));
     assert_true(ask_over(bench, &stream_transport, 5, "refused", TYPE_A, NULL) == STATUS_OK);
@@ -126,7 +126,7 @@ static void I5_client_of_whom_many_wait_is_sent_to_tcp(void **state)
     struct bench *bench = *state;
     struct query *query;
     limit_datagrams(bench, 2);
-    assert_true(prefix_parse("192.0.2.0/24", &bench->config.allow[0]) == STATUS_OK);
+    assert_true(prefix_parse("192.0.2.0/24", &bench->config.snapshot.allow[0]) == STATUS_OK);
     bench->client = "192.0.2.1:5000";
     ask(bench, 1, "a");
     ask(bench, 2, "a");
@@ -147,7 +147,7 @@ static void I5_who_has_been_answered_may_wait_again(void **state)
 {
     struct bench *bench = *state;
     limit_datagrams(bench, 1);
-    assert_true(prefix_parse("192.0.2.0/24", &bench->config.allow[0]) == STATUS_OK);
+    assert_true(prefix_parse("192.0.2.0/24", &bench->config.snapshot.allow[0]) == STATUS_OK);
     bench->client = "192.0.2.1:5000";
     assert_non_null(ask(bench, 1, "a"));
     fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
@@ -178,10 +178,27 @@ static void H11_stranger_is_refused_on_cache_hits_too(void **state)
     fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
     ask(bench, 2, "kept");
     assert_int_equal(metric_get(&bench->metrics->cache_hits), 1);
-    bench->config.allow_count = 0;
+    bench->config.snapshot.allow_count = 0;
     ask(bench, 3, "kept");
     assert_int_equal(reply_rcode(2), RCODE_REFUSED);
     assert_int_equal(metric_get(&bench->metrics->cache_hits), 1);
+}
+
+static void J1_reload_changes_who_may_ask_and_what_is_sent(void **state)
+{
+    struct bench *bench = *state;
+    static struct snapshot next;
+    next = bench->config.snapshot;
+    next.allow_count = 0;
+    ask(bench, 1, "waits");
+    resolver_reload(bench->resolver, &next);
+    ask(bench, 2, "waits");
+    assert_int_equal(reply_rcode(0), RCODE_REFUSED);
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE); /* who was let in has the answer */
+    assert_int_equal(reply_rcode(1), RCODE_NOERROR);
+    resolver_reload(bench->resolver, &bench->config.snapshot);
+    ask(bench, 3, "waits");
+    assert_int_equal(reply_rcode(2), RCODE_NOERROR);
 }
 
 static void cache_off_asks_every_time(void **state)
@@ -381,6 +398,7 @@ static void K5_room_that_a_turn_has_left_is_offered_in_the_next(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(J1_reload_changes_who_may_ask_and_what_is_sent),
         TEST(A1_short_message_is_dropped_and_counted),
         TEST(A2_response_is_dropped_and_counted),
         TEST(A5_no_question_is_formerr),

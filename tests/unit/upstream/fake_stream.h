@@ -317,7 +317,7 @@ static int bench_setup(void **state)
         snprintf(text, sizeof(text), "127.0.0.1:%zu", 1000 + i);
         assert_true(address_parse(text, 853, &upstream->address) == STATUS_OK);
     }
-    bench->config.strategy = STRATEGY_ORDERED;
+    bench->config.snapshot.strategy = STRATEGY_ORDERED;
     bench->config.limits.upstream_requests = 100;
     bench->config.limits.upstream_connections = 2;
     bench->config.timeouts.connect_ns = 1000 * NANOSECONDS_PER_MILLISECOND;

@@ -34,7 +34,7 @@ static void weighted_shares_by_weight(void **state)
 {
     struct bench *bench = *state;
     size_t counts[UPSTREAMS_MAX] = {0};
-    bench->config.strategy = STRATEGY_WEIGHTED;
+    bench->config.snapshot.strategy = STRATEGY_WEIGHTED;
     bench->config.limits.upstream_requests = 10000; /* cancelled ones keep their IDs */
     for (size_t i = 0; i < UPSTREAMS_MAX; i++)
         bench->config.upstreams[i].weight = (uint32_t)(i + 1);
@@ -51,7 +51,7 @@ static void hash_keeps_a_name_at_its_upstream_and_moves_only_those_of_a_dead_one
     struct bench *bench = *state;
     size_t home[64];
     bool is_used[UPSTREAMS_MAX] = {false};
-    bench->config.strategy = STRATEGY_HASH;
+    bench->config.snapshot.strategy = STRATEGY_HASH;
     begin(bench);
     for (size_t i = 0; i < 64; i++) {
         char label[8];
@@ -78,7 +78,7 @@ static void fastest_prefers_the_quick_and_measures_the_others_again(void **state
 {
     struct bench *bench = *state;
     size_t counts[UPSTREAMS_MAX] = {0};
-    bench->config.strategy = STRATEGY_FASTEST;
+    bench->config.snapshot.strategy = STRATEGY_FASTEST;
     bench->config.limits.upstream_requests = 10000;
     bench->config.upstream_count = 2;
     begin(bench);
@@ -97,7 +97,7 @@ static void fastest_turns_away_from_one_that_piles_up(void **state)
     struct bench *bench = *state;
     struct asked asks[20];
     size_t counts[UPSTREAMS_MAX] = {0};
-    bench->config.strategy = STRATEGY_FASTEST;
+    bench->config.snapshot.strategy = STRATEGY_FASTEST;
     bench->config.upstream_count = 2;
     begin(bench);
     bench->group->upstreams[0].path.times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
@@ -139,7 +139,7 @@ static const enum rcode both_good[2] = {RCODE_NOERROR, RCODE_NOERROR};
 static void fastest_finds_a_once_slow_upstream_again(void **state)
 {
     struct bench *bench = *state;
-    bench->config.strategy = STRATEGY_FASTEST;
+    bench->config.snapshot.strategy = STRATEGY_FASTEST;
     bench->config.upstream_count = 2;
     begin(bench);
     asked_last(bench, 500, (uint64_t[2]){5, 200}, both_good);
@@ -158,7 +158,7 @@ static void fastest_is_not_led_by_single_names(void **state)
 {
     struct bench *bench = *state;
     static const enum rcode first_fails[2] = {RCODE_SERVFAIL, RCODE_NOERROR};
-    bench->config.strategy = STRATEGY_FASTEST;
+    bench->config.snapshot.strategy = STRATEGY_FASTEST;
     bench->config.upstream_count = 2;
     begin(bench);
     is_acknowledged = true;
@@ -173,7 +173,7 @@ static void F19_errors_at_once_are_not_the_fastest_answer(void **state)
 {
     struct bench *bench = *state;
     static const enum rcode first_fails[2] = {RCODE_SERVFAIL, RCODE_NOERROR};
-    bench->config.strategy = STRATEGY_FASTEST;
+    bench->config.snapshot.strategy = STRATEGY_FASTEST;
     bench->config.upstream_count = 2;
     begin(bench);
     assert_in_range(asked_last(bench, 1000, (uint64_t[2]){1, 20}, first_fails), 990, 1000);
@@ -698,7 +698,7 @@ static void no_strategy_asks_behind_a_silence(void **state)
     struct asked one;
     fall_silent(bench, &one);
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        bench->config.strategy = all[i];
+        bench->config.snapshot.strategy = all[i];
         for (char label[] = "a"; label[0] <= 'z'; label[0]++) {
             struct asked other;
             assert_int_equal(ask(bench, &other, label), 1);
@@ -706,8 +706,27 @@ static void no_strategy_asks_behind_a_silence(void **state)
         }
     }
     answer_written(0, 1, RCODE_NOERROR);
-    bench->config.strategy = STRATEGY_ORDERED;
+    bench->config.snapshot.strategy = STRATEGY_ORDERED;
     assert_int_equal(chosen(bench, "x"), 0); /* trusted again */
+}
+
+static void J1_reload_changes_the_strategy(void **state)
+{
+    struct bench *bench = *state;
+    static struct snapshot next;
+    struct asked one;
+    fall_silent(bench, &one);
+    next = bench->config.snapshot;
+    answer_written(0, 1, RCODE_NOERROR);
+    assert_int_equal(chosen(bench, "x"), 0);
+    next.strategy = STRATEGY_HASH;
+    group_reload(bench->group, &next);
+    size_t counts[2] = {};
+    for (char label[] = "a"; label[0] <= 'z'; label[0]++)
+        counts[chosen(bench, label) % 2]++;
+    assert_true(counts[0] > 0 && counts[1] > 0);
+    group_reload(bench->group, &bench->config.snapshot);
+    assert_int_equal(chosen(bench, "x"), 0);
 }
 
 static void one_that_is_not_ready_is_made_so_while_another_is_asked(void **state)
@@ -1071,6 +1090,7 @@ static void K1_behind_trouble_one_connection_is_given_twice_as_many_with_each_st
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(J1_reload_changes_the_strategy),
         TEST(ordered_takes_the_first_that_is_up),
         TEST(weighted_shares_by_weight),
         TEST(hash_keeps_a_name_at_its_upstream_and_moves_only_those_of_a_dead_one),

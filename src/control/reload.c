@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One reload after the other; see reload.h.   Thread: main.   Owner: main. */
+#include "control/reload.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/deadline.h"
+#include "config/options.h"
+#include "observe/log.h"
+
+/* From one to the next: however often it is asked for, main has time for all else. */
+#define REST_NS NANOSECONDS_PER_SECOND
+
+enum { PROBLEMS_LOGGED = 8, KEYS_SIZE = 512 };
+
+void reload_init(struct reload *reload, int argc, char *const argv[], const struct config *start,
+                 const struct reload_events *events)
+{
+    assert(start && events->hand_out && events->is_taken);
+    *reload = (struct reload){
+        .events = events,
+        .argc = argc,
+        .argv = argv,
+        .start = start,
+        .generation = 1,
+        .ended_s = (uint64_t)time(NULL),
+    };
+}
+
+void reload_ask(struct reload *reload)
+{
+    reload->is_asked = true;
+}
+
+static void log_problems(char *text)
+{
+    size_t count = 0;
+    char *rest;
+    for (char *line = strtok_r(text, "\n", &rest); line && count < PROBLEMS_LOGGED;
+         line = strtok_r(NULL, "\n", &rest)) {
+        log_event(LOG_LEVEL_ERROR, "not_reloaded", "cause", line, NULL);
+        count++;
+    }
+}
+
+static void log_left(const struct reload *reload, const struct config *wanted)
+{
+    char keys[KEYS_SIZE];
+    if (options_find_left(reload->start, wanted, keys, sizeof(keys)) > 0)
+        log_event(LOG_LEVEL_WARNING, "restart_needed", "keys", keys, "cause",
+                  "these have changed, and a reload leaves them as they were", NULL);
+}
+
+/* NULL and logged when the configuration has an error. */
+static struct config *read_anew(const struct reload *reload)
+{
+    char *problems = NULL;
+    size_t length;
+    struct config *config = NULL;
+    FILE *errors = open_memstream(&problems, &length);
+    if (!errors) {
+        log_event(LOG_LEVEL_ERROR, "not_reloaded", "cause", strerror(errno), NULL);
+        return NULL;
+    }
+    const enum status status = options_reload(reload->argc, reload->argv, errors, &config);
+    fclose(errors);
+    if (status != STATUS_OK)
+        log_problems(problems);
+    free(problems);
+    return status == STATUS_OK ? config : NULL;
+}
+
+static void begin(struct reload *reload)
+{
+    assert(!reload->next);
+    reload->next = read_anew(reload);
+    reload->has_failed = !reload->next;
+    if (reload->has_failed)
+        return;
+    log_left(reload, reload->next);
+    reload->events->hand_out(&reload->next->snapshot);
+}
+
+static void end(struct reload *reload)
+{
+    char generation[24];
+    config_free(reload->current);
+    reload->current = reload->next;
+    reload->next = NULL;
+    reload->ended_s = (uint64_t)time(NULL);
+    snprintf(generation, sizeof(generation), "%" PRIu64, ++reload->generation);
+    log_event(LOG_LEVEL_INFO, "reloaded", "generation", generation, NULL);
+}
+
+uint64_t reload_run(struct reload *reload, uint64_t now)
+{
+    if (reload->next && reload->events->is_taken())
+        end(reload);
+    if (reload->next || !reload->is_asked)
+        return DEADLINE_NEVER;
+    if (now < reload->next_ns)
+        return reload->next_ns - now;
+    reload->is_asked = false;
+    reload->next_ns = now + REST_NS;
+    begin(reload);
+    return DEADLINE_NEVER;
+}
+
+const struct snapshot *reload_snapshot(const struct reload *reload)
+{
+    return reload->current ? &reload->current->snapshot : &reload->start->snapshot;
+}
+
+void reload_close(struct reload *reload)
+{
+    config_free(reload->next);
+    config_free(reload->current);
+    *reload = (struct reload){};
+}

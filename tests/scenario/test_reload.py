@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SIGHUP: the configuration is read anew, whole or not at all, and nobody notices but by what has changed."""
+
+import itertools
+import os
+import signal
+import threading
+import time
+
+import dns.rcode
+
+from support.upstream import never
+from support.waiting import eventually
+
+
+def sockets_of(proxy):
+    """The daemon's sockets, by what the kernel calls them."""
+    found = set()
+    for fd in os.listdir(f"/proc/{proxy.process.pid}/fd"):
+        target = os.readlink(f"/proc/{proxy.process.pid}/fd/{fd}")
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+class Load:
+    """Clients that ask without a pause, for new names and for one that is cached; `failures` are those of all."""
+
+    def __init__(self, proxy):
+        self.asked, self.failures, self._ends = 0, [], False
+        self._threads = [threading.Thread(target=self._ask, args=(proxy, number)) for number in range(4)]
+
+    def _ask(self, proxy, number):
+        for count in itertools.count():
+            if self._ends:
+                return
+            name = "kept.test" if count % 3 == 0 else f"new{number}-{count}.test"
+            try:
+                rcode = proxy.query(name, tcp=number % 2 == 1, timeout=10).rcode()
+                if rcode != dns.rcode.NOERROR:
+                    self.failures.append((name, rcode))
+            except Exception as error:  # pylint: disable=broad-except
+                self.failures.append((name, error))
+            self.asked += 1
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ends = True
+        for thread in self._threads:
+            thread.join()
+
+
+def test_J1_reload_under_load_loses_nothing(start_proxy, upstream):
+    proxy = start_proxy(upstream, config={"workers": 2})
+    with Load(proxy) as load:
+        eventually(lambda: load.asked > 100)
+        connections, sockets = len(upstream.connections), sockets_of(proxy)
+        for count in range(3):
+            asked = load.asked
+            proxy.reload(text="allow: [10.0.0.0/33]\nupstreams: []\n")
+            proxy.reload_and_wait({"strategy": ("ordered", "hash", "weighted")[count],
+                                   "timeouts": {"tcp-idle": f"{count + 5}s"},
+                                   "limits": {"tcp-queries": count + 3, "udp-reply-size": 1000 + count}})
+            eventually(lambda asked=asked: load.asked > asked + 100)
+    assert not load.failures
+    assert len(upstream.connections) == connections
+    # The clients' own come and go: all that stays is there still.
+    with proxy.tcp():
+        assert len(sockets & sockets_of(proxy)) >= 2 * 2 + 1 + 1  # UDP and TCP of two workers, admin, an upstream
+    assert proxy.metric("dnsproxy_config_generation") == 4
+
+
+def test_J1_what_is_in_flight_survives(start_proxy, upstream):
+    proxy = start_proxy(upstream)
+    proxy.query("slow-900ms.warm.test")
+    waiting = [proxy.ask_later(f"slow-900ms.{count}.test", tcp=count % 2 == 1) for count in range(20)]
+    upstream.wait_for(lambda: len(set(upstream.names())) == 21)
+    proxy.reload_and_wait({"strategy": "ordered"})
+    for asked in waiting:
+        assert asked().rcode() == dns.rcode.NOERROR
+
+
+def test_J1_broken_file_changes_nothing_and_says_where(start_proxy, upstream):
+    proxy = start_proxy(upstream)
+    proxy.query("kept.test")
+    assert proxy.metric("dnsproxy_config_last_reload_successful") == 1
+    since = proxy.metric("dnsproxy_config_last_reload_success_timestamp_seconds")
+    assert abs(since - time.time()) < 60
+    proxy.reload(text="allow:\n  - 192.0.2.0/24\ncache: {siez: 1MiB}\n")
+    cause = proxy.wait_for_log("not_reloaded")["cause"]
+    assert cause.startswith(f"{proxy.path}:3:9: ") and "cache.size" in cause
+    assert proxy.query("kept.test").rcode() == dns.rcode.NOERROR  # is allowed still
+    assert proxy.metric("dnsproxy_config_last_reload_successful") == 0
+    assert proxy.metric("dnsproxy_config_generation") == 1
+    assert proxy.metric("dnsproxy_config_last_reload_success_timestamp_seconds") == since
+    os.unlink(proxy.path)
+    proxy.process.send_signal(signal.SIGHUP)
+    eventually(lambda: len(proxy.logs("not_reloaded")) == 2)
+    assert "No such file" in proxy.logs("not_reloaded")[1]["cause"]
+    proxy.reload_and_wait({"allow": ["192.0.2.0/24"]})
+    assert proxy.query("kept.test").rcode() == dns.rcode.REFUSED
+    assert proxy.metric("dnsproxy_config_last_reload_successful") == 1
+
+
+def test_J1_what_needs_a_restart_is_named_and_left(start_proxy, start_upstream):
+    first, second = start_upstream(), start_upstream()
+    proxy = start_proxy(first)
+    proxy.query("one.test")
+    proxy.reload({"upstreams": [second.url()], "cache": {"size": "1MiB"}, "allow": ["127.0.0.0/8"]})
+    assert proxy.wait_for_log("restart_needed")["keys"] == "upstreams cache.size"
+    proxy.wait_for_log("reloaded", generation="2")
+    assert proxy.query("two.test").rcode() == dns.rcode.NOERROR
+    assert not second.queries
+
+
+def test_J1_log_level_follows(start_proxy, upstream):
+    proxy = start_proxy(upstream)
+    proxy.query("unseen.test")
+    proxy.reload_and_wait({"log": {"level": "debug"}})
+    proxy.query("seen.test")
+    proxy.wait_for_log("reply", name="seen.test.")
+    proxy.reload_and_wait({"log": {"level": "info"}})
+    proxy.query("again.test")
+    proxy.reload_and_wait({"log": {"level": "info"}})  # behind it in the log
+    assert {line["name"] for line in proxy.logs("reply")} == {"seen.test."}
+
+
+def test_J1_clients_times_and_the_drain_follow(start_proxy, upstream):
+    proxy = start_proxy(upstream, config={"timeouts": {"tcp-idle": "60s", "lame-duck": "0s"}})
+    with proxy.tcp() as client:
+        proxy.reload_and_wait({"timeouts": {"tcp-idle": "300ms", "lame-duck": "60s"}})
+        assert client.is_closed_by_peer()
+    proxy.process.send_signal(signal.SIGTERM)
+    assert proxy.wait_for_log("lame_duck")["duration_ms"] == "60000"
+    proxy.reload_and_wait({})
+    proxy.process.send_signal(signal.SIGTERM)
+    assert proxy.process.wait(10) == 0
+
+
+def test_J1_reload_in_a_drain_is_none(start_proxy, upstream):
+    upstream.on_query = never
+    proxy = start_proxy(upstream, config={"timeouts": {"drain": "3s"}})
+    proxy.ask_later("waits.test")
+    upstream.wait_for(lambda: upstream.queries)
+    proxy.process.send_signal(signal.SIGTERM)
+    proxy.wait_for_log("draining")
+    proxy.process.send_signal(signal.SIGHUP)
+    proxy.wait_for_log("signal_ignored")
+    assert proxy.process.wait(20) == 0
+    assert not proxy.logs("reloaded")
