@@ -28,11 +28,13 @@ static const char VALUES[] =
     "or `no`. An IPv6 address with a port stands in brackets: `[::1]:53`.";
 
 static const char RELOAD[] =
-    "On SIGHUP arguments, environment and file are read anew, once a second at most. When "
-    "anything in them is wrong, nothing changes, and the log says what and where (`not_reloaded`, "
+    "On SIGHUP the file is read anew, once a second at most; arguments and environment stay those "
+    "of the start, and go on to replace what it says. When anything in it is wrong, or it is gone, "
+    "nothing changes, and the log says what and where (`not_reloaded`, "
     "`dnsproxy_config_last_reload_successful` is 0). What needs a restart is named "
-    "(`restart_needed`) and left as it is; all else is in force from then on, for those who are "
-    "connected, too. Queries, the cache, connections and listeners stay.";
+    "(`restart_needed`) and left as it is, as are the contents of the files that it names; all "
+    "else "
+    "is in force from then on. Queries, the cache, connections and listeners stay.";
 
 static const char VARIABLES[] =
     "Each option has its variable. One that starts with `DNSPROXY_` and is not known is an error, "

@@ -80,6 +80,7 @@ static void print_metrics(FILE *out)
         .reload_ok = !server.reload.has_failed,
         .reload_time_s = server.reload.ended_s,
         .reload_generation = server.reload.generation,
+        .reload_left = server.reload.left,
     };
     if (server.cache)
         cache_usage(server.cache, &view.cache_bytes, &view.cache_entries);
@@ -302,12 +303,12 @@ static const struct reload_events reload_events = {.hand_out = hand_out, .is_tak
 
 /* --- Wait and drain --- */
 
-static bool has_stopped(void)
+static size_t count_stopped(void)
 {
+    size_t count = 0;
     for (size_t i = 0; i < server.started; i++)
-        if (!worker_has_stopped(server.workers[i]))
-            return false;
-    return true;
+        count += worker_has_stopped(server.workers[i]);
+    return count;
 }
 
 static void enter_stage(enum stage stage)
@@ -320,6 +321,8 @@ static void begin_drain(const char *why)
 {
     assert(why);
     log_event(LOG_LEVEL_INFO, "draining", "cause", why, NULL);
+    if (server.reload.is_asked)
+        log_event(LOG_LEVEL_WARNING, "not_reloaded", "cause", "the daemon is ending", NULL);
     enter_stage(STAGE_DRAINING);
     for (size_t i = 0; i < server.started; i++)
         worker_drain(server.workers[i]);
@@ -374,19 +377,11 @@ static void on_signal(void)
     }
 }
 
-static bool has_one_stopped(void)
-{
-    for (size_t i = 0; i < server.started; i++)
-        if (worker_has_stopped(server.workers[i]))
-            return true;
-    return false;
-}
-
 static void on_news(int *exit_status)
 {
     eventfd_t count; /* read, else poll would return at once for ever */
     (void)eventfd_read(server.news_fd, &count);
-    if (server.stage == STAGE_DRAINING || !has_one_stopped())
+    if (server.stage == STAGE_DRAINING || count_stopped() == 0)
         return;
     *exit_status = EXIT_START;
     begin_drain("a worker failed");
@@ -422,7 +417,7 @@ static int wait_for_end(void)
 {
     assert(server.signal_fd >= 0 && server.news_fd >= 0 && server.started > 0);
     int exit_status = EXIT_CLEAN;
-    while (!has_stopped()) {
+    while (count_stopped() < server.started) {
         struct pollfd ready[] = {
             {.fd = server.signal_fd, .events = POLLIN},
             {.fd = server.news_fd, .events = POLLIN},

@@ -30,7 +30,6 @@ enum letter_kind { LETTER_SNAPSHOT, LETTER_DRAIN };
 
 struct worker {
     const struct config *config;
-    const struct snapshot *snapshot;
     void (*on_news)(void);
     pthread_t thread;
     bool is_started;
@@ -54,7 +53,7 @@ static void begin_drain(struct worker *worker)
 {
     if (worker->drain_until_ns != 0)
         return;
-    worker->drain_until_ns = worker->loop.now + worker->snapshot->timeouts.drain_ns;
+    worker->drain_until_ns = worker->loop.now + worker->resolver.snapshot->timeouts.drain_ns;
     for (size_t i = 0; i < worker->config->listener_count; i++) {
         if (worker->udp[i])
             udp_stop(worker->udp[i]);
@@ -76,13 +75,12 @@ static bool is_drained(const struct worker *worker)
 static void take_snapshot(struct worker *worker, const struct snapshot *snapshot)
 {
     assert(snapshot);
-    worker->snapshot = snapshot;
     resolver_reload(&worker->resolver, snapshot);
     group_reload(worker->group, snapshot);
-    tcp_clients_reload(worker->tcp_clients, snapshot);
+    tcp_clients_reload(worker->tcp_clients);
     for (size_t i = 0; i < worker->config->listener_count; i++)
         if (worker->udp[i])
-            udp_reload(worker->udp[i], snapshot);
+            udp_reload(worker->udp[i]);
 }
 
 /* Between two turns, so that none of it happens inside an event. */
@@ -140,7 +138,7 @@ void worker_reload(struct worker *worker, const struct snapshot *snapshot)
 
 bool worker_has_reloaded(const struct worker *worker)
 {
-    return mailbox_is_taken(&worker->mailbox) || worker_has_stopped(worker);
+    return mailbox_is_taken(&worker->mailbox);
 }
 
 void worker_drain(struct worker *worker)
@@ -241,7 +239,6 @@ enum status worker_open(const struct worker_settings *settings, struct worker **
     if (!worker)
         return STATUS_FULL;
     worker->config = settings->config;
-    worker->snapshot = &settings->config->snapshot;
     worker->on_news = settings->on_news;
     enum status status = loop_open(&worker->loop);
     if (status != STATUS_OK) {

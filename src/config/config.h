@@ -73,7 +73,13 @@ struct snapshot {
     size_t refused_source_port_count;
 
     struct {
-        uint64_t tcp_idle_ns;    /* a TCP client without queries is closed */
+        uint64_t query_ns;     /* a client has its reply within this time */
+        uint64_t connect_ns;   /* TCP connect to an upstream */
+        uint64_t handshake_ns; /* TLS handshake with an upstream */
+        uint64_t request_ns;   /* silence after which an upstream connection is dead, at most */
+        uint64_t park_ns;     /* a query waits so long for upstreams that are away; 0: not at all */
+        uint64_t idle_ns;     /* an upstream connection without requests is closed */
+        uint64_t tcp_idle_ns; /* a TCP client without queries is closed */
         uint64_t tcp_message_ns; /* from the first byte of a TCP message to its last */
         uint64_t tcp_send_ns;    /* a TCP client that takes no byte of its replies is closed */
         uint64_t lame_duck_ns;   /* from SIGTERM to the drain; 0: none */
@@ -91,6 +97,7 @@ struct snapshot {
 };
 
 struct config {
+    const char *file; /* that was read; NULL: none */
     struct listener_config listeners[CONFIG_LISTENERS_MAX];
     size_t listener_count;
     enum toggle listen_freebind; /* of admin, too: bind what this machine does not have yet */
@@ -110,15 +117,6 @@ struct config {
     } admin;
 
     enum log_format log_format;
-
-    struct {
-        uint64_t query_ns;     /* a client has its reply within this time */
-        uint64_t connect_ns;   /* TCP connect to an upstream */
-        uint64_t handshake_ns; /* TLS handshake with an upstream */
-        uint64_t request_ns;   /* silence after which an upstream connection is dead, at most */
-        uint64_t park_ns; /* a query waits so long for upstreams that are away; 0: not at all */
-        uint64_t idle_ns; /* an upstream connection without requests is closed */
-    } timeouts;
 
     /* All of them per worker, because workers share no tables. */
     struct {

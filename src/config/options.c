@@ -9,6 +9,7 @@
 #include "config/options.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -124,28 +125,28 @@ const struct option OPTIONS[] = {
              "up, from which clients draw their own ports. none drops none."},
 
     {.flag = "--query-timeout", .key = "timeouts.query", .environment = "DNSPROXY_QUERY_TIMEOUT",
-     .default_text = "4s", DURATION(timeouts.query_ns, MILLISECONDS(10), SECONDS(60)),
+     .default_text = "4s", DURATION(snapshot.timeouts.query_ns, MILLISECONDS(10), SECONDS(60)),
      .help = "Give each client its reply within this time, if need be an error; the default is "
              "below the 5 s that a C library waits."},
     {.key = "timeouts.connect", .environment = "DNSPROXY_TIMEOUTS_CONNECT",
-     .default_text = "1s", DURATION(timeouts.connect_ns, MILLISECONDS(10), SECONDS(60)),
+     .default_text = "1s", DURATION(snapshot.timeouts.connect_ns, MILLISECONDS(10), SECONDS(60)),
      .help = "Wait this long for a TCP connection to an upstream."},
     {.key = "timeouts.handshake", .environment = "DNSPROXY_TIMEOUTS_HANDSHAKE",
-     .default_text = "1500ms", DURATION(timeouts.handshake_ns, MILLISECONDS(10), SECONDS(60)),
+     .default_text = "1500ms", DURATION(snapshot.timeouts.handshake_ns, MILLISECONDS(10), SECONDS(60)),
      .help = "Wait this long for the TLS handshake with an upstream."},
     {.key = "timeouts.request", .environment = "DNSPROXY_TIMEOUTS_REQUEST",
-     .default_text = "1s", DURATION(timeouts.request_ns, MILLISECONDS(10), SECONDS(60)),
+     .default_text = "1s", DURATION(snapshot.timeouts.request_ns, MILLISECONDS(10), SECONDS(60)),
      .help = "A connection to an upstream that is silent for this long with questions unanswered is "
              "dead; sooner when its answers are usually quick. A late question is asked elsewhere "
              "long before."},
     {.key = "timeouts.park", .environment = "DNSPROXY_TIMEOUTS_PARK",
-     .default_text = "3s", DURATION(timeouts.park_ns, MILLISECONDS(10), SECONDS(60)),
+     .default_text = "3s", DURATION(snapshot.timeouts.park_ns, MILLISECONDS(10), SECONDS(60)),
      .zero_is_off = true,
      .help = "When all upstreams are away, as while they restart, let queries wait this long for "
              "one to come back; after that they fail at once, until one does. 0 always fails at "
              "once."},
     {.key = "timeouts.upstream-idle", .environment = "DNSPROXY_TIMEOUTS_UPSTREAM_IDLE",
-     .default_text = "30s", DURATION(timeouts.idle_ns, MILLISECONDS(10), SECONDS(3600)),
+     .default_text = "30s", DURATION(snapshot.timeouts.idle_ns, MILLISECONDS(10), SECONDS(3600)),
      .help = "Close an upstream connection that has had nothing to do for this long."},
     {.key = "timeouts.tcp-idle", .environment = "DNSPROXY_TIMEOUTS_TCP_IDLE",
      .default_text = "10s", DURATION(snapshot.timeouts.tcp_idle_ns, MILLISECONDS(10), SECONDS(3600)),
@@ -264,14 +265,21 @@ static void apply_defaults(struct settings *settings)
         settings->config->listeners[i].is_default = true;
 }
 
+/* One that cannot be looked at is: reading it says why. */
+static bool is_there(const char *path)
+{
+    return access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
 static void apply_file(struct settings *settings)
 {
     assert(settings->config && settings->errors);
     const char *from_environment = getenv("DNSPROXY_CONFIG");
     if (!settings->config_file && from_environment && *from_environment != '\0')
         settings->config_file = from_environment;
-    if (!settings->config_file && access(DEFAULT_CONFIG_FILE, F_OK) == 0)
+    if (!settings->config_file && is_there(DEFAULT_CONFIG_FILE))
         settings->config_file = DEFAULT_CONFIG_FILE;
+    settings->config->file = settings->config_file;
     if (settings->config_file)
         yaml_read_file(settings, settings->config_file);
 }
@@ -321,8 +329,11 @@ static enum status load(struct settings *settings, int argc, char *const argv[])
         settings_report(settings, "out of memory");
         return STATUS_SYSTEM;
     }
-    apply_defaults(settings);
-    assert(!settings->failed); /* the table's own defaults are allowed */
+    apply_defaults(settings); /* which are allowed, so that only memory can be wanting */
+    if (settings->failed) {
+        free(arguments);
+        return STATUS_SYSTEM;
+    }
     const size_t count = arguments_read(settings, argc, argv, arguments);
     if (settings->command != COMMAND_HELP && settings->command != COMMAND_VERSION)
         load_levels(settings, arguments, count);
@@ -351,10 +362,12 @@ enum status options_load(int argc, char *const argv[], FILE *errors, enum comman
     return STATUS_OK;
 }
 
-enum status options_reload(int argc, char *const argv[], FILE *errors, struct config **out)
+enum status options_reload(int argc, char *const argv[], const struct config *start, FILE *errors,
+                           struct config **out)
 {
-    assert(argc >= 0 && argv && errors && out);
-    struct settings settings = {.errors = errors, .command = COMMAND_SERVE, .is_reload = true};
+    assert(argc >= 0 && argv && start && errors && out);
+    struct settings settings = {
+        .errors = errors, .command = COMMAND_SERVE, .is_reload = true, .config_file = start->file};
     return load_all(&settings, argc, argv, out);
 }
 

@@ -8,10 +8,11 @@
  *     --cache-size: "64XB" is not a size; allowed: ...
  *     DNSPROXY_CACHE_SIZE: "64XB" is not a size; allowed: ...
  *
- * Thread: main, before any worker. */
+ * Thread: main. */
 #ifndef CONFIG_OPTIONS_H
 #define CONFIG_OPTIONS_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "base/status.h"
@@ -23,9 +24,13 @@
 enum status options_load(int argc, char *const argv[], FILE *errors, enum command *command,
                          struct config **out);
 
-/* The same once more while the daemon runs, as COMMAND_SERVE: a file of which reading might never
- * end, such as a pipe, is an error. */
-enum status options_reload(int argc, char *const argv[], FILE *errors, struct config **out);
+/* The same once more while the daemon runs that has begun with `start`. The file that was read then
+ * must be there still, and be one of which reading ends: a pipe is an error. */
+enum status options_reload(int argc, char *const argv[], const struct config *start, FILE *errors,
+                           struct config **out);
+
+/* Whether they ask others, or otherwise. */
+bool upstreams_differ(const struct config *a, const struct config *b);
 
 /* The keys of what differs and only a restart can change, separated by blanks, and cut when `text`
  * is too small. Returns their number. */

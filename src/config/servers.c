@@ -11,6 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "config/options.h"
 #include "config/settings.h"
 
 enum { DNS_PORT = 53, TLS_PORT = 853, NAME_LENGTH_MAX = 253 };
@@ -103,7 +104,7 @@ bool listeners_differ(const struct config *a, const struct config *b)
         const struct listener_config *one = &a->listeners[i];
         const struct listener_config *other = &b->listeners[i];
         if (!address_equal(&one->address, &other->address) || one->udp != other->udp ||
-            one->tcp != other->tcp)
+            one->tcp != other->tcp || one->is_default != other->is_default)
             return true;
     }
     return a->listener_count != b->listener_count;
@@ -409,11 +410,10 @@ enum status add_upstream(struct settings *settings, const struct option *option,
     return upstream_entry_add(settings, &(struct upstream_entry){.url = text, .weight = 1});
 }
 
+/* Address or host, port and name are in the label. */
 static bool is_same_upstream(const struct upstream_config *a, const struct upstream_config *b)
 {
-    return is_same_text(a->label, b->label) && is_same_text(a->name, b->name) &&
-           is_same_text(a->ca_file, b->ca_file) && is_same_text(a->host, b->host) &&
-           a->port == b->port && (a->host || address_equal(&a->address, &b->address)) &&
+    return strcmp(a->label, b->label) == 0 && is_same_text(a->ca_file, b->ca_file) &&
            a->weight == b->weight && a->pin_count == b->pin_count &&
            memcmp(a->pins, b->pins, a->pin_count * sizeof a->pins[0]) == 0;
 }

@@ -8,9 +8,12 @@
  * Thread: main. All of libyaml is in this file. */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <yaml.h>
 
 #include "config/settings.h"
@@ -370,20 +373,36 @@ void yaml_read(struct settings *settings, const char *name, const char *text, si
         read_tree(&file);
 }
 
+/* Who starts the daemon may write the file into a pipe, and waits until it is read. But one that
+ * runs waits for nobody, as far as that is in its hands: a file may be on a server that is away. */
+static FILE *open_file(struct settings *settings, const char *name)
+{
+    const int descriptor =
+        open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY | (settings->is_reload ? O_NONBLOCK : 0));
+    struct stat info;
+    if (descriptor >= 0 && settings->is_reload && fstat(descriptor, &info) == 0 &&
+        !S_ISREG(info.st_mode)) {
+        close(descriptor);
+        settings_report(settings, "is not a file, and so is read at the start only");
+        return NULL;
+    }
+    FILE *stream = descriptor >= 0 ? fdopen(descriptor, "r") : NULL;
+    if (!stream)
+        settings_report(settings, "cannot be read: %s", strerror(errno));
+    if (!stream && descriptor >= 0)
+        close(descriptor);
+    return stream;
+}
+
 void yaml_read_file(struct settings *settings, const char *name)
 {
     assert(name);
     enum { SIZE = CONFIG_FILE_SIZE_MAX + 1 };
-    settings->where = (struct origin){.name = "--config"};
-    /* Who starts the daemon may write the file into a pipe, and waits for it to be read. But one
-     * that runs waits for nobody. */
-    if (settings->is_reload && check_readable(settings, name) != STATUS_OK) {
-        settings->failed = true;
-        return;
-    }
     settings->where = (struct origin){.file = name};
-    FILE *stream = fopen(name, "re");
-    char *text = stream ? malloc(SIZE) : NULL;
+    FILE *stream = open_file(settings, name);
+    if (!stream)
+        return;
+    char *text = malloc(SIZE);
     const size_t length = text ? fread(text, 1, SIZE, stream) : 0;
     if (!text || ferror(stream))
         settings_report(settings, "cannot be read: %s", strerror(errno));
@@ -392,6 +411,5 @@ void yaml_read_file(struct settings *settings, const char *name)
     else
         yaml_read(settings, name, text, length);
     free(text);
-    if (stream)
-        fclose(stream);
+    fclose(stream);
 }

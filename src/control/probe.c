@@ -165,7 +165,7 @@ static void connect_again(struct probe *probe)
     enum failure failure;
     enter(probe, PROBE_RESUMING);
     if (stream_connect(&probe->again, &probe->run->loop, &again_handler, &probe->address,
-                       probe->client, run->config->timeouts.connect_ns, OUT_LIMIT,
+                       probe->client, run->config->snapshot.timeouts.connect_ns, OUT_LIMIT,
                        &failure) == STATUS_OK)
         return;
     probe->result->resumption = RESUMPTION_FAILED;
@@ -309,7 +309,7 @@ static void connect_first(struct probe *probe, size_t count)
 {
     assert(count > 0 && count <= RACE_ADDRESSES_MAX);
     struct probe_run *run = probe->run;
-    const uint64_t connect_ns = run->config->timeouts.connect_ns;
+    const uint64_t connect_ns = run->config->snapshot.timeouts.connect_ns;
     const struct race_timeouts timeouts = {.connect_ns = connect_ns, .user_ns = connect_ns};
     enum failure failure;
     enter(probe, PROBE_CONNECTING);
@@ -357,11 +357,12 @@ static enum status open_group(struct probe_run *run)
 static void add_queues(struct probe_run *run)
 {
     const uint64_t durations_ns[PROBE_STATES] = {
-        [PROBE_LOOKING_UP] = run->config->timeouts.query_ns,
-        [PROBE_CONNECTING] = run->config->timeouts.connect_ns,
-        [PROBE_HANDSHAKING] = run->config->timeouts.handshake_ns,
-        [PROBE_ASKING] = run->config->timeouts.query_ns,
-        [PROBE_RESUMING] = run->config->timeouts.connect_ns + run->config->timeouts.handshake_ns,
+        [PROBE_LOOKING_UP] = run->config->snapshot.timeouts.query_ns,
+        [PROBE_CONNECTING] = run->config->snapshot.timeouts.connect_ns,
+        [PROBE_HANDSHAKING] = run->config->snapshot.timeouts.handshake_ns,
+        [PROBE_ASKING] = run->config->snapshot.timeouts.query_ns,
+        [PROBE_RESUMING] =
+            run->config->snapshot.timeouts.connect_ns + run->config->snapshot.timeouts.handshake_ns,
     };
     for (size_t state = 0; state < PROBE_STATES; state++)
         loop_add_queue(&run->loop, &run->queues[state], durations_ns[state], on_expire);

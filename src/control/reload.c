@@ -3,7 +3,6 @@
 #include "control/reload.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 
 #include "base/deadline.h"
 #include "config/options.h"
+#include "control/trusts.h"
 #include "observe/log.h"
 
 /* From one to the next: however often it is asked for, main has time for all else. */
@@ -41,39 +41,54 @@ void reload_ask(struct reload *reload)
 static void log_problems(char *text)
 {
     size_t count = 0;
-    char *rest;
-    for (char *line = strtok_r(text, "\n", &rest); line && count < PROBLEMS_LOGGED;
-         line = strtok_r(NULL, "\n", &rest)) {
-        log_event(LOG_LEVEL_ERROR, "not_reloaded", "cause", line, NULL);
-        count++;
-    }
+    char *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        if (count++ < PROBLEMS_LOGGED)
+            log_event(LOG_LEVEL_ERROR, "not_reloaded", "cause", line, NULL);
+    if (count > PROBLEMS_LOGGED)
+        log_event(LOG_LEVEL_ERROR, "not_reloaded", "cause",
+                  "there are more errors; `dnsproxy check` prints them", NULL);
 }
 
-static void log_left(const struct reload *reload, const struct config *wanted)
+/* Everything that a start would refuse is an error here, too. */
+static enum status read_all(const struct reload *reload, FILE *errors, struct config **out)
 {
-    char keys[KEYS_SIZE];
-    if (options_find_left(reload->start, wanted, keys, sizeof(keys)) > 0)
-        log_event(LOG_LEVEL_WARNING, "restart_needed", "keys", keys, "cause",
-                  "these have changed, and a reload leaves them as they were", NULL);
+    struct trusts *trusts = NULL;
+    TRY(options_reload(reload->argc, reload->argv, reload->start, errors, out));
+    const enum status status = trusts_open(*out, errors, &trusts);
+    trusts_close(trusts);
+    if (status == STATUS_OK)
+        return STATUS_OK;
+    config_free(*out);
+    *out = NULL;
+    return status;
 }
 
 /* NULL and logged when the configuration has an error. */
 static struct config *read_anew(const struct reload *reload)
 {
     char *problems = NULL;
-    size_t length;
+    size_t length = 0;
     struct config *config = NULL;
     FILE *errors = open_memstream(&problems, &length);
-    if (!errors) {
-        log_event(LOG_LEVEL_ERROR, "not_reloaded", "cause", strerror(errno), NULL);
-        return NULL;
-    }
-    const enum status status = options_reload(reload->argc, reload->argv, errors, &config);
-    fclose(errors);
-    if (status != STATUS_OK)
+    if (errors)
+        (void)read_all(reload, errors, &config);
+    const bool is_told = errors && fclose(errors) == 0 && length > 0;
+    if (!config && is_told)
         log_problems(problems);
+    else if (!config)
+        log_event(LOG_LEVEL_ERROR, "not_reloaded", "cause", "memory is short", NULL);
     free(problems);
-    return status == STATUS_OK ? config : NULL;
+    return config;
+}
+
+static void note_left(struct reload *reload)
+{
+    char keys[KEYS_SIZE];
+    reload->left = options_find_left(reload->start, reload->next, keys, sizeof(keys));
+    if (reload->left > 0)
+        log_event(LOG_LEVEL_WARNING, "restart_needed", "keys", keys, "cause",
+                  "a restart would change these, a reload leaves them as they were", NULL);
 }
 
 static void begin(struct reload *reload)
@@ -83,8 +98,10 @@ static void begin(struct reload *reload)
     reload->has_failed = !reload->next;
     if (reload->has_failed)
         return;
-    log_left(reload, reload->next);
+    if (upstreams_differ(reload->start, reload->next))
+        reload->next->snapshot.strategy = reload_snapshot(reload)->strategy;
     reload->events->hand_out(&reload->next->snapshot);
+    note_left(reload); /* at the level that holds now */
 }
 
 static void end(struct reload *reload)

@@ -3,16 +3,18 @@
  *
  * All or nothing: a configuration with an error anywhere leaves everything as it is, and the log
  * says what is wrong and where. What only a restart can change stays as it is, and the log names
- * it. The snapshot of a valid one goes to every worker, and the one before it is freed when all
- * have taken the new one, so that there are two at most. Whoever asks meanwhile, or within a second
- * of the last, is served after that, all who have asked at once: the configuration that a reload
- * reads is never older than the last wish.
+ * it. A strategy is for the upstreams that it was written with, and stays with them. The snapshot
+ * of a valid one goes to every worker, and the one before it is freed when all have taken the new
+ * one, so that there are two at most. Whoever asks meanwhile, or within a second of the last, is
+ * served after that, all who have asked at once: the configuration that a reload reads is never
+ * older than the last wish.
  *
  * Thread: main.   Owner: main. */
 #ifndef CONTROL_RELOAD_H
 #define CONTROL_RELOAD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "config/config.h"
@@ -33,6 +35,7 @@ struct reload {
     uint64_t next_ns;           /* when one may begin again */
     bool is_asked;
     bool has_failed;     /* the last one */
+    size_t left;         /* keys that a restart would change */
     uint64_t generation; /* snapshots so far, that of the start included */
     uint64_t ended_s;    /* when that one came into force, since the epoch */
 };

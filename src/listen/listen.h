@@ -19,14 +19,14 @@ struct tcp_clients;
 
 enum status udp_open(struct resolver *resolver, int fd, const struct address *address,
                      struct udp_listener **out);
-void udp_reload(struct udp_listener *listener, const struct snapshot *snapshot);
-void udp_stop(struct udp_listener *listener);  /* takes all that already waits, and no more */
-void udp_close(struct udp_listener *listener); /* safe on NULL */
-size_t udp_ceiling(void);                      /* the bytes of one */
+void udp_reload(struct udp_listener *listener); /* the resolver has another snapshot */
+void udp_stop(struct udp_listener *listener);   /* takes all that already waits, and no more */
+void udp_close(struct udp_listener *listener);  /* safe on NULL */
+size_t udp_ceiling(void);                       /* the bytes of one */
 
 enum status tcp_clients_open(struct resolver *resolver, struct tcp_clients **out);
-void tcp_clients_reload(struct tcp_clients *clients, const struct snapshot *snapshot);
-void tcp_clients_close(struct tcp_clients *clients); /* stops its listeners; safe on NULL */
+void tcp_clients_reload(struct tcp_clients *clients); /* the resolver has another snapshot */
+void tcp_clients_close(struct tcp_clients *clients);  /* stops its listeners; safe on NULL */
 
 enum status tcp_open(struct tcp_clients *clients, int fd, struct tcp_listener **out);
 void tcp_stop(struct tcp_listener *listener);  /* accepts those who already wait, and no more */

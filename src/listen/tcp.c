@@ -309,8 +309,9 @@ void tcp_clients_close(struct tcp_clients *clients)
     free(clients);
 }
 
-void tcp_clients_reload(struct tcp_clients *clients, const struct snapshot *snapshot)
+void tcp_clients_reload(struct tcp_clients *clients)
 {
+    const struct snapshot *snapshot = clients->resolver->snapshot;
     assert(snapshot->timeouts.tcp_idle_ns > 0 && snapshot->timeouts.tcp_message_ns > 0);
     clients->idle.duration_ns = snapshot->timeouts.tcp_idle_ns;
     clients->message.duration_ns = snapshot->timeouts.tcp_message_ns;

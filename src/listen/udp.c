@@ -332,8 +332,9 @@ static void prepare_batches(struct udp_listener *listener)
     }
 }
 
-void udp_reload(struct udp_listener *listener, const struct snapshot *snapshot)
+void udp_reload(struct udp_listener *listener)
 {
+    const struct snapshot *snapshot = listener->resolver->snapshot;
     memset(listener->refused_ports, 0, sizeof(listener->refused_ports));
     refuse_port(listener, 0); /* no reply could be sent there */
     for (size_t i = 0; i < snapshot->refused_source_port_count; i++)
@@ -356,7 +357,7 @@ enum status udp_open(struct resolver *resolver, int fd, const struct address *ad
     listener->source = (struct loop_source){.fd = -1, .on_ready = on_ready};
     loop_task_init(&listener->busy, on_busy);
     loop_task_init(&listener->flush, on_flush);
-    udp_reload(listener, resolver->snapshot);
+    udp_reload(listener);
     prepare_batches(listener);
     if (loop_add(resolver->loop, &listener->source, fd, EPOLLIN) != STATUS_OK) {
         free(listener);

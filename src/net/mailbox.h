@@ -3,7 +3,8 @@
  *
  * A ring that one thread writes and one reads: neither ever waits for the other. A letter counts as
  * taken when the worker is done with it, so that main may then free what the one before it was
- * about. Few are ever on their way: main sends the next of a kind when the last one is taken.
+ * about. Few are ever on their way: one snapshot, and that the worker is to end, said twice at
+ * most.
  *
  * Thread: mailbox_send and mailbox_is_taken: main; the others: the worker of the loop.
  * Owner: the worker. */

@@ -84,6 +84,7 @@ struct metrics_view {
     uint64_t reload_ok;
     uint64_t reload_time_s; /* seconds since the epoch, as the next */
     uint64_t reload_generation;
+    uint64_t reload_left;
     uint64_t start_time_s;
 };
 void metrics_print(FILE *out, const struct metrics_view *view);

@@ -201,6 +201,6 @@ void query_fail(struct resolver *resolver, struct query *query, enum rcode rcode
 
 uint64_t resolver_query_ns(const struct resolver *resolver)
 {
-    const uint64_t query_ns = resolver->config->timeouts.query_ns;
+    const uint64_t query_ns = resolver->snapshot->timeouts.query_ns;
     return query_ns - query_ns / QUERY_MARGIN_DIVISOR;
 }

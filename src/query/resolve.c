@@ -263,6 +263,18 @@ static size_t output_ceiling(const struct config *config)
            (size_t)LOOP_EVENTS * STREAM_IN_MAX;
 }
 
+/* Of the three parts of a query's time, and of a lookup without queries. */
+static void set_durations(struct resolver *resolver)
+{
+    const uint64_t query_ns = resolver_query_ns(resolver);
+    const uint64_t slow_ns = SLOW_NS < query_ns / 2 ? SLOW_NS : query_ns / 2;
+    const uint64_t young_ns = YOUNG_NS < slow_ns / 2 ? YOUNG_NS : slow_ns / 2;
+    resolver->young_queries.duration_ns = young_ns;
+    resolver->slow_queries.duration_ns = slow_ns - young_ns;
+    resolver->query_deadlines.duration_ns = query_ns - slow_ns;
+    resolver->alone_lookups.duration_ns = query_ns;
+}
+
 enum status resolver_open(struct resolver *resolver)
 {
     const struct config *config = resolver->config;
@@ -273,13 +285,10 @@ enum status resolver_open(struct resolver *resolver)
     resolver->output.ceiling = output_ceiling(config);
     resolver->key = siphash_random_key();
     loop_task_init(&resolver->space, on_space);
-    const uint64_t query_ns = resolver_query_ns(resolver);
-    const uint64_t slow_ns = SLOW_NS < query_ns / 2 ? SLOW_NS : query_ns / 2;
-    const uint64_t young_ns = YOUNG_NS < slow_ns / 2 ? YOUNG_NS : slow_ns / 2;
-    loop_add_queue(resolver->loop, &resolver->young_queries, young_ns, on_query_old);
-    loop_add_queue(resolver->loop, &resolver->slow_queries, slow_ns - young_ns, on_query_slow);
-    loop_add_queue(resolver->loop, &resolver->query_deadlines, query_ns - slow_ns,
-                   on_query_deadline);
+    loop_add_queue(resolver->loop, &resolver->young_queries, 0, on_query_old);
+    loop_add_queue(resolver->loop, &resolver->slow_queries, 0, on_query_slow);
+    loop_add_queue(resolver->loop, &resolver->query_deadlines, 0, on_query_deadline);
+    set_durations(resolver);
     TRY(clients_open(config, &resolver->clients));
     TRY(pool_open(&resolver->queries, sizeof(struct query),
                   config->limits.queries + QUERIES_IN_HAND_MAX));
@@ -290,6 +299,7 @@ void resolver_reload(struct resolver *resolver, const struct snapshot *snapshot)
 {
     assert(snapshot && resolver->snapshot);
     resolver->snapshot = snapshot;
+    set_durations(resolver);
     clients_reload(resolver->clients, snapshot);
 }
 

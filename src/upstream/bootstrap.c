@@ -172,8 +172,7 @@ static void ask_over_stream(struct bootstrap *bootstrap)
     enum failure failure;
     datagram_close(&bootstrap->datagram);
     if (stream_connect(&bootstrap->stream, bootstrap->loop, &stream_handler, server_of(bootstrap),
-                       NULL, bootstrap->config->timeouts.request_ns, OUT_LIMIT,
-                       &failure) != STATUS_OK) {
+                       NULL, bootstrap->silence_max_ns, OUT_LIMIT, &failure) != STATUS_OK) {
         refused(bootstrap);
         return;
     }
@@ -249,11 +248,13 @@ void bootstrap_init(struct bootstrap *bootstrap, struct loop *loop, const struct
     deadline_init(&bootstrap->deadline);
 }
 
-void bootstrap_begin(struct bootstrap *bootstrap, const struct question *question)
+void bootstrap_begin(struct bootstrap *bootstrap, const struct question *question,
+                     uint64_t silence_max_ns)
 {
     assert(question);
     assert(bootstrap->state == BOOTSTRAP_RESTING && server_count(bootstrap) > 0);
     bootstrap->question = question;
+    bootstrap->silence_max_ns = silence_max_ns;
     bootstrap->tries = 0;
     bootstrap->refusals = 0;
     try_next(bootstrap);

@@ -38,6 +38,7 @@ struct bootstrap {
     bootstrap_done *on_done;
 
     const struct question *question;
+    uint64_t silence_max_ns; /* of a stream */
     enum bootstrap_state state;
     struct datagram datagram;
     struct stream stream;
@@ -56,8 +57,9 @@ void bootstrap_init(struct bootstrap *bootstrap, struct loop *loop, const struct
                     bootstrap_done *on_done);
 
 /* Asks the configured servers, of which there is one at least, one after the other; on_done is
- * called once, perhaps from inside. */
-void bootstrap_begin(struct bootstrap *bootstrap, const struct question *question);
+ * called once, perhaps from inside. A stream that takes nothing for `silence_max_ns` is dead. */
+void bootstrap_begin(struct bootstrap *bootstrap, const struct question *question,
+                     uint64_t silence_max_ns);
 
 /* on_done is not called, and the next question begins with another server. Harmless when nothing is
  * asked. */

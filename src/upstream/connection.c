@@ -243,7 +243,7 @@ static void obey_keepalive(struct connection *connection, const struct answer *a
         connection_drain(connection); /* RFC 7828 3.4: close as soon as everything is answered */
         return;
     }
-    const uint64_t ours_ns = connection->path->config->timeouts.idle_ns;
+    const uint64_t ours_ns = connection->path->snapshot->timeouts.idle_ns;
     const uint64_t theirs_ns = answer->keepalive_100ms * 100 * NANOSECONDS_PER_MILLISECOND;
     connection->path->idle.duration_ns = theirs_ns < ours_ns ? theirs_ns : ours_ns;
 }
@@ -637,7 +637,7 @@ enum status connection_open(struct path *path, enum connection_use use, const st
         connection->peer = *peer;
         const enum status status =
             stream_connect(&connection->stream, path->loop, &connection_handler, peer, path->tls,
-                           path->config->timeouts.request_ns, out_limit, failure);
+                           path->snapshot->timeouts.request_ns, out_limit, failure);
         if (status != STATUS_OK) {
             free(connection);
             return status;

@@ -38,8 +38,8 @@ static enum status start_race(struct dial *dial, size_t count, enum failure *fai
 {
     struct connection *connection = dial->connection;
     const struct path *path = connection->path;
-    const struct race_timeouts timeouts = {.connect_ns = path->config->timeouts.connect_ns,
-                                           .user_ns = path->config->timeouts.request_ns};
+    const struct race_timeouts timeouts = {.connect_ns = path->snapshot->timeouts.connect_ns,
+                                           .user_ns = path->snapshot->timeouts.request_ns};
     TRY(race_start(&dial->race, path->loop, dial->addresses, count, timeouts, failure));
     connection_arm_connect(connection);
     return STATUS_OK;

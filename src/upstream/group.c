@@ -190,7 +190,7 @@ void group_init(struct group *group, struct upstream_settings *settings)
     blame_init(&group->blames);
     loop_task_init(&group->recovered, hasten_all);
     loop_task_init(&group->care, keep_standby);
-    waiting_open(&group->waiting, group->loop, group->config->timeouts.park_ns, on_parked);
+    waiting_open(&group->waiting, group->loop, group->config->snapshot.timeouts.park_ns, on_parked);
     settings->group = group;
     settings->events = &upstream_events;
     settings->random = &group->random;

@@ -328,7 +328,8 @@ static void on_settled(struct deadline *deadline, uint64_t now)
 static void ask_bootstrap(struct name_query *query)
 {
     if (query->name->path->config->bootstrap_count > 0)
-        bootstrap_begin(&query->bootstrap, &query->question);
+        bootstrap_begin(&query->bootstrap, &query->question,
+                        query->name->path->snapshot->timeouts.request_ns);
     else
         query_ended(query, OUTCOME_FAILED);
 }
@@ -403,7 +404,8 @@ static void on_late(struct request *request)
     const struct config *config = query->name->path->config;
     const uint64_t waited_ns = now_of(query->name) - query->deadline.armed_ns;
     const bool has_bootstrap = config->bootstrap_count > 0;
-    if (waited_ns < (query->moves + 1) * config->timeouts.request_ns)
+    const uint64_t request_ns = query->name->path->snapshot->timeouts.request_ns;
+    if (waited_ns < (query->moves + 1) * request_ns)
         return;
     const uint32_t useless =
         query->attempts.once | query->name->events->find_down(query->name->path);
@@ -434,11 +436,11 @@ bool name_is_unknown(const struct name *name)
 
 /* How long one of the two questions may take: time for two upstreams that do not answer, and for
  * each bootstrap server, however short timeouts.query is. */
-static uint64_t query_ns(const struct config *config)
+static uint64_t query_ns(const struct config *config, const struct snapshot *snapshot)
 {
     const uint64_t needed_ns =
-        2 * config->timeouts.request_ns + (config->bootstrap_count + 2) * BOOTSTRAP_TRY_NS;
-    return most_of(needed_ns, config->timeouts.query_ns);
+        2 * snapshot->timeouts.request_ns + (config->bootstrap_count + 2) * BOOTSTRAP_TRY_NS;
+    return most_of(needed_ns, snapshot->timeouts.query_ns);
 }
 
 static void begin_query(struct name_query *query, uint32_t excluded)
@@ -539,9 +541,15 @@ void name_network_changed(struct name *name)
 
 void name_queues_open(struct name_queues *queues, struct loop *loop, const struct config *config)
 {
-    loop_add_queue(loop, &queues->queries, query_ns(config), on_query_deadline);
+    loop_add_queue(loop, &queues->queries, query_ns(config, &config->snapshot), on_query_deadline);
     loop_add_queue(loop, &queues->settles, SETTLE_NS, on_settled);
     loop_add_queue(loop, &queues->bootstrap_tries, BOOTSTRAP_TRY_NS, bootstrap_on_deadline);
+}
+
+void name_queues_reload(struct name_queues *queues, const struct config *config,
+                        const struct snapshot *snapshot)
+{
+    queues->queries.duration_ns = query_ns(config, snapshot);
 }
 
 void name_queues_close(struct name_queues *queues)

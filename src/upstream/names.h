@@ -43,6 +43,8 @@ struct name_queues {
 };
 
 void name_queues_open(struct name_queues *queues, struct loop *loop, const struct config *config);
+void name_queues_reload(struct name_queues *queues, const struct config *config,
+                        const struct snapshot *snapshot);
 void name_queues_close(struct name_queues *queues);
 
 /* One that waits for the addresses: told once, with FAILURE_NONE when they are known. */

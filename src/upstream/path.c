@@ -141,7 +141,14 @@ void path_answered(struct path *path)
 {
     path->failures = 0;
     path_is_back(path);
-    times_expect(&path->times, path->config->timeouts.request_ns);
+    times_expect(&path->times, path->snapshot->timeouts.request_ns);
+}
+
+void path_reload(struct path *path, const struct snapshot *snapshot)
+{
+    path->snapshot = snapshot;
+    path->idle.duration_ns = snapshot->timeouts.idle_ns;
+    path->late.duration_ns = times_late_ns(&path->times, snapshot->timeouts.request_ns);
 }
 
 void path_measure(struct path *path, uint64_t took_ns)
@@ -149,5 +156,5 @@ void path_measure(struct path *path, uint64_t took_ns)
     if (!times_measure(&path->times, path->loop->now, took_ns))
         return;
     metric_set(&path->metrics->rtt_ns, path->times.rtt_ns);
-    path->late.duration_ns = times_late_ns(&path->times, path->config->timeouts.request_ns);
+    path->late.duration_ns = times_late_ns(&path->times, path->snapshot->timeouts.request_ns);
 }

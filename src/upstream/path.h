@@ -37,6 +37,7 @@ struct path {
     const struct path_events *events;
     struct loop *loop;
     const struct config *config;
+    const struct snapshot *snapshot;
     const char *label;
     size_t index; /* of the upstream, in the configuration */
     struct upstream_metrics *metrics;
@@ -78,6 +79,9 @@ static inline bool path_is_usable(const struct path *path)
 }
 
 void path_set_down(struct path *path, bool down);
+
+/* From here on it goes by this snapshot. */
+void path_reload(struct path *path, const struct snapshot *snapshot);
 
 /* A trial begins: the next one after a back-off. */
 void path_back_off(struct path *path);

@@ -618,9 +618,11 @@ enum status upstream_open(struct upstream *upstream, const struct upstream_setti
     upstream->self_check.queue = settings->self_checks;
     upstream->self_check.on_found = on_self_found;
     self_check_init(&upstream->self_check);
-    loop_add_queue(path->loop, &path->idle, path->config->timeouts.idle_ns, connection_on_deadline);
+    const struct snapshot *snapshot = &path->config->snapshot;
+    path->snapshot = snapshot;
+    loop_add_queue(path->loop, &path->idle, snapshot->timeouts.idle_ns, connection_on_deadline);
     loop_add_queue(path->loop, &path->late,
-                   times_late_ns(&path->times, path->config->timeouts.request_ns), silence_on_late);
+                   times_late_ns(&path->times, snapshot->timeouts.request_ns), silence_on_late);
     path_set_down(path, config->host != NULL);
     if (config->host)
         return name_open(path, config, settings->name_queues, settings->name_events,

@@ -55,7 +55,7 @@ void silence_on_late(struct deadline *deadline, uint64_t now)
  * given half as much again as a request may take. */
 static bool is_dead(const struct connection *connection, uint64_t quiet_ns, uint64_t dead_ns)
 {
-    const uint64_t request_ns = connection->path->config->timeouts.request_ns;
+    const uint64_t request_ns = connection->path->snapshot->timeouts.request_ns;
     if (quiet_ns >= request_ns + request_ns / 2)
         return true;
     return quiet_ns >= dead_ns && socket_has_unacknowledged(connection->stream.fd);
@@ -66,7 +66,7 @@ void silence_on_look(struct deadline *deadline, uint64_t now)
     struct connection *connection = CONTAINER_OF(deadline, struct connection, deadline);
     const struct path *path = connection->path;
     assert(connection->silent_since_ns > 0 && connection->state >= CONNECTION_READY);
-    const uint64_t dead_ns = times_dead_ns(&path->times, path->config->timeouts.request_ns);
+    const uint64_t dead_ns = times_dead_ns(&path->times, path->snapshot->timeouts.request_ns);
     const uint64_t quiet_ns =
         now - most_of(connection->last_message_ns, connection->silent_since_ns);
     if (is_patient(connection)) {
@@ -78,7 +78,7 @@ void silence_on_look(struct deadline *deadline, uint64_t now)
         return;
     }
     const bool is_alive = connection->last_message_ns > connection->silent_since_ns;
-    if (is_alive && now - connection->silent_since_ns >= path->config->timeouts.request_ns)
+    if (is_alive && now - connection->silent_since_ns >= path->snapshot->timeouts.request_ns)
         connection_drain(connection);
     if (connection->stream.state == STREAM_CLOSED)
         return;

@@ -141,7 +141,7 @@ static struct upstream *choose_for_hedge(struct group *group, const struct reque
 bool request_is_lost(const struct group *group, const struct request *request)
 {
     assert(group->loop->now >= request->sent_ns);
-    return group->loop->now - request->sent_ns >= group->config->timeouts.request_ns;
+    return group->loop->now - request->sent_ns >= group->snapshot->timeouts.request_ns;
 }
 
 /* What is lost may be asked once more, in the end where it was asked before (RFC 9520 3.1), and

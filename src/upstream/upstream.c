@@ -60,19 +60,20 @@ static void open_queues(struct group *group)
 {
     const struct config *config = group->config;
     struct connection_queues *queues = &group->queues;
-    loop_add_queue(group->loop, &group->self_checks, config->timeouts.request_ns,
+    const struct snapshot *snapshot = &config->snapshot;
+    loop_add_queue(group->loop, &group->self_checks, snapshot->timeouts.request_ns,
                    self_check_on_deadline);
     name_queues_open(&group->name_queues, group->loop, config);
-    loop_add_queue(group->loop, &queues->connect, config->timeouts.connect_ns,
+    loop_add_queue(group->loop, &queues->connect, snapshot->timeouts.connect_ns,
                    connection_on_deadline);
-    loop_add_queue(group->loop, &queues->handshake, config->timeouts.handshake_ns,
+    loop_add_queue(group->loop, &queues->handshake, snapshot->timeouts.handshake_ns,
                    connection_on_deadline);
     loop_add_queue(group->loop, &queues->overdue, OVERDUE_NS, silence_on_late);
     loop_add_queue(group->loop, &queues->silence, SILENCE_NS, silence_on_look);
     loop_add_queue(group->loop, &queues->spare_idle,
-                   least_of(SPARE_IDLE_NS, config->timeouts.idle_ns), connection_on_deadline);
+                   least_of(SPARE_IDLE_NS, snapshot->timeouts.idle_ns), connection_on_deadline);
     loop_add_queue(group->loop, &queues->lane_idle,
-                   least_of(LANE_IDLE_NS, config->timeouts.idle_ns), connection_on_deadline);
+                   least_of(LANE_IDLE_NS, snapshot->timeouts.idle_ns), connection_on_deadline);
 }
 
 enum status group_open(const struct group_settings *settings, struct group **out)
@@ -176,6 +177,16 @@ void group_reload(struct group *group, const struct snapshot *snapshot)
 {
     assert(snapshot->strategy <= STRATEGY_HASH);
     group->snapshot = snapshot;
+    group->waiting.park_ns = snapshot->timeouts.park_ns;
+    group->self_checks.duration_ns = snapshot->timeouts.request_ns;
+    name_queues_reload(&group->name_queues, group->config, snapshot);
+    struct connection_queues *queues = &group->queues;
+    queues->connect.duration_ns = snapshot->timeouts.connect_ns;
+    queues->handshake.duration_ns = snapshot->timeouts.handshake_ns;
+    queues->spare_idle.duration_ns = least_of(SPARE_IDLE_NS, snapshot->timeouts.idle_ns);
+    queues->lane_idle.duration_ns = least_of(LANE_IDLE_NS, snapshot->timeouts.idle_ns);
+    for (size_t i = 0; i < group->upstream_count; i++)
+        path_reload(&group->upstreams[i].path, snapshot);
 }
 
 void group_network_changed(struct group *group)

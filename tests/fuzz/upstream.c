@@ -331,10 +331,10 @@ static void configure(void)
     }
     config.limits.upstream_requests = SLOTS;
     config.limits.upstream_connections = CONNECTIONS_PER_UPSTREAM;
-    config.timeouts.connect_ns = NANOSECONDS_PER_SECOND;
-    config.timeouts.handshake_ns = 2 * NANOSECONDS_PER_SECOND;
-    config.timeouts.request_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
-    config.timeouts.idle_ns = 30 * NANOSECONDS_PER_SECOND;
+    config.snapshot.timeouts.connect_ns = NANOSECONDS_PER_SECOND;
+    config.snapshot.timeouts.handshake_ns = 2 * NANOSECONDS_PER_SECOND;
+    config.snapshot.timeouts.request_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
+    config.snapshot.timeouts.idle_ns = 30 * NANOSECONDS_PER_SECOND;
 }
 
 static void check_gauges(const struct metrics *metrics)

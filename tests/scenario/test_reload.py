@@ -9,6 +9,7 @@ import time
 
 import dns.rcode
 
+from support.proxy import make_query
 from support.upstream import never
 from support.waiting import eventually
 
@@ -62,6 +63,7 @@ def test_J1_reload_under_load_loses_nothing(start_proxy, upstream):
         for count in range(3):
             asked = load.asked
             proxy.reload(text="allow: [10.0.0.0/33]\nupstreams: []\n")
+            eventually(lambda count=count: len(proxy.logs("not_reloaded")) == 2 * (count + 1))
             proxy.reload_and_wait({"strategy": ("ordered", "hash", "weighted")[count],
                                    "timeouts": {"tcp-idle": f"{count + 5}s"},
                                    "limits": {"tcp-queries": count + 3, "udp-reply-size": 1000 + count}})
@@ -113,6 +115,7 @@ def test_J1_what_needs_a_restart_is_named_and_left(start_proxy, start_upstream):
     proxy.reload({"upstreams": [second.url()], "cache": {"size": "1MiB"}, "allow": ["127.0.0.0/8"]})
     assert proxy.wait_for_log("restart_needed")["keys"] == "upstreams cache.size"
     proxy.wait_for_log("reloaded", generation="2")
+    assert proxy.metric("dnsproxy_config_restart_needed") == 2
     assert proxy.query("two.test").rcode() == dns.rcode.NOERROR
     assert not second.queries
 
@@ -139,6 +142,34 @@ def test_J1_clients_times_and_the_drain_follow(start_proxy, upstream):
     proxy.reload_and_wait({})
     proxy.process.send_signal(signal.SIGTERM)
     assert proxy.process.wait(10) == 0
+
+
+def test_J1_times_of_queries_and_of_the_drain_follow(start_proxy, upstream):
+    upstream.on_query = never
+    proxy = start_proxy(upstream, config={"timeouts": {"query": "60s", "drain": "60s"}})
+    proxy.reload_and_wait({"timeouts": {"query": "500ms"}})
+    assert proxy.query("never.test").rcode() == dns.rcode.SERVFAIL
+    proxy.reload_and_wait({"timeouts": {"query": "60s", "drain": "100ms"}})
+    waiting = proxy.ask_later("never-either.test")
+    upstream.wait_for(lambda: "never-either.test." in upstream.names())
+    proxy.process.send_signal(signal.SIGTERM)
+    assert proxy.process.wait(10) == 0
+    del waiting
+
+
+def test_J1_refused_source_ports_follow(start_proxy, upstream):
+    proxy = start_proxy(upstream)
+    message = make_query("port.test")
+    with proxy.udp() as client:
+        port = client.getsockname()[1]
+        client.send(message.to_wire())
+        client.recv(4096)
+        proxy.reload_and_wait({"refused-source-ports": [port]})
+        client.send(message.to_wire())
+        proxy.wait_for_metric("dnsproxy_dropped_total", reason="source_port")
+        proxy.reload_and_wait({"refused-source-ports": ["none"]})
+        client.send(message.to_wire())
+        client.recv(4096)
 
 
 def test_J1_reload_in_a_drain_is_none(start_proxy, upstream):

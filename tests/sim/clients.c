@@ -311,7 +311,7 @@ static void check_stale_age(const struct asked *ask, const struct reply_view *vi
 
 static uint64_t slow_ns(void)
 {
-    const uint64_t query_ns = plan.config.timeouts.query_ns;
+    const uint64_t query_ns = plan.config.snapshot.timeouts.query_ns;
     const uint64_t half_ns = (query_ns - query_ns * QUERY_MARGIN_PERCENT / 100) / 2;
     return half_ns < SLOW_NS ? half_ns : SLOW_NS;
 }
@@ -678,7 +678,7 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
     if (ask->state == ASK_WAITING && ask->query != query)
         sim_fail("a reply to another query");
     const uint64_t age_ns = net_now() - ask->begun_ns;
-    if (age_ns > plan.config.timeouts.query_ns && net_last_jump() <= ask->begun_ns)
+    if (age_ns > plan.config.snapshot.timeouts.query_ns && net_last_jump() <= ask->begun_ns)
         sim_fail("a reply after %.3f ms", (double)age_ns / 1e6);
     const bool is_displaced =
         metric_get(&clients.resolver->metrics->queries_gave_way) != clients.gave_way;
@@ -1103,7 +1103,7 @@ static void note_failed_lookups(void)
 void clients_check(void)
 {
     note_failed_lookups();
-    const uint64_t query_ns = plan.config.timeouts.query_ns;
+    const uint64_t query_ns = plan.config.snapshot.timeouts.query_ns;
     const uint64_t patience_ns = query_ns - query_ns * QUERY_MARGIN_PERCENT / 100;
     size_t waiting = 0;
     size_t datagrams[ASKER_COUNT] = {0};

@@ -206,16 +206,17 @@ static void draw_limits(struct config *config)
 
 static void draw_timeouts(struct config *config)
 {
-    config->timeouts.query_ns = MILLISECONDS(4000);
-    config->timeouts.connect_ns = MILLISECONDS(1000);
-    config->timeouts.handshake_ns = MILLISECONDS(1500);
-    config->timeouts.request_ns = MILLISECONDS(1500);
-    config->timeouts.park_ns = MILLISECONDS(3000);
-    config->timeouts.idle_ns = MILLISECONDS(PLAN_ONE_OF(200, 2000, 30000));
+    config->snapshot.timeouts.query_ns = MILLISECONDS(4000);
+    config->snapshot.timeouts.connect_ns = MILLISECONDS(1000);
+    config->snapshot.timeouts.handshake_ns = MILLISECONDS(1500);
+    config->snapshot.timeouts.request_ns = MILLISECONDS(1500);
+    config->snapshot.timeouts.park_ns = MILLISECONDS(3000);
+    config->snapshot.timeouts.idle_ns = MILLISECONDS(PLAN_ONE_OF(200, 2000, 30000));
     config->snapshot.timeouts.tcp_idle_ns = MILLISECONDS(10000);
-    uint64_t *const odd[] = {&config->timeouts.query_ns,     &config->timeouts.connect_ns,
-                             &config->timeouts.handshake_ns, &config->timeouts.request_ns,
-                             &config->timeouts.idle_ns,      &config->timeouts.park_ns};
+    uint64_t *const odd[] = {
+        &config->snapshot.timeouts.query_ns,     &config->snapshot.timeouts.connect_ns,
+        &config->snapshot.timeouts.handshake_ns, &config->snapshot.timeouts.request_ns,
+        &config->snapshot.timeouts.idle_ns,      &config->snapshot.timeouts.park_ns};
     for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
         const uint64_t timeout_ns = MILLISECONDS(PLAN_ONE_OF(30, 100, 300, 2000, 20000));
         if (has_fault(FAULT_ODD_TIMEOUTS))

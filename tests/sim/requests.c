@@ -95,7 +95,7 @@ static bool is_sent(const struct request_view *request)
 /* One that was sent and has had timeouts.request is lost: to ask another is no hedge. */
 static bool is_lost(uint64_t sent_ns)
 {
-    return net_now() - sent_ns >= plan.config.timeouts.request_ns;
+    return net_now() - sent_ns >= plan.config.snapshot.timeouts.request_ns;
 }
 
 static void check_hedge(const struct request_view *hedge)

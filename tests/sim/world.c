@@ -73,7 +73,7 @@ static void note_patience(size_t index)
 {
     const uint64_t dead_ns = world.view.upstreams[index].dead_ns;
     struct patience *patience = &world.patience[index];
-    if (dead_ns > plan.config.timeouts.request_ns)
+    if (dead_ns > plan.config.snapshot.timeouts.request_ns)
         sim_fail("a path may be silent for longer than timeouts.request");
     if (dead_ns < patience->dead_ns && net_now() - patience->noted_ns < SILENCE_SLACK_NS)
         return;
@@ -85,7 +85,7 @@ static uint64_t patience_ns(const struct connection_view *connection)
 {
     const uint64_t blocked_ns = net_blocked_since(connection->fd);
     const uint64_t late_ns = world.view.upstreams[connection->upstream].late_ns;
-    uint64_t dead_ns = plan.config.timeouts.request_ns * 3 / 2;
+    uint64_t dead_ns = plan.config.snapshot.timeouts.request_ns * 3 / 2;
     if (blocked_ns > 0 && net_now() - blocked_ns > SILENCE_SLACK_NS)
         dead_ns = world.patience[connection->upstream].dead_ns;
     return (dead_ns > late_ns ? dead_ns : late_ns) + SILENCE_SLACK_NS;
@@ -410,7 +410,6 @@ static void watch_network(void)
         sim_fail("the network cannot be watched");
 }
 
-/* As worker.c does it, after a turn. */
 /* Whoever still goes by the snapshot before meets nonsense. */
 static void reload(void)
 {
@@ -424,6 +423,7 @@ static void reload(void)
     memset(former, 0xa5, sizeof(*former));
 }
 
+/* As worker.c does it, after a turn. */
 static void turn(void)
 {
     if (!loop_turn(&world.loop, MILLISECONDS(TURN_MAX_MS)))
@@ -441,9 +441,10 @@ static void turn(void)
 static void check_quiet(void)
 {
     const uint64_t began_ns = net_now();
-    const uint64_t quiet_ns = plan.config.timeouts.idle_ns + plan.config.timeouts.connect_ns +
-                              plan.config.timeouts.handshake_ns +
-                              4 * plan.config.timeouts.request_ns + MILLISECONDS(QUIET_MS);
+    const uint64_t quiet_ns = plan.config.snapshot.timeouts.idle_ns +
+                              plan.config.snapshot.timeouts.connect_ns +
+                              plan.config.snapshot.timeouts.handshake_ns +
+                              4 * plan.config.snapshot.timeouts.request_ns + MILLISECONDS(QUIET_MS);
     while (net_now() < began_ns + quiet_ns || net_now() < net_last_jump() + quiet_ns)
         turn();
     if (world.resolver.queries.in_use + world.resolver.lookups.in_use > 0 ||

@@ -158,12 +158,12 @@ static inline void describe_numbers(FILE *out, const struct config *config)
             (int)config->log_format);
 #define TIMEOUT(key, field) \
     fprintf(out, "timeouts." key " = %" PRIu64 "\n", config->field / 1000000)
-    TIMEOUT("query", timeouts.query_ns);
-    TIMEOUT("connect", timeouts.connect_ns);
-    TIMEOUT("handshake", timeouts.handshake_ns);
-    TIMEOUT("request", timeouts.request_ns);
-    TIMEOUT("park", timeouts.park_ns);
-    TIMEOUT("upstream-idle", timeouts.idle_ns);
+    TIMEOUT("query", snapshot.timeouts.query_ns);
+    TIMEOUT("connect", snapshot.timeouts.connect_ns);
+    TIMEOUT("handshake", snapshot.timeouts.handshake_ns);
+    TIMEOUT("request", snapshot.timeouts.request_ns);
+    TIMEOUT("park", snapshot.timeouts.park_ns);
+    TIMEOUT("upstream-idle", snapshot.timeouts.idle_ns);
     TIMEOUT("tcp-idle", snapshot.timeouts.tcp_idle_ns);
     TIMEOUT("tcp-message", snapshot.timeouts.tcp_message_ns);
     TIMEOUT("tcp-send", snapshot.timeouts.tcp_send_ns);

@@ -83,7 +83,8 @@ static struct upstream_view view_upstream(const struct upstream *upstream)
         .own = upstream->self_check.request.connection != NULL,
         .main_max = main_max(upstream),
         .late_ns = upstream->path.late.duration_ns,
-        .dead_ns = times_dead_ns(&upstream->path.times, upstream->path.config->timeouts.request_ns),
+        .dead_ns =
+            times_dead_ns(&upstream->path.times, upstream->path.snapshot->timeouts.request_ns),
         .source = upstream->route.is_there ? ntohl(upstream->route.source.v4.sin_addr.s_addr) : 0,
     };
 }

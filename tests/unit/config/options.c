@@ -772,38 +772,39 @@ static void J1_what_is_named_is_cut_and_counted(void **state)
     loaded_free(&b);
 }
 
-static enum status reload(char *const *argv, char **errors)
+/* With nothing on the command line, as a daemon that found its file where it always is. */
+static enum status reload(char **errors)
 {
+    static const struct config start = {.file = "dnsproxy.yaml"};
+    char *const argv[] = {(char *)(uintptr_t) "dnsproxy", NULL};
     size_t length;
     struct config *config = NULL;
     FILE *out = open_memstream(errors, &length);
     assert_non_null(out);
-    const enum status status = options_reload(3, argv, out, &config);
+    const enum status status = options_reload(1, argv, &start, out, &config);
     assert_int_equal(fclose(out), 0);
     assert_int_equal(status == STATUS_OK, config != NULL);
     config_free(config);
     return status;
 }
 
-/* It would wait for somebody to write into it. */
-static void J1_pipe_is_read_at_the_start_only(void **state)
+/* One that is gone is no reason to go on with the defaults; a pipe would wait for somebody to write
+ * into it. */
+static void J1_file_that_is_gone_or_a_pipe_is_an_error(void **state)
 {
     (void)state;
     char *errors;
-    char *const argv[] = {(char *)(uintptr_t) "dnsproxy", (char *)(uintptr_t) "-c",
-                          (char *)(uintptr_t) "dnsproxy.yaml", NULL};
     config_write("dnsproxy.yaml", "workers: 3\n", 11);
-    assert_int_equal(reload(argv, &errors), STATUS_OK);
+    assert_int_equal(reload(&errors), STATUS_OK);
     assert_string_equal(errors, "");
     free(errors);
     unlink("dnsproxy.yaml");
-    assert_int_equal(reload(argv, &errors), STATUS_INVALID);
-    assert_string_equal(errors, "--config: \"dnsproxy.yaml\" cannot be read: No such file or "
-                                "directory\n");
+    assert_int_equal(reload(&errors), STATUS_INVALID);
+    assert_string_equal(errors, "dnsproxy.yaml: cannot be read: No such file or directory\n");
     free(errors);
     assert_int_equal(mkfifo("dnsproxy.yaml", 0600), 0);
-    assert_int_equal(reload(argv, &errors), STATUS_INVALID);
-    assert_string_equal(errors, "--config: \"dnsproxy.yaml\" is not a file\n");
+    assert_int_equal(reload(&errors), STATUS_INVALID);
+    assert_string_equal(errors, "dnsproxy.yaml: is not a file, and so is read at the start only\n");
     free(errors);
 }
 
@@ -910,7 +911,7 @@ int main(void)
         TEST(J1_every_option_is_in_the_snapshot_or_is_named),
         TEST(J1_what_differs_in_one_part_is_named),
         TEST(J1_what_is_named_is_cut_and_counted),
-        TEST(J1_pipe_is_read_at_the_start_only),
+        TEST(J1_file_that_is_gone_or_a_pipe_is_an_error),
         TEST(every_default),
         TEST(workers_default_to_the_processors_there_are),
         TEST(every_option_is_settable_everywhere_and_changes_its_field_only),

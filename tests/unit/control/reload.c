@@ -31,9 +31,19 @@ static bool is_taken(void)
     return bench.is_taken;
 }
 
+/* No authority is needed to know the upstream. */
+#define PINNED "tls://192.0.2.1', pins: ['AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='"
+
+static void configure_upstream(const char *upstream, const char *text)
+{
+    char whole[4096];
+    snprintf(whole, sizeof whole, "upstreams: [{url: '%s]}]\n%s", upstream, text);
+    config_write("dnsproxy.yaml", whole, strlen(whole));
+}
+
 static void configure(const char *text)
 {
-    config_write("dnsproxy.yaml", text, strlen(text));
+    configure_upstream(PINNED, text);
 }
 
 static int setup(void **state)
@@ -138,8 +148,8 @@ static void J1_broken_file_changes_nothing_and_says_where(void **state)
     assert_int_equal(level_in_force(), LOG_LEVEL_ERROR);
     assert_int_equal(bench.reload.generation, 1);
     assert_int_equal(count_in_log(" error not_reloaded cause="), 2);
-    assert_int_equal(count_in_log("dnsproxy.yaml:2:9: allow: "), 1);
-    assert_int_equal(count_in_log("dnsproxy.yaml:3:9: "), 1);
+    assert_int_equal(count_in_log("dnsproxy.yaml:3:9: allow: "), 1);
+    assert_int_equal(count_in_log("dnsproxy.yaml:4:9: "), 1);
     reload_with("workers: 3\nlog: {level: info}\n"); /* and the way back is open */
     (void)run();
     assert_false(bench.reload.has_failed);
@@ -154,7 +164,37 @@ static void J1_problems_logged_are_few(void **state)
         strcat(text, "x, ");
     strcat(text, "x]\n");
     reload_with(text);
-    assert_int_equal(count_in_log("not_reloaded"), 8);
+    assert_int_equal(count_in_log("not_reloaded"), 8 + 1);
+    assert_int_equal(count_in_log("there are more errors"), 1);
+}
+
+/* What a start would refuse is refused. */
+static void J1_authorities_that_cannot_be_read_are_an_error(void **state)
+{
+    (void)state;
+    reload_with("workers: 3\ntls: {ca: ca.pem}\nlog: {level: debug}\n");
+    assert_int_equal(count_in_log(" error not_reloaded cause="), 1);
+    assert_int_equal(count_in_log("ca.pem"), 1);
+    assert_int_equal(level_in_force(), LOG_LEVEL_ERROR);
+}
+
+/* `ordered` of other upstreams would send all to the first of those that there are. */
+static void J1_strategy_stays_with_its_upstreams(void **state)
+{
+    (void)state;
+    const enum strategy before = reload_snapshot(&bench.reload)->strategy;
+    configure_upstream("tls://192.0.2.2', pins: ['AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='",
+                       "workers: 3\nstrategy: ordered\nlog: {level: debug}\n");
+    reload_ask(&bench.reload);
+    (void)run();
+    bench.is_taken = true;
+    assert_int_equal(count_in_log("keys=upstreams "), 1);
+    (void)run();
+    assert_int_equal(level_in_force(), LOG_LEVEL_DEBUG);
+    assert_int_equal(reload_snapshot(&bench.reload)->strategy, before);
+    reload_with("workers: 3\nstrategy: ordered\n");
+    (void)run();
+    assert_int_equal(reload_snapshot(&bench.reload)->strategy, STRATEGY_ORDERED);
 }
 
 static void J1_what_needs_a_restart_is_named_and_left(void **state)
@@ -166,9 +206,11 @@ static void J1_what_needs_a_restart_is_named_and_left(void **state)
     assert_int_equal(level_in_force(), LOG_LEVEL_DEBUG);
     reload_with("workers: 4\nlog: {level: debug}\n"); /* beside the start, not the last reload */
     assert_int_equal(count_in_log("keys=workers "), 1);
+    assert_int_equal(bench.reload.left, 1);
     (void)run();
     reload_with("workers: 3\n");
     assert_int_equal(count_in_log("restart_needed"), 0);
+    assert_int_equal(bench.reload.left, 0);
 }
 
 /* The last wish is for what the file was then, or later. */
@@ -232,6 +274,8 @@ int main(void)
         TEST(J1_snapshot_is_in_force_when_all_have_taken_it),
         TEST(J1_broken_file_changes_nothing_and_says_where),
         TEST(J1_problems_logged_are_few),
+        TEST(J1_authorities_that_cannot_be_read_are_an_error),
+        TEST(J1_strategy_stays_with_its_upstreams),
         TEST(J1_what_needs_a_restart_is_named_and_left),
         TEST(J1_wishes_of_a_second_are_one_reload),
         TEST(J1_next_one_waits_for_the_workers),

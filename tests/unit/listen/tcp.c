@@ -807,7 +807,7 @@ static void J1_reload_changes_times_and_limits_of_the_connected(void **state)
     next.limits.tcp_queries = 5;
     next.timeouts.tcp_idle_ns = 30 * NANOSECONDS_PER_MILLISECOND;
     fake.resolver.snapshot = &next;
-    tcp_clients_reload(clients, &next);
+    tcp_clients_reload(clients);
     ask_many(fd, 20, 'w');
     for (size_t waiting = 20; waiting > 5; waiting--) {
         fake_answer(fake_waiting(0));

@@ -224,11 +224,13 @@ static void J1_reload_refuses_other_source_ports(void **state)
     static struct snapshot next;
     next = fake.config.snapshot;
     next.refused_source_ports[0] ^= 1;
-    udp_reload(listener, &next);
+    fake.resolver.snapshot = &next;
+    udp_reload(listener);
     ask(1, 'a');
     await_reply(1);
     next.refused_source_ports[0] ^= 1;
-    udp_reload(listener, &next);
+    fake.resolver.snapshot = &next;
+    udp_reload(listener);
     ask(2, 'a');
     TURN_UNTIL(METRIC(dropped_source_port) == 1);
 }

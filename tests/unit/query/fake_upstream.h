@@ -242,7 +242,7 @@ struct bench {
     memset(&replies, 0, sizeof(replies));
     bench->config.limits.queries = 8;
     bench->config.snapshot.limits.udp_reply_size = 1232;
-    bench->config.timeouts.query_ns = 4 * NANOSECONDS_PER_SECOND;
+    bench->config.snapshot.timeouts.query_ns = 4 * NANOSECONDS_PER_SECOND;
     bench->config.snapshot.timeouts.tcp_idle_ns = 10 * NANOSECONDS_PER_SECOND;
     assert_true(prefix_parse("127.0.0.0/8", &bench->config.snapshot.allow[0]) == STATUS_OK);
     bench->config.snapshot.allow_count = 1;

@@ -86,11 +86,11 @@ static int configure(void **state)
     config.limits.upstream_requests = 4;
     config.limits.upstream_connections = 2;
     config.snapshot.limits.udp_reply_size = 1232;
-    config.timeouts.query_ns = 4 * NANOSECONDS_PER_SECOND;
-    config.timeouts.connect_ns = NANOSECONDS_PER_SECOND;
-    config.timeouts.handshake_ns = NANOSECONDS_PER_SECOND;
-    config.timeouts.request_ns = NANOSECONDS_PER_SECOND;
-    config.timeouts.idle_ns = 30 * NANOSECONDS_PER_SECOND;
+    config.snapshot.timeouts.query_ns = 4 * NANOSECONDS_PER_SECOND;
+    config.snapshot.timeouts.connect_ns = NANOSECONDS_PER_SECOND;
+    config.snapshot.timeouts.handshake_ns = NANOSECONDS_PER_SECOND;
+    config.snapshot.timeouts.request_ns = NANOSECONDS_PER_SECOND;
+    config.snapshot.timeouts.idle_ns = 30 * NANOSECONDS_PER_SECOND;
     assert_int_equal(prefix_parse("127.0.0.0/8", &config.snapshot.allow[0]), STATUS_OK);
     config.snapshot.allow_count = 1;
     return 0;
@@ -175,7 +175,7 @@ static void answer_all(void)
 /* Each query that was asked has its reply within its time. */
 static void run_until_replied(unsigned count)
 {
-    const uint64_t end_ns = loop.now + config.timeouts.query_ns;
+    const uint64_t end_ns = loop.now + config.snapshot.timeouts.query_ns;
     for (unsigned turns = 0; reply_count < count; turns++) {
         assert_true(turns < TURNS_MAX && loop.now < end_ns);
         assert_true(loop_turn(&loop, 10 * NANOSECONDS_PER_MILLISECOND));

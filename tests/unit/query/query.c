@@ -184,6 +184,50 @@ static void H11_stranger_is_refused_on_cache_hits_too(void **state)
     assert_int_equal(metric_get(&bench->metrics->cache_hits), 1);
 }
 
+enum { QUEUES_MAX = 64 };
+
+/* Of every queue of the loop, in order. */
+static size_t list_durations(struct bench *bench, uint64_t out[static QUEUES_MAX])
+{
+    size_t count = 0;
+    LIST_EACH (struct deadline_queue, queue, &bench->loop.queues, link) {
+        assert_true(count < QUEUES_MAX);
+        out[count++] = queue->duration_ns;
+    }
+    return count;
+}
+
+static void J1_resolver_has_the_times_of_one_that_was_opened_so(void **state)
+{
+    struct bench *bench = *state;
+    static struct snapshot next;
+    uint64_t reloaded[QUEUES_MAX];
+    uint64_t opened[QUEUES_MAX];
+    next = bench->config.snapshot;
+    next.timeouts.query_ns = NANOSECONDS_PER_SECOND;
+    resolver_reload(bench->resolver, &next);
+    const size_t count = list_durations(bench, reloaded);
+    ask(bench, 1, "waits");
+    advance(bench, 200);
+    advance(bench, 350);
+    advance(bench, 450);
+    assert_int_equal(replies.count, 1); /* after a second, instead of four */
+    resolver_abort(bench->resolver);
+    resolver_close(bench->resolver);
+    struct resolver *resolver = bench->resolver;
+    bench->resolver = calloc(1, sizeof(*bench->resolver));
+    bench->resolver->group = resolver->group;
+    bench->resolver->config = resolver->config;
+    bench->resolver->loop = resolver->loop;
+    bench->resolver->metrics = resolver->metrics;
+    bench->resolver->cache = resolver->cache;
+    free(resolver);
+    bench->config.snapshot = next;
+    assert_true(resolver_open(bench->resolver) == STATUS_OK);
+    assert_int_equal(list_durations(bench, opened), count);
+    assert_memory_equal(reloaded, opened, count * sizeof(opened[0]));
+}
+
 static void J1_reload_changes_who_may_ask_and_what_is_sent(void **state)
 {
     struct bench *bench = *state;
@@ -398,6 +442,7 @@ static void K5_room_that_a_turn_has_left_is_offered_in_the_next(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(J1_resolver_has_the_times_of_one_that_was_opened_so),
         TEST(J1_reload_changes_who_may_ask_and_what_is_sent),
         TEST(A1_short_message_is_dropped_and_counted),
         TEST(A2_response_is_dropped_and_counted),

@@ -292,7 +292,7 @@ static void H6_timer_is_half_of_a_short_query_timeout(void **state)
 {
     struct bench *bench = *state;
     resolver_close(bench->resolver);
-    bench->config.timeouts.query_ns = NANOSECONDS_PER_SECOND; /* 950 ms and the way back */
+    bench->config.snapshot.timeouts.query_ns = NANOSECONDS_PER_SECOND; /* 950 ms and the way back */
     assert_true(resolver_open(bench->resolver) == STATUS_OK);
     keep_and_expire(bench, "short");
     ask(bench, 2, "short");

@@ -742,7 +742,7 @@ static void K3_nobody_is_parked_with_timeouts_park_of_zero(void **state)
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.timeouts.park_ns = 0;
+    bench->config.snapshot.timeouts.park_ns = 0;
     bench->config.upstream_count = 1;
     begin(bench);
     begin_asking(bench, &one, "one");

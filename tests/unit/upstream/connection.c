@@ -370,18 +370,21 @@ static void late_is_bounded_below_and_above(void **state)
     begin(bench);
     upstream = &bench->group->upstreams[0];
     assert_int_equal(upstream->path.late.duration_ns, 250 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(times_dead_ns(&upstream->path.times, bench->config.timeouts.request_ns),
-                     bench->config.timeouts.request_ns);
+    assert_int_equal(
+        times_dead_ns(&upstream->path.times, bench->config.snapshot.timeouts.request_ns),
+        bench->config.snapshot.timeouts.request_ns);
     path_measure(&upstream->path, 1000);
     assert_int_equal(upstream->path.late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(times_dead_ns(&upstream->path.times, bench->config.timeouts.request_ns),
-                     500 * NANOSECONDS_PER_MILLISECOND);
+    assert_int_equal(
+        times_dead_ns(&upstream->path.times, bench->config.snapshot.timeouts.request_ns),
+        500 * NANOSECONDS_PER_MILLISECOND);
     upstream->path.times.rtt_ns = upstream->path.times.p95_ns = 0;
     bench->loop.now++;
     path_measure(&upstream->path, 20 * NANOSECONDS_PER_SECOND);
-    assert_int_equal(upstream->path.late.duration_ns, bench->config.timeouts.request_ns);
-    assert_int_equal(times_dead_ns(&upstream->path.times, bench->config.timeouts.request_ns),
-                     bench->config.timeouts.request_ns);
+    assert_int_equal(upstream->path.late.duration_ns, bench->config.snapshot.timeouts.request_ns);
+    assert_int_equal(
+        times_dead_ns(&upstream->path.times, bench->config.snapshot.timeouts.request_ns),
+        bench->config.snapshot.timeouts.request_ns);
 }
 
 /* Evenly 1 to 10 ms. */
@@ -462,8 +465,9 @@ static void F5_slow_names_do_not_hide_a_silence(void **state)
     assert_true(upstream->path.times.p95_ns > NANOSECONDS_PER_SECOND);
     assert_in_range(upstream->path.late.duration_ns, 10 * NANOSECONDS_PER_MILLISECOND,
                     24 * NANOSECONDS_PER_MILLISECOND);
-    assert_int_equal(times_dead_ns(&upstream->path.times, bench->config.timeouts.request_ns),
-                     bench->config.timeouts.request_ns);
+    assert_int_equal(
+        times_dead_ns(&upstream->path.times, bench->config.snapshot.timeouts.request_ns),
+        bench->config.snapshot.timeouts.request_ns);
 }
 
 static void only_good_answers_measure(void **state)

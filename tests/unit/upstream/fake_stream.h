@@ -320,12 +320,12 @@ static int bench_setup(void **state)
     bench->config.snapshot.strategy = STRATEGY_ORDERED;
     bench->config.limits.upstream_requests = 100;
     bench->config.limits.upstream_connections = 2;
-    bench->config.timeouts.connect_ns = 1000 * NANOSECONDS_PER_MILLISECOND;
-    bench->config.timeouts.handshake_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
-    bench->config.timeouts.request_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
-    bench->config.timeouts.query_ns = 4 * NANOSECONDS_PER_SECOND;
-    bench->config.timeouts.idle_ns = 30 * NANOSECONDS_PER_SECOND;
-    bench->config.timeouts.park_ns = 3 * NANOSECONDS_PER_SECOND;
+    bench->config.snapshot.timeouts.connect_ns = 1000 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.snapshot.timeouts.handshake_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.snapshot.timeouts.request_ns = 1500 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.snapshot.timeouts.query_ns = 4 * NANOSECONDS_PER_SECOND;
+    bench->config.snapshot.timeouts.idle_ns = 30 * NANOSECONDS_PER_SECOND;
+    bench->config.snapshot.timeouts.park_ns = 3 * NANOSECONDS_PER_SECOND;
     list_init(&bench->loop.queues);
     bench->loop.now = 1000 * NANOSECONDS_PER_SECOND;
     bench->metrics = metrics_open(UPSTREAMS_MAX);

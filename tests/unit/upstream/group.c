@@ -516,7 +516,7 @@ static void request_without_an_answer_for_its_time_needs_no_budget(void **state)
     fall_silent(bench, &one);
     bench->group->hedge_credit = 0;
     assert_true(hedge(bench, &one, &second) == STATUS_FULL);
-    bench->loop.now = one.request.sent_ns + bench->config.timeouts.request_ns;
+    bench->loop.now = one.request.sent_ns + bench->config.snapshot.timeouts.request_ns;
     assert_true(hedge(bench, &one, &second) == STATUS_OK);
     assert_int_equal(bench->group->hedge_credit, 0);
     request_cancel(&second.request);
@@ -536,7 +536,7 @@ static void request_that_is_lost_moves_to_one_not_yet_asked(void **state)
     bench->group->upstreams[1].path.down = false;
     assert_true(request_move(bench->group, &one.request, &other.request) == STATUS_NOT_FOUND);
     assert_true(request_move(bench->group, &other.request, &one.request) == STATUS_NOT_FOUND);
-    bench->loop.now = one.request.sent_ns + bench->config.timeouts.request_ns;
+    bench->loop.now = one.request.sent_ns + bench->config.snapshot.timeouts.request_ns;
     other.request.sent_ns = bench->loop.now;
     bench->group->upstreams[1].path.down = true;
     assert_true(request_move(bench->group, &one.request, &other.request) == STATUS_NOT_FOUND);
@@ -581,7 +581,7 @@ static void RFC9520_3_1_silent_single_upstream_is_hedged_beside_three_sends_in_a
     answer_written(1, 0, RCODE_NOERROR);
     assert_int_equal(second.done, 1);
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
-    bench->loop.now = one.request.sent_ns + bench->config.timeouts.request_ns;
+    bench->loop.now = one.request.sent_ns + bench->config.snapshot.timeouts.request_ns;
     assert_true(hedge(bench, &one, &second) == STATUS_OK); /* the last time alone */
     assert_true(second.request.connection->use == CONNECTION_LANE);
     request_cancel(&second.request);
@@ -708,6 +708,50 @@ static void no_strategy_asks_behind_a_silence(void **state)
     answer_written(0, 1, RCODE_NOERROR);
     bench->config.snapshot.strategy = STRATEGY_ORDERED;
     assert_int_equal(chosen(bench, "x"), 0); /* trusted again */
+}
+
+enum { QUEUES_MAX = 64 };
+
+/* Of every queue of the loop, in order. */
+static size_t list_durations(struct bench *bench, uint64_t out[static QUEUES_MAX])
+{
+    size_t count = 0;
+    LIST_EACH (struct deadline_queue, queue, &bench->loop.queues, link) {
+        assert_true(count < QUEUES_MAX);
+        out[count++] = queue->duration_ns;
+    }
+    return count;
+}
+
+/* Whatever times there are: none is forgotten. */
+static void J1_group_has_the_times_of_one_that_was_opened_so(void **state)
+{
+    struct bench *bench = *state;
+    static struct snapshot next;
+    uint64_t before[QUEUES_MAX];
+    uint64_t reloaded[QUEUES_MAX];
+    uint64_t opened[QUEUES_MAX];
+    next = bench->config.snapshot;
+    next.timeouts.connect_ns *= 3;
+    next.timeouts.handshake_ns *= 3;
+    next.timeouts.request_ns /= 10;
+    next.timeouts.query_ns *= 3;
+    next.timeouts.idle_ns = NANOSECONDS_PER_SECOND / 2;
+    next.timeouts.park_ns *= 3;
+    begin(bench);
+    (void)list_durations(bench, before);
+    group_reload(bench->group, &next);
+    const size_t count = list_durations(bench, reloaded);
+    assert_int_equal(bench->group->waiting.park_ns, next.timeouts.park_ns);
+    group_close(bench->group);
+    bench->config.snapshot = next;
+    begin(bench);
+    assert_int_equal(list_durations(bench, opened), count);
+    assert_memory_equal(reloaded, opened, count * sizeof(opened[0]));
+    assert_memory_not_equal(reloaded, before, count * sizeof(before[0]));
+    for (size_t i = 0; i < UPSTREAMS_MAX; i++)
+        assert_int_equal(bench->group->upstreams[i].path.snapshot->timeouts.request_ns,
+                         next.timeouts.request_ns);
 }
 
 static void J1_reload_changes_the_strategy(void **state)
@@ -1090,6 +1134,7 @@ static void K1_behind_trouble_one_connection_is_given_twice_as_many_with_each_st
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(J1_group_has_the_times_of_one_that_was_opened_so),
         TEST(J1_reload_changes_the_strategy),
         TEST(ordered_takes_the_first_that_is_up),
         TEST(weighted_shares_by_weight),

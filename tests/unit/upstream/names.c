@@ -610,8 +610,8 @@ static void a_bootstrap_server_that_is_far_away_is_waited_for_over_TCP(void **st
 static void a_short_time_for_queries_leaves_time_for_each_bootstrap_server(void **state)
 {
     struct bench *bench = *state;
-    bench->config.timeouts.query_ns = 300 * NANOSECONDS_PER_MILLISECOND;
-    bench->config.timeouts.request_ns = 100 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.snapshot.timeouts.query_ns = 300 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.snapshot.timeouts.request_ns = 100 * NANOSECONDS_PER_MILLISECOND;
     start_named(bench, 1, 2);
     turn(bench, 300);
     turn(bench, 200);
@@ -623,8 +623,8 @@ static void a_short_time_for_queries_leaves_time_for_each_bootstrap_server(void 
 static void the_next_lookup_begins_with_another_bootstrap_server(void **state)
 {
     struct bench *bench = *state;
-    bench->config.timeouts.query_ns = 300 * NANOSECONDS_PER_MILLISECOND;
-    bench->config.timeouts.request_ns = 100 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.snapshot.timeouts.query_ns = 300 * NANOSECONDS_PER_MILLISECOND;
+    bench->config.snapshot.timeouts.request_ns = 100 * NANOSECONDS_PER_MILLISECOND;
     start_named(bench, 1, 2);
     while (lookups(bench, false) == 0)
         turn(bench, 500);
@@ -639,7 +639,7 @@ static void the_next_lookup_begins_with_another_bootstrap_server(void **state)
 static void a_slow_upstream_is_overtaken_though_queries_have_no_more_time(void **state)
 {
     struct bench *bench = *state;
-    bench->config.timeouts.query_ns = bench->config.timeouts.request_ns;
+    bench->config.snapshot.timeouts.query_ns = bench->config.snapshot.timeouts.request_ns;
     start_named(bench, 2, 1);
     make_ready(0);
     for (unsigned i = 0; i < 16; i++)

@@ -42,10 +42,11 @@ static int path_setup(void **state)
     (void)state;
     loop = (struct loop){.now = 1000 * NANOSECONDS_PER_SECOND};
     metrics = (struct upstream_metrics){0};
-    config = (struct config){.timeouts = {.request_ns = 2000 * MS}};
+    config = (struct config){.snapshot.timeouts.request_ns = 2000 * MS};
     path = (struct path){.events = &events,
                          .loop = &loop,
                          .config = &config,
+                         .snapshot = &config.snapshot,
                          .label = "one.test",
                          .metrics = &metrics,
                          .random = &random_state};
