@@ -341,4 +341,7 @@ void world_change_network(bool has_slept);
 /* What the product tells its own questions by, NULL when it does not look for itself. */
 const struct siphash_key *world_self_key(void);
 
+/* An error of that upstream has arrived since its last good answer. */
+bool world_has_erred(size_t index);
+
 #endif

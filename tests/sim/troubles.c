@@ -35,8 +35,9 @@ static struct {
     unsigned each_nth;
     uint64_t errors_from_ns;
     uint64_t errors_until_ns;
-    bool was_good;     /* its last answer, */
-    uint64_t onset_ns; /* and when it was that and the next one an error */
+    bool was_good; /* its last answer, */
+    uint64_t
+        onset_ns; /* and when it was that and the next one an error, which may have been lost */
 } troubles[SIM_UPSTREAMS_MAX];
 
 /* --- Names --- */
@@ -96,7 +97,7 @@ bool upstream_errs_anew(size_t index)
     if (troubles[index].was_good)
         troubles[index].onset_ns = net_now();
     troubles[index].was_good = false;
-    return net_now() < troubles[index].onset_ns + ONSET_NS;
+    return net_now() < troubles[index].onset_ns + ONSET_NS || !world_has_erred(index);
 }
 
 void upstream_note_good(size_t index)

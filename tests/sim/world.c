@@ -368,6 +368,12 @@ const struct siphash_key *world_self_key(void)
     return plan.has_self_check ? &world.self_key : NULL;
 }
 
+bool world_has_erred(size_t index)
+{
+    assert(index < plan.upstream_count);
+    return world.view.upstreams[index].has_erred;
+}
+
 void world_change_network(bool has_slept)
 {
     world.has_changed = true;

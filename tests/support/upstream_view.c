@@ -78,6 +78,7 @@ static struct upstream_view view_upstream(const struct upstream *upstream)
         .health = health_of(upstream),
         .is_calm = upstream_is_calm(upstream),
         .is_contradicted = upstream->path.contradicted > 0,
+        .has_erred = upstream->path.errors > 0,
         .failures = upstream->path.failures,
         .in_flight = upstream->path.in_flight,
         .own = upstream->self_check.request.connection != NULL,

@@ -27,6 +27,7 @@ struct upstream_view {
     enum view_health health;
     bool is_calm;         /* none of its connections has ended of late */
     bool is_contradicted; /* others knew better since it last answered well */
+    bool has_erred;       /* the same of an error, whoever knows better */
     uint32_t failures;    /* in a row, since it last answered */
     uint32_t in_flight;   /* requests, as it counts them */
     uint32_t own;     /* questions of our own that are in flight like requests, and not counted */
