@@ -933,7 +933,7 @@ def test_F19_failure_of_all_upstreams_is_passed_on_without_cycling(start_upstrea
     proxy = start_proxy(one, two)
     started = time.monotonic()
     reply = proxy.query(f"{label}.x.test")
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 3.0  # long before the query's deadline, which who goes on asking would meet
     assert reply.rcode() == rcode
     assert 1 <= len(one.queries) <= 2 and 1 <= len(two.queries) <= 2
 
