@@ -27,7 +27,8 @@ void blame_init(struct blame_table *table)
     table->key = siphash_random_key();
 }
 
-/* The highest bit is the same in all. */
+/* The lowest bit tells clients from suffixes, which so have records of their own: a client and what
+ * it asks below a name never displace each other. The highest bit of clients is the same in all. */
 static uint64_t key_of_client(uint64_t client)
 {
     assert(client > 0);
@@ -40,14 +41,13 @@ static uint64_t key_of(const struct blame_table *table, uint64_t client,
     size_t label = question->name_length;
     if (question->name[0] > 0)
         label = 1U + question->name[0];
-    return siphash_with(&table->key, client, question->name + label,
-                        question->name_length - label) |
-           1;
+    return siphash_with(&table->key, client, question->name + label, question->name_length - label)
+           << 1;
 }
 
 static struct blame *record_of(struct blame_table *table, uint64_t key)
 {
-    return &table->blames[key / 2 % BLAMES];
+    return &table->blames[key % BLAMES];
 }
 
 static void age(struct blame *blame, uint64_t now)

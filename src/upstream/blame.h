@@ -9,7 +9,7 @@
 #include "base/siphash.h"
 #include "dns/message.h"
 
-enum { BLAMES = 512 };
+enum { BLAMES = 1024 };
 
 struct blame_table {
     uint64_t until_ns; /* nobody is to blame from then on */

@@ -184,6 +184,17 @@ static void K9_of_two_that_meet_in_one_record_the_newer_has_it(void **state)
     assert_true(is_bad(BEGIN_NS, twin, "\1a\1x"));
 }
 
+/* Whatever the secret is: else one in 512 would never be found out, whatever it ends. */
+static void K9_client_and_its_suffix_never_meet(void **state)
+{
+    (void)state;
+    for (uint64_t k0 = 1; k0 <= 4096; k0++) {
+        table = (struct blame_table){.key = {k0, 22}};
+        end_often(BEGIN_NS, mallory, "\1a\3bad", HABIT);
+        assert_true(is_bad(BEGIN_NS, mallory, "\1b\3bad"));
+    }
+}
+
 static void I9_secret_is_another_in_each_table(void **state)
 {
     (void)state;
@@ -210,6 +221,7 @@ int main(void)
         TEST(K9_all_is_over_when_nothing_has_ended_for_ten_seconds),
         TEST(K9_answers_fade_as_ends_do),
         TEST(K9_of_two_that_meet_in_one_record_the_newer_has_it),
+        TEST(K9_client_and_its_suffix_never_meet),
         TEST(I9_secret_is_another_in_each_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
