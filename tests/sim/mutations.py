@@ -140,7 +140,7 @@ def check_fit(mutations):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("scratch", type=Path)
-    parser.add_argument("--seeds", type=int, default=10000)
+    parser.add_argument("--seeds", type=int, default=20000)
     parser.add_argument("--only", default="")
     parser.add_argument("--only-fit", action="store_true")
     arguments = parser.parse_args()
