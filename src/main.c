@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The program: arguments, configuration, start, wait, drain.
+/* The program: arguments, configuration, start, wait, reload, drain.
  *
  * Everything that can fail is tried before the first worker starts, so nothing is ever half
  * started. Thread: main. */

@@ -29,6 +29,9 @@ enum status options_load(int argc, char *const argv[], FILE *errors, enum comman
 enum status options_reload(int argc, char *const argv[], const struct config *start, FILE *errors,
                            struct config **out);
 
+/* Whether both are the same text, or NULL. */
+bool is_same_text(const char *a, const char *b);
+
 /* Whether they ask others, or otherwise. */
 bool upstreams_differ(const struct config *a, const struct config *b);
 

@@ -410,6 +410,16 @@ enum status add_upstream(struct settings *settings, const struct option *option,
     return upstream_entry_add(settings, &(struct upstream_entry){.url = text, .weight = 1});
 }
 
+bool is_same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+bool tls_cas_differ(const struct config *a, const struct config *b)
+{
+    return !is_same_text(a->tls_ca_file, b->tls_ca_file);
+}
+
 /* Address or host, port and name are in the label. */
 static bool is_same_upstream(const struct upstream_config *a, const struct upstream_config *b)
 {

@@ -346,16 +346,6 @@ enum status set_tls_ca(struct settings *settings, const struct option *option, c
     return !is_file || (config->tls_ca_file && config->tls_ca_origin) ? STATUS_OK : STATUS_INVALID;
 }
 
-bool is_same_text(const char *a, const char *b)
-{
-    return a == b || (a && b && strcmp(a, b) == 0);
-}
-
-bool tls_cas_differ(const struct config *a, const struct config *b)
-{
-    return !is_same_text(a->tls_ca_file, b->tls_ca_file);
-}
-
 enum status set_command(struct settings *settings, const struct option *option, const char *text)
 {
     (void)text;

@@ -5,7 +5,7 @@
  * each sets what it names over what was there. Every value of every level is checked, also one that
  * a higher level replaces.
  *
- * Thread: main. Owner: options_load. */
+ * Thread: main. Owner: options_load, options_reload. */
 #ifndef CONFIG_SETTINGS_H
 #define CONFIG_SETTINGS_H
 
@@ -142,9 +142,6 @@ bool listeners_differ(const struct config *a, const struct config *b);
 bool bootstraps_differ(const struct config *a, const struct config *b);
 bool admins_differ(const struct config *a, const struct config *b);
 bool tls_cas_differ(const struct config *a, const struct config *b);
-
-/* Whether both are the same text, or NULL. */
-bool is_same_text(const char *a, const char *b);
 
 /* False for what a reload replaces. */
 bool option_needs_restart(const struct option *option);

@@ -82,10 +82,26 @@ static struct config *read_anew(const struct reload *reload)
     return config;
 }
 
-static void note_left(struct reload *reload)
+/* Returns whether the strategy that is in force stays for the sake of the upstreams. */
+static bool keep_strategy(struct reload *reload)
+{
+    const enum strategy in_force = reload_snapshot(reload)->strategy;
+    struct snapshot *next = &reload->next->snapshot;
+    if (next->strategy == in_force || !upstreams_differ(reload->start, reload->next))
+        return false;
+    next->strategy = in_force;
+    return true;
+}
+
+static void note_left(struct reload *reload, bool keeps_strategy)
 {
     char keys[KEYS_SIZE];
     reload->left = options_find_left(reload->start, reload->next, keys, sizeof(keys));
+    if (keeps_strategy) {
+        const size_t length = strlen(keys);
+        snprintf(keys + length, sizeof(keys) - length, " strategy");
+        reload->left++;
+    }
     if (reload->left > 0)
         log_event(LOG_LEVEL_WARNING, "restart_needed", "keys", keys, "cause",
                   "a restart would change these, a reload leaves them as they were", NULL);
@@ -98,10 +114,9 @@ static void begin(struct reload *reload)
     reload->has_failed = !reload->next;
     if (reload->has_failed)
         return;
-    if (upstreams_differ(reload->start, reload->next))
-        reload->next->snapshot.strategy = reload_snapshot(reload)->strategy;
+    const bool keeps_strategy = keep_strategy(reload);
     reload->events->hand_out(&reload->next->snapshot);
-    note_left(reload); /* at the level that holds now */
+    note_left(reload, keeps_strategy); /* at the level that holds now */
 }
 
 static void end(struct reload *reload)

@@ -4,7 +4,8 @@
 
 #include <assert.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "config/options.h"
 
 enum { FILES_MAX = CONFIG_UPSTREAMS_MAX + 1 }; /* one of each upstream, and tls.ca */
 
@@ -15,18 +16,13 @@ struct trusts {
     size_t count;
 };
 
-static bool is_same_file(const char *a, const char *b)
-{
-    return a == b || (a && b && strcmp(a, b) == 0);
-}
-
 /* NULL when the file cannot be used, of which the first one who names it is told. */
 static const struct tls_trust *load(struct trusts *trusts, const char *file, const char *origin,
                                     FILE *errors)
 {
     assert(trusts->count < sizeof(trusts->files) / sizeof(trusts->files[0]));
     for (size_t i = 0; i < trusts->count; i++)
-        if (is_same_file(trusts->files[i], file))
+        if (is_same_text(trusts->files[i], file))
             return trusts->loaded[i];
     char error[256];
     struct tls_trust *trust = NULL;

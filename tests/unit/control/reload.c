@@ -188,7 +188,8 @@ static void J1_strategy_stays_with_its_upstreams(void **state)
     reload_ask(&bench.reload);
     (void)run();
     bench.is_taken = true;
-    assert_int_equal(count_in_log("keys=upstreams "), 1);
+    assert_int_equal(count_in_log("keys=\"upstreams strategy\""), 1);
+    assert_int_equal(bench.reload.left, 2);
     (void)run();
     assert_int_equal(level_in_force(), LOG_LEVEL_DEBUG);
     assert_int_equal(reload_snapshot(&bench.reload)->strategy, before);

@@ -3,6 +3,8 @@
  */
 #include "fake_upstream.h"
 
+#include "durations.h"
+
 struct hungry {
     struct starved starved;
     struct bench *bench;
@@ -184,29 +186,16 @@ static void H11_stranger_is_refused_on_cache_hits_too(void **state)
     assert_int_equal(metric_get(&bench->metrics->cache_hits), 1);
 }
 
-enum { QUEUES_MAX = 64 };
-
-/* Of every queue of the loop, in order. */
-static size_t list_durations(struct bench *bench, uint64_t out[static QUEUES_MAX])
-{
-    size_t count = 0;
-    LIST_EACH (struct deadline_queue, queue, &bench->loop.queues, link) {
-        assert_true(count < QUEUES_MAX);
-        out[count++] = queue->duration_ns;
-    }
-    return count;
-}
-
 static void J1_resolver_has_the_times_of_one_that_was_opened_so(void **state)
 {
     struct bench *bench = *state;
     static struct snapshot next;
-    uint64_t reloaded[QUEUES_MAX];
-    uint64_t opened[QUEUES_MAX];
+    uint64_t reloaded[DURATIONS_MAX];
+    uint64_t opened[DURATIONS_MAX];
     next = bench->config.snapshot;
     next.timeouts.query_ns = NANOSECONDS_PER_SECOND;
     resolver_reload(bench->resolver, &next);
-    const size_t count = list_durations(bench, reloaded);
+    const size_t count = list_durations(&bench->loop, reloaded);
     ask(bench, 1, "waits");
     advance(bench, 200);
     advance(bench, 350);
@@ -224,7 +213,7 @@ static void J1_resolver_has_the_times_of_one_that_was_opened_so(void **state)
     free(resolver);
     bench->config.snapshot = next;
     assert_true(resolver_open(bench->resolver) == STATUS_OK);
-    assert_int_equal(list_durations(bench, opened), count);
+    assert_int_equal(list_durations(&bench->loop, opened), count);
     assert_memory_equal(reloaded, opened, count * sizeof(opened[0]));
 }
 

@@ -4,6 +4,8 @@
 
 #include "fake_stream.h"
 
+#include "durations.h"
+
 /* The upstream that a request was sent to; the request is cancelled. */
 static size_t chosen(struct bench *bench, const char *label)
 {
@@ -710,27 +712,14 @@ static void no_strategy_asks_behind_a_silence(void **state)
     assert_int_equal(chosen(bench, "x"), 0); /* trusted again */
 }
 
-enum { QUEUES_MAX = 64 };
-
-/* Of every queue of the loop, in order. */
-static size_t list_durations(struct bench *bench, uint64_t out[static QUEUES_MAX])
-{
-    size_t count = 0;
-    LIST_EACH (struct deadline_queue, queue, &bench->loop.queues, link) {
-        assert_true(count < QUEUES_MAX);
-        out[count++] = queue->duration_ns;
-    }
-    return count;
-}
-
 /* Whatever times there are: none is forgotten. */
 static void J1_group_has_the_times_of_one_that_was_opened_so(void **state)
 {
     struct bench *bench = *state;
     static struct snapshot next;
-    uint64_t before[QUEUES_MAX];
-    uint64_t reloaded[QUEUES_MAX];
-    uint64_t opened[QUEUES_MAX];
+    uint64_t before[DURATIONS_MAX];
+    uint64_t reloaded[DURATIONS_MAX];
+    uint64_t opened[DURATIONS_MAX];
     next = bench->config.snapshot;
     next.timeouts.connect_ns *= 3;
     next.timeouts.handshake_ns *= 3;
@@ -739,14 +728,14 @@ static void J1_group_has_the_times_of_one_that_was_opened_so(void **state)
     next.timeouts.idle_ns = NANOSECONDS_PER_SECOND / 2;
     next.timeouts.park_ns *= 3;
     begin(bench);
-    (void)list_durations(bench, before);
+    (void)list_durations(&bench->loop, before);
     group_reload(bench->group, &next);
-    const size_t count = list_durations(bench, reloaded);
+    const size_t count = list_durations(&bench->loop, reloaded);
     assert_int_equal(bench->group->waiting.park_ns, next.timeouts.park_ns);
     group_close(bench->group);
     bench->config.snapshot = next;
     begin(bench);
-    assert_int_equal(list_durations(bench, opened), count);
+    assert_int_equal(list_durations(&bench->loop, opened), count);
     assert_memory_equal(reloaded, opened, count * sizeof(opened[0]));
     assert_memory_not_equal(reloaded, before, count * sizeof(before[0]));
     for (size_t i = 0; i < UPSTREAMS_MAX; i++)
