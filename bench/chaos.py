@@ -342,6 +342,26 @@ def count_connects(trial):
     trial.figures["connects_later"] = trial.total_counts()["connections"] - before
 
 
+def reload_others(trial):
+    """The first upstream stays, of the others some, in any order, with any strategy; and a broken file in between. In the
+    end all are there, so that what is counted at them can be compared."""
+    chance = random.Random(1)
+    first, *others = trial.upstreams
+    connections = first.counts()["connections"]
+    trial.has_other_upstreams = True
+    while trial.sleep(1):
+        trial.sample()
+        trial.proxy.reload(text="upstreams: [" if chance.random() < 0.5 else "upstreams: []\nallow: [nobody]\n")
+        if not trial.sleep(1):
+            break
+        chosen = [first, *(other for other in others if chance.random() < 0.5)]
+        chance.shuffle(chosen)
+        trial.proxy.reload({"upstreams": [upstream.url() for upstream in chosen], "strategy": chance.choice(STRATEGIES)})
+    trial.figures["connects_to_first"] = first.counts()["connections"] - connections
+    trial.proxy.reload_and_wait({"upstreams": [upstream.url() for upstream in trial.upstreams]})
+    trial.figures["reloads"] = trial.proxy.metric("dnsproxy_config_generation") - 1
+
+
 # --- All of it at random ----------------------------------------------------------------------------------------------
 
 def strike_all(trial):
@@ -405,6 +425,7 @@ SHARED = {name: (bound, False) for name, bound in {
     "peak_over_ceiling": 1}.items()}
 ONE_PERCENT = {"failed_share": (0.01, False)}
 GROWTH = {"memory_growth": (0.02, False), "descriptors_growth": (2, False)}
+PEAKS = GROWTH | {"memory_growth": (0.05, False)}  # the allocator keeps some 100 KiB, with connections that come and go
 
 SCENARIOS = {scenario.name: scenario for scenario in (
     *(Scenario(f"kill-{strategy}", "F18", "one of two upstreams is killed every second, for half a second", kill_first,
@@ -500,6 +521,9 @@ SCENARIOS = {scenario.name: scenario for scenario in (
     Scenario("ten-connections", "K1_K9", "5 names a second that make an upstream close that admits ten connections",
              beside_bad("close", 5), 300, 15, at_most(), upstreams=1, options=(("--admit", 10),), far_ms=40, source=OTHERS,
              has_clients=True, short_seconds=0),
+    Scenario("reload", "J1_I3", "every other second a reload with other upstreams and another strategy, and a broken file in "
+             "between", reload_others, 10_000, 60, at_most(connects_to_first=1) | at_least(reloads=20) | PEAKS, upstreams=4,
+             names="zipf:200000:1.0", config={"cache": {"size": "1MiB"}}, short_seconds=6),
     Scenario("soak", "I3", "all of that at random, at half of the maximum rate", soak, 0, 120,
              at_most(overflow=0) | GROWTH, prepare=strike_all, upstreams=3, has_links=True, names="zipf:200000:1.0",
              config={"cache": {"size": "8MiB"}}, log_over_ms=1000, short_rate=300, short_seconds=6, always=("lost",)),

@@ -32,9 +32,12 @@ static const char RELOAD[] =
     "of the start, and go on to replace what it says. When anything in it is wrong, or it is gone, "
     "nothing changes, and the log says what and where (`not_reloaded`, "
     "`dnsproxy_config_last_reload_successful` is 0). What needs a restart is named "
-    "(`restart_needed`) and left as it is, as are the contents of the files that it names, and the "
-    "strategy when upstreams have changed. All else is in force from then on. Queries, the cache, "
-    "connections and listeners stay.";
+    "(`restart_needed`) and left as it is. All else is in force from then on, also what the files "
+    "with authorities hold by then. An upstream whose address, name, pins and authorities are the "
+    "same stays with its connections; one that is removed is asked nothing more, and has "
+    "`timeouts.request` to answer what it was asked. Until these have gone the metrics show them, "
+    "and no new one; what is counted of one that comes again begins at 0. Queries, the cache, "
+    "clients' connections and listeners stay.";
 
 static const char VARIABLES[] =
     "Each option has its variable. One that starts with `DNSPROXY_` and is not known is an error, "

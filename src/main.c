@@ -44,11 +44,10 @@ enum stage { STAGE_SERVING, STAGE_LAME_DUCK, STAGE_DRAINING };
 /* The one server of the process; admin's callbacks and the workers' report take no argument. */
 static struct server {
     const struct config *config; /* of the start */
-    struct reload reload;
-    struct trusts *trusts;
+    struct reload reload;        /* has the trusts, too */
     struct cache *cache;
     struct metrics *metrics[CONFIG_WORKERS_MAX];
-    struct admission admissions[CONFIG_UPSTREAMS_MAX];
+    struct admission admissions[CONFIG_UPSTREAM_SLOTS];
     struct worker *workers[CONFIG_WORKERS_MAX];
     size_t started; /* workers whose thread runs */
     struct admin *admin;
@@ -66,15 +65,15 @@ static struct server {
 static void print_metrics(FILE *out)
 {
     assert(out && server.config);
-    const struct config *config = server.config;
-    const char *labels[CONFIG_UPSTREAMS_MAX];
-    for (size_t i = 0; i < config->upstream_count; i++)
-        labels[i] = config->upstreams[i].label;
+    const struct snapshot *snapshot = reload_snapshot(&server.reload);
+    const char *labels[CONFIG_UPSTREAM_SLOTS] = {NULL};
+    for (size_t i = 0; i < snapshot->upstream_count; i++)
+        labels[snapshot->upstreams[i].slot] = snapshot->upstreams[i].label;
     struct metrics_view view = {
         .workers = server.metrics,
-        .worker_count = config->workers,
+        .worker_count = server.config->workers,
         .upstream_labels = labels,
-        .upstream_count = config->upstream_count,
+        .upstream_slots = CONFIG_UPSTREAM_SLOTS,
         .log_dropped = log_dropped(),
         .start_time_s = (uint64_t)server.start_time,
         .reload_ok = !server.reload.has_failed,
@@ -166,14 +165,13 @@ static enum status open_worker(const struct config *config, const struct sockets
                                size_t index)
 {
     assert(index < CONFIG_WORKERS_MAX && !server.workers[index] && !server.metrics[index]);
-    server.metrics[index] = metrics_open(config->upstream_count);
+    server.metrics[index] = metrics_open(CONFIG_UPSTREAM_SLOTS);
     if (!server.metrics[index])
         return STATUS_FULL;
     const struct worker_settings settings = {
         .config = config,
         .cache = server.cache,
         .metrics = server.metrics[index],
-        .trusts = trusts_of_upstreams(server.trusts),
         .self_key = &server.self_key,
         .admissions = server.admissions,
         .udp_fds = sockets_udp(sockets, index),
@@ -213,7 +211,7 @@ static bool open_parts(const struct config *config, const struct sockets *socket
         return false;
     if (config->cache.size_bytes > 0 && cache_open(&config->cache, &server.cache) != STATUS_OK)
         return start_failed("cache (a smaller --cache-size may help)");
-    for (size_t i = 0; i < config->upstream_count; i++)
+    for (size_t i = 0; i < CONFIG_UPSTREAM_SLOTS; i++)
         server.admissions[i].workers = config->workers;
     for (size_t i = 0; i < config->workers; i++)
         if (open_worker(config, sockets, i) != STATUS_OK)
@@ -231,15 +229,20 @@ static uint64_t of_workers(const struct worker_memory *one)
            (uint64_t)(one->queries + one->listeners + one->tcp_output + one->upstreams);
 }
 
+/* With these upstreams. */
+static uint64_t memory_ceiling(const struct snapshot *snapshot)
+{
+    const struct worker_memory memory = worker_memory(server.workers[0], snapshot);
+    return PROGRAM_SIZE + server.config->cache.size_bytes + of_workers(&memory);
+}
+
 static void log_start(const struct config *config, const struct sockets *sockets)
 {
     assert(server.started == config->workers && server.stage == STAGE_SERVING);
     char workers[16];
     char ceiling[32];
-    const struct worker_memory memory = worker_memory(server.workers[0]);
     snprintf(workers, sizeof(workers), "%" PRIu32, config->workers);
-    snprintf(ceiling, sizeof(ceiling), "%" PRIu64,
-             PROGRAM_SIZE + config->cache.size_bytes + of_workers(&memory));
+    snprintf(ceiling, sizeof(ceiling), "%" PRIu64, memory_ceiling(&config->snapshot));
     for (size_t i = 0; i < config->listener_count; i++) {
         const struct listener_config *listener = &config->listeners[i];
         if (!sockets_is_bound(sockets, i))
@@ -249,8 +252,9 @@ static void log_start(const struct config *config, const struct sockets *sockets
                   address_format(&listener->address, address), "transports",
                   !listener->tcp ? "udp" : (!listener->udp ? "tcp" : "udp,tcp"), NULL);
     }
-    for (size_t i = 0; i < config->upstream_count; i++)
-        log_event(LOG_LEVEL_INFO, "upstream", "upstream", config->upstreams[i].label, NULL);
+    for (size_t i = 0; i < config->snapshot.upstream_count; i++)
+        log_event(LOG_LEVEL_INFO, "upstream", "upstream", config->snapshot.upstreams[i].label,
+                  NULL);
     log_event(LOG_LEVEL_INFO, "started", "version", DNSPROXY_VERSION, "workers", workers,
               "strategy", strategy_name(config->snapshot.strategy), "memory_ceiling_bytes", ceiling,
               NULL);
@@ -283,12 +287,17 @@ static bool start(const struct config *config)
 
 /* --- Reload --- */
 
-static void hand_out(const struct snapshot *snapshot)
+/* Nobody knows a new upstream yet, so what is known of its slot can be made new for it. */
+static void hand_out(const struct snapshot *next, const struct snapshot *former)
 {
     assert(server.started > 0);
-    log_set_level(snapshot->log_level);
+    log_set_level(next->log_level);
+    const upstream_set added = upstreams_slots(next) & ~upstreams_slots(former);
+    for (size_t slot = 0; slot < CONFIG_UPSTREAM_SLOTS; slot++)
+        if (added & upstream_bit(slot))
+            server.admissions[slot] = (struct admission){.workers = server.config->workers};
     for (size_t i = 0; i < server.started; i++)
-        worker_reload(server.workers[i], snapshot);
+        worker_reload(server.workers[i], next);
 }
 
 static bool is_taken(void)
@@ -299,7 +308,8 @@ static bool is_taken(void)
     return true;
 }
 
-static const struct reload_events reload_events = {.hand_out = hand_out, .is_taken = is_taken};
+static const struct reload_events reload_events = {
+    .hand_out = hand_out, .is_taken = is_taken, .ceiling = memory_ceiling};
 
 /* --- Wait and drain --- */
 
@@ -446,7 +456,6 @@ static void stop(void)
     }
     reload_close(&server.reload);
     cache_close(server.cache);
-    trusts_close(server.trusts);
     if (server.started > 0)
         log_event(LOG_LEVEL_INFO, "stopped", NULL);
     log_close();
@@ -456,19 +465,20 @@ static void stop(void)
         close(server.news_fd);
 }
 
-static int serve(int argc, char *const argv[], const struct config *config)
+static int serve(int argc, char *const argv[], struct config *config)
 {
     int exit_status = EXIT_START;
+    struct trusts *trusts = NULL;
     server.config = config;
-    reload_init(&server.reload, argc, argv, config, &reload_events);
     server.start_time = time(NULL);
     server.self_key = siphash_random_key();
     if (open_signals() != STATUS_OK) {
         start_failed("signals");
         return EXIT_START;
     }
-    if (trusts_open(config, stderr, &server.trusts) != STATUS_OK)
+    if (trusts_open(&config->snapshot, NULL, stderr, &trusts) != STATUS_OK)
         return EXIT_CONFIGURATION;
+    reload_init(&server.reload, argc, argv, config, trusts, &reload_events);
     if (start(config))
         exit_status = wait_for_end();
     stop();
@@ -506,44 +516,44 @@ static enum status measure_worker(const struct config *config, struct worker_mem
     struct worker *worker = NULL;
     for (size_t i = 0; i < CONFIG_LISTENERS_MAX; i++)
         none[i] = -1;
-    struct metrics *metrics = metrics_open(config->upstream_count);
+    struct metrics *metrics = metrics_open(CONFIG_UPSTREAM_SLOTS);
     if (!metrics)
         return STATUS_FULL;
     const struct worker_settings settings = {
         .config = config,
         .metrics = metrics,
-        .trusts = trusts_of_upstreams(server.trusts),
         .udp_fds = none,
         .tcp_fds = none,
         .on_news = on_worker_news,
     };
     const enum status status = worker_open(&settings, &worker);
     if (status == STATUS_OK)
-        *out = worker_memory(worker);
+        *out = worker_memory(worker, &config->snapshot);
     worker_close(worker);
     metrics_close(metrics);
     return status;
 }
 
-static int check(const struct config *config)
+static int check(struct config *config)
 {
     struct worker_memory memory;
+    struct trusts *trusts = NULL;
     server.config = config;
-    if (trusts_open(config, stderr, &server.trusts) != STATUS_OK)
+    if (trusts_open(&config->snapshot, NULL, stderr, &trusts) != STATUS_OK)
         return EXIT_CONFIGURATION;
     const enum status status = measure_worker(config, &memory);
-    trusts_close(server.trusts);
+    trusts_close(trusts);
     if (status != STATUS_OK) {
         start_failed("worker");
         return EXIT_START;
     }
     printf("the configuration is valid: %zu listeners, %zu upstreams\n", config->listener_count,
-           config->upstream_count);
+           config->snapshot.upstream_count);
     print_memory(config, &memory);
     return EXIT_CLEAN;
 }
 
-static int run(enum command command, int argc, char *const argv[], const struct config *config)
+static int run(enum command command, int argc, char *const argv[], struct config *config)
 {
     switch (command) {
     case COMMAND_HELP:

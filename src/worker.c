@@ -35,6 +35,7 @@ struct worker {
     bool is_started;
     atomic_bool has_stopped;
     _Atomic uint64_t last_turn_ns;
+    atomic_bool is_leaving;  /* upstreams do, by the snapshot before */
     uint64_t drain_until_ns; /* 0: not draining */
     struct loop loop;
     struct mailbox mailbox; /* of enum letter_kind */
@@ -74,13 +75,14 @@ static bool is_drained(const struct worker *worker)
 
 static void take_snapshot(struct worker *worker, const struct snapshot *snapshot)
 {
-    assert(snapshot);
-    resolver_reload(&worker->resolver, snapshot);
-    group_reload(worker->group, snapshot);
+    assert(snapshot && !atomic_load(&worker->is_leaving));
+    const upstream_set changed = group_reload(worker->group, snapshot);
+    resolver_reload(&worker->resolver, snapshot, changed);
     tcp_clients_reload(worker->tcp_clients);
     for (size_t i = 0; i < worker->config->listener_count; i++)
         if (worker->udp[i])
             udp_reload(worker->udp[i]);
+    atomic_store(&worker->is_leaving, group_is_leaving(worker->group));
 }
 
 /* Between two turns, so that none of it happens inside an event. */
@@ -101,6 +103,15 @@ static void read_mail(struct worker *worker)
     }
 }
 
+static void note_left(struct worker *worker)
+{
+    if (!atomic_load_explicit(&worker->is_leaving, memory_order_relaxed) ||
+        group_is_leaving(worker->group))
+        return;
+    atomic_store(&worker->is_leaving, false);
+    worker->on_news();
+}
+
 static void *run(void *argument)
 {
     struct worker *worker = argument;
@@ -114,6 +125,7 @@ static void *run(void *argument)
         if (link_has_slept(&worker->link))
             group_resumed(worker->group);
         read_mail(worker);
+        note_left(worker);
     }
     atomic_store(&worker->has_stopped, true);
     worker->on_news();
@@ -132,13 +144,14 @@ enum status worker_start(struct worker *worker)
 
 void worker_reload(struct worker *worker, const struct snapshot *snapshot)
 {
-    assert(worker->is_started && snapshot);
+    assert(worker->is_started && snapshot && worker_has_reloaded(worker));
     mailbox_send(&worker->mailbox, LETTER_SNAPSHOT, snapshot);
 }
 
 bool worker_has_reloaded(const struct worker *worker)
 {
-    return mailbox_is_taken(&worker->mailbox);
+    /* In this order: it is told that upstreams leave before the letter is. */
+    return mailbox_is_taken(&worker->mailbox) && !atomic_load(&worker->is_leaving);
 }
 
 void worker_drain(struct worker *worker)
@@ -158,7 +171,7 @@ bool worker_has_stopped(const struct worker *worker)
 }
 
 /* The kernel allows twice what a socket asks for. */
-struct worker_memory worker_memory(const struct worker *worker)
+struct worker_memory worker_memory(const struct worker *worker, const struct snapshot *snapshot)
 {
     assert(worker->group && worker->tcp_clients);
     const struct config *config = worker->config;
@@ -169,7 +182,7 @@ struct worker_memory worker_memory(const struct worker *worker)
         .listeners =
             config->listener_count * udp_ceiling() + tcp_clients_ceiling(worker->tcp_clients),
         .tcp_output = worker->resolver.output.ceiling,
-        .upstreams = group_ceiling(worker->group),
+        .upstreams = group_ceiling(config, snapshot),
         .in_kernel = udp_sockets + tcp_sockets,
     };
 }
@@ -195,7 +208,6 @@ static enum status open_resolver(struct worker *worker, const struct worker_sett
         .config = settings->config,
         .loop = &worker->loop,
         .metrics = settings->metrics,
-        .trusts = settings->trusts,
         .self_key = settings->self_key,
         .admissions = settings->admissions,
     };

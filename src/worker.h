@@ -14,7 +14,6 @@
 #include "base/status.h"
 #include "cache/cache.h"
 #include "config/config.h"
-#include "net/tls.h"
 #include "observe/metrics.h"
 
 struct admission;
@@ -24,14 +23,13 @@ struct worker_settings {
     const struct config *config;
     struct cache *cache; /* NULL: off */
     struct metrics *metrics;
-    const struct tls_trust *const *trusts;
     const struct siphash_key *self_key; /* the same for all workers; of dns/self_probe.h */
-    struct admission *admissions;       /* the same for all workers, one for each upstream */
+    struct admission *admissions;       /* the same for all workers, one for each slot */
     /* One for each listener of the configuration, -1: none. They become the worker's. */
     const int *udp_fds;
     const int *tcp_fds;
     void (*on_news)(void); /* called on the worker's thread when it has taken what main had to say,
-                              and as its last act; wakes main */
+                              when upstreams have left, and as its last act; wakes main */
 };
 
 enum status worker_open(const struct worker_settings *settings, struct worker **out);
@@ -39,8 +37,9 @@ enum status worker_open(const struct worker_settings *settings, struct worker **
 /* The thread starts serving. STATUS_SYSTEM when there is no thread to be had. */
 enum status worker_start(struct worker *worker);
 
-/* Has it go by this snapshot from its next turn on; any before that one may be freed when
- * worker_has_reloaded says so. At most one at a time. Main thread. */
+/* Has it go by this snapshot from its next turn on. Nothing there goes by the one before any more,
+ * nor waits for an upstream that only that one has, when worker_has_reloaded says so. At most one
+ * at a time. Main thread. */
 void worker_reload(struct worker *worker, const struct snapshot *snapshot);
 bool worker_has_reloaded(const struct worker *worker);
 
@@ -66,6 +65,7 @@ struct worker_memory {
     size_t in_kernel;
 };
 
-struct worker_memory worker_memory(const struct worker *worker);
+/* With the upstreams of `snapshot`. */
+struct worker_memory worker_memory(const struct worker *worker, const struct snapshot *snapshot);
 
 #endif

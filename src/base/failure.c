@@ -7,7 +7,7 @@
 #include <assert.h>
 
 enum { CLOSE = FAILURE_IS_CLOSE, SILENCE = FAILURE_IS_SILENCE, SLOW = FAILURE_IS_SLOW };
-enum { PASSES = FAILURE_PASSES, OF_NAME = FAILURE_OF_NAME };
+enum { PASSES = FAILURE_PASSES, OF_NAME = FAILURE_OF_NAME, OURS = FAILURE_IS_OURS };
 
 static const struct {
     unsigned code;

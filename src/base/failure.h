@@ -27,7 +27,8 @@
     ROW(TLS, 23, CLOSE, "tls", "TLS handshake failed")                                            \
     ROW(CLOSED, 23, CLOSE | PASSES, "closed", "connection closed before the answer")              \
     ROW(RESET, 23, CLOSE | PASSES, "reset", "connection reset before the answer")                 \
-    ROW(NETWORK_CHANGED, 23, PASSES, "network_changed", "the network has changed")                \
+    ROW(NETWORK_CHANGED, 23, PASSES | OURS, "network_changed", "the network has changed")         \
+    ROW(REMOVED, 23, PASSES | OURS, "removed", "is no longer in the configuration")               \
     ROW(PROTOCOL, 0, CLOSE | PASSES, "protocol", "answers that break the protocol")               \
     ROW(STALLED, 23, SILENCE | SLOW | PASSES, "stalled", "connection accepts no more data")       \
     ROW(REQUEST_TIMEOUT, 22, SILENCE | SLOW | PASSES | OF_NAME, "request_timeout",                \
@@ -56,6 +57,7 @@ enum {
     FAILURE_IS_SLOW = 4,    /* to find it out took a timeout */
     FAILURE_PASSES = 8,     /* by itself, as a restart does, or our own want of descriptors */
     FAILURE_OF_NAME = 16,   /* rather than of the way there, which is remembered by back-off */
+    FAILURE_IS_OURS = 32,   /* we have ended the connection: nobody is to blame */
 };
 
 /* True when one of the bits is true of it. */

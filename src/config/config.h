@@ -10,6 +10,7 @@
 #ifndef CONFIG_CONFIG_H
 #define CONFIG_CONFIG_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,7 +19,8 @@
 
 enum {
     CONFIG_LISTENERS_MAX = 64,
-    CONFIG_UPSTREAMS_MAX = 32, /* a lookup remembers the upstreams it tried in 32 bits */
+    CONFIG_UPSTREAMS_MAX = 32,
+    CONFIG_UPSTREAM_SLOTS = 64, /* of a snapshot's upstreams, and of those that it has replaced */
     CONFIG_BOOTSTRAPS_MAX = 8,
     CONFIG_PINS_MAX = 8,
     CONFIG_PREFIXES_MAX = 256,
@@ -41,13 +43,27 @@ struct listener_config {
     bool is_default; /* not asked for: skipped with a warning when the machine lacks the family */
 };
 
+/* A set of upstreams: a bit for each slot (of an upstream, not of upstream/slots.h). */
+typedef uint64_t upstream_set;
+
+static inline upstream_set upstream_bit(size_t slot)
+{
+    static_assert(CONFIG_UPSTREAM_SLOTS <= 64, "a set has a bit for each");
+    assert(slot < CONFIG_UPSTREAM_SLOTS);
+    return UINT64_C(1) << slot;
+}
+
+struct tls_trust;
+
 struct upstream_config {
+    size_t slot;   /* below CONFIG_UPSTREAM_SLOTS: its own for as long as it is the same upstream */
     char *label;   /* as in logs, metrics and EDE: "1.1.1.1:853#cloudflare-dns.com" */
     char *name;    /* authentication name, DNS name or IP address; NULL when only pins are given */
     char *ca_file; /* NULL: tls.ca, and without that the system store */
     char *ca_origin; /* where ca_file was written, as the start of an error about it */
-    char *host;      /* a name whose addresses are looked up; NULL: `address` is given */
-    uint16_t port;   /* of the host */
+    const struct tls_trust *trust; /* of control/trusts.h, its owner; NULL: pins alone decide */
+    char *host;    /* a name whose addresses are looked up; NULL: `address` is given */
+    uint16_t port; /* of the host */
     struct address address;
     uint8_t pins[CONFIG_PINS_MAX][PIN_SIZE]; /* SHA-256 of the SubjectPublicKeyInfo */
     size_t pin_count;
@@ -65,7 +81,13 @@ struct cache_config {
 
 /* What a reload replaces. */
 struct snapshot {
+    struct upstream_config upstreams[CONFIG_UPSTREAMS_MAX];
+    size_t upstream_count;
     enum strategy strategy;
+    struct address bootstraps[CONFIG_BOOTSTRAPS_MAX]; /* asked for upstreams' host names alone */
+    size_t bootstrap_count;
+    char *tls_ca_file;   /* NULL: the system store */
+    char *tls_ca_origin; /* where it was written, as the start of an error about it */
     enum log_level log_level;
     struct prefix allow[CONFIG_PREFIXES_MAX];
     size_t allow_count;
@@ -96,18 +118,20 @@ struct snapshot {
     } limits;
 };
 
+static inline upstream_set upstreams_slots(const struct snapshot *snapshot)
+{
+    upstream_set slots = 0;
+    for (size_t i = 0; i < snapshot->upstream_count; i++)
+        slots |= upstream_bit(snapshot->upstreams[i].slot);
+    return slots;
+}
+
 struct config {
     const char *file; /* that was read; NULL: none */
     struct listener_config listeners[CONFIG_LISTENERS_MAX];
     size_t listener_count;
     enum toggle listen_freebind; /* of admin, too: bind what this machine does not have yet */
-    struct upstream_config upstreams[CONFIG_UPSTREAMS_MAX];
-    size_t upstream_count;
-    struct address bootstraps[CONFIG_BOOTSTRAPS_MAX]; /* asked for upstreams' host names alone */
-    size_t bootstrap_count;
-    char *tls_ca_file;   /* NULL: the system store */
-    char *tls_ca_origin; /* where it was written, as the start of an error about it */
-    uint32_t workers;    /* 1 to CONFIG_WORKERS_MAX */
+    uint32_t workers;            /* 1 to CONFIG_WORKERS_MAX */
 
     struct cache_config cache;
 

@@ -51,13 +51,12 @@ const struct option OPTIONS[] = {
              "there as soon as it has them (IP_FREEBIND)."},
     {.flag = "--upstream", .letter = 'u', .key = "upstreams", .environment = "DNSPROXY_UPSTREAM",
      .argument = "URL", .default_text = "cloudflare",
-     .set = add_upstream, LIST(upstream_count, CONFIG_UPSTREAMS_MAX), .differs = upstreams_differ,
+     .set = add_upstream, LIST(snapshot.upstream_count, CONFIG_UPSTREAMS_MAX),
      .help = "Ask this server: tls://ADDRESS[:PORT]#NAME, where NAME authenticates it and the port "
              "is 853 unless given; tls://HOST[:PORT], whose addresses are looked up; or a preset: "
              "cloudflare, google or quad9."},
     {.flag = "--bootstrap", .key = "bootstrap", .environment = "DNSPROXY_BOOTSTRAP",
-     .argument = "ADDR", .set = add_bootstrap, LIST(bootstrap_count, CONFIG_BOOTSTRAPS_MAX),
-     .differs = bootstraps_differ,
+     .argument = "ADDR", .set = add_bootstrap, LIST(snapshot.bootstrap_count, CONFIG_BOOTSTRAPS_MAX),
      .help = "Look up the host names of upstreams here when no other upstream can: ADDRESS[:PORT] "
              "of a plain DNS server. It is asked for these names alone, in clear text."},
     {.flag = "--strategy", .key = "strategy", .environment = "DNSPROXY_STRATEGY",
@@ -66,7 +65,7 @@ const struct option OPTIONS[] = {
      .help = "How to choose among the upstreams: fastest (measured), ordered (the first that is "
              "up), weighted (shares by weight) or hash (by the name asked for)."},
     {.flag = "--tls-ca", .key = "tls.ca", .environment = "DNSPROXY_TLS_CA", .argument = "FILE",
-     .default_text = "system", .set = set_tls_ca, .differs = tls_cas_differ,
+     .default_text = "system", .set = set_tls_ca, FIELD(snapshot.tls_ca_file),
      .help = "Trust the certificates in FILE (PEM) for upstreams; system is the system's store."},
     {.flag = "--workers", .key = "workers", .environment = "DNSPROXY_WORKERS", .argument = "N",
      .default_text = "auto", FIELD(workers), .set = set_workers,
@@ -408,10 +407,10 @@ void config_free(struct config *config)
 {
     if (!config)
         return;
-    assert(config->upstream_count <= CONFIG_UPSTREAMS_MAX);
+    assert(config->snapshot.upstream_count <= CONFIG_UPSTREAMS_MAX);
     for (size_t i = 0; i < CONFIG_UPSTREAMS_MAX; i++)
-        free_upstream(&config->upstreams[i]);
-    free(config->tls_ca_file);
-    free(config->tls_ca_origin);
+        free_upstream(&config->snapshot.upstreams[i]);
+    free(config->snapshot.tls_ca_file);
+    free(config->snapshot.tls_ca_origin);
     free(config);
 }

@@ -32,8 +32,10 @@ enum status options_reload(int argc, char *const argv[], const struct config *st
 /* Whether both are the same text, or NULL. */
 bool is_same_text(const char *a, const char *b);
 
-/* Whether they ask others, or otherwise. */
-bool upstreams_differ(const struct config *a, const struct config *b);
+/* Gives each upstream its slot: that which it has in `former`, if the same one is there (address or
+ * host, port, name, pins and trust), else one that nobody has there. Without this they have them in
+ * their order. */
+void upstreams_place(struct snapshot *snapshot, const struct snapshot *former);
 
 /* The keys of what differs and only a restart can change, separated by blanks, and cut when `text`
  * is too small. Returns their number. */

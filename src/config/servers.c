@@ -290,21 +290,25 @@ static bool is_same_place(const struct upstream_config *a, const struct upstream
     return same_name(a->host, b->host) && a->port == b->port;
 }
 
+/* Who is asked there. */
+static bool is_same_server(const struct upstream_config *a, const struct upstream_config *b)
+{
+    return is_same_place(a, b) && same_name(a->name, b->name) && a->pin_count == b->pin_count &&
+           memcmp(a->pins, b->pins, sizeof a->pins) == 0;
+}
+
 static bool is_duplicate(const struct config *config, const struct upstream_config *upstream)
 {
-    for (size_t i = 0; i < config->upstream_count; i++) {
-        const struct upstream_config *other = &config->upstreams[i];
-        if (is_same_place(other, upstream) && same_name(other->name, upstream->name) &&
-            memcmp(other->pins, upstream->pins, sizeof other->pins) == 0)
+    for (size_t i = 0; i < config->snapshot.upstream_count; i++)
+        if (is_same_server(&config->snapshot.upstreams[i], upstream))
             return true;
-    }
     return false;
 }
 
 static bool label_is_taken(const struct config *config, const char *label)
 {
-    for (size_t i = 0; i < config->upstream_count; i++)
-        if (strcasecmp(config->upstreams[i].label, label) == 0)
+    for (size_t i = 0; i < config->snapshot.upstream_count; i++)
+        if (strcasecmp(config->snapshot.upstreams[i].label, label) == 0)
             return true;
     return false;
 }
@@ -366,13 +370,14 @@ static enum status append_upstream(struct settings *settings, const struct targe
 {
     assert(entry->url);
     struct config *config = settings->config;
-    if (config->upstream_count == CONFIG_UPSTREAMS_MAX)
+    if (config->snapshot.upstream_count == CONFIG_UPSTREAMS_MAX)
         return settings_reject(settings, entry->url, "is one too many; allowed: %d",
                                CONFIG_UPSTREAMS_MAX);
-    struct upstream_config *upstream = &config->upstreams[config->upstream_count];
+    struct upstream_config *upstream = &config->snapshot.upstreams[config->snapshot.upstream_count];
     free_upstream(upstream); /* one that this level replaces, or that was refused */
+    upstream->slot = config->snapshot.upstream_count;
     TRY(fill_upstream(settings, upstream, target, entry));
-    config->upstream_count++;
+    config->snapshot.upstream_count++;
     return STATUS_OK;
 }
 
@@ -415,25 +420,29 @@ bool is_same_text(const char *a, const char *b)
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-bool tls_cas_differ(const struct config *a, const struct config *b)
+static const struct upstream_config *find_same(const struct snapshot *snapshot,
+                                               const struct upstream_config *upstream)
 {
-    return !is_same_text(a->tls_ca_file, b->tls_ca_file);
+    for (size_t i = 0; i < snapshot->upstream_count; i++) {
+        const struct upstream_config *other = &snapshot->upstreams[i];
+        if (is_same_server(other, upstream) && other->trust == upstream->trust)
+            return other;
+    }
+    return NULL;
 }
 
-/* Address or host, port and name are in the label. */
-static bool is_same_upstream(const struct upstream_config *a, const struct upstream_config *b)
+void upstreams_place(struct snapshot *snapshot, const struct snapshot *former)
 {
-    return strcmp(a->label, b->label) == 0 && is_same_text(a->ca_file, b->ca_file) &&
-           a->weight == b->weight && a->pin_count == b->pin_count &&
-           memcmp(a->pins, b->pins, a->pin_count * sizeof a->pins[0]) == 0;
-}
-
-bool upstreams_differ(const struct config *a, const struct config *b)
-{
-    for (size_t i = 0; i < a->upstream_count && i < b->upstream_count; i++)
-        if (!is_same_upstream(&a->upstreams[i], &b->upstreams[i]))
-            return true;
-    return a->upstream_count != b->upstream_count;
+    static_assert(CONFIG_UPSTREAM_SLOTS >= 2 * CONFIG_UPSTREAMS_MAX, "both have room");
+    const upstream_set taken = upstreams_slots(former);
+    size_t slot = 0;
+    for (size_t i = 0; i < snapshot->upstream_count; i++) {
+        struct upstream_config *upstream = &snapshot->upstreams[i];
+        const struct upstream_config *same = find_same(former, upstream);
+        while (!same && (taken & upstream_bit(slot)))
+            slot++;
+        upstream->slot = same ? same->slot : slot++;
+    }
 }
 
 /* --- bootstraps --- */
@@ -448,28 +457,20 @@ enum status add_bootstrap(struct settings *settings, const struct option *option
     TRY(read_address(settings, text, text, DNS_PORT, &address, problem));
     if (address_is_any(&address))
         return settings_reject(settings, text, "%s", problem);
-    for (size_t i = 0; i < config->bootstrap_count; i++)
-        if (address_equal(&config->bootstraps[i], &address))
+    for (size_t i = 0; i < config->snapshot.bootstrap_count; i++)
+        if (address_equal(&config->snapshot.bootstraps[i], &address))
             return settings_reject(settings, text, "is given twice");
-    config->bootstraps[config->bootstrap_count++] = address;
+    config->snapshot.bootstraps[config->snapshot.bootstrap_count++] = address;
     return STATUS_OK;
-}
-
-bool bootstraps_differ(const struct config *a, const struct config *b)
-{
-    for (size_t i = 0; i < a->bootstrap_count && i < b->bootstrap_count; i++)
-        if (!address_equal(&a->bootstraps[i], &b->bootstraps[i]))
-            return true;
-    return a->bootstrap_count != b->bootstrap_count;
 }
 
 void check_host_names(struct settings *settings)
 {
     const struct config *config = settings->config;
-    if (config->bootstrap_count > 0 || settings->failed)
+    if (config->snapshot.bootstrap_count > 0 || settings->failed)
         return;
-    for (size_t i = 0; i < config->upstream_count; i++)
-        if (!config->upstreams[i].host)
+    for (size_t i = 0; i < config->snapshot.upstream_count; i++)
+        if (!config->snapshot.upstreams[i].host)
             return;
     settings->where = settings->named;
     settings_report(settings, "is a host name, as all upstreams are, and nobody could look it up; "

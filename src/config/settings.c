@@ -339,11 +339,13 @@ enum status set_tls_ca(struct settings *settings, const struct option *option, c
     const bool is_file = strcmp(text, option->default_text) != 0;
     if (is_file)
         TRY(check_readable(settings, text));
-    free(config->tls_ca_file);
-    free(config->tls_ca_origin);
-    config->tls_ca_file = is_file ? settings_copy(settings, text) : NULL;
-    config->tls_ca_origin = is_file ? settings_origin(settings, &settings->where) : NULL;
-    return !is_file || (config->tls_ca_file && config->tls_ca_origin) ? STATUS_OK : STATUS_INVALID;
+    free(config->snapshot.tls_ca_file);
+    free(config->snapshot.tls_ca_origin);
+    config->snapshot.tls_ca_file = is_file ? settings_copy(settings, text) : NULL;
+    config->snapshot.tls_ca_origin = is_file ? settings_origin(settings, &settings->where) : NULL;
+    return !is_file || (config->snapshot.tls_ca_file && config->snapshot.tls_ca_origin)
+               ? STATUS_OK
+               : STATUS_INVALID;
 }
 
 enum status set_command(struct settings *settings, const struct option *option, const char *text)

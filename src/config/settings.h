@@ -139,9 +139,7 @@ option_setter set_number, set_choice, set_toggle, set_workers, set_admin, set_tl
     set_config_file, add_prefix, add_source_port, add_listener, add_upstream, add_bootstrap;
 
 bool listeners_differ(const struct config *a, const struct config *b);
-bool bootstraps_differ(const struct config *a, const struct config *b);
 bool admins_differ(const struct config *a, const struct config *b);
-bool tls_cas_differ(const struct config *a, const struct config *b);
 
 /* False for what a reload replaces. */
 bool option_needs_restart(const struct option *option);

@@ -277,16 +277,15 @@ static const struct stream_handler first_handler = {.on_connected = on_first_con
 
 static void prepare(struct probe_run *run, size_t index)
 {
-    assert(index < run->config->upstream_count && !run->probes[index].run);
+    assert(index < run->config->snapshot.upstream_count && !run->probes[index].run);
     struct probe *probe = &run->probes[index];
     probe->run = run;
-    probe->upstream = &run->config->upstreams[index];
+    probe->upstream = &run->config->snapshot.upstreams[index];
     probe->result = &run->results[index];
     probe->result->upstream = probe->upstream->label;
     deadline_init(&probe->deadline);
     run->unfinished++;
-    if (tls_client_open(probe->upstream, trusts_of_upstreams(run->trusts)[index], &probe->client) !=
-        STATUS_OK)
+    if (tls_client_open(probe->upstream, probe->upstream->trust, &probe->client) != STATUS_OK)
         fail_probe(probe, FAILURE_LOCAL, "");
     else
         enter(probe, PROBE_LOOKING_UP);
@@ -326,12 +325,13 @@ static void connect_first(struct probe *probe, size_t count)
 /* Goes on with those whose addresses are known by now. */
 static void look_up(struct probe_run *run)
 {
-    for (size_t i = 0; i < run->config->upstream_count; i++) {
+    for (size_t i = 0; i < run->config->snapshot.upstream_count; i++) {
         struct probe *probe = &run->probes[i];
         enum failure failure;
         if (probe->state != PROBE_LOOKING_UP)
             continue;
-        const size_t count = group_upstream_addresses(run->group, i, probe->addresses, &failure);
+        const size_t count =
+            group_upstream_addresses(run->group, probe->upstream->slot, probe->addresses, &failure);
         if (count > 0)
             connect_first(probe, count);
         else if (failure != FAILURE_NONE)
@@ -344,13 +344,11 @@ static enum status open_group(struct probe_run *run)
 {
     assert(run->trusts && !run->group);
     const struct config *config = run->config;
-    run->metrics = metrics_open(config->upstream_count);
+    run->metrics = metrics_open(config->snapshot.upstream_count);
     if (!run->metrics)
         return STATUS_FULL;
-    const struct group_settings settings = {.config = config,
-                                            .loop = &run->loop,
-                                            .metrics = run->metrics,
-                                            .trusts = trusts_of_upstreams(run->trusts)};
+    const struct group_settings settings = {
+        .config = config, .loop = &run->loop, .metrics = run->metrics};
     return group_open(&settings, &run->group);
 }
 
@@ -372,7 +370,7 @@ static void add_queues(struct probe_run *run)
 
 static int exit_status(const struct probe_run *run)
 {
-    for (size_t i = 0; i < run->config->upstream_count; i++)
+    for (size_t i = 0; i < run->config->snapshot.upstream_count; i++)
         if (run->results[i].failure != FAILURE_NONE)
             return 1;
     return 0;
@@ -381,7 +379,7 @@ static int exit_status(const struct probe_run *run)
 static void free_run(struct probe_run *run)
 {
     assert(run->unfinished == 0);
-    for (size_t i = 0; i < run->config->upstream_count; i++)
+    for (size_t i = 0; i < run->config->snapshot.upstream_count; i++)
         tls_client_close(run->probes[i].client);
     group_close(run->group);
     metrics_close(run->metrics);
@@ -394,7 +392,7 @@ static void probe_all(struct probe_run *run)
 {
     add_queues(run);
     /* All that takes time comes first, or it would count as time to connect. */
-    for (size_t i = 0; i < run->config->upstream_count; i++)
+    for (size_t i = 0; i < run->config->snapshot.upstream_count; i++)
         prepare(run, i);
     do
         look_up(run);
@@ -402,11 +400,11 @@ static void probe_all(struct probe_run *run)
     assert(run->unfinished == 0);
 }
 
-int probe_run(const struct config *config, FILE *out)
+int probe_run(struct config *config, FILE *out)
 {
-    assert(config->upstream_count > 0 && out);
+    assert(config->snapshot.upstream_count > 0 && out);
     struct trusts *trusts = NULL;
-    if (trusts_open(config, stderr, &trusts) != STATUS_OK)
+    if (trusts_open(&config->snapshot, NULL, stderr, &trusts) != STATUS_OK)
         return 1;
     struct probe_run *run = calloc(1, sizeof(*run));
     if (!run || loop_open(&run->loop) != STATUS_OK) {
@@ -423,7 +421,7 @@ int probe_run(const struct config *config, FILE *out)
         return 1;
     }
     probe_all(run);
-    probe_report(out, run->results, config->upstream_count);
+    probe_report(out, run->results, config->snapshot.upstream_count);
     const int status = exit_status(run);
     free_run(run);
     return status;

@@ -10,6 +10,6 @@
 /* Prints one row for each upstream: address, TLS version, cipher, certificate verdict, resumption,
  * padding, keepalive, and the connect, TLS and query times. Returns the exit status: 0 when every
  * upstream answered, else 1. */
-int probe_run(const struct config *config, FILE *out);
+int probe_run(struct config *config, FILE *out);
 
 #endif

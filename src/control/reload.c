@@ -20,14 +20,15 @@
 enum { PROBLEMS_LOGGED = 8, KEYS_SIZE = 512 };
 
 void reload_init(struct reload *reload, int argc, char *const argv[], const struct config *start,
-                 const struct reload_events *events)
+                 struct trusts *trusts, const struct reload_events *events)
 {
-    assert(start && events->hand_out && events->is_taken);
+    assert(start && events->hand_out && events->is_taken && events->ceiling);
     *reload = (struct reload){
         .events = events,
         .argc = argc,
         .argv = argv,
         .start = start,
+        .trusts = trusts,
         .generation = 1,
         .ended_s = (uint64_t)time(NULL),
     };
@@ -51,57 +52,50 @@ static void log_problems(char *text)
 }
 
 /* Everything that a start would refuse is an error here, too. */
-static enum status read_all(const struct reload *reload, FILE *errors, struct config **out)
+static enum status read_all(struct reload *reload, FILE *errors)
 {
-    struct trusts *trusts = NULL;
-    TRY(options_reload(reload->argc, reload->argv, reload->start, errors, out));
-    const enum status status = trusts_open(*out, errors, &trusts);
-    trusts_close(trusts);
-    if (status == STATUS_OK)
-        return STATUS_OK;
-    config_free(*out);
-    *out = NULL;
-    return status;
+    struct config *config = NULL;
+    TRY(options_reload(reload->argc, reload->argv, reload->start, errors, &config));
+    const enum status status =
+        trusts_open(&config->snapshot, reload->trusts, errors, &reload->next_trusts);
+    if (status != STATUS_OK) {
+        config_free(config);
+        return status;
+    }
+    upstreams_place(&config->snapshot, reload_snapshot(reload));
+    reload->next = config;
+    return STATUS_OK;
 }
 
-/* NULL and logged when the configuration has an error. */
-static struct config *read_anew(const struct reload *reload)
+/* False and logged when the configuration has an error. */
+static bool read_anew(struct reload *reload)
 {
     char *problems = NULL;
     size_t length = 0;
-    struct config *config = NULL;
     FILE *errors = open_memstream(&problems, &length);
-    if (errors)
-        (void)read_all(reload, errors, &config);
+    const bool is_read = errors && read_all(reload, errors) == STATUS_OK;
     const bool is_told = errors && fclose(errors) == 0 && length > 0;
-    if (!config && is_told)
+    if (!is_read && is_told)
         log_problems(problems);
-    else if (!config)
+    else if (!is_read)
         log_event(LOG_LEVEL_ERROR, "not_reloaded", "cause", "memory is short", NULL);
     free(problems);
-    return config;
+    return is_read;
 }
 
-/* Returns whether the strategy that is in force stays for the sake of the upstreams. */
-static bool keep_strategy(struct reload *reload)
+/* Those of `some` that `others` are without. */
+static void log_difference(const char *event, const struct snapshot *some,
+                           const struct snapshot *others)
 {
-    const enum strategy in_force = reload_snapshot(reload)->strategy;
-    struct snapshot *next = &reload->next->snapshot;
-    if (next->strategy == in_force || !upstreams_differ(reload->start, reload->next))
-        return false;
-    next->strategy = in_force;
-    return true;
+    for (size_t i = 0; i < some->upstream_count; i++)
+        if (!(upstreams_slots(others) & upstream_bit(some->upstreams[i].slot)))
+            log_event(LOG_LEVEL_INFO, event, "upstream", some->upstreams[i].label, NULL);
 }
 
-static void note_left(struct reload *reload, bool keeps_strategy)
+static void note_left(struct reload *reload)
 {
     char keys[KEYS_SIZE];
     reload->left = options_find_left(reload->start, reload->next, keys, sizeof(keys));
-    if (keeps_strategy) {
-        const size_t length = strlen(keys);
-        snprintf(keys + length, sizeof(keys) - length, " strategy");
-        reload->left++;
-    }
     if (reload->left > 0)
         log_event(LOG_LEVEL_WARNING, "restart_needed", "keys", keys, "cause",
                   "a restart would change these, a reload leaves them as they were", NULL);
@@ -109,25 +103,35 @@ static void note_left(struct reload *reload, bool keeps_strategy)
 
 static void begin(struct reload *reload)
 {
-    assert(!reload->next);
-    reload->next = read_anew(reload);
-    reload->has_failed = !reload->next;
+    assert(!reload->next && !reload->next_trusts);
+    reload->has_failed = !read_anew(reload);
     if (reload->has_failed)
         return;
-    const bool keeps_strategy = keep_strategy(reload);
-    reload->events->hand_out(&reload->next->snapshot);
-    note_left(reload, keeps_strategy); /* at the level that holds now */
+    const struct snapshot *next = &reload->next->snapshot;
+    const struct snapshot *former = reload_snapshot(reload);
+    reload->events->hand_out(next, former);
+    /* At the level that holds now. */
+    note_left(reload);
+    log_difference("upstream_removed", former, next);
+    log_difference("upstream_added", next, former);
 }
 
 static void end(struct reload *reload)
 {
     char generation[24];
+    char ceiling[24];
     config_free(reload->current);
+    trusts_close(reload->trusts);
     reload->current = reload->next;
+    reload->trusts = reload->next_trusts;
     reload->next = NULL;
+    reload->next_trusts = NULL;
     reload->ended_s = (uint64_t)time(NULL);
     snprintf(generation, sizeof(generation), "%" PRIu64, ++reload->generation);
-    log_event(LOG_LEVEL_INFO, "reloaded", "generation", generation, NULL);
+    snprintf(ceiling, sizeof(ceiling), "%" PRIu64,
+             reload->events->ceiling(reload_snapshot(reload)));
+    log_event(LOG_LEVEL_INFO, "reloaded", "generation", generation, "memory_ceiling_bytes", ceiling,
+              NULL);
 }
 
 uint64_t reload_run(struct reload *reload, uint64_t now)
@@ -153,5 +157,7 @@ void reload_close(struct reload *reload)
 {
     config_free(reload->next);
     config_free(reload->current);
+    trusts_close(reload->next_trusts);
+    trusts_close(reload->trusts);
     *reload = (struct reload){};
 }

@@ -10,15 +10,25 @@
 enum { FILES_MAX = CONFIG_UPSTREAMS_MAX + 1 }; /* one of each upstream, and tls.ca */
 
 struct trusts {
-    const struct tls_trust *of_upstream[CONFIG_UPSTREAMS_MAX];
     struct tls_trust *loaded[FILES_MAX]; /* NULL: it cannot be used */
     const char *files[FILES_MAX];        /* of `loaded`, NULL: the system store */
     size_t count;
 };
 
+/* The one of `former` with the same certificates in its stead, if there is one. */
+static struct tls_trust *share(const struct trusts *former, struct tls_trust *trust)
+{
+    for (size_t i = 0; trust && former && i < former->count; i++)
+        if (former->loaded[i] && tls_trust_is_same(former->loaded[i], trust)) {
+            tls_trust_close(trust);
+            return tls_trust_share(former->loaded[i]);
+        }
+    return trust;
+}
+
 /* NULL when the file cannot be used, of which the first one who names it is told. */
-static const struct tls_trust *load(struct trusts *trusts, const char *file, const char *origin,
-                                    FILE *errors)
+static const struct tls_trust *load(struct trusts *trusts, const struct trusts *former,
+                                    const char *file, const char *origin, FILE *errors)
 {
     assert(trusts->count < sizeof(trusts->files) / sizeof(trusts->files[0]));
     for (size_t i = 0; i < trusts->count; i++)
@@ -28,6 +38,7 @@ static const struct tls_trust *load(struct trusts *trusts, const char *file, con
     struct tls_trust *trust = NULL;
     if (tls_trust_open(file, &trust, error, sizeof(error)) != STATUS_OK)
         fprintf(errors, "%s%s\n", origin ? origin : "dnsproxy: ", error);
+    trust = share(former, trust);
     trusts->files[trusts->count] = file;
     trusts->loaded[trusts->count++] = trust;
     return trust;
@@ -35,42 +46,41 @@ static const struct tls_trust *load(struct trusts *trusts, const char *file, con
 
 /* Files that are named are read also where pins alone decide: a wrong one is a mistake there, too.
  */
-static bool load_all(struct trusts *trusts, const struct config *config, FILE *errors)
+static bool load_all(struct trusts *trusts, const struct trusts *former, struct snapshot *snapshot,
+                     FILE *errors)
 {
     bool is_whole = true;
-    if (config->tls_ca_file)
-        is_whole = load(trusts, config->tls_ca_file, config->tls_ca_origin, errors);
-    for (size_t i = 0; i < config->upstream_count; i++) {
-        const struct upstream_config *upstream = &config->upstreams[i];
+    const char *file = snapshot->tls_ca_file;
+    const char *origin = snapshot->tls_ca_origin;
+    if (file)
+        is_whole = load(trusts, former, file, origin, errors);
+    for (size_t i = 0; i < snapshot->upstream_count; i++) {
+        struct upstream_config *upstream = &snapshot->upstreams[i];
         if (!upstream->name && !upstream->ca_file)
             continue;
         const struct tls_trust *trust =
-            upstream->ca_file ? load(trusts, upstream->ca_file, upstream->ca_origin, errors)
-                              : load(trusts, config->tls_ca_file, config->tls_ca_origin, errors);
+            upstream->ca_file ? load(trusts, former, upstream->ca_file, upstream->ca_origin, errors)
+                              : load(trusts, former, file, origin, errors);
         is_whole = is_whole && trust;
         if (upstream->name)
-            trusts->of_upstream[i] = trust;
+            upstream->trust = trust;
     }
     return is_whole;
 }
 
-enum status trusts_open(const struct config *config, FILE *errors, struct trusts **out)
+enum status trusts_open(struct snapshot *snapshot, const struct trusts *former, FILE *errors,
+                        struct trusts **out)
 {
-    assert(config->upstream_count <= CONFIG_UPSTREAMS_MAX && errors && out);
+    assert(snapshot->upstream_count <= CONFIG_UPSTREAMS_MAX && errors && out);
     struct trusts *trusts = calloc(1, sizeof(*trusts));
     if (!trusts)
         return STATUS_FULL;
-    if (!load_all(trusts, config, errors)) {
+    if (!load_all(trusts, former, snapshot, errors)) {
         trusts_close(trusts);
         return STATUS_INVALID;
     }
     *out = trusts;
     return STATUS_OK;
-}
-
-const struct tls_trust *const *trusts_of_upstreams(const struct trusts *trusts)
-{
-    return trusts->of_upstream;
 }
 
 void trusts_close(struct trusts *trusts)

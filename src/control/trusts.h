@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The sets of trusted roots that the configuration names: each file is loaded once, whole, before
- * any worker starts, and shared by all upstreams that name it.
+/* The sets of trusted roots that a configuration names: each file is loaded once, whole, before any
+ * worker knows of it, and shared by all upstreams that name it.
  *
- * Thread: main.   Owner: main, which closes them after the last worker. */
+ * Thread: main.   Owner: main, which closes them when no worker goes by that configuration. */
 #ifndef CONTROL_TRUSTS_H
 #define CONTROL_TRUSTS_H
 
@@ -14,11 +14,11 @@
 
 struct trusts;
 
-/* Every file that cannot be used gets a line on `errors`; STATUS_INVALID when there was any. */
-enum status trusts_open(const struct config *config, FILE *errors, struct trusts **out);
-
-/* One for each upstream, in their order; NULL where pins alone decide. */
-const struct tls_trust *const *trusts_of_upstreams(const struct trusts *trusts);
+/* Gives each upstream its trust, where not pins alone decide: that of `former` (NULL: none), if it
+ * holds the same certificates. Every file that cannot be used gets a line on `errors`;
+ * STATUS_INVALID when there was any. */
+enum status trusts_open(struct snapshot *snapshot, const struct trusts *former, FILE *errors,
+                        struct trusts **out);
 
 void trusts_close(struct trusts *trusts); /* safe on NULL */
 

@@ -2,9 +2,8 @@
 /* What the main thread has to say to a worker, in the order in which it was said.
  *
  * A ring that one thread writes and one reads: neither ever waits for the other. A letter counts as
- * taken when the worker is done with it, so that main may then free what the one before it was
- * about. Few are ever on their way: one snapshot, and that the worker is to end, said twice at
- * most.
+ * taken when the worker is done with it. Few are ever on their way: one snapshot, and that the
+ * worker is to end, said twice at most.
  *
  * Thread: mailbox_send and mailbox_is_taken: main; the others: the worker of the loop.
  * Owner: the worker. */

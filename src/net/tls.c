@@ -35,6 +35,8 @@ enum {
 
 struct tls_trust {
     X509_STORE *store;
+    size_t owners; /* snapshots that name it, which have no other order in time; main counts */
+    uint8_t hash[PIN_SIZE]; /* SHA-256 of what is in the store */
 };
 
 struct tls_client {
@@ -83,20 +85,48 @@ static enum status load_file(X509_STORE *store, const char *path, char *error, s
     return STATUS_INVALID;
 }
 
+/* In the store's order, which is always the same for the same file. */
+static bool hash_store(X509_STORE *store, uint8_t out[static PIN_SIZE])
+{
+    STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(store);
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    bool is_good = context && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
+    for (int i = 0; is_good && i < sk_X509_OBJECT_num(objects); i++) {
+        const X509_OBJECT *object = sk_X509_OBJECT_value(objects, i);
+        const X509 *certificate = X509_OBJECT_get0_X509(object);
+        const X509_CRL *revoked = X509_OBJECT_get0_X509_CRL(object);
+        uint8_t hash[PIN_SIZE];
+        if (certificate)
+            is_good = X509_digest(certificate, EVP_sha256(), hash, NULL) == 1;
+        else
+            is_good = revoked && X509_CRL_digest(revoked, EVP_sha256(), hash, NULL) == 1;
+        is_good = is_good && EVP_DigestUpdate(context, hash, sizeof hash) == 1;
+    }
+    is_good = is_good && EVP_DigestFinal_ex(context, out, NULL) == 1;
+    EVP_MD_CTX_free(context);
+    return is_good;
+}
+
 enum status tls_trust_open(const char *ca_file, struct tls_trust **out, char *error,
                            size_t error_size)
 {
     assert(out && error && error_size > 0);
     struct tls_trust *trust = calloc(1, sizeof *trust);
-    if (trust)
+    if (trust) {
+        trust->owners = 1;
         trust->store = X509_STORE_new();
+    }
     if (!trust || !trust->store) {
         snprintf(error, error_size, "out of memory");
         tls_trust_close(trust);
         return STATUS_INVALID;
     }
-    const enum status status =
+    enum status status =
         load_file(trust->store, ca_file ? ca_file : system_store(), error, error_size);
+    if (status == STATUS_OK && !hash_store(trust->store, trust->hash)) {
+        snprintf(error, error_size, "out of memory");
+        status = STATUS_INVALID;
+    }
     if (status != STATUS_OK) {
         tls_trust_close(trust);
         return status;
@@ -105,9 +135,22 @@ enum status tls_trust_open(const char *ca_file, struct tls_trust **out, char *er
     return STATUS_OK;
 }
 
+bool tls_trust_is_same(const struct tls_trust *a, const struct tls_trust *b)
+{
+    assert(a && b);
+    return memcmp(a->hash, b->hash, sizeof a->hash) == 0;
+}
+
+struct tls_trust *tls_trust_share(struct tls_trust *trust)
+{
+    assert(trust->owners > 0);
+    trust->owners++;
+    return trust;
+}
+
 void tls_trust_close(struct tls_trust *trust)
 {
-    if (!trust)
+    if (!trust || --trust->owners > 0)
         return;
     X509_STORE_free(trust->store);
     free(trust);

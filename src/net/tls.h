@@ -19,15 +19,21 @@
 #include "base/status.h"
 #include "config/config.h"
 
-/* A set of trusted roots, loaded whole at start, so that no worker reads files later. Shared by all
+/* A set of trusted roots, loaded whole by main, so that no worker reads files. Shared by all
  * threads after it is opened. */
 struct tls_trust;
+
+/* Whether both hold the same certificates and revocation lists, in the same order. */
+bool tls_trust_is_same(const struct tls_trust *a, const struct tls_trust *b);
 
 /* `ca_file` is PEM, NULL for the system's store ($SSL_CERT_FILE, else Debian's
  * /etc/ssl/certs/ca-certificates.crt, else OpenSSL's default file). STATUS_INVALID with a sentence
  * in `error` (a file that is missing, holds no certificate or a damaged one). */
 enum status tls_trust_open(const char *ca_file, struct tls_trust **out, char *error,
                            size_t error_size);
+
+/* One more owner, who closes it, too. */
+struct tls_trust *tls_trust_share(struct tls_trust *trust);
 void tls_trust_close(struct tls_trust *trust); /* safe on NULL */
 
 /* The settings of one upstream and its session tickets; it must outlive its connections. Thread:

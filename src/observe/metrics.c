@@ -63,18 +63,26 @@ void histogram_record(struct histogram *histogram, uint64_t duration_ns)
     metric_add(&histogram->sum_ns, duration_ns);
 }
 
-struct metrics *metrics_open(size_t upstream_count)
+struct metrics *metrics_open(size_t upstream_slots)
 {
     struct metrics *metrics = calloc(1, sizeof(*metrics));
     if (!metrics)
         return NULL;
-    metrics->upstream_count = upstream_count;
-    metrics->upstreams = calloc(upstream_count ? upstream_count : 1, sizeof(*metrics->upstreams));
+    metrics->upstream_slots = upstream_slots;
+    metrics->upstreams = calloc(upstream_slots ? upstream_slots : 1, sizeof(*metrics->upstreams));
     if (!metrics->upstreams) {
         free(metrics);
         return NULL;
     }
     return metrics;
+}
+
+void upstream_metrics_clear(struct upstream_metrics *metrics)
+{
+    static_assert(sizeof(*metrics) % sizeof(metric) == 0, "there is nothing else in it");
+    metric *values = (metric *)metrics;
+    for (size_t i = 0; i < sizeof(*metrics) / sizeof(metric); i++)
+        metric_set(&values[i], 0);
 }
 
 void metrics_close(struct metrics *metrics)
@@ -104,7 +112,7 @@ static uint64_t sum_of_workers(const struct metrics_view *view, size_t offset)
 static uint64_t sum_for_upstream(const struct metrics_view *view, size_t upstream, size_t offset,
                                  uint64_t *with_value)
 {
-    assert(upstream < view->upstream_count);
+    assert(upstream < view->upstream_slots);
     uint64_t sum = 0;
     *with_value = 0;
     for (size_t i = 0; i < view->worker_count; i++) {
@@ -212,8 +220,10 @@ static void print_histogram(FILE *out, const struct metrics_view *view, const st
 
 static void print_row(FILE *out, const struct metrics_view *view, const struct row *row)
 {
-    const size_t upstream_count = row->scope == SCOPE_UPSTREAM ? view->upstream_count : 0;
-    for (size_t upstream = 0; upstream < upstream_count; upstream++) {
+    const size_t slots = row->scope == SCOPE_UPSTREAM ? view->upstream_slots : 0;
+    for (size_t upstream = 0; upstream < slots; upstream++) {
+        if (!view->upstream_labels[upstream])
+            continue;
         if (row->type == TYPE_FAILURES)
             print_failures(out, view, row, upstream);
         else
@@ -235,9 +245,9 @@ static void print_row(FILE *out, const struct metrics_view *view, const struct r
 void metrics_print(FILE *out, const struct metrics_view *view)
 {
     assert(out && (view->workers || view->worker_count == 0));
-    assert(view->upstream_labels || view->upstream_count == 0);
+    assert(view->upstream_labels || view->upstream_slots == 0);
     for (size_t i = 0; i < view->worker_count; i++)
-        assert(view->workers[i]->upstream_count == view->upstream_count);
+        assert(view->workers[i]->upstream_slots == view->upstream_slots);
 
     const char *name = "";
     for (size_t i = 0; i < ROW_COUNT; i++) {

@@ -38,8 +38,8 @@ struct upstream_metrics {
 struct metrics {
 #define METRIC(type, field, name, labels, help) metric_##type field;
 #include "observe/metrics.def"
-    struct upstream_metrics *upstreams; /* in the order of the configuration */
-    size_t upstream_count;
+    struct upstream_metrics *upstreams; /* by their slots */
+    size_t upstream_slots;
 };
 
 /* Only the owning worker may call these four. */
@@ -66,18 +66,21 @@ static inline void metric_subtract(metric *value, uint64_t count)
 void histogram_record(struct histogram *histogram, uint64_t duration_ns);
 
 /* NULL when memory is short. */
-struct metrics *metrics_open(size_t upstream_count);
+struct metrics *metrics_open(size_t upstream_slots);
+
+/* All are 0, for another upstream than before. */
+void upstream_metrics_clear(struct upstream_metrics *metrics);
 
 /* Safe on NULL. */
 void metrics_close(struct metrics *metrics);
 
 /* Writes everything in the Prometheus text format 0.0.4. `upstream_labels` has one entry for each
- * upstream; `cache_bytes` and `cache_entries` come from the shared cache. */
+ * slot, NULL: nobody has it; `cache_bytes` and `cache_entries` come from the shared cache. */
 struct metrics_view {
     struct metrics *const *workers;
     size_t worker_count;
     const char *const *upstream_labels;
-    size_t upstream_count;
+    size_t upstream_slots;
     uint64_t cache_bytes;
     uint64_t cache_entries;
     uint64_t log_dropped;

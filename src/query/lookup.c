@@ -267,9 +267,11 @@ enum { CAUSE_SIZE = OWN_ERROR_MAX - DNS_OPTION_FIXED - 2 };
 static void write_cause(const struct lookup *lookup, char text[static CAUSE_SIZE])
 {
     assert(lookup->ask.failure != FAILURE_NONE);
-    snprintf(text, CAUSE_SIZE, "%s: %s",
-             group_upstream_label(lookup->resolver->group, lookup->ask.failed_upstream),
-             failure_text(lookup->ask.failure));
+    const struct ask *ask = &lookup->ask;
+    const char *upstream = ask->failure == FAILURE_REMOVED /* its slot may be another's */
+                               ? "an upstream"
+                               : group_upstream_label(ask->group, ask->failed_upstream);
+    snprintf(text, CAUSE_SIZE, "%s: %s", upstream, failure_text(ask->failure));
 }
 
 /* The same as an extended error. */
@@ -581,6 +583,13 @@ static void on_alone_for_long(struct deadline *deadline, uint64_t now)
     lookup->resolver->alone_count--;
     ask_note_unanswered(&lookup->ask);
     lookup_fail(lookup);
+}
+
+void lookups_reload(struct resolver *resolver, upstream_set changed)
+{
+    for (size_t i = 0; changed != 0 && i <= resolver->bucket_mask; i++)
+        for (struct lookup *lookup = resolver->buckets[i]; lookup; lookup = lookup->next)
+            ask_reload(&lookup->ask, changed);
 }
 
 void lookups_abort(struct resolver *resolver)

@@ -16,6 +16,9 @@
 enum status lookups_open(struct resolver *resolver);
 void lookups_close(struct resolver *resolver);
 
+/* The upstreams with these slots are others than before, or leave. */
+void lookups_reload(struct resolver *resolver, upstream_set changed);
+
 /* Cancels the lookups that no query waits for. */
 void lookups_abort(struct resolver *resolver);
 

@@ -295,11 +295,13 @@ enum status resolver_open(struct resolver *resolver)
     return lookups_open(resolver);
 }
 
-void resolver_reload(struct resolver *resolver, const struct snapshot *snapshot)
+void resolver_reload(struct resolver *resolver, const struct snapshot *snapshot,
+                     upstream_set changed)
 {
     assert(snapshot && resolver->snapshot);
     resolver->snapshot = snapshot;
     set_durations(resolver);
+    lookups_reload(resolver, changed);
     clients_reload(resolver->clients, snapshot);
 }
 

@@ -9,8 +9,10 @@
 enum status resolver_open(struct resolver *resolver);
 void resolver_close(struct resolver *resolver);
 
-/* From here on it goes by this snapshot, and no more by the one before. */
-void resolver_reload(struct resolver *resolver, const struct snapshot *snapshot);
+/* From here on it goes by this snapshot, and no more by the one before, of which the upstreams with
+ * the slots `changed` are no more. */
+void resolver_reload(struct resolver *resolver, const struct snapshot *snapshot,
+                     upstream_set changed);
 
 /* The most bytes that it can occupy. */
 size_t resolver_ceiling(const struct resolver *resolver);

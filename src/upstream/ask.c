@@ -43,6 +43,12 @@ bool ask_is_in_flight(const struct ask *ask)
     return false;
 }
 
+/* Nothing that still counts has said why there is no answer. */
+static bool is_unexplained(const struct ask *ask)
+{
+    return ask->failure == FAILURE_NONE || ask->failure == FAILURE_REMOVED;
+}
+
 /* Sends `request` to whom the strategy chooses. STATUS_FULL when it has to wait for room,
  * STATUS_NOT_FOUND when there is nobody to ask. */
 static enum status try_request(struct ask *ask, struct request *request, enum request_scope scope)
@@ -54,7 +60,7 @@ static enum status try_request(struct ask *ask, struct request *request, enum re
     const enum status status = request_submit(ask->group, request, scope, &failure);
     if (status == STATUS_OK) {
         ask->attempts.count++;
-    } else if (status != STATUS_FULL && ask->failure == FAILURE_NONE) {
+    } else if (status != STATUS_FULL && is_unexplained(ask)) {
         ask->failure = failure;
         ask->failed_upstream = request->upstream;
     }
@@ -115,8 +121,9 @@ static void note_end(struct ask *ask, const struct request *request, enum failur
 /* Where a connection has ended with it last. */
 static struct upstream *ended_at(const struct ask *ask)
 {
-    assert(ask->ended_upstream < ask->group->upstream_count);
-    return &ask->group->upstreams[ask->ended_upstream];
+    struct upstream *upstream = ask->group->slots[ask->ended_upstream];
+    assert(upstream && !upstream->path.is_leaving); /* ask_reload has seen to it */
+    return upstream;
 }
 
 /* Whether the upstream has answered something that was asked after that. If not it is asked
@@ -160,8 +167,8 @@ static bool may_convict(const struct ask *ask)
 /* It was sent twice to where a connection has ended with it. */
 static bool has_last(const struct ask *ask)
 {
-    const uint32_t sent_twice = ask->attempts.two & ~ask->attempts.odd;
-    return sent_twice & UINT32_C(1) << ask->ended_upstream;
+    const upstream_set sent_twice = ask->attempts.two & ~ask->attempts.odd;
+    return sent_twice & upstream_bit(ask->ended_upstream);
 }
 
 /* The last time that a server may be asked (RFC 9520 3.1) is not for one that may be gone: that has
@@ -195,14 +202,14 @@ static enum status try_calm(struct ask *ask, struct request *request)
 static enum status try_alone(struct ask *ask, struct request *request, enum lane_kind kind)
 {
     assert(!request_is_in_flight(request));
-    const uint32_t avoided = ask->has_ended ? UINT32_C(1) << ask->ended_upstream : 0;
+    const upstream_set avoided = ask->has_ended ? upstream_bit(ask->ended_upstream) : 0;
     enum status status = STATUS_NOT_FOUND;
     if (may_be_asked(ask))
         status = request_submit_alone(ask->group, request, avoided, kind);
     if (status == STATUS_OK) {
         ask->attempts.count++;
         ask->has_looked = ask->lone_ends > 0;
-    } else if (status != STATUS_FULL && ask->failure == FAILURE_NONE) {
+    } else if (status != STATUS_FULL && is_unexplained(ask)) {
         ask->failure = FAILURE_BACKING_OFF;
     }
     return status;
@@ -286,9 +293,16 @@ static void resume(struct waiter *waiter)
     go_on(ask);
 }
 
+/* What an upstream does that is asked nothing more is no evidence. */
+static bool is_evidence(const struct ask *ask, const struct request *request, enum failure failure)
+{
+    return request->was_sent && failure_is(failure, FAILURE_IS_CLOSE | FAILURE_IS_SILENCE) &&
+           !ask->group->slots[request->upstream]->path.is_leaving;
+}
+
 static void on_failed(struct ask *ask, struct request *request, enum failure failure)
 {
-    if (request->was_sent && failure_is(failure, FAILURE_IS_CLOSE | FAILURE_IS_SILENCE))
+    if (is_evidence(ask, request, failure))
         note_end(ask, request, failure);
     if (!ask_is_in_flight(ask)) {
         if (must_wait(ask))
@@ -316,7 +330,7 @@ static bool may_be_answered_better(const struct ask *ask, const struct answer *e
 static void on_error(struct ask *ask, struct request *request, const struct answer *answer)
 {
     ask->error_answer_count++;
-    ask->attempts.erred |= UINT32_C(1) << request->upstream;
+    ask->attempts.erred |= upstream_bit(request->upstream);
     ask->events->on_error(ask, answer);
     const bool is_out = ask_is_in_flight(ask);
     if (may_be_answered_better(ask, answer) &&
@@ -351,7 +365,7 @@ static void on_done(struct request *request, const struct answer *answer, enum f
  * when all that is out is lost, of which one is given up for it. */
 static enum status ask_again_alone(struct ask *ask, struct request *request, struct request *second)
 {
-    const uint32_t exhausted = attempts_exhausted(&ask->attempts);
+    const upstream_set exhausted = attempts_exhausted(&ask->attempts);
     if (!request_is_lost(ask->group, request) ||
         (request_is_in_flight(second) && !request_is_lost(ask->group, second)) ||
         !choose_usable(ask->group, exhausted, request->question))
@@ -360,7 +374,7 @@ static enum status ask_again_alone(struct ask *ask, struct request *request, str
     const enum lane_kind kind = is_confined(ask)   ? LANE_CONFINED
                                 : may_convict(ask) ? LANE_FRESH
                                                    : LANE_LOST;
-    return request_submit_alone(ask->group, second, UINT32_C(1) << request->upstream, kind);
+    return request_submit_alone(ask->group, second, upstream_bit(request->upstream), kind);
 }
 
 /* One that is still late, and was refused before or has lost its hedge, is told again. With both in
@@ -432,6 +446,19 @@ void ask_join(struct ask *ask, uint64_t client)
         return;
     waiting_line_up(waiting, &ask->waiter, LINE_CROWD);
     waiting_serve_soon(waiting);
+}
+
+void ask_reload(struct ask *ask, upstream_set changed)
+{
+    attempts_forget(&ask->attempts, changed);
+    if (ask->failure != FAILURE_NONE && (changed & upstream_bit(ask->failed_upstream)))
+        ask->failure = FAILURE_REMOVED;
+    if (!ask->has_ended || !(changed & upstream_bit(ask->ended_upstream)))
+        return;
+    ask->has_ended = false;
+    ask->is_suspect = false;
+    ask->has_looked = false;
+    ask->lone_ends = 0;
 }
 
 void ask_anew(struct ask *ask)

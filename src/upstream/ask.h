@@ -64,6 +64,10 @@ bool ask_begin(struct ask *ask);
  * who must not wait behind what the first asks. */
 void ask_join(struct ask *ask, uint64_t client);
 
+/* The upstreams with these slots are others than before, or leave: what it knows of them is of no
+ * use. */
+void ask_reload(struct ask *ask, upstream_set changed);
+
 /* Asks as if it had never been asked; on_done may be called from inside. */
 void ask_anew(struct ask *ask);
 

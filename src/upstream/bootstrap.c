@@ -37,7 +37,7 @@ static void finish(struct bootstrap *bootstrap, const struct answer *answer)
 
 static const struct address *server_of(const struct bootstrap *bootstrap)
 {
-    return &bootstrap->config->bootstraps[bootstrap->server];
+    return &bootstrap->snapshot->bootstraps[bootstrap->server];
 }
 
 static enum status send_datagram(struct bootstrap *bootstrap)
@@ -60,7 +60,7 @@ static void send_again(struct bootstrap *bootstrap)
 
 static size_t server_count(const struct bootstrap *bootstrap)
 {
-    return bootstrap->config->bootstrap_count;
+    return bootstrap->snapshot->bootstrap_count;
 }
 
 static void next_server(struct bootstrap *bootstrap)
@@ -235,17 +235,33 @@ void bootstrap_on_deadline(struct deadline *deadline, uint64_t now)
 
 /* --- Begin and end --- */
 
-void bootstrap_init(struct bootstrap *bootstrap, struct loop *loop, const struct config *config,
+void bootstrap_init(struct bootstrap *bootstrap, struct loop *loop, const struct snapshot *snapshot,
                     struct deadline_queue *tries, struct answer_scratch *scratch,
                     bootstrap_done *on_done)
 {
     *bootstrap = (struct bootstrap){.loop = loop,
-                                    .config = config,
+                                    .snapshot = snapshot,
                                     .tries_queue = tries,
                                     .scratch = scratch,
                                     .on_done = on_done,
                                     .datagram = {.on_message = on_message, .on_failed = on_failed}};
     deadline_init(&bootstrap->deadline);
+}
+
+static bool is_asking(const struct bootstrap *bootstrap)
+{
+    return bootstrap->state == BOOTSTRAP_DATAGRAM || bootstrap->state == BOOTSTRAP_STREAM;
+}
+
+void bootstrap_reload(struct bootstrap *bootstrap, const struct snapshot *snapshot)
+{
+    bootstrap->snapshot = snapshot;
+    bootstrap->tries = 0; /* of those that there are now */
+    bootstrap->refusals = 0;
+    if (server_count(bootstrap) > 0)
+        bootstrap->server %= server_count(bootstrap);
+    else if (is_asking(bootstrap))
+        finish(bootstrap, NULL);
 }
 
 void bootstrap_begin(struct bootstrap *bootstrap, const struct question *question,
@@ -264,7 +280,7 @@ void bootstrap_cancel(struct bootstrap *bootstrap)
 {
     deadline_cancel(&bootstrap->deadline);
     datagram_close(&bootstrap->datagram);
-    if (bootstrap->state == BOOTSTRAP_STREAM || bootstrap->state == BOOTSTRAP_DATAGRAM)
+    if (is_asking(bootstrap))
         next_server(bootstrap); /* this one has kept us waiting */
     if (bootstrap->state == BOOTSTRAP_STREAM) {
         bootstrap->state = BOOTSTRAP_CLOSING;

@@ -32,7 +32,7 @@ enum bootstrap_state {
 struct bootstrap {
     /* Given at birth. */
     struct loop *loop;
-    const struct config *config; /* bootstraps */
+    const struct snapshot *snapshot; /* bootstraps */
     struct deadline_queue *tries_queue;
     struct answer_scratch *scratch;
     bootstrap_done *on_done;
@@ -52,9 +52,13 @@ struct bootstrap {
 };
 
 /* `tries` is for all of a worker, with bootstrap_on_deadline. */
-void bootstrap_init(struct bootstrap *bootstrap, struct loop *loop, const struct config *config,
+void bootstrap_init(struct bootstrap *bootstrap, struct loop *loop, const struct snapshot *snapshot,
                     struct deadline_queue *tries, struct answer_scratch *scratch,
                     bootstrap_done *on_done);
+
+/* The servers may be others: who is being asked may still answer. With none left what is asked has
+ * failed, and on_done is called from inside. */
+void bootstrap_reload(struct bootstrap *bootstrap, const struct snapshot *snapshot);
 
 /* Asks the configured servers, of which there is one at least, one after the other; on_done is
  * called once, perhaps from inside. A stream that takes nothing for `silence_max_ns` is dead. */

@@ -38,13 +38,12 @@ static bool may_be_good(const struct upstream *upstream)
            upstream->path.loop->now - upstream->path.erred_ns >= USELESS_NS;
 }
 
-bool choose_knows_better(const struct group *group, uint32_t erred)
+bool choose_knows_better(const struct group *group, upstream_set erred)
 {
     assert(erred != 0);
     bool is_better_left = false;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        const struct upstream *upstream = &group->upstreams[i];
-        if (!(erred & UINT32_C(1) << i))
+    LIST_EACH (const struct upstream, upstream, &group->upstreams, link) {
+        if (!(erred & upstream_bit(upstream->path.slot)))
             is_better_left |= path_is_usable(&upstream->path) && may_be_good(upstream);
         else if (is_good(upstream))
             return false;
@@ -52,12 +51,11 @@ bool choose_knows_better(const struct group *group, uint32_t erred)
     return is_better_left;
 }
 
-void choose_contradict(struct group *group, uint32_t erred)
+void choose_contradict(struct group *group, upstream_set erred)
 {
     assert(erred != 0);
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        struct upstream *upstream = &group->upstreams[i];
-        if (!(erred & UINT32_C(1) << i))
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link) {
+        if (!(erred & upstream_bit(upstream->path.slot)))
             continue;
         upstream->path.contradicted += upstream->path.contradicted < CONTRADICTED_MAX;
         upstream->path.contradicted_ns = group->loop->now;
@@ -66,25 +64,29 @@ void choose_contradict(struct group *group, uint32_t erred)
 
 /* --- Strategies: choose one of several candidates --- */
 
-typedef struct upstream *choose(struct group *group, uint32_t candidates,
+typedef struct upstream *choose(struct group *group, upstream_set candidates,
                                 const struct question *question);
 
-static struct upstream *first_of(struct group *group, uint32_t candidates)
+static struct upstream *first_of(struct group *group, upstream_set candidates)
 {
     assert(candidates != 0);
-    return &group->upstreams[__builtin_ctz(candidates)];
+    return group->slots[__builtin_ctzll(candidates)];
 }
 
-static uint32_t without_first(uint32_t candidates)
+static upstream_set without_first(upstream_set candidates)
 {
     return candidates & (candidates - 1);
 }
 
-static struct upstream *choose_ordered(struct group *group, uint32_t candidates,
+static struct upstream *choose_ordered(struct group *group, upstream_set candidates,
                                        const struct question *question)
 {
+    assert(candidates != 0);
     (void)question;
-    return first_of(group, candidates);
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link)
+        if (candidates & upstream_bit(upstream->path.slot))
+            return upstream;
+    return NULL;
 }
 
 /* A cold upstream costs three round trips more: TCP, TLS, and the certificate to be checked. */
@@ -95,10 +97,10 @@ static uint64_t cost(const struct upstream *upstream)
 }
 
 /* One of them at random, which is then none of them any more. */
-static struct upstream *take_any(struct group *group, uint32_t *candidates)
+static struct upstream *take_any(struct group *group, upstream_set *candidates)
 {
-    uint32_t left = *candidates;
-    for (uint64_t skipped = random_below(&group->random, (uint64_t)__builtin_popcount(left));
+    upstream_set left = *candidates;
+    for (uint64_t skipped = random_below(&group->random, (uint64_t)__builtin_popcountll(left));
          skipped > 0; skipped--)
         left = without_first(left);
     *candidates ^= left ^ without_first(left);
@@ -108,7 +110,7 @@ static struct upstream *take_any(struct group *group, uint32_t *candidates)
 /* The power of two choices: the cheaper of two at random, so that one good upstream is not hit by
  * everyone at once. What the loser is expected to take fades, so that a once slow upstream is
  * measured again. */
-static struct upstream *choose_fastest(struct group *group, uint32_t candidates,
+static struct upstream *choose_fastest(struct group *group, upstream_set candidates,
                                        const struct question *question)
 {
     (void)question;
@@ -121,12 +123,12 @@ static struct upstream *choose_fastest(struct group *group, uint32_t candidates,
     return winner;
 }
 
-static struct upstream *choose_weighted(struct group *group, uint32_t candidates,
+static struct upstream *choose_weighted(struct group *group, upstream_set candidates,
                                         const struct question *question)
 {
     (void)question;
     uint64_t total = 0;
-    for (uint32_t left = candidates; left != 0; left = without_first(left))
+    for (upstream_set left = candidates; left != 0; left = without_first(left))
         total += first_of(group, left)->config->weight;
     uint64_t ticket = random_below(&group->random, total);
     while (ticket >= first_of(group, candidates)->config->weight) {
@@ -136,8 +138,9 @@ static struct upstream *choose_weighted(struct group *group, uint32_t candidates
     return first_of(group, candidates);
 }
 
-/* Rendezvous hashing: a name stays with its upstream, and when that is down only its names move. */
-static struct upstream *choose_hash(struct group *group, uint32_t candidates,
+/* Rendezvous hashing: a name stays with its upstream, and when that is down, or is no more, only
+ * its names move. By the label, which is the same in every process and after every reload. */
+static struct upstream *choose_hash(struct group *group, upstream_set candidates,
                                     const struct question *question)
 {
     const uint64_t name = siphash(&group->hash_key, question->name, question->name_length);
@@ -145,7 +148,7 @@ static struct upstream *choose_hash(struct group *group, uint32_t candidates,
     uint64_t best_score = 0;
     for (; candidates != 0; candidates = without_first(candidates)) {
         struct upstream *upstream = first_of(group, candidates);
-        const uint64_t pair[2] = {name, upstream->path.index};
+        const uint64_t pair[2] = {name, upstream->label_hash};
         const uint64_t score = siphash(&group->hash_key, pair, sizeof(pair));
         if (!best || score > best_score) {
             best = upstream;
@@ -163,7 +166,7 @@ static choose *const strategies[] = {
 };
 
 /* There is a candidate at least. */
-static struct upstream *choose_one(struct group *group, uint32_t candidates,
+static struct upstream *choose_one(struct group *group, upstream_set candidates,
                                    const struct question *question)
 {
     if (without_first(candidates) == 0)
@@ -178,30 +181,30 @@ static bool is_usable(const struct upstream *upstream)
     return path_is_usable(&upstream->path);
 }
 
-/* Bits of the usable upstreams for which `is_fit`, without those in `excluded`. */
-static uint32_t gather(const struct group *group, uint32_t excluded,
-                       bool (*is_fit)(const struct upstream *upstream))
+/* The usable upstreams for which `is_fit`, without those in `excluded`. */
+static upstream_set gather(const struct group *group, upstream_set excluded,
+                           bool (*is_fit)(const struct upstream *upstream))
 {
-    uint32_t candidates = 0;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        if (is_fit(&group->upstreams[i]) && is_usable(&group->upstreams[i]))
-            candidates |= UINT32_C(1) << i;
+    upstream_set candidates = 0;
+    LIST_EACH (const struct upstream, upstream, &group->upstreams, link)
+        if (is_fit(upstream) && is_usable(upstream))
+            candidates |= upstream_bit(upstream->path.slot);
     return candidates & ~excluded;
 }
 
-struct upstream *choose_usable(struct group *group, uint32_t excluded,
+struct upstream *choose_usable(struct group *group, upstream_set excluded,
                                const struct question *question)
 {
-    const uint32_t usable = gather(group, excluded, is_usable);
-    const uint32_t useful = usable & ~gather(group, 0, is_useless);
-    const uint32_t candidates = useful != 0 ? useful : usable;
+    const upstream_set usable = gather(group, excluded, is_usable);
+    const upstream_set useful = usable & ~gather(group, 0, is_useless);
+    const upstream_set candidates = useful != 0 ? useful : usable;
     if (candidates == 0)
         return NULL;
     struct upstream *preferred = choose_one(group, candidates, question);
     if (without_first(candidates) == 0 || upstream_is_ready(preferred))
         return preferred;
     excluded |= usable & ~candidates;
-    uint32_t better = gather(group, excluded, upstream_is_ready);
+    upstream_set better = gather(group, excluded, upstream_is_ready);
     /* Better in line than behind a silence. */
     if (better == 0)
         better = gather(group, excluded, upstream_is_crowded);
@@ -222,9 +225,9 @@ static bool is_idle(const struct upstream *upstream)
     return upstream_is_ready(upstream) && !is_busy(&upstream->path);
 }
 
-struct upstream *choose_idle(struct group *group, uint32_t excluded,
+struct upstream *choose_idle(struct group *group, upstream_set excluded,
                              const struct question *question)
 {
-    const uint32_t candidates = gather(group, excluded, is_idle);
+    const upstream_set candidates = gather(group, excluded, is_idle);
     return candidates != 0 ? choose_one(group, candidates, question) : NULL;
 }

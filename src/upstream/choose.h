@@ -5,21 +5,21 @@
 
 #include "upstream/group.h"
 
-/* Of those that are usable and whose bits are not `excluded` the one that the strategy chooses if
+/* Of those that are usable and not `excluded` the one that the strategy chooses if
  * it is ready. If not, it is made so, and one that is ready is asked in its stead. NULL when there
  * is none. */
-struct upstream *choose_usable(struct group *group, uint32_t excluded,
+struct upstream *choose_usable(struct group *group, upstream_set excluded,
                                const struct question *question);
 
 /* The same of those that are ready to answer and have not much to do. */
-struct upstream *choose_idle(struct group *group, uint32_t excluded,
+struct upstream *choose_idle(struct group *group, upstream_set excluded,
                              const struct question *question);
 
-/* Whether those with the bits `erred` answered a question with an error that may yet be answered
+/* Whether those that `erred` answered a question with an error that may yet be answered
  * better: none of them is known to answer others well, and one that is was not asked. */
-bool choose_knows_better(const struct group *group, uint32_t erred);
+bool choose_knows_better(const struct group *group, upstream_set erred);
 
-/* Another upstream has answered well what those with the bits `erred` answered with an error. */
-void choose_contradict(struct group *group, uint32_t erred);
+/* Another upstream has answered well what those that `erred` answered with an error. */
+void choose_contradict(struct group *group, upstream_set erred);
 
 #endif

@@ -76,7 +76,7 @@ static void attach(struct connection *connection, struct request *request, uint1
     assert(!request->connection && connection->slots.table[index].request == request);
     request->connection = connection;
     request->slot = index;
-    request->upstream = path->index;
+    request->upstream = path->slot;
     request->was_sent = false;
     request->sent_ns = path->loop->now;
     deadline_arm(&path->late, &request->late, path->loop->now);
@@ -86,7 +86,7 @@ static void attach(struct connection *connection, struct request *request, uint1
         connection->is_checked = true;
         return;
     }
-    attempts_add(request->attempts, UINT32_C(1) << path->index);
+    attempts_add(request->attempts, upstream_bit(path->slot));
     path->in_flight++;
     metric_set(&path->metrics->in_flight, path->in_flight);
     metric_add(&path->metrics->requests, 1);
@@ -190,7 +190,7 @@ static void abandon(struct connection *connection, struct request *request)
 {
     detach(connection, request);
     if (connection->state < CONNECTION_READY) {
-        attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
+        attempts_take_back(request->attempts, upstream_bit(request->upstream));
         request->attempts->returned++;
         connection->requests--;
         slot_give(&connection->slots, request->slot);
@@ -452,7 +452,7 @@ uint32_t connection_requests(const struct connection *connection)
 /* Nobody is to blame: as if it had not been chosen. That it was sent counts (RFC 9520 3.1). */
 static void forgive_attempt(struct request *request, bool was_open)
 {
-    const uint32_t bit = UINT32_C(1) << request->upstream;
+    const upstream_set bit = upstream_bit(request->upstream);
     if (request->attempts->twice & bit)
         request->attempts->twice &= ~bit;
     else
@@ -481,9 +481,9 @@ static void fail_requests(struct connection *connection, enum failure failure, b
         request->was_behind = is_behind;
         request->was_fresh = connection->requests == 1;
         if (!was_open && !request->is_own)
-            attempts_take_back(request->attempts, UINT32_C(1) << request->upstream);
+            attempts_take_back(request->attempts, upstream_bit(request->upstream));
         request->attempts->returned += !was_open;
-        if (failure == FAILURE_NETWORK_CHANGED)
+        if (failure_is(failure, FAILURE_IS_OURS))
             forgive_attempt(request, was_open);
     }
     assert(connection->in_flight == 0);

@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What concerns all upstreams of one worker: trials, standby, who waits.
+/* What concerns all upstreams of one worker: trials, standby, who waits, coming and going.
  *
  * When no upstream is usable asks wait for one (timeouts.park), for whom trials are made again and
  * again, none of them with a query. While there is traffic, two upstreams have connections; without
  * it none is opened.
  *
+ * An upstream that the configuration is without leaves: it is asked nothing more, what is in flight
+ * there may end within timeouts.request and is then asked elsewhere. Until it is gone its slot is
+ * its own, and the snapshot that it was configured in has to stay.
+ *
  * Thread: one worker.   Owner: the worker. */
 #include "upstream/group.h"
 
 #include <assert.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/numbers.h"
 
@@ -31,8 +37,8 @@ enum {
 
 bool group_is_away(const struct group *group)
 {
-    for (size_t i = 0; i < group->upstream_count; i++)
-        if (path_is_usable(&group->upstreams[i].path))
+    LIST_EACH (const struct upstream, upstream, &group->upstreams, link)
+        if (path_is_usable(&upstream->path))
             return false;
     return true;
 }
@@ -57,8 +63,7 @@ static void try_again(struct group *group)
         group->away_since_ns = 0;
     else if (group->away_since_ns == 0)
         group->away_since_ns = group->loop->now;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        struct upstream *upstream = &group->upstreams[i];
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link) {
         if (!path_is_usable(&upstream->path) &&
             (group->loop->now >= upstream->path.retry_ns || (is_away && is_rested(upstream))))
             upstream_try_again(upstream, is_away ? TRIALS_MAX : 1);
@@ -77,8 +82,8 @@ static void on_back(struct upstream *upstream)
 static void hasten_all(struct loop_task *task)
 {
     struct group *group = CONTAINER_OF(task, struct group, recovered);
-    for (size_t i = 0; i < group->upstream_count; i++)
-        upstream_hasten(&group->upstreams[i]);
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link)
+        upstream_hasten(upstream);
     waiting_resume_parked(&group->waiting);
 }
 
@@ -95,12 +100,11 @@ static void on_parked(struct waiting *waiting)
 }
 
 /* None is up of those that are not `excluded`, and one of them may come back. */
-static bool may_come_back(const struct group *group, uint32_t excluded)
+static bool may_come_back(const struct group *group, upstream_set excluded)
 {
     bool may_one = false;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        const struct upstream *upstream = &group->upstreams[i];
-        if (excluded & UINT32_C(1) << i)
+    LIST_EACH (const struct upstream, upstream, &group->upstreams, link) {
+        if (excluded & upstream_bit(upstream->path.slot))
             continue;
         if (path_is_usable(&upstream->path))
             return false;
@@ -109,7 +113,7 @@ static bool may_come_back(const struct group *group, uint32_t excluded)
     return may_one;
 }
 
-bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter)
+bool group_park(struct group *group, upstream_set excluded, struct waiter *waiter)
 {
     assert(waiter->resume);
     return may_come_back(group, excluded) && waiting_park(&group->waiting, waiter);
@@ -118,6 +122,8 @@ bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter)
 static void on_failed(struct upstream *upstream, enum failure failure)
 {
     struct group *group = upstream->group;
+    if (upstream->path.is_leaving) /* nobody waits for it */
+        return;
     if (group_is_away(group))
         waiting_note_trial(&group->waiting, failure_is(failure, FAILURE_PASSES));
     else
@@ -146,11 +152,11 @@ static void keep_standby(struct loop_task *task)
 {
     struct group *group = CONTAINER_OF(task, struct group, care);
     size_t count = 0;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        count += path_is_usable(&group->upstreams[i].path) &&
-                 upstream_has_connection(&group->upstreams[i]);
-    for (size_t i = 0; i < group->upstream_count && count < STANDBY_COUNT; i++) {
-        struct upstream *upstream = &group->upstreams[i];
+    LIST_EACH (const struct upstream, upstream, &group->upstreams, link)
+        count += path_is_usable(&upstream->path) && upstream_has_connection(upstream);
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link) {
+        if (count >= STANDBY_COUNT)
+            return;
         if (!path_is_usable(&upstream->path) || upstream->path.failures > 0 ||
             upstream_has_connection(upstream))
             continue;
@@ -172,7 +178,9 @@ void group_note_traffic(struct group *group)
 static void on_care(struct upstream *upstream)
 {
     struct group *group = upstream->group;
-    if (has_traffic(group))
+    if (upstream->path.is_leaving)
+        loop_defer(group->loop, &group->left, LOOP_REAP);
+    else if (has_traffic(group))
         loop_defer(group->loop, &group->care, LOOP_FLUSH);
 }
 
@@ -183,14 +191,130 @@ static const struct upstream_events upstream_events = {
     .may_connect = may_connect,
 };
 
-void group_init(struct group *group, struct upstream_settings *settings)
+/* --- Coming and going --- */
+
+static void destroy(struct upstream *upstream)
+{
+    upstream->group->slots[upstream->path.slot] = NULL;
+    upstream_close(upstream);
+    free(upstream);
+}
+
+/* Behind the ends of their connections. */
+static void close_left(struct loop_task *task)
+{
+    struct group *group = CONTAINER_OF(task, struct group, left);
+    struct list staying;
+    struct list *link;
+    list_init(&staying);
+    while ((link = list_take_first(&group->leaving))) {
+        struct upstream *upstream = CONTAINER_OF(link, struct upstream, link);
+        if (upstream_has_left(upstream))
+            destroy(upstream);
+        else
+            list_append(&staying, link);
+    }
+    list_append_all(&group->leaving, &staying);
+}
+
+static void on_leave_deadline(struct deadline *deadline, uint64_t now)
+{
+    (void)now;
+    upstream_end_leaving(CONTAINER_OF(deadline, struct upstream, leave_deadline));
+}
+
+static enum status open_upstream(struct group *group, const struct upstream_config *config)
+{
+    assert(!group->slots[config->slot]);
+    struct upstream *upstream = calloc(1, sizeof(*upstream));
+    if (!upstream)
+        return STATUS_FULL;
+    const enum status status = upstream_open(upstream, &group->settings, config);
+    if (status != STATUS_OK) {
+        upstream_close(upstream);
+        free(upstream);
+        return status;
+    }
+    upstream->label_hash = siphash(&group->hash_key, config->label, strlen(config->label));
+    group->slots[config->slot] = upstream;
+    list_append(&group->upstreams, &upstream->link);
+    return STATUS_OK;
+}
+
+static void leave(struct group *group, struct upstream *upstream)
+{
+    list_append(&group->leaving, &upstream->link);
+    deadline_arm(&group->leave_deadlines, &upstream->leave_deadline, group->loop->now);
+    upstream_leave(upstream);
+    loop_defer(group->loop, &group->left, LOOP_REAP);
+}
+
+static upstream_set slots_of(const struct list *upstreams)
+{
+    upstream_set slots = 0;
+    LIST_EACH (const struct upstream, upstream, upstreams, link)
+        slots |= upstream_bit(upstream->path.slot);
+    return slots;
+}
+
+static void keep(struct group *group, const struct upstream_config *config)
+{
+    struct upstream *upstream = group->slots[config->slot];
+    list_remove(&upstream->link);
+    list_append(&group->upstreams, &upstream->link);
+    upstream_reload(upstream, config, group->snapshot);
+}
+
+/* The first failure, if there is any. */
+static enum status keep_and_open(struct group *group)
+{
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < group->snapshot->upstream_count; i++) {
+        const struct upstream_config *config = &group->snapshot->upstreams[i];
+        if (group->slots[config->slot]) {
+            keep(group, config);
+            continue;
+        }
+        const enum status opened = open_upstream(group, config);
+        if (status == STATUS_OK)
+            status = opened;
+    }
+    return status;
+}
+
+enum status group_set_upstreams(struct group *group, upstream_set *changed)
+{
+    const struct snapshot *snapshot = group->snapshot;
+    assert(snapshot->upstream_count > 0 && snapshot->upstream_count <= CONFIG_UPSTREAMS_MAX);
+    assert(list_is_empty(&group->leaving));
+    struct list former;
+    struct list *link;
+    group->settings.snapshot = snapshot;
+    *changed = upstreams_slots(snapshot) ^ slots_of(&group->upstreams);
+    list_init(&former);
+    list_append_all(&former, &group->upstreams);
+    const enum status status = keep_and_open(group);
+    while ((link = list_take_first(&former)))
+        leave(group, CONTAINER_OF(link, struct upstream, link));
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link)
+        name_reload(upstream->name, upstream->config, *changed);
+    return status;
+}
+
+void group_init(struct group *group)
 {
     group->hedge_credit = HEDGE_START * HEDGE_COST;
     random_init(&group->random);
     blame_init(&group->blames);
+    list_init(&group->upstreams);
+    list_init(&group->leaving);
     loop_task_init(&group->recovered, hasten_all);
     loop_task_init(&group->care, keep_standby);
-    waiting_open(&group->waiting, group->loop, group->config->snapshot.timeouts.park_ns, on_parked);
+    loop_task_init(&group->left, close_left);
+    loop_add_queue(group->loop, &group->leave_deadlines, group->snapshot->timeouts.request_ns,
+                   on_leave_deadline);
+    waiting_open(&group->waiting, group->loop, group->snapshot->timeouts.park_ns, on_parked);
+    struct upstream_settings *settings = &group->settings;
     settings->group = group;
     settings->events = &upstream_events;
     settings->random = &group->random;

@@ -52,16 +52,16 @@ static bool close_one(struct upstream *upstream)
 
 static void close_one_of_all(struct group *group)
 {
-    for (size_t i = 0; i < group->upstream_count; i++)
-        if (close_one(&group->upstreams[i]))
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link)
+        if (close_one(upstream))
             return;
 }
 
 static struct tally tally_of_all(const struct group *group)
 {
     struct tally sum = {0};
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        const struct tally tally = tally_of(&group->upstreams[i].lanes);
+    LIST_EACH (const struct upstream, upstream, &group->upstreams, link) {
+        const struct tally tally = tally_of(&upstream->lanes);
         sum.all += tally.all;
         sum.busy += tally.busy;
         sum.confined += tally.confined;

@@ -327,18 +327,17 @@ static void on_settled(struct deadline *deadline, uint64_t now)
 
 static void ask_bootstrap(struct name_query *query)
 {
-    if (query->name->path->config->bootstrap_count > 0)
+    if (query->name->path->snapshot->bootstrap_count > 0)
         bootstrap_begin(&query->bootstrap, &query->question,
                         query->name->path->snapshot->timeouts.request_ns);
     else
         query_ended(query, OUTCOME_FAILED);
 }
 
-/* Whether one is left whose bit is not `excluded`. */
-static bool has_upstream(const struct name_query *query, uint32_t excluded)
+/* Whether one is left that is not `excluded`, as every slot is that nobody has. */
+static bool has_upstream(const struct name_query *query, upstream_set excluded)
 {
-    const size_t count = query->name->path->config->upstream_count;
-    return query->tries < UPSTREAM_TRIES_MAX && ~excluded & (UINT32_MAX >> (32 - count));
+    return query->tries < UPSTREAM_TRIES_MAX && ~excluded != 0;
 }
 
 static void ask_upstreams(struct name_query *query)
@@ -384,11 +383,11 @@ static void on_bootstrap_done(struct bootstrap *bootstrap, const struct answer *
 static void on_done(struct request *request, const struct answer *answer, enum failure failure)
 {
     struct name_query *query = CONTAINER_OF(request, struct name_query, request);
-    const struct config *config = query->name->path->config;
+    const struct snapshot *snapshot = query->name->path->snapshot;
     if (failure != FAILURE_NONE) {
         query->name->detail = failure_text(failure);
         ask_upstreams(query);
-    } else if (answer->rcode == RCODE_NXDOMAIN && config->bootstrap_count > 0) {
+    } else if (answer->rcode == RCODE_NXDOMAIN && snapshot->bootstrap_count > 0) {
         ask_bootstrap(query); /* a name of one's own network */
     } else {
         take_answer(query, answer);
@@ -401,13 +400,13 @@ static void on_done(struct request *request, const struct answer *answer, enum f
 static void on_late(struct request *request)
 {
     struct name_query *query = CONTAINER_OF(request, struct name_query, request);
-    const struct config *config = query->name->path->config;
+    const struct snapshot *snapshot = query->name->path->snapshot;
     const uint64_t waited_ns = now_of(query->name) - query->deadline.armed_ns;
-    const bool has_bootstrap = config->bootstrap_count > 0;
-    const uint64_t request_ns = query->name->path->snapshot->timeouts.request_ns;
+    const bool has_bootstrap = snapshot->bootstrap_count > 0;
+    const uint64_t request_ns = snapshot->timeouts.request_ns;
     if (waited_ns < (query->moves + 1) * request_ns)
         return;
-    const uint32_t useless =
+    const upstream_set useless =
         query->attempts.once | query->name->events->find_down(query->name->path);
     if (has_upstream(query, useless) && (query->moves == 0 || !has_bootstrap)) {
         query->moves++;
@@ -436,14 +435,14 @@ bool name_is_unknown(const struct name *name)
 
 /* How long one of the two questions may take: time for two upstreams that do not answer, and for
  * each bootstrap server, however short timeouts.query is. */
-static uint64_t query_ns(const struct config *config, const struct snapshot *snapshot)
+static uint64_t query_ns(const struct snapshot *snapshot)
 {
     const uint64_t needed_ns =
-        2 * snapshot->timeouts.request_ns + (config->bootstrap_count + 2) * BOOTSTRAP_TRY_NS;
+        2 * snapshot->timeouts.request_ns + (snapshot->bootstrap_count + 2) * BOOTSTRAP_TRY_NS;
     return most_of(needed_ns, snapshot->timeouts.query_ns);
 }
 
-static void begin_query(struct name_query *query, uint32_t excluded)
+static void begin_query(struct name_query *query, upstream_set excluded)
 {
     assert(query->outcome == OUTCOME_PENDING && !request_is_in_flight(&query->request));
     const struct name *name = query->name;
@@ -460,7 +459,7 @@ static void begin_lookup(struct name *name)
     deadline_cancel(&name->renew);
     name->state = NAME_ASKING;
     name->detail = "nobody to ask";
-    const uint32_t excluded = name->events->find_unknown(name->path);
+    const upstream_set excluded = name->events->find_unknown(name->path);
     for (size_t i = 0; i < FAMILIES; i++)
         name->queries[i].outcome = OUTCOME_PENDING;
     for (size_t i = 0; i < FAMILIES; i++)
@@ -539,17 +538,17 @@ void name_network_changed(struct name *name)
 
 /* --- Birth and death --- */
 
-void name_queues_open(struct name_queues *queues, struct loop *loop, const struct config *config)
+void name_queues_open(struct name_queues *queues, struct loop *loop,
+                      const struct snapshot *snapshot)
 {
-    loop_add_queue(loop, &queues->queries, query_ns(config, &config->snapshot), on_query_deadline);
+    loop_add_queue(loop, &queues->queries, query_ns(snapshot), on_query_deadline);
     loop_add_queue(loop, &queues->settles, SETTLE_NS, on_settled);
     loop_add_queue(loop, &queues->bootstrap_tries, BOOTSTRAP_TRY_NS, bootstrap_on_deadline);
 }
 
-void name_queues_reload(struct name_queues *queues, const struct config *config,
-                        const struct snapshot *snapshot)
+void name_queues_reload(struct name_queues *queues, const struct snapshot *snapshot)
 {
-    queues->queries.duration_ns = query_ns(config, snapshot);
+    queues->queries.duration_ns = query_ns(snapshot);
 }
 
 void name_queues_close(struct name_queues *queues)
@@ -578,7 +577,7 @@ enum status name_open(struct path *path, const struct upstream_config *config,
         query->outcome = OUTCOME_FAILED;
         host_question(config->host, types[i], &query->question);
         request_init(&query->request, &query->question, &query->attempts, on_done, on_late);
-        bootstrap_init(&query->bootstrap, path->loop, path->config, &queues->bootstrap_tries,
+        bootstrap_init(&query->bootstrap, path->loop, path->snapshot, &queues->bootstrap_tries,
                        path->scratch, on_bootstrap_done);
         deadline_init(&query->deadline);
     }
@@ -590,6 +589,21 @@ enum status name_open(struct path *path, const struct upstream_config *config,
     renew_after(name, FIRST_LOOKUP_NS);
     *out = name;
     return STATUS_OK;
+}
+
+void name_reload(struct name *name, const struct upstream_config *config, upstream_set changed)
+{
+    if (!name)
+        return;
+    name->config = config;
+    const upstream_set unknown = name->events->find_unknown(name->path);
+    for (size_t i = 0; i < FAMILIES; i++) {
+        struct attempts *attempts = &name->queries[i].attempts;
+        attempts_forget(attempts, changed);
+        attempts->once |= unknown;
+        attempts->twice |= unknown;
+        bootstrap_reload(&name->queries[i].bootstrap, name->path->snapshot);
+    }
 }
 
 void name_stop(struct name *name)

@@ -26,9 +26,9 @@ struct name;
 struct name_events {
     /* Puts the request to another upstream, as request_submit does. */
     enum status (*ask)(struct path *path, struct request *request, enum failure *failure);
-    /* Bits of the upstreams that cannot be asked for it, and of those that are down. */
-    uint32_t (*find_unknown)(struct path *path);
-    uint32_t (*find_down)(struct path *path);
+    /* The upstreams that cannot be asked for it, and those that are down. */
+    upstream_set (*find_unknown)(struct path *path);
+    upstream_set (*find_down)(struct path *path);
     /* The first addresses are known, with the best of them: until then it counts as down. */
     void (*on_resolved)(struct path *path, const struct address *address);
     /* The addresses are others than before. */
@@ -42,9 +42,9 @@ struct name_queues {
     struct deadline_queue bootstrap_tries;
 };
 
-void name_queues_open(struct name_queues *queues, struct loop *loop, const struct config *config);
-void name_queues_reload(struct name_queues *queues, const struct config *config,
-                        const struct snapshot *snapshot);
+void name_queues_open(struct name_queues *queues, struct loop *loop,
+                      const struct snapshot *snapshot);
+void name_queues_reload(struct name_queues *queues, const struct snapshot *snapshot);
 void name_queues_close(struct name_queues *queues);
 
 /* One that waits for the addresses: told once, with FAILURE_NONE when they are known. */
@@ -56,6 +56,10 @@ struct name_waiter {
 enum status name_open(struct path *path, const struct upstream_config *config,
                       struct name_queues *queues, const struct name_events *events,
                       struct name **out);
+
+/* Its path goes by another snapshot, where `config` is the same upstream; those that `changed` are
+ * others than before, or are no more. Safe on NULL. */
+void name_reload(struct name *name, const struct upstream_config *config, upstream_set changed);
 
 /* Takes back what was asked; then the name may be closed when nobody waits for it. Safe on NULL, as
  * name_close. */

@@ -146,6 +146,7 @@ void path_answered(struct path *path)
 
 void path_reload(struct path *path, const struct snapshot *snapshot)
 {
+    assert(!path->is_leaving);
     path->snapshot = snapshot;
     path->idle.duration_ns = snapshot->timeouts.idle_ns;
     path->late.duration_ns = times_late_ns(&path->times, snapshot->timeouts.request_ns);

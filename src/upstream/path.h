@@ -39,7 +39,7 @@ struct path {
     const struct config *config;
     const struct snapshot *snapshot;
     const char *label;
-    size_t index; /* of the upstream, in the configuration */
+    size_t slot; /* of the upstream */
     struct upstream_metrics *metrics;
     struct tls_client *tls;
     struct random *random;
@@ -53,6 +53,7 @@ struct path {
     struct times times;
     uint32_t in_flight;
     bool down;
+    bool is_leaving; /* the configuration is without it: it is asked nothing more */
     bool is_missed;  /* it went down and has not answered since */
     bool is_doubted; /* connections end or are silent, and nothing else is heard: it is probed */
     bool has_answered_well;
@@ -71,11 +72,11 @@ struct path {
     struct log_limit recovered_limit;
 };
 
-/* True when queries may be sent there: it is up, and there is no reason to ask whether it answers.
- */
+/* True when queries may be sent there: it is up, and there is no reason to ask whether it answers;
+ * and it is to be asked at all. */
 static inline bool path_is_usable(const struct path *path)
 {
-    return !path->down && !path->is_doubted;
+    return !path->down && !path->is_doubted && !path->is_leaving;
 }
 
 void path_set_down(struct path *path, bool down);

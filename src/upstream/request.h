@@ -31,25 +31,26 @@ typedef void request_done(struct request *request, const struct answer *answer,
  * request_hedge. Told again and again while it lasts. */
 typedef void request_late(struct request *request);
 
-/* Which upstreams (bits, by index in the configuration) were asked for one ask. */
+/* Which upstreams were asked for one ask. */
 struct attempts {
-    uint32_t once; /* chosen, whether or not the request reached them */
-    uint32_t twice;
-    uint32_t odd; /* with `two`: how often it was sent to them, in two bits; three times at most */
-    uint32_t two; /* (RFC 9520 3.1) */
-    uint32_t erred;    /* they have answered it with an error, and would say so again */
-    uint32_t count;    /* of requests in all; the caller counts */
-    uint32_t returned; /* of those the ones that did not reach anybody */
+    upstream_set once; /* chosen, whether or not the request reached them */
+    upstream_set twice;
+    upstream_set odd;   /* with `two`: how often it was sent to them, in two bits; three times at */
+    upstream_set two;   /* most (RFC 9520 3.1) */
+    upstream_set erred; /* they have answered it with an error, and would say so again */
+    uint32_t count;     /* of requests in all; the caller counts */
+    uint32_t returned;  /* of those the ones that did not reach anybody */
 };
 
-/* Bits of the upstreams that it must not be sent to again. */
-static inline uint32_t attempts_exhausted(const struct attempts *attempts)
+/* The upstreams that it must not be sent to again. */
+static inline upstream_set attempts_exhausted(const struct attempts *attempts)
 {
     return (attempts->odd & attempts->two) | attempts->erred;
 }
 
-/* A request for it is put on a connection of these upstreams' `bit`, or did not leave it. */
-static inline void attempts_add(struct attempts *attempts, uint32_t bit)
+/* A request for it is put on a connection of the upstream whose bit this is, or did not leave it.
+ */
+static inline void attempts_add(struct attempts *attempts, upstream_set bit)
 {
     assert(!(attempts->erred & bit));
     if (attempts->odd & attempts->two & bit)
@@ -59,7 +60,7 @@ static inline void attempts_add(struct attempts *attempts, uint32_t bit)
     attempts->odd ^= bit;
 }
 
-static inline void attempts_take_back(struct attempts *attempts, uint32_t bit)
+static inline void attempts_take_back(struct attempts *attempts, upstream_set bit)
 {
     if (!(attempts->odd & bit))
         attempts->two &= ~bit;
@@ -67,12 +68,21 @@ static inline void attempts_take_back(struct attempts *attempts, uint32_t bit)
 }
 
 /* The upstream was chosen. */
-static inline void attempts_choose(struct attempts *attempts, size_t index)
+static inline void attempts_choose(struct attempts *attempts, size_t slot)
 {
-    assert(index < CONFIG_UPSTREAMS_MAX);
-    const uint32_t bit = UINT32_C(1) << index;
+    const upstream_set bit = upstream_bit(slot);
     attempts->twice |= attempts->once & bit;
     attempts->once |= bit;
+}
+
+/* These are others than before. */
+static inline void attempts_forget(struct attempts *attempts, upstream_set changed)
+{
+    attempts->once &= ~changed;
+    attempts->twice &= ~changed;
+    attempts->odd &= ~changed;
+    attempts->two &= ~changed;
+    attempts->erred &= ~changed;
 }
 
 struct request {
@@ -93,7 +103,7 @@ struct request {
     struct list link;              /* among the failed of a closed connection */
     struct deadline late;
     uint64_t sent_ns;
-    size_t upstream;      /* index of the upstream asked last */
+    size_t upstream;      /* slot of the upstream asked last */
     uint32_t were_aboard; /* so many were unanswered there */
 };
 

@@ -23,7 +23,7 @@ static void on_done(struct request *request, const struct answer *answer, enum f
     deadline_cancel(&check->deadline);
     if (!answer) {
         /* A broken connection is told by the others on it; its successor is asked. */
-        check->unanswered += failure != FAILURE_NETWORK_CHANGED;
+        check->unanswered += !failure_is(failure, FAILURE_IS_OURS);
         return;
     }
     check->unanswered = 0;

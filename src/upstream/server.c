@@ -169,7 +169,7 @@ struct connection *upstream_open_connection(struct upstream *upstream, enum conn
 {
     *failure = FAILURE_OVERLOADED;
     const size_t count = tally_of(&upstream->connections).taking + tally_of(&upstream->lanes).all;
-    if (count >= share_of(upstream))
+    if (count >= share_of(upstream) || upstream->path.is_leaving)
         return NULL;
     if (!upstream->events->may_connect(upstream)) {
         metric_add(&upstream->path.metrics->connects_denied, 1);
@@ -219,7 +219,7 @@ static void allow_spares(struct upstream *upstream, unsigned count)
 {
     assert(count > 0);
     const size_t most =
-        least_of(SPARES_MAX, SPARES_ALL_MAX / upstream->path.config->upstream_count);
+        least_of(SPARES_MAX, SPARES_ALL_MAX / upstream->path.snapshot->upstream_count);
     upstream->spares = (uint16_t)least_of(upstream->spares + count, most);
 }
 
@@ -444,7 +444,7 @@ static void note_peer(struct upstream *upstream, const struct address *peer)
 static bool is_upstream_failure(const struct connection *connection, enum connection_state was,
                                 enum failure failure)
 {
-    if (failure == FAILURE_NONE || failure == FAILURE_NETWORK_CHANGED || failure == FAILURE_LOCAL)
+    if (failure == FAILURE_NONE || failure == FAILURE_LOCAL || failure_is(failure, FAILURE_IS_OURS))
         return false;
     if (was < CONNECTION_READY || failure == FAILURE_SELF)
         return true;
@@ -528,7 +528,7 @@ static void on_closed(struct connection *connection, enum connection_state was,
         note_end(upstream, connection, failure, connection->silent_since_ns);
     else if (connection_requests(connection) > 0 && failure_is_close(failure) && !is_refused)
         note_end(upstream, connection, failure, 0);
-    if (connection->requests > 0)
+    if (connection->requests > 0 || upstream->path.is_leaving)
         upstream->events->on_care(upstream);
 }
 
@@ -587,48 +587,100 @@ static void on_self_found(struct self_check *check)
 
 /* --- Birth and death --- */
 
-enum status upstream_open(struct upstream *upstream, const struct upstream_settings *settings,
-                          size_t index)
+static void open_path(struct path *path, const struct upstream_settings *settings,
+                      const struct upstream_config *config)
 {
-    assert(index < settings->config->upstream_count);
-    const struct upstream_config *config = &settings->config->upstreams[index];
-    struct path *path = &upstream->path;
-    TRY(tls_client_open(config, settings->trusts[index], &path->tls));
     path->events = &path_events;
     path->connection_events = &connection_events;
     path->loop = settings->loop;
     path->config = settings->config;
+    path->snapshot = settings->snapshot;
     path->label = config->label;
-    path->index = index;
-    path->metrics = &settings->metrics->upstreams[index];
+    path->slot = config->slot;
+    path->metrics = &settings->metrics->upstreams[config->slot];
     path->random = settings->random;
     path->waiting = settings->waiting;
     path->queues = settings->queues;
     path->scratch = settings->scratch;
+    times_init(&path->times);
+    upstream_metrics_clear(path->metrics); /* the slot may have been another's */
+    const uint64_t request_ns = path->snapshot->timeouts.request_ns;
+    loop_add_queue(path->loop, &path->idle, path->snapshot->timeouts.idle_ns,
+                   connection_on_deadline);
+    loop_add_queue(path->loop, &path->late, times_late_ns(&path->times, request_ns),
+                   silence_on_late);
+    path_set_down(path, config->host != NULL);
+}
+
+enum status upstream_open(struct upstream *upstream, const struct upstream_settings *settings,
+                          const struct upstream_config *config)
+{
+    assert(config->slot < CONFIG_UPSTREAM_SLOTS);
+    const size_t slot = config->slot;
+    struct path *path = &upstream->path;
+    list_init(&upstream->link);
+    list_init(&upstream->connections);
+    list_init(&upstream->lanes);
+    deadline_init(&upstream->leave_deadline);
+    TRY(tls_client_open(config, config->trust, &path->tls));
+    open_path(path, settings, config);
     upstream->alone.workers = 1;
-    upstream->admission = settings->admissions ? &settings->admissions[index] : &upstream->alone;
+    upstream->admission = settings->admissions ? &settings->admissions[slot] : &upstream->alone;
     upstream->group = settings->group;
     upstream->events = settings->events;
     upstream->config = config;
-    list_init(&upstream->connections);
-    list_init(&upstream->lanes);
-    times_init(&path->times);
     upstream->self_check.path = path;
     upstream->self_check.key = settings->self_key;
     upstream->self_check.queue = settings->self_checks;
     upstream->self_check.on_found = on_self_found;
     self_check_init(&upstream->self_check);
-    const struct snapshot *snapshot = &path->config->snapshot;
-    path->snapshot = snapshot;
-    loop_add_queue(path->loop, &path->idle, snapshot->timeouts.idle_ns, connection_on_deadline);
-    loop_add_queue(path->loop, &path->late,
-                   times_late_ns(&path->times, snapshot->timeouts.request_ns), silence_on_late);
-    path_set_down(path, config->host != NULL);
     if (config->host)
         return name_open(path, config, settings->name_queues, settings->name_events,
                          &upstream->name);
     route_to(&upstream->route, &config->address);
     return STATUS_OK;
+}
+
+void upstream_reload(struct upstream *upstream, const struct upstream_config *config,
+                     const struct snapshot *snapshot)
+{
+    assert(config->slot == upstream->path.slot);
+    upstream->config = config;
+    upstream->path.label = config->label;
+    path_reload(&upstream->path, snapshot);
+}
+
+/* What waits for a handshake need not: nobody has read it. */
+static void drain_all(struct list *connections)
+{
+    LIST_EACH (struct connection, connection, connections, link)
+        if (connection->state < CONNECTION_READY)
+            stream_close(&connection->stream, FAILURE_REMOVED);
+        else
+            connection_drain(connection);
+}
+
+void upstream_leave(struct upstream *upstream)
+{
+    assert(!upstream->path.is_leaving);
+    upstream->path.is_leaving = true;
+    self_check_stop(&upstream->self_check);
+    drain_all(&upstream->connections);
+    drain_all(&upstream->lanes);
+    name_stop(upstream->name);
+}
+
+void upstream_end_leaving(struct upstream *upstream)
+{
+    assert(upstream->path.is_leaving);
+    close_all(upstream, FAILURE_REMOVED);
+}
+
+bool upstream_has_left(const struct upstream *upstream)
+{
+    assert(upstream->path.is_leaving);
+    return list_is_empty(&upstream->connections) && list_is_empty(&upstream->lanes) &&
+           upstream->path.in_flight == 0;
 }
 
 static void destroy_all(struct upstream *upstream, struct list *connections)
@@ -646,6 +698,8 @@ void upstream_close(struct upstream *upstream)
     struct path *path = &upstream->path;
     if (!path->tls)
         return;
+    list_remove(&upstream->link);
+    deadline_cancel(&upstream->leave_deadline);
     self_check_stop(&upstream->self_check);
     destroy_all(upstream, &upstream->connections);
     destroy_all(upstream, &upstream->lanes);

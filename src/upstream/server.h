@@ -34,6 +34,7 @@ struct upstream_events {
 
 struct upstream {
     struct path path;
+    struct list link;    /* among those of its group, */
     struct group *group; /* its owner */
     const struct upstream_events *events;
     const struct upstream_config *config;
@@ -50,6 +51,8 @@ struct upstream {
     uint64_t attempted_ns; /* of the last connect */
     uint64_t last_answers; /* on the last connection that ended */
     struct route route;
+    uint64_t label_hash;            /* of strategy hash */
+    struct deadline leave_deadline; /* armed: it leaves */
 };
 
 /* How many of a list of connections are what. */
@@ -74,10 +77,10 @@ struct upstream_settings {
     const struct upstream_events *events;
     const struct name_events *name_events;
     const struct config *config;
+    const struct snapshot *snapshot;
     struct loop *loop;
     struct metrics *metrics;
-    const struct tls_trust *const *trusts;
-    struct admission *admissions; /* one for each upstream; NULL: there is one worker */
+    struct admission *admissions; /* one for each slot; NULL: there is one worker */
     const struct siphash_key *self_key;
     struct random *random;
     struct waiting *waiting;
@@ -92,10 +95,23 @@ static inline struct upstream *upstream_of(struct path *path)
     return CONTAINER_OF(path, struct upstream, path);
 }
 
-/* `upstream` is zeroed. */
+/* `upstream` is zeroed; on failure, too, it is to be closed. */
 enum status upstream_open(struct upstream *upstream, const struct upstream_settings *settings,
-                          size_t index);
+                          const struct upstream_config *config);
 void upstream_close(struct upstream *upstream);
+
+/* It stays with `snapshot`, where `config` is the same upstream. */
+void upstream_reload(struct upstream *upstream, const struct upstream_config *config,
+                     const struct snapshot *snapshot);
+
+/* The configuration is without it: it is asked nothing more, and what is in flight may end. */
+void upstream_leave(struct upstream *upstream);
+
+/* Has that end at once: what is in flight is asked elsewhere. */
+void upstream_end_leaving(struct upstream *upstream);
+
+/* It leaves, and nothing goes on there any more: it may be closed. */
+bool upstream_has_left(const struct upstream *upstream);
 
 /* Puts the request on a connection, opening one if that is needed and allowed. STATUS_AGAIN when it
  * had better wait for one, another status with the cause in `*failure` when it cannot at all. */

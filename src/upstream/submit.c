@@ -27,10 +27,11 @@ static struct upstream *choose_upstream(struct group *group, const struct reques
                                         enum request_scope scope)
 {
     const struct attempts *attempts = request->attempts;
-    uint32_t exhausted = attempts_exhausted(attempts);
+    upstream_set exhausted = attempts_exhausted(attempts);
     if (scope == REQUEST_CALM)
-        for (size_t i = 0; i < group->upstream_count; i++)
-            exhausted |= (uint32_t)!upstream_is_calm(&group->upstreams[i]) << i;
+        LIST_EACH (const struct upstream, other, &group->upstreams, link)
+            if (!upstream_is_calm(other))
+                exhausted |= upstream_bit(other->path.slot);
     struct upstream *upstream = choose_usable(group, attempts->once | exhausted, request->question);
     if (!upstream && scope == REQUEST_ANYWHERE)
         upstream = choose_usable(group, attempts->twice | exhausted, request->question);
@@ -40,13 +41,15 @@ static struct upstream *choose_upstream(struct group *group, const struct reques
 }
 
 /* What is told when nobody can be asked: what happened when somebody was last asked. */
-static enum failure last_failure(const struct group *group, size_t *index)
+static enum failure last_failure(const struct group *group, size_t *slot)
 {
-    const struct upstream *last = &group->upstreams[0];
-    for (size_t i = 1; i < group->upstream_count; i++)
-        if (group->upstreams[i].attempted_ns > last->attempted_ns)
-            last = &group->upstreams[i];
-    *index = last->path.index;
+    const struct upstream *last = NULL;
+    LIST_EACH (const struct upstream, upstream, &group->upstreams, link)
+        if (!last || upstream->attempted_ns > last->attempted_ns)
+            last = upstream;
+    if (!last) /* memory was short */
+        return FAILURE_LOCAL;
+    *slot = last->path.slot;
     if (last->path.last_failure == FAILURE_NONE)
         return name_is_unknown(last->name) ? FAILURE_NAME_LOOKUP : FAILURE_BACKING_OFF;
     return last->path.last_failure;
@@ -63,12 +66,12 @@ enum status request_submit(struct group *group, struct request *request, enum re
     /* Not for its own failure (FAULTS F4), nor for the lookup of a name, which is no traffic. */
     if (request->attempts->once == 0 && request->attempts->count == 0)
         group_note_traffic(group);
-    const uint32_t once = request->attempts->once;
-    const uint32_t twice = request->attempts->twice;
+    const upstream_set once = request->attempts->once;
+    const upstream_set twice = request->attempts->twice;
     while ((upstream = choose_upstream(group, request, scope))) {
         was_tried = true;
-        attempts_choose(request->attempts, upstream->path.index);
-        request->upstream = upstream->path.index;
+        attempts_choose(request->attempts, upstream->path.slot);
+        request->upstream = upstream->path.slot;
         const enum status status = upstream_submit(upstream, request, failure);
         if (status == STATUS_OK) {
             earn_hedge(group);
@@ -88,31 +91,31 @@ enum status request_submit(struct group *group, struct request *request, enum re
 
 /* One that was not asked yet, if there is one. */
 static struct upstream *choose_alone(struct group *group, const struct request *request,
-                                     uint32_t excluded, uint32_t avoided)
+                                     upstream_set excluded, upstream_set avoided)
 {
-    const uint32_t without[] = {avoided | request->attempts->once, avoided, 0};
+    const upstream_set without[] = {avoided | request->attempts->once, avoided, 0};
     struct upstream *upstream = NULL;
     for (size_t i = 0; !upstream && i < sizeof(without) / sizeof(without[0]); i++)
         upstream = choose_usable(group, excluded | without[i], request->question);
     return upstream;
 }
 
-enum status request_submit_alone(struct group *group, struct request *request, uint32_t avoided,
+enum status request_submit_alone(struct group *group, struct request *request, upstream_set avoided,
                                  enum lane_kind kind)
 {
-    uint32_t excluded = attempts_exhausted(request->attempts);
+    upstream_set excluded = attempts_exhausted(request->attempts);
     enum status status = STATUS_NOT_FOUND;
     struct upstream *upstream;
     assert(!request->connection);
     request->is_hedge = false;
     while ((upstream = choose_alone(group, request, excluded, avoided))) {
         if (lane_submit(upstream, request, kind) == STATUS_OK) {
-            attempts_choose(request->attempts, upstream->path.index);
+            attempts_choose(request->attempts, upstream->path.slot);
             earn_hedge(group);
             return STATUS_OK;
         }
         status = STATUS_FULL;
-        excluded |= UINT32_C(1) << upstream->path.index;
+        excluded |= upstream_bit(upstream->path.slot);
     }
     return status;
 }
@@ -125,7 +128,7 @@ enum status request_submit_alone(struct group *group, struct request *request, u
 static struct upstream *choose_for_hedge(struct group *group, const struct request *late,
                                          bool is_sent)
 {
-    const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
+    const upstream_set asked = late->attempts->once | attempts_exhausted(late->attempts);
     struct upstream *upstream = choose_idle(group, asked, late->question);
     if (upstream)
         return upstream;
@@ -159,13 +162,13 @@ static bool may_be_hedged_beside(const struct request *late, bool is_sent)
     struct connection *connection = late->connection;
     struct upstream *upstream = upstream_of(connection->path);
     if (!path_is_usable(&upstream->path) ||
-        attempts_exhausted(late->attempts) & UINT32_C(1) << upstream->path.index)
+        attempts_exhausted(late->attempts) & upstream_bit(upstream->path.slot))
         return false;
     if (!is_sent)
         return upstream_is_ready(upstream);
-    if (late->attempts->two & UINT32_C(1) << upstream->path.index)
+    if (late->attempts->two & upstream_bit(upstream->path.slot))
         return false; /* the last time it is asked alone */
-    const uint32_t asked = late->attempts->once | attempts_exhausted(late->attempts);
+    const upstream_set asked = late->attempts->once | attempts_exhausted(late->attempts);
     if (choose_usable(upstream->group, asked, late->question))
         return false; /* which is made ready */
     if (connection->silent_since_ns == 0 ||
@@ -212,7 +215,7 @@ enum status request_hedge(struct group *group, struct request *late, struct requ
     TRY(upstream_submit(upstream ? upstream : upstream_of(late->connection->path), second,
                         &failure));
     if (upstream)
-        attempts_choose(second->attempts, upstream->path.index);
+        attempts_choose(second->attempts, upstream->path.slot);
     else if (!is_sent)
         request_cancel(late); /* one server is not told twice in one moment */
     return STATUS_OK;
@@ -240,6 +243,6 @@ enum status request_move(struct group *group, struct request *lost, const struct
     if (status == STATUS_OK || !upstream)
         return status;
     lost->is_hedge = true;
-    attempts_choose(lost->attempts, upstream->path.index);
+    attempts_choose(lost->attempts, upstream->path.slot);
     return upstream_submit(upstream, lost, &failure);
 }

@@ -19,9 +19,9 @@ enum status request_submit(struct group *group, struct request *request, enum re
                            enum failure *failure);
 
 /* Asks it where nothing else is asked: on a lane, at an upstream that it was not yet sent to, or is
- * not among the bits `avoided`, if there is one. STATUS_FULL when it has to wait for a lane,
+ * not `avoided`, if there is one. STATUS_FULL when it has to wait for a lane,
  * STATUS_NOT_FOUND when there is nobody to ask. */
-enum status request_submit_alone(struct group *group, struct request *request, uint32_t avoided,
+enum status request_submit_alone(struct group *group, struct request *request, upstream_set avoided,
                                  enum lane_kind kind);
 
 /* Asks with `second` what `late` still waits for: another upstream that is ready to answer, or with

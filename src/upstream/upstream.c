@@ -27,22 +27,24 @@ static enum status ask_other(struct path *path, struct request *request, enum fa
     return request_submit(upstream_of(path)->group, request, REQUEST_ANYWHERE, failure);
 }
 
-/* Itself, and all that have no address. */
-static uint32_t find_unknown(struct path *path)
+/* Itself, all that have no address, and all that are not there. */
+static upstream_set find_unknown(struct path *path)
 {
     const struct group *group = upstream_of(path)->group;
-    uint32_t unknown = UINT32_C(1) << path->index;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        unknown |= (uint32_t)name_is_unknown(group->upstreams[i].name) << i;
-    return unknown;
+    upstream_set known = 0;
+    LIST_EACH (const struct upstream, upstream, &group->upstreams, link)
+        if (&upstream->path != path && !name_is_unknown(upstream->name))
+            known |= upstream_bit(upstream->path.slot);
+    return ~known;
 }
 
-static uint32_t find_down(struct path *path)
+static upstream_set find_down(struct path *path)
 {
     const struct group *group = upstream_of(path)->group;
-    uint32_t down = 0;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        down |= (uint32_t)group->upstreams[i].path.down << i;
+    upstream_set down = 0;
+    LIST_EACH (const struct upstream, upstream, &group->upstreams, link)
+        if (upstream->path.down)
+            down |= upstream_bit(upstream->path.slot);
     return down;
 }
 
@@ -58,12 +60,11 @@ static const struct name_events name_events = {
 
 static void open_queues(struct group *group)
 {
-    const struct config *config = group->config;
     struct connection_queues *queues = &group->queues;
-    const struct snapshot *snapshot = &config->snapshot;
+    const struct snapshot *snapshot = group->snapshot;
     loop_add_queue(group->loop, &group->self_checks, snapshot->timeouts.request_ns,
                    self_check_on_deadline);
-    name_queues_open(&group->name_queues, group->loop, config);
+    name_queues_open(&group->name_queues, group->loop, snapshot);
     loop_add_queue(group->loop, &queues->connect, snapshot->timeouts.connect_ns,
                    connection_on_deadline);
     loop_add_queue(group->loop, &queues->handshake, snapshot->timeouts.handshake_ns,
@@ -78,24 +79,20 @@ static void open_queues(struct group *group)
 
 enum status group_open(const struct group_settings *settings, struct group **out)
 {
-    assert(settings->loop && settings->metrics && settings->trusts && out);
+    assert(settings->loop && settings->metrics && out);
     const struct config *config = settings->config;
-    assert(config->upstream_count > 0 && config->upstream_count <= CONFIG_UPSTREAMS_MAX);
-    struct group *group =
-        calloc(1, sizeof(*group) + config->upstream_count * sizeof(group->upstreams[0]));
+    struct group *group = calloc(1, sizeof(*group));
     if (!group)
         return STATUS_FULL;
     group->config = config;
     group->snapshot = &config->snapshot;
     group->loop = settings->loop;
     group->metrics = settings->metrics;
-    group->upstream_count = config->upstream_count;
-    struct upstream_settings upstream = {
+    group->settings = (struct upstream_settings){
         .name_events = &name_events,
         .config = config,
         .loop = settings->loop,
         .metrics = settings->metrics,
-        .trusts = settings->trusts,
         .self_key = settings->self_key,
         .admissions = settings->admissions,
         .queues = &group->queues,
@@ -103,10 +100,9 @@ enum status group_open(const struct group_settings *settings, struct group **out
         .self_checks = &group->self_checks,
     };
     open_queues(group);
-    group_init(group, &upstream);
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < config->upstream_count && status == STATUS_OK; i++)
-        status = upstream_open(&group->upstreams[i], &upstream, i);
+    group_init(group);
+    upstream_set changed;
+    const enum status status = group_set_upstreams(group, &changed);
     if (status != STATUS_OK)
         group_close(group);
     else
@@ -114,18 +110,19 @@ enum status group_open(const struct group_settings *settings, struct group **out
     return status;
 }
 
-/* One more connection of each upstream may be draining. However many there are, the queries in
- * their buffers are at most those in flight: two for each that waits, with some for the cache. */
-size_t group_ceiling(const struct group *group)
+/* As many upstreams may be leaving. One more connection of each may be draining. However many there
+ * are, the queries in their buffers are at most those in flight: two for each that waits, with some
+ * for the cache. */
+size_t group_ceiling(const struct config *config, const struct snapshot *snapshot)
 {
-    const struct config *config = group->config;
     const size_t slot_count = connection_slot_count(config);
-    const size_t connections =
-        group->upstream_count * ((size_t)config->limits.upstream_connections + 1);
+    const size_t upstreams = 2 * snapshot->upstream_count;
+    const size_t connections = upstreams * ((size_t)config->limits.upstream_connections + 1);
     const size_t slots = connections * slot_count;
     const size_t requests = (size_t)4 * config->limits.queries; /* buffers may be twice as large */
-    return sizeof(*group) + connections * connection_ceiling(slot_count) +
-           upstream_spares_ceiling() + LANES_MAX * connection_ceiling(SLOTS_LANE) +
+    return sizeof(struct group) + upstreams * sizeof(struct upstream) +
+           connections * connection_ceiling(slot_count) + upstream_spares_ceiling() +
+           LANES_MAX * connection_ceiling(SLOTS_LANE) +
            (slots < requests ? slots : requests) * (2 + MESSAGE_QUERY_MAX);
 }
 
@@ -133,12 +130,17 @@ void group_close(struct group *group)
 {
     if (!group)
         return;
-    for (size_t i = 0; i < group->upstream_count; i++)
-        name_stop(group->upstreams[i].name); /* takes back its requests to the others */
-    for (size_t i = 0; i < group->upstream_count; i++)
-        upstream_close(&group->upstreams[i]);
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link)
+        name_stop(upstream->name); /* takes back its requests to the others */
+    for (size_t i = 0; i < CONFIG_UPSTREAM_SLOTS; i++)
+        if (group->slots[i])
+            upstream_close(group->slots[i]);
+    for (size_t i = 0; i < CONFIG_UPSTREAM_SLOTS; i++)
+        free(group->slots[i]);
     loop_cancel_task(&group->recovered);
     loop_cancel_task(&group->care);
+    loop_cancel_task(&group->left);
+    loop_remove_queue(&group->leave_deadlines);
     loop_remove_queue(&group->self_checks);
     name_queues_close(&group->name_queues);
     loop_remove_queue(&group->queues.connect);
@@ -153,19 +155,20 @@ void group_close(struct group *group)
 
 /* --- What others may know and tell --- */
 
-const char *group_upstream_label(const struct group *group, size_t index)
+const char *group_upstream_label(const struct group *group, size_t slot)
 {
-    assert(index < group->upstream_count);
-    return group->upstreams[index].config->label;
+    assert(slot < CONFIG_UPSTREAM_SLOTS);
+    const struct upstream *upstream = group->slots[slot];
+    return upstream ? upstream->config->label : "an upstream";
 }
 
-size_t group_upstream_addresses(const struct group *group, size_t index,
+size_t group_upstream_addresses(const struct group *group, size_t slot,
                                 struct address out[static RACE_ADDRESSES_MAX],
                                 enum failure *failure)
 {
     assert(failure);
-    assert(index < group->upstream_count);
-    const struct upstream *upstream = &group->upstreams[index];
+    assert(slot < CONFIG_UPSTREAM_SLOTS && group->slots[slot]);
+    const struct upstream *upstream = group->slots[slot];
     *failure = FAILURE_NONE;
     if (upstream->name)
         return name_addresses(upstream->name, out, failure);
@@ -173,27 +176,47 @@ size_t group_upstream_addresses(const struct group *group, size_t index,
     return 1;
 }
 
-void group_reload(struct group *group, const struct snapshot *snapshot)
+bool group_is_leaving(const struct group *group)
 {
-    assert(snapshot->strategy <= STRATEGY_HASH);
-    group->snapshot = snapshot;
+    return !list_is_empty(&group->leaving);
+}
+
+static void set_durations(struct group *group)
+{
+    const struct snapshot *snapshot = group->snapshot;
+    struct connection_queues *queues = &group->queues;
     group->waiting.park_ns = snapshot->timeouts.park_ns;
     group->self_checks.duration_ns = snapshot->timeouts.request_ns;
-    name_queues_reload(&group->name_queues, group->config, snapshot);
-    struct connection_queues *queues = &group->queues;
+    group->leave_deadlines.duration_ns = snapshot->timeouts.request_ns;
+    name_queues_reload(&group->name_queues, snapshot);
     queues->connect.duration_ns = snapshot->timeouts.connect_ns;
     queues->handshake.duration_ns = snapshot->timeouts.handshake_ns;
     queues->spare_idle.duration_ns = least_of(SPARE_IDLE_NS, snapshot->timeouts.idle_ns);
     queues->lane_idle.duration_ns = least_of(LANE_IDLE_NS, snapshot->timeouts.idle_ns);
-    for (size_t i = 0; i < group->upstream_count; i++)
-        path_reload(&group->upstreams[i].path, snapshot);
+}
+
+/* Whoever waits may be asked at an upstream that is new. */
+upstream_set group_reload(struct group *group, const struct snapshot *snapshot)
+{
+    assert(snapshot->strategy <= STRATEGY_HASH);
+    group->snapshot = snapshot;
+    set_durations(group);
+    upstream_set changed;
+    if (group_set_upstreams(group, &changed) != STATUS_OK)
+        log_event(LOG_LEVEL_ERROR, "upstream_not_opened", "cause", "memory is short", NULL);
+    if (changed == 0)
+        return 0;
+    waiting_note_upstream(&group->waiting);
+    waiting_resume_parked(&group->waiting);
+    waiting_serve_soon(&group->waiting);
+    group_begin_anew(group);
+    return changed;
 }
 
 void group_network_changed(struct group *group)
 {
     bool is_changed = false;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        struct upstream *upstream = &group->upstreams[i];
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link) {
         name_network_changed(upstream->name);
         if (route_look_up(&upstream->route))
             upstream_start_over(upstream);
@@ -210,10 +233,10 @@ void group_network_changed(struct group *group)
 
 void group_resumed(struct group *group)
 {
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        name_network_changed(group->upstreams[i].name);
-        (void)route_look_up(&group->upstreams[i].route);
-        upstream_start_over(&group->upstreams[i]);
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link) {
+        name_network_changed(upstream->name);
+        (void)route_look_up(&upstream->route);
+        upstream_start_over(upstream);
     }
     group_begin_anew(group);
 }

@@ -264,9 +264,9 @@ static void check_counts(void)
         in_flight += asks[i].is_in_flight;
     }
     for (size_t i = 0; i < UPSTREAMS; i++) {
-        assert(metric_get(&group->upstreams[i].path.metrics->in_flight) ==
-               group->upstreams[i].path.in_flight);
-        in_flight -= group->upstreams[i].path.in_flight;
+        assert(metric_get(&group->slots[i]->path.metrics->in_flight) ==
+               group->slots[i]->path.in_flight);
+        in_flight -= group->slots[i]->path.in_flight;
     }
     assert(in_flight == 0);
 }
@@ -320,11 +320,12 @@ static void settle(void)
 static void configure(void)
 {
     static char labels[UPSTREAMS][4] = {"one", "two"};
-    config = (struct config){.upstream_count = UPSTREAMS,
-                             .snapshot.strategy = choose(STRATEGY_HASH + 1)};
+    config = (struct config){
+        .snapshot = {.upstream_count = UPSTREAMS, .strategy = choose(STRATEGY_HASH + 1)}};
     for (size_t i = 0; i < UPSTREAMS; i++) {
-        struct upstream_config *upstream = &config.upstreams[i];
-        *upstream = (struct upstream_config){.label = labels[i], .name = labels[i], .weight = 1};
+        struct upstream_config *upstream = &config.snapshot.upstreams[i];
+        *upstream =
+            (struct upstream_config){.slot = i, .label = labels[i], .name = labels[i], .weight = 1};
         if (address_parse(i == 0 ? "192.0.2.1:853" : "192.0.2.2:853", 0, &upstream->address) !=
             STATUS_OK)
             abort();
@@ -350,14 +351,12 @@ static void check_gauges(const struct metrics *metrics)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct tls_trust *const trusts[UPSTREAMS];
     memset(asks, 0, sizeof(asks));
     given_count = 0;
     kernel_begin(data, size);
     configure();
     struct metrics *metrics = metrics_open(UPSTREAMS);
-    const struct group_settings settings = {
-        .config = &config, .loop = &loop, .metrics = metrics, .trusts = trusts};
+    const struct group_settings settings = {.config = &config, .loop = &loop, .metrics = metrics};
     if (!metrics || loop_open(&loop) != STATUS_OK || group_open(&settings, &group) != STATUS_OK)
         abort();
     group->random.state = 1; /* the same input, the same course */

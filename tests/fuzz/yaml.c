@@ -138,12 +138,13 @@ static void check_ranges(const struct config *config)
                (value >= option->minimum / divisor && value <= option->maximum / divisor));
     }
     assert(config->listener_count > 0 && config->listener_count <= CONFIG_LISTENERS_MAX);
-    assert(config->upstream_count > 0 && config->upstream_count <= CONFIG_UPSTREAMS_MAX);
+    assert(config->snapshot.upstream_count > 0 &&
+           config->snapshot.upstream_count <= CONFIG_UPSTREAMS_MAX);
     assert(config->snapshot.allow_count <= CONFIG_PREFIXES_MAX);
     assert(config->snapshot.refused_source_port_count <= CONFIG_PORTS_MAX);
     assert(config->cache.ttl_min_s <= config->cache.ttl_max_s);
-    for (size_t i = 0; i < config->upstream_count; i++) {
-        const struct upstream_config *upstream = &config->upstreams[i];
+    for (size_t i = 0; i < config->snapshot.upstream_count; i++) {
+        const struct upstream_config *upstream = &config->snapshot.upstreams[i];
         assert(upstream->label && (upstream->name || upstream->pin_count > 0)); /* FAULTS E2 */
         assert(upstream->weight >= 1 && upstream->weight <= WEIGHT_MAX);
     }

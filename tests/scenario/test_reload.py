@@ -9,7 +9,8 @@ import time
 
 import dns.rcode
 
-from support.proxy import make_query
+from support.plain import PlainServer
+from support.proxy import extended_errors, make_query
 from support.upstream import never
 from support.waiting import eventually
 
@@ -110,16 +111,145 @@ def test_J1_broken_file_changes_nothing_and_says_where(start_proxy, upstream):
     assert proxy.metric("dnsproxy_config_last_reload_successful") == 1
 
 
-def test_J1_what_needs_a_restart_is_named_and_left(start_proxy, start_upstream):
-    first, second = start_upstream(), start_upstream()
-    proxy = start_proxy(first)
-    proxy.query("one.test")
-    proxy.reload({"upstreams": [second.url()], "cache": {"size": "1MiB"}, "allow": ["127.0.0.0/8"]})
-    assert proxy.wait_for_log("restart_needed")["keys"] == "upstreams cache.size"
+def test_J1_what_needs_a_restart_is_named_and_left(start_proxy, upstream):
+    proxy = start_proxy(upstream)
+    proxy.reload({"workers": 2, "cache": {"size": "1MiB"}, "allow": ["127.0.0.0/8"]})
+    assert proxy.wait_for_log("restart_needed")["keys"] == "workers cache.size"
     proxy.wait_for_log("reloaded", generation="2")
     assert proxy.metric("dnsproxy_config_restart_needed") == 2
     assert proxy.query("two.test").rcode() == dns.rcode.NOERROR
-    assert not second.queries
+
+
+# --- Other upstreams ---
+
+def test_J1_upstreams_change_under_load_and_nothing_is_lost(start_proxy, start_upstream):
+    upstreams = [start_upstream() for _ in range(3)]
+    proxy = start_proxy(upstreams[0], config={"workers": 2})
+    with Load(proxy) as load:
+        eventually(lambda: load.asked > 100)
+        for count in range(6):
+            asked, queries = load.asked, [len(upstream.queries) for upstream in upstreams]
+            chosen = (count + 1) % 3
+            proxy.reload(text="upstreams: [tls://192.0.2.1]\n")
+            eventually(lambda count=count: len(proxy.logs("not_reloaded")) == count + 1)
+            kept = [upstreams[chosen], upstreams[count % 3]][: 1 + count % 2]
+            proxy.reload_and_wait({"upstreams": [upstream.url() for upstream in kept], "strategy": "ordered"})
+            eventually(lambda: load.asked > asked + 100 and len(upstreams[chosen].queries) > queries[chosen] + 20)
+            gone = [upstream for upstream in upstreams if upstream not in kept]
+            for upstream in gone:
+                eventually(lambda upstream=upstream: not upstream.open_connections())
+    assert not load.failures
+    assert proxy.metric("dnsproxy_config_generation") == 7
+
+
+def test_J1_upstream_that_stays_keeps_its_connection(start_proxy, start_upstream):
+    first, second, third = start_upstream(), start_upstream(), start_upstream()
+    proxy = start_proxy(first, second, config={"strategy": "ordered"})
+    for name in ("a.test", "b.test"):
+        proxy.query(name)
+    before = first.open_connections()
+    for order in ([third, first, second], [first, third], [first]):
+        proxy.reload_and_wait({"upstreams": [upstream.url() for upstream in order]})
+        proxy.query(f"{len(order)}.test")
+        assert [connection for connection in before if connection.is_open] == before
+    assert len(first.connections) == len(before)
+    assert proxy.metric("dnsproxy_upstream_answers_total", upstream=first.label) == len(first.queries) > 2
+    assert third.connections
+    assert [line["upstream"] for line in proxy.logs("upstream_added")] == [third.label]
+    assert {line["upstream"] for line in proxy.logs("upstream_removed")} == {second.label, third.label}
+
+
+def test_J1_removed_upstream_answers_what_it_was_asked(start_proxy, start_upstream):
+    first, second = start_upstream(), start_upstream()
+    proxy = start_proxy(first)
+    proxy.query("slow-800ms.warm.test")
+    waiting = [proxy.ask_later(f"slow-800ms.{count}.test", tcp=count % 2 == 1) for count in range(20)]
+    first.wait_for(lambda: len(set(first.names())) == 21)
+    proxy.reload({"upstreams": [second.url()]})
+    proxy.wait_for_log("upstream_removed")
+    assert proxy.query("new.test").rcode() == dns.rcode.NOERROR
+    for asked in waiting:
+        assert asked().rcode() == dns.rcode.NOERROR
+    first.wait_for(lambda: not first.open_connections())
+    assert "new.test." in second.names()
+    proxy.wait_for_log("reloaded")
+
+
+def test_J1_query_that_waits_at_a_dead_upstream_is_asked_at_the_new_one(start_proxy, start_upstream):
+    dead, good = start_upstream(), start_upstream()
+    proxy = start_proxy(dead, config={"timeouts": {"park": "60s", "query": "60s", "request": "60s"}})
+    proxy.query("warm.test")
+    dead.on_query = never
+    silent = proxy.ask_later("silent.test", timeout=60)
+    dead.wait_for(lambda: "silent.test." in dead.names())
+    dead.go_down()
+    eventually(lambda: proxy.query("warm.test") and proxy.metric("dnsproxy_upstream_up") == 0)
+    parked = proxy.ask_later("parked.test", timeout=60)
+    proxy.reload_and_wait({"upstreams": [good.url()]})
+    assert silent().rcode() == dns.rcode.NOERROR and parked().rcode() == dns.rcode.NOERROR
+    assert sorted(good.names()) == ["parked.test.", "silent.test."]
+
+
+def test_E1_J1_authorities_are_read_anew(start_proxy, upstream, pki, tmp_path):
+    """What is in the file counts, and a connection that was trusted by another is asked nothing more."""
+    authority, stranger = (open(path, encoding="ascii").read() for path in (pki.ca, pki.unknown_ca))
+    file = tmp_path / "authorities.pem"
+    file.write_text(authority)
+    proxy = start_proxy(upstream, ca=str(file), config={"timeouts": {"park": "0s"}})
+    assert proxy.query("trusted.test").rcode() == dns.rcode.NOERROR
+    connection = upstream.connections[0]
+    proxy.reload_and_wait({})
+    assert proxy.query("again.test").rcode() == dns.rcode.NOERROR
+    assert upstream.connections == [connection] and connection.is_open
+    file.write_text(stranger)
+    proxy.reload_and_wait({})
+    eventually(lambda: not connection.is_open)
+    asked = len(upstream.queries)
+    reply = proxy.query("untrusted.test")
+    assert reply.rcode() == dns.rcode.SERVFAIL
+    assert "certificate is from an unknown authority" in extended_errors(reply)[0][1]
+    assert len(upstream.queries) == asked
+    file.write_text("no certificate")
+    proxy.reload({})
+    assert str(file) in proxy.wait_for_log("not_reloaded")["cause"]
+    file.write_text(authority)
+    proxy.reload_and_wait({})
+    assert proxy.query("trusted-again.test").rcode() == dns.rcode.NOERROR
+
+
+def test_J1_what_is_counted_of_an_upstream_begins_anew_when_it_returns(start_proxy, start_upstream):
+    first, second = start_upstream(), start_upstream()
+    proxy = start_proxy(first)
+    proxy.query("one.test")
+    assert proxy.metric("dnsproxy_upstream_answers_total", upstream=first.label) == 1
+    for upstream in (second, first):
+        proxy.reload_and_wait({"upstreams": [upstream.url()]})
+        metrics = proxy.metrics()
+        assert {dict(labels).get("upstream") for _, labels in metrics} == {None, upstream.label}
+        assert metrics.total("dnsproxy_upstream_answers_total") == 0
+        assert metrics.total("dnsproxy_upstream_up") == 1
+
+
+def test_J1_host_names_and_bootstrap_servers_follow(start_proxy, start_upstream):
+    first, second = start_upstream(), start_upstream()
+    dead, server = PlainServer({}), PlainServer({"upstream.test.": ["127.0.0.1"]})
+    try:
+        dead.on_query = lambda *_: None
+        proxy = start_proxy(first)
+        proxy.query("one.test")
+        proxy.reload_and_wait({"upstreams": [f"tls://upstream.test:{second.port}"], "bootstrap": [f"127.0.0.1:{dead.port}"],
+                               "timeouts": {"query": "20s", "park": "20s"}})
+        waiting = proxy.ask_later("two.test", timeout=30)
+        dead.wait_for_queries(1)
+        proxy.reload_and_wait({"bootstrap": [f"127.0.0.1:{server.port}"]})
+        assert waiting().rcode() == dns.rcode.NOERROR
+        assert "two.test." in second.names()
+    finally:
+        dead.stop()
+        server.stop()
+
+
+# --- The rest ---
 
 
 def test_J1_log_level_follows(start_proxy, upstream):

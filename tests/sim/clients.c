@@ -442,10 +442,11 @@ static bool has_words_of(const struct reply_view *view, enum failure failure)
 }
 
 /* Where all answer in order a question may be behind a slow one three times, until its deadline:
- * main.c bounds their share (FAULTS K8). */
+ * main.c bounds their share (FAULTS K8). A client without EDNS is not told. */
 static bool is_held_up(const struct reply_view *view)
 {
-    return plan.faults & BIT(ANSWERS_IN_ORDER) && has_words_of(view, FAILURE_REQUEST_TIMEOUT);
+    return plan.faults & BIT(ANSWERS_IN_ORDER) &&
+           (!view->error_text || has_words_of(view, FAILURE_REQUEST_TIMEOUT));
 }
 
 /* Where connections end at random a question may be there twice, alone; nowhere else is one taken
@@ -1062,6 +1063,12 @@ void clients_note_end(size_t upstream, uint32_t hash, bool is_fresh)
 void clients_note_network_change(void)
 {
     clients.network_changed_ns = net_now();
+}
+
+void clients_note_upstream(size_t upstream)
+{
+    for (size_t i = 0; i < clients.subject_count; i++)
+        clients.subjects[i].asked[upstream] = 0;
 }
 
 void clients_note_onset(uint32_t hash)

@@ -227,9 +227,10 @@ static void draw_timeouts(struct config *config)
 static void draw_upstreams(struct config *config)
 {
     static char names[SIM_UPSTREAMS_MAX][8] = {"0.up", "1.up", "2.up", "3.up"};
-    config->upstream_count = plan.upstream_count;
+    config->snapshot.upstream_count = plan.upstream_count;
     for (size_t i = 0; i < plan.upstream_count; i++) {
-        struct upstream_config *upstream = &config->upstreams[i];
+        struct upstream_config *upstream = &config->snapshot.upstreams[i];
+        upstream->slot = i;
         upstream->label = names[i];
         upstream->name = names[i];
         upstream->weight = (uint32_t)(1 + plan_below(3));

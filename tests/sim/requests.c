@@ -116,12 +116,9 @@ static void check_hedge(const struct request_view *hedge)
 
 /* A late request is asked a second time only within a budget, lest overloaded upstreams get twice
  * their load. */
-static void check_budget(const struct metrics *metrics)
+static void check_budget(void)
 {
-    uint64_t plain = 0;
-    for (size_t i = 0; i < plan.upstream_count; i++)
-        plain +=
-            metric_get(&metrics->upstreams[i].requests) - metric_get(&metrics->upstreams[i].hedges);
+    const uint64_t plain = world_plain_requests();
     if (requests.hedges > HEDGES_FREE + plain / HEDGE_REQUESTS)
         sim_fail("%llu hedges for %llu requests", (unsigned long long)requests.hedges,
                  (unsigned long long)plain);
@@ -221,11 +218,11 @@ static void check_new_requests(void)
     note_seen();
 }
 
-void requests_check(const struct group_view *view, const struct metrics *metrics, bool has_asked)
+void requests_check(const struct group_view *view, bool has_asked)
 {
     requests.view = view;
     if (has_asked)
         check_new_requests();
-    check_budget(metrics);
+    check_budget();
     note_silence();
 }

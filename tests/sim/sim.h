@@ -83,7 +83,8 @@ enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256, SIM_S
     ROW(ACCEPTS_AND_CLOSES, "accepts-and-closes", "an upstream that closes all it accepts")      \
     ROW(RUNT_FRAMES, "runt-frames", "names whose answer is a frame of 1 to 11 octets")           \
     ROW(RESTARTS, "restarts", "an upstream that is away for up to 2.5 s and comes back")         \
-    ROW(RELOAD, "reload", "the configuration is read anew, with another strategy")
+    ROW(RELOAD, "reload",                                                                        \
+        "the configuration is read anew, with other upstreams and another strategy")
 
 enum fault {
 #define FAULT_ENUM(name, label, text) FAULT_##name,
@@ -310,6 +311,9 @@ void clients_note_onset(uint32_t hash);
 
 void clients_note_network_change(void);
 
+/* It is configured, and was not before: what it was asked then counts no more. */
+void clients_note_upstream(size_t upstream);
+
 /* An upstream has just been asked the question of this truth and ended the connection for it;
  * `is_fresh`: it was asked nothing else there. */
 void clients_note_end(size_t upstream, uint32_t hash, bool is_fresh);
@@ -325,7 +329,7 @@ struct metrics;
 void requests_reset(void);
 
 /* Invariants of requests, at the end of a turn; `has_asked`: something was asked in it. */
-void requests_check(const struct group_view *view, const struct metrics *metrics, bool has_asked);
+void requests_check(const struct group_view *view, bool has_asked);
 
 /* --- world.c --- */
 
@@ -334,6 +338,9 @@ uint64_t sim_run(const struct sim_options *options);
 
 /* Invariants at the end of each turn; called by epoll_wait. */
 void world_check_turn(void);
+
+/* Requests that were sent so far and are no hedges. */
+uint64_t world_plain_requests(void);
 
 /* The kernel tells that the network may have changed, or the machine wakes from a sleep. */
 void world_change_network(bool has_slept);

@@ -22,6 +22,15 @@ enum {
  * has written, for which a slow reader lets it wait. */
 #define SILENCE_SLACK_NS MILLISECONDS(has_fault(FAULT_TLS_TURNS) ? 600 : 200)
 
+/* Of an upstream. */
+struct counts {
+    uint64_t requests;
+    uint64_t hedges;
+    uint64_t probes;
+};
+
+#define REST_NS MILLISECONDS(1000) /* between two reloads, as of control/reload.c */
+
 struct alone {
     const struct deadline *deadline;
     uint64_t armed_ns;
@@ -44,8 +53,11 @@ static struct {
     struct config config; /* that of the plan; its snapshot is spoiled by the first reload */
     struct snapshot snapshots[2];
     struct snapshot *in_force;
-    struct loop_source network; /* tells changes of the network */
-    bool has_changed;           /* the network, and nobody was told yet */
+    struct snapshot *former;                 /* of upstreams that leave; NULL: none do, */
+    uint64_t reloaded_ns;                    /* and since when they do */
+    struct counts before[SIM_UPSTREAMS_MAX]; /* counted before it was configured anew */
+    struct loop_source network;              /* tells changes of the network */
+    bool has_changed;                        /* the network, and nobody was told yet */
     bool has_slept;
     uint64_t last_jump;
     struct patience patience[SIM_UPSTREAMS_MAX];
@@ -56,7 +68,7 @@ static struct {
     enum view_health health[SIM_UPSTREAMS_MAX];
 } world;
 
-static const char *const health_words[] = {"up", "silent", "doubted", "down"};
+static const char *const health_words[] = {"up", "silent", "doubted", "down", "gone"};
 
 /* --- Invariants --- */
 
@@ -118,6 +130,28 @@ static void check_silence(void)
     }
 }
 
+/* From the beginning of the run. */
+static struct counts counts_of(size_t index)
+{
+    const struct upstream_metrics *metrics = &world.metrics->upstreams[index];
+    const struct counts *before = &world.before[index];
+    return (struct counts){
+        .requests = before->requests + metric_get(&metrics->requests),
+        .hedges = before->hedges + metric_get(&metrics->hedges),
+        .probes = before->probes + metric_get(&metrics->probes),
+    };
+}
+
+uint64_t world_plain_requests(void)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < plan.upstream_count; i++) {
+        const struct counts counts = counts_of(i);
+        sum += counts.requests - counts.hedges;
+    }
+    return sum;
+}
+
 static struct sums sum_connections(size_t index)
 {
     struct sums sums = {0};
@@ -139,6 +173,7 @@ static void check_gauges(size_t index, const struct sums *sums)
 {
     const struct upstream_view *upstream = &world.view.upstreams[index];
     const struct upstream_metrics *metrics = &world.metrics->upstreams[index];
+    const struct counts counts = counts_of(index);
     if (metric_get(&metrics->connecting) != sums->phases[PHASE_CONNECTING] ||
         metric_get(&metrics->handshaking) != sums->phases[PHASE_HANDSHAKING] ||
         metric_get(&metrics->ready) != sums->phases[PHASE_READY] ||
@@ -148,15 +183,16 @@ static void check_gauges(size_t index, const struct sums *sums)
         upstream->in_flight != sums->in_flight - upstream->own)
         sim_fail("%zu requests in flight at upstream %zu, %u counted", sums->in_flight, index,
                  upstream->in_flight);
-    if (metric_get(&metrics->up) != (upstream->health < HEALTH_DOUBTED))
+    if (metric_get(&metrics->up) != (upstream->health < HEALTH_DOUBTED) &&
+        upstream->health != HEALTH_GONE)
         sim_fail("the gauge `up` of upstream %zu is not its health", index);
     /* A change of the network makes it forget its failures, and its back-off with them. */
     if (upstream->health == HEALTH_DOWN && upstream->failures == 0 &&
         metric_get(&metrics->network_changes) == 0)
         sim_fail("upstream %zu is down though it has answered since", index);
-    if (metric_get(&metrics->requests) < upstream_queries(index))
+    if (counts.requests < upstream_queries(index))
         sim_fail("upstream %zu got more queries than requests were counted", index);
-    if (metric_get(&metrics->probes) < upstream_probes(index))
+    if (counts.probes < upstream_probes(index))
         sim_fail("upstream %zu got more probes than were counted", index);
 }
 
@@ -297,7 +333,7 @@ static bool look_at_group(bool is_close)
 {
     uint64_t sent = 0;
     for (size_t i = 0; i < plan.upstream_count; i++)
-        sent += metric_get(&world.metrics->upstreams[i].requests);
+        sent += counts_of(i).requests;
     if (!view_group(world.group, is_close || sent != world.sent, &world.view))
         sim_fail("more connections or requests than anybody should need");
     const bool has_asked = sent != world.sent;
@@ -314,7 +350,7 @@ void world_check_turn(void)
     clients_check_counters();
     const bool is_close = net_turns() % CLOSE_LOOK_TURNS == 0;
     const bool has_asked = look_at_group(is_close);
-    requests_check(&world.view, world.metrics, has_asked);
+    requests_check(&world.view, has_asked);
     check_upstreams();
     if (is_close)
         look_closely();
@@ -325,14 +361,12 @@ void world_check_turn(void)
 
 static enum status open_resolver(void)
 {
-    static const struct tls_trust *const trusts[SIM_UPSTREAMS_MAX];
     world.config = plan.config;
     world.in_force = &world.config.snapshot;
     const struct group_settings settings = {
         .config = &world.config,
         .loop = &world.loop,
         .metrics = world.metrics,
-        .trusts = trusts,
         .self_key = plan.has_self_check ? &world.self_key : NULL,
     };
     TRY(group_open(&settings, &world.group));
@@ -398,7 +432,8 @@ static void on_network(struct loop_source *source, uint32_t events)
         sim_fail("more connections than anybody should need");
     for (size_t i = 0; i < plan.upstream_count; i++)
         changes[i] = metric_get(&world.metrics->upstreams[i].network_changes) +
-                     (world.view.upstreams[i].source != upstream_source(i));
+                     (world.view.upstreams[i].health != HEALTH_GONE &&
+                      world.view.upstreams[i].source != upstream_source(i));
     group_network_changed(world.group);
     for (size_t i = 0; i < plan.upstream_count; i++) {
         const uint64_t dropped = metric_get(&world.metrics->upstreams[i].network_changes);
@@ -416,17 +451,70 @@ static void watch_network(void)
         sim_fail("the network cannot be watched");
 }
 
-/* Whoever still goes by the snapshot before meets nonsense. */
+/* Without it there might be nobody who does better than those that answer with errors. */
+static bool is_needed(size_t index)
+{
+    return has_fault(FAULT_ERRORS_FOR_ALL) && !upstream_has(FAULT_ERRORS_FOR_ALL, index);
+}
+
+/* In any order; three of four stay or come, the healthy one always, and one at least. */
+static void draw_snapshot(struct snapshot *snapshot)
+{
+    const struct upstream_config *all = plan.config.snapshot.upstreams;
+    const size_t count = plan.upstream_count;
+    const size_t first = random_below(count);
+    const size_t kept = plan.healthy < count ? plan.healthy : first;
+    *snapshot = plan.config.snapshot;
+    snapshot->strategy = (enum strategy)random_below(4);
+    snapshot->upstream_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        const size_t index = (first + i) % count;
+        if (index == kept || is_needed(index) || random_below(4) > 0)
+            snapshot->upstreams[snapshot->upstream_count++] = all[index];
+    }
+}
+
+/* What is counted begins anew with an upstream that comes again, as another one. */
+static void note_counts(const struct snapshot *next)
+{
+    for (size_t i = 0; i < next->upstream_count; i++) {
+        const size_t slot = next->upstreams[i].slot;
+        if (world.view.upstreams[slot].health != HEALTH_GONE)
+            continue;
+        world.before[slot] = counts_of(slot);
+        clients_note_upstream(slot);
+    }
+}
+
+/* As main.c and worker.c do it. */
 static void reload(void)
 {
-    struct snapshot *former = world.in_force;
-    world.in_force = former == &world.snapshots[0] ? &world.snapshots[1] : &world.snapshots[0];
-    *world.in_force = plan.config.snapshot;
-    world.in_force->strategy = (enum strategy)random_below(4);
-    sim_tell("the configuration is read anew");
-    resolver_reload(&world.resolver, world.in_force);
-    group_reload(world.group, world.in_force);
-    memset(former, 0xa5, sizeof(*former));
+    if (world.former || (world.reloaded_ns > 0 && net_now() - world.reloaded_ns < REST_NS))
+        return; /* one after the other */
+    world.former = world.in_force;
+    world.reloaded_ns = net_now();
+    world.in_force =
+        world.former == &world.snapshots[0] ? &world.snapshots[1] : &world.snapshots[0];
+    draw_snapshot(world.in_force);
+    sim_tell("the configuration is read anew, with %zu upstreams", world.in_force->upstream_count);
+    note_counts(world.in_force);
+    const upstream_set changed = group_reload(world.group, world.in_force);
+    resolver_reload(&world.resolver, world.in_force, changed);
+}
+
+/* Whoever still goes by the snapshot before meets nonsense. */
+static void end_reload(void)
+{
+    if (!world.former)
+        return;
+    const uint64_t leave_ns = plan.config.snapshot.timeouts.request_ns + MILLISECONDS(TURN_MAX_MS);
+    if (group_is_leaving(world.group)) {
+        if (net_now() - world.reloaded_ns > leave_ns && net_last_jump() == 0)
+            sim_fail("upstreams are removed, and do not go");
+        return;
+    }
+    memset(world.former, 0xa5, sizeof(*world.former));
+    world.former = NULL;
 }
 
 /* As worker.c does it, after a turn. */
@@ -436,6 +524,7 @@ static void turn(void)
         sim_fail("a turn failed");
     if (fault_happens(FAULT_RELOAD))
         reload();
+    end_reload();
     if (!world.has_slept && world.last_jump == net_last_jump())
         return;
     world.has_slept = false;

@@ -118,8 +118,8 @@ static inline void describe_servers(FILE *out, const struct config *config)
     }
     fprintf(out, "\nlisten-freebind = %d", (int)config->listen_freebind);
     fputs("\nupstreams =", out);
-    for (size_t i = 0; i < config->upstream_count; i++) {
-        const struct upstream_config *upstream = &config->upstreams[i];
+    for (size_t i = 0; i < config->snapshot.upstream_count; i++) {
+        const struct upstream_config *upstream = &config->snapshot.upstreams[i];
         if (upstream->host)
             snprintf(text, sizeof text, "%s/%u", upstream->host, upstream->port);
         else
@@ -131,8 +131,8 @@ static inline void describe_servers(FILE *out, const struct config *config)
             fprintf(out, ",%02x..%02x", upstream->pins[j][0], upstream->pins[j][PIN_SIZE - 1]);
     }
     fputs("\nbootstrap =", out);
-    for (size_t i = 0; i < config->bootstrap_count; i++)
-        fprintf(out, " %s", address_format(&config->bootstraps[i], text));
+    for (size_t i = 0; i < config->snapshot.bootstrap_count; i++)
+        fprintf(out, " %s", address_format(&config->snapshot.bootstraps[i], text));
     fputs("\nallow =", out);
     for (size_t i = 0; i < config->snapshot.allow_count; i++)
         fprintf(out, " %016" PRIx64 "%016" PRIx64 "/%u", config->snapshot.allow[i].bits[0],
@@ -148,7 +148,7 @@ static inline void describe_numbers(FILE *out, const struct config *config)
 {
     fprintf(out, "strategy = %s\ntls.ca = %s\nworkers = %u\n",
             strategy_name(config->snapshot.strategy),
-            config->tls_ca_file ? config->tls_ca_file : "-", config->workers);
+            config->snapshot.tls_ca_file ? config->snapshot.tls_ca_file : "-", config->workers);
     fprintf(out, "cache.size = %" PRIu64 "\n", config->cache.size_bytes);
     fprintf(out, "cache.ttl-min = %u\ncache.ttl-max = %u\ncache.negative-ttl-max = %u\n",
             config->cache.ttl_min_s, config->cache.ttl_max_s, config->cache.negative_ttl_max_s);

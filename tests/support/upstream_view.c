@@ -34,10 +34,12 @@ static const char *flaw_of_slots(const struct connection *connection)
 const char *view_flaw(const struct group *group)
 {
     const char *flaw = NULL;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        LIST_EACH (struct connection, connection, &group->upstreams[i].connections, link)
+    for (size_t i = 0; i < CONFIG_UPSTREAM_SLOTS; i++) {
+        if (!group->slots[i])
+            continue;
+        LIST_EACH (struct connection, connection, &group->slots[i]->connections, link)
             flaw = flaw ? flaw : flaw_of_slots(connection);
-        LIST_EACH (struct connection, lane, &group->upstreams[i].lanes, link)
+        LIST_EACH (struct connection, lane, &group->slots[i]->lanes, link)
             flaw = flaw ? flaw : flaw_of_slots(lane);
     }
     return flaw;
@@ -57,6 +59,8 @@ static bool is_heard(const struct upstream *upstream)
 
 static enum view_health health_of(const struct upstream *upstream)
 {
+    if (upstream->path.is_leaving)
+        return HEALTH_GONE;
     if (upstream->path.down)
         return HEALTH_DOWN;
     if (upstream->path.is_doubted)
@@ -99,7 +103,7 @@ static struct connection_view view_connection(const struct connection *connectio
 {
     return (struct connection_view){
         .identity = connection,
-        .upstream = connection->path->index,
+        .upstream = connection->path->slot,
         .phase = (enum view_phase)connection->state,
         .fd = connection->stream.fd,
         .is_open = connection->stream.state == STREAM_OPEN,
@@ -125,7 +129,7 @@ static struct request_view view_request(const struct connection *connection, siz
 {
     const struct request *request = connection->slots.table[slot].request;
     const struct attempts *attempts = request->attempts;
-    const uint32_t only = UINT32_C(1) << connection->path->index;
+    const upstream_set only = UINT64_C(1) << connection->path->slot;
     return (struct request_view){
         .identity = request,
         .ask = attempts,
@@ -182,9 +186,13 @@ bool view_group(const struct group *group, bool with_requests, struct group_view
     for (size_t i = 0; i < LINES; i++)
         view->queued += count(&group->waiting.lines[i]);
     view->lane_count = 0;
-    view->upstream_count = group->upstream_count;
-    for (size_t i = 0; i < group->upstream_count; i++) {
-        const struct upstream *upstream = &group->upstreams[i];
+    view->upstream_count = 0;
+    for (size_t i = 0; i < CONFIG_UPSTREAM_SLOTS; i++) {
+        const struct upstream *upstream = group->slots[i];
+        view->upstreams[i] = (struct upstream_view){.health = HEALTH_GONE, .is_calm = true};
+        if (!upstream)
+            continue;
+        view->upstream_count = i + 1;
         view->upstreams[i] = view_upstream(upstream);
         view->lane_count += tally_of(&upstream->lanes).all;
         if (!add_connections(view, &upstream->connections, with_requests) ||

@@ -20,8 +20,9 @@ enum { SPARES_MAX = 128 }; /* connections to one upstream in trouble */
 enum view_phase { PHASE_CONNECTING, PHASE_HANDSHAKING, PHASE_READY, PHASE_DRAINING, PHASE_COUNT };
 
 /* SUSPECT: it is up, and none of its connections is heard though one is asked something. DOUBTED:
- * it is asked nothing but a probe, for it may be that it answers nobody. */
-enum view_health { HEALTH_UP, HEALTH_SILENT, HEALTH_DOUBTED, HEALTH_DOWN };
+ * it is asked nothing but a probe, for it may be that it answers nobody. GONE: the configuration is
+ * without it, and what is in flight there may end. */
+enum view_health { HEALTH_UP, HEALTH_SILENT, HEALTH_DOUBTED, HEALTH_DOWN, HEALTH_GONE };
 
 struct upstream_view {
     enum view_health health;
@@ -68,8 +69,8 @@ struct request_view {
 };
 
 struct group_view {
-    size_t upstream_count;
-    struct upstream_view upstreams[CONFIG_UPSTREAMS_MAX];
+    size_t upstream_count;                                 /* up to the last that is there */
+    struct upstream_view upstreams[CONFIG_UPSTREAM_SLOTS]; /* by their slots */
     size_t connection_count;
     struct connection_view connections[VIEW_CONNECTIONS_MAX];
     size_t request_count; /* 0 without them */

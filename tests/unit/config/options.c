@@ -408,7 +408,7 @@ static void files_of_certificates_are_read_before_anything_starts(void **state)
     config_write("ca.pem", "x", 1);
     struct loaded loaded = CONFIG_LOAD("--tls-ca=ca.pem", "--tls-ca=system");
     assert_int_equal(loaded.status, STATUS_OK);
-    assert_null(loaded.config->tls_ca_file);
+    assert_null(loaded.config->snapshot.tls_ca_file);
     loaded_free(&loaded);
 }
 
@@ -701,14 +701,16 @@ static void J1_every_option_is_in_the_snapshot_or_is_named(void **state)
         unsetenv(option->environment);
         unsetenv("DNSPROXY_LISTEN");
         assert_string_equal(loaded.errors, "");
-        const bool is_replaced = memcmp(&defaults.config->snapshot, &loaded.config->snapshot,
-                                        sizeof(struct snapshot)) != 0;
-        assert_string_equal(left_of(defaults.config, loaded.config),
-                            is_replaced ? "" : option->key);
-        assert_string_equal(left_of(loaded.config, defaults.config),
-                            is_replaced ? "" : option->key);
+        const bool is_left =
+            memcmp(defaults.config, loaded.config, offsetof(struct config, snapshot)) != 0;
+        assert_string_equal(left_of(defaults.config, loaded.config), is_left ? option->key : "");
+        assert_string_equal(left_of(loaded.config, defaults.config), is_left ? option->key : "");
         assert_string_equal(left_of(loaded.config, loaded.config), "");
-        assert_int_equal(option_needs_restart(option), !is_replaced);
+        assert_int_equal(option_needs_restart(option), is_left);
+        char *described[] = {config_describe(defaults.config), config_describe(loaded.config)};
+        assert_string_not_equal(described[0], described[1]);
+        free(described[0]);
+        free(described[1]);
         loaded_free(&loaded);
     }
     loaded_free(&defaults);
@@ -721,24 +723,10 @@ static void J1_what_differs_in_one_part_is_named(void **state)
     static const struct {
         const char *key, *a, *b;
     } pairs[] = {
-        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}", "{url: 'tls://192.0.2.2#a.test'}"},
-        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}", "{url: 'tls://192.0.2.1#b.test'}"},
-        {"upstreams", "{url: 'tls://192.0.2.1:1#a.test'}", "{url: 'tls://192.0.2.1:2#a.test'}"},
-        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}",
-         "{url: 'tls://192.0.2.1#a.test', weight: 2}"},
-        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}",
-         "{url: 'tls://192.0.2.1#a.test', ca: ca.pem}"},
-        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}",
-         "{url: 'tls://192.0.2.1#a.test', "
-         "pins: ['AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=']}"},
-        {"upstreams", "{url: 'tls://192.0.2.1#a.test'}",
-         "{url: 'tls://192.0.2.1#a.test'}, {url: 'tls://192.0.2.2#a.test'}"},
         {"listen", "udp://127.0.0.1:53", "tcp://127.0.0.1:53"},
         {"listen", "udp://127.0.0.1:53", "127.0.0.1:53"},
         {"listen", "127.0.0.1:53", "127.0.0.1:54"},
         {"listen", "127.0.0.1:53", "127.0.0.1:53, 127.0.0.2:53"},
-        {"bootstrap", "192.0.2.1", "192.0.2.2"},
-        {"bootstrap", "192.0.2.1", "192.0.2.1, 192.0.2.2"},
     };
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
         char text[2][256];
@@ -754,6 +742,90 @@ static void J1_what_differs_in_one_part_is_named(void **state)
         assert_string_equal(left_of(loaded[1].config, loaded[1].config), "");
         loaded_free(&loaded[0]);
         loaded_free(&loaded[1]);
+    }
+}
+
+#define PIN "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+#define OTHER_PIN "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA="
+
+/* Whether the only upstream of the one text has its slot in the other, where it is the last. */
+static bool stays(const char *former, const char *next, const struct tls_trust *trusts[2])
+{
+    char text[2][256];
+    snprintf(text[0], sizeof text[0], "bootstrap: 192.0.2.53\nupstreams: [%s]\n", former);
+    snprintf(text[1], sizeof text[1], "bootstrap: 192.0.2.53\nupstreams: [%s]\n", next);
+    struct loaded a = config_load_yaml(text[0]);
+    struct loaded b = config_load_yaml(text[1]);
+    assert_string_equal(a.errors, "");
+    assert_string_equal(b.errors, "");
+    struct snapshot *snapshot = &b.config->snapshot;
+    a.config->snapshot.upstreams[0].trust = trusts[0];
+    snapshot->upstreams[snapshot->upstream_count - 1].trust = trusts[1];
+    upstreams_place(snapshot, &a.config->snapshot);
+    const size_t slot = snapshot->upstreams[snapshot->upstream_count - 1].slot;
+    loaded_free(&a);
+    loaded_free(&b);
+    return slot == 0;
+}
+
+static void J1_upstream_stays_when_nothing_of_it_is_another(void **state)
+{
+    (void)state;
+    static int places[2];
+    const struct tls_trust *one[2] = {(void *)&places[0], (void *)&places[0]};
+    const struct tls_trust *two[2] = {(void *)&places[0], (void *)&places[1]};
+    const char *url = "{url: 'tls://192.0.2.1#a.test'}";
+    assert_true(stays(url, url, one));
+    assert_false(stays(url, url, two));
+    assert_true(stays(url, "{url: 'tls://192.0.2.1#a.test', weight: 2}", one));
+    assert_true(
+        stays(url, "{url: 'tls://192.0.2.2#a.test'}, {url: 'tls://192.0.2.1#a.test'}", one));
+    assert_false(stays(url, "{url: 'tls://192.0.2.2#a.test'}", one));
+    assert_false(stays(url, "{url: 'tls://192.0.2.1#b.test'}", one));
+    assert_false(stays(url, "{url: 'tls://192.0.2.1:1#a.test'}", one));
+    assert_true(stays("{url: 'tls://up.test'}",
+                      "{url: 'tls://192.0.2.1#a.test'}, {url: 'tls://up.test'}", one));
+    assert_false(stays("{url: 'tls://up.test'}", "{url: 'tls://up2.test#up.test'}", one));
+    const char *pins = "{url: 'tls://192.0.2.1', pins: ['" OTHER_PIN "', '" PIN "']}";
+    assert_true(stays(pins, pins, one));
+    assert_false(stays(pins, "{url: 'tls://192.0.2.1', pins: ['" PIN "']}", one));
+    assert_false(stays(url, "{url: 'tls://192.0.2.1#a.test', pins: ['" PIN "']}", one));
+    /* By what it is, not by the number in its label. */
+    const char *second = "{url: 'tls://192.0.2.1', pins: ['" OTHER_PIN "']}";
+    assert_true(stays(second,
+                      "{url: 'tls://192.0.2.1', pins: ['" PIN "']}, "
+                      "{url: 'tls://192.0.2.1', pins: ['" OTHER_PIN "']}",
+                      one));
+}
+
+/* As many new ones as there may be, beside as many that leave. */
+static void J1_each_upstream_has_a_slot_of_its_own(void **state)
+{
+    (void)state;
+    static struct snapshot snapshots[3];
+    static char labels[3][CONFIG_UPSTREAMS_MAX][16];
+    for (size_t i = 0; i < 3; i++) {
+        snapshots[i].upstream_count = CONFIG_UPSTREAMS_MAX;
+        for (size_t j = 0; j < CONFIG_UPSTREAMS_MAX; j++) {
+            /* The last one of the former is the first one of the next. */
+            const size_t number = i * (CONFIG_UPSTREAMS_MAX - 1) + j;
+            snprintf(labels[i][j], sizeof labels[i][j], "up%zu", number);
+            snapshots[i].upstreams[j].label = labels[i][j];
+            snapshots[i].upstreams[j].slot = j;
+            snapshots[i].upstreams[j].host = labels[i][j];
+        }
+        if (i > 0)
+            upstreams_place(&snapshots[i], &snapshots[i - 1]);
+        upstream_set slots = 0;
+        for (size_t j = 0; i > 0 && j < CONFIG_UPSTREAMS_MAX; j++)
+            slots |= upstream_bit(snapshots[i - 1].upstreams[j].slot);
+        for (size_t j = i > 0; j < CONFIG_UPSTREAMS_MAX; j++) {
+            assert_true((slots & upstream_bit(snapshots[i].upstreams[j].slot)) == 0);
+            slots |= upstream_bit(snapshots[i].upstreams[j].slot);
+        }
+        if (i > 0)
+            assert_int_equal(snapshots[i].upstreams[0].slot,
+                             snapshots[i - 1].upstreams[CONFIG_UPSTREAMS_MAX - 1].slot);
     }
 }
 
@@ -910,6 +982,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(J1_every_option_is_in_the_snapshot_or_is_named),
         TEST(J1_what_differs_in_one_part_is_named),
+        TEST(J1_upstream_stays_when_nothing_of_it_is_another),
+        TEST(J1_each_upstream_has_a_slot_of_its_own),
         TEST(J1_what_is_named_is_cut_and_counted),
         TEST(J1_file_that_is_gone_or_a_pipe_is_an_error),
         TEST(every_default),

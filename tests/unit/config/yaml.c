@@ -57,7 +57,7 @@ static void lists_may_be_written_in_one_value(void **state)
     struct loaded loaded = config_load_yaml("listen: 192.0.2.1, 192.0.2.2:54\n"
                                             "upstreams: quad9\n");
     assert_value(loaded.config, "listen", "192.0.2.1:53/udp/tcp 192.0.2.2:54/udp/tcp");
-    assert_int_equal(loaded.config->upstream_count, 4);
+    assert_int_equal(loaded.config->snapshot.upstream_count, 4);
     loaded_free(&loaded);
 }
 
@@ -67,11 +67,11 @@ static void an_upstream_may_be_one_mapping_and_a_preset_have_a_weight(void **sta
     struct loaded loaded =
         config_load_yaml("upstreams: {url: google, weight: 7, pins: " PIN_HEX "}\n");
     assert_string_equal(loaded.errors, "");
-    assert_int_equal(loaded.config->upstream_count, 4);
+    assert_int_equal(loaded.config->snapshot.upstream_count, 4);
     for (size_t i = 0; i < 4; i++) {
-        assert_int_equal(loaded.config->upstreams[i].weight, 7);
-        assert_int_equal(loaded.config->upstreams[i].pin_count, 1);
-        assert_string_equal(loaded.config->upstreams[i].name, "dns.google");
+        assert_int_equal(loaded.config->snapshot.upstreams[i].weight, 7);
+        assert_int_equal(loaded.config->snapshot.upstreams[i].pin_count, 1);
+        assert_string_equal(loaded.config->snapshot.upstreams[i].name, "dns.google");
     }
     loaded_free(&loaded);
 }
@@ -89,7 +89,7 @@ static void E4_pins_are_read_in_every_form_and_several(void **state)
                                             "      - E3B0C44298FC1C149AFBF4C8996FB92427AE41E4"
                                             "649B934CA495991B7852B855\n");
     assert_string_equal(loaded.errors, "");
-    const struct upstream_config *upstream = &loaded.config->upstreams[0];
+    const struct upstream_config *upstream = &loaded.config->snapshot.upstreams[0];
     static const uint8_t sha256_of_nothing[PIN_SIZE] = {
         0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4,
         0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b,
@@ -496,10 +496,10 @@ static void E3_upstreams_that_differ_in_name_or_pins_are_two(void **state)
                          "  - tls://192.0.2.1#2001:db8::1\n"
                          "  - {url: tls://192.0.2.1#a.example, pins: " PIN_HEX "}\n");
     assert_string_equal(loaded.errors, "");
-    assert_int_equal(loaded.config->upstream_count, 6);
+    assert_int_equal(loaded.config->snapshot.upstream_count, 6);
     /* The metrics would be invalid with one label for two upstreams. */
-    assert_string_equal(loaded.config->upstreams[0].label, "192.0.2.1:853#a.example");
-    assert_string_equal(loaded.config->upstreams[5].label, "192.0.2.1:853#a.example/2");
+    assert_string_equal(loaded.config->snapshot.upstreams[0].label, "192.0.2.1:853#a.example");
+    assert_string_equal(loaded.config->snapshot.upstreams[5].label, "192.0.2.1:853#a.example/2");
     loaded_free(&loaded);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/deadline.h"
 #include "control/reload.h"
+#include "control/trusts.h"
 
 static struct {
     struct config *start;
@@ -19,9 +20,10 @@ static struct {
     char log[8192];
 } bench;
 
-static void hand_out(const struct snapshot *snapshot)
+static void hand_out(const struct snapshot *next, const struct snapshot *former)
 {
-    bench.handed_out = snapshot;
+    assert_ptr_equal(former, reload_snapshot(&bench.reload));
+    bench.handed_out = next;
     bench.hand_outs++;
     bench.is_taken = false;
 }
@@ -31,32 +33,38 @@ static bool is_taken(void)
     return bench.is_taken;
 }
 
-/* No authority is needed to know the upstream. */
-#define PINNED "tls://192.0.2.1', pins: ['AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='"
-
-static void configure_upstream(const char *upstream, const char *text)
+static uint64_t ceiling(const struct snapshot *snapshot)
 {
-    char whole[4096];
-    snprintf(whole, sizeof whole, "upstreams: [{url: '%s]}]\n%s", upstream, text);
-    config_write("dnsproxy.yaml", whole, strlen(whole));
+    assert_ptr_equal(snapshot, reload_snapshot(&bench.reload));
+    return 1000 * snapshot->upstream_count;
 }
+
+/* No authority is needed to know the upstream. */
+#define PINS "pins: ['AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=']}"
+#define PINNED "[{url: 'tls://192.0.2.1', " PINS "]"
 
 static void configure(const char *text)
 {
-    configure_upstream(PINNED, text);
+    char whole[4096];
+    snprintf(whole, sizeof whole, "%s%s",
+             strstr(text, "upstreams:") ? "" : "upstreams: " PINNED "\n", text);
+    config_write("dnsproxy.yaml", whole, strlen(whole));
 }
 
 static int setup(void **state)
 {
     static char *argv[] = {(char *)(uintptr_t) "dnsproxy", (char *)(uintptr_t) "-c",
                            (char *)(uintptr_t) "dnsproxy.yaml", NULL};
-    static const struct reload_events events = {.hand_out = hand_out, .is_taken = is_taken};
+    static const struct reload_events events = {
+        .hand_out = hand_out, .is_taken = is_taken, .ceiling = ceiling};
     memset(&bench, 0, sizeof bench);
     config_setup(state);
     configure("workers: 3\nlog: {level: error}\n");
     enum command command;
     assert_int_equal(options_load(3, argv, stderr, &command, &bench.start), STATUS_OK);
-    reload_init(&bench.reload, 3, argv, bench.start, &events);
+    struct trusts *trusts = NULL;
+    assert_int_equal(trusts_open(&bench.start->snapshot, NULL, stderr, &trusts), STATUS_OK);
+    reload_init(&bench.reload, 3, argv, bench.start, trusts, &events);
     bench.now = 1000 * NANOSECONDS_PER_SECOND;
     return 0;
 }
@@ -133,7 +141,7 @@ static void J1_snapshot_is_in_force_when_all_have_taken_it(void **state)
     (void)run();
     assert_ptr_equal(reload_snapshot(&bench.reload), bench.handed_out);
     assert_int_equal(bench.reload.generation, 2);
-    assert_int_equal(count_in_log(" info reloaded generation=2\n"), 1);
+    assert_int_equal(count_in_log(" info reloaded generation=2 memory_ceiling_bytes=1000\n"), 1);
     assert_false(bench.reload.has_failed);
     (void)run();
     assert_string_equal(bench.log, "");
@@ -178,24 +186,33 @@ static void J1_authorities_that_cannot_be_read_are_an_error(void **state)
     assert_int_equal(level_in_force(), LOG_LEVEL_ERROR);
 }
 
-/* `ordered` of other upstreams would send all to the first of those that there are. */
-static void J1_strategy_stays_with_its_upstreams(void **state)
+static size_t slot_of(const struct snapshot *snapshot, const char *label)
+{
+    for (size_t i = 0; i < snapshot->upstream_count; i++)
+        if (strcmp(snapshot->upstreams[i].label, label) == 0)
+            return snapshot->upstreams[i].slot;
+    fail_msg("%s is not there", label);
+    return SIZE_MAX;
+}
+
+static void J1_upstreams_come_and_go_and_are_logged(void **state)
 {
     (void)state;
-    const enum strategy before = reload_snapshot(&bench.reload)->strategy;
-    configure_upstream("tls://192.0.2.2', pins: ['AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='",
-                       "workers: 3\nstrategy: ordered\nlog: {level: debug}\n");
-    reload_ask(&bench.reload);
+    reload_with("upstreams: [{url: 'tls://192.0.2.2', " PINS ", {url: 'tls://192.0.2.1', " PINS
+                "]\nworkers: 3\nstrategy: ordered\n");
+    assert_int_equal(count_in_log(" info upstream_added upstream=192.0.2.2:853\n"), 1);
+    assert_int_equal(count_in_log(" info "), 1);
+    const struct snapshot *next = bench.handed_out;
+    assert_int_equal(slot_of(next, "192.0.2.1:853"), 0);
+    assert_int_equal(slot_of(next, "192.0.2.2:853"), 1);
     (void)run();
-    bench.is_taken = true;
-    assert_int_equal(count_in_log("keys=\"upstreams strategy\""), 1);
-    assert_int_equal(bench.reload.left, 2);
-    (void)run();
-    assert_int_equal(level_in_force(), LOG_LEVEL_DEBUG);
-    assert_int_equal(reload_snapshot(&bench.reload)->strategy, before);
-    reload_with("workers: 3\nstrategy: ordered\n");
-    (void)run();
+    assert_int_equal(count_in_log("memory_ceiling_bytes=2000\n"), 1);
     assert_int_equal(reload_snapshot(&bench.reload)->strategy, STRATEGY_ORDERED);
+    reload_with("upstreams: [{url: 'tls://192.0.2.3', " PINS "]\nworkers: 3\n");
+    assert_int_equal(count_in_log(" info upstream_removed upstream=192.0.2.1:853\n"), 1);
+    assert_int_equal(count_in_log(" info upstream_removed upstream=192.0.2.2:853\n"), 1);
+    assert_int_equal(count_in_log(" info upstream_added upstream=192.0.2.3:853\n"), 1);
+    assert_int_equal(slot_of(bench.handed_out, "192.0.2.3:853"), 2);
 }
 
 static void J1_what_needs_a_restart_is_named_and_left(void **state)
@@ -276,7 +293,7 @@ int main(void)
         TEST(J1_broken_file_changes_nothing_and_says_where),
         TEST(J1_problems_logged_are_few),
         TEST(J1_authorities_that_cannot_be_read_are_an_error),
-        TEST(J1_strategy_stays_with_its_upstreams),
+        TEST(J1_upstreams_come_and_go_and_are_logged),
         TEST(J1_what_needs_a_restart_is_named_and_left),
         TEST(J1_wishes_of_a_second_are_one_reload),
         TEST(J1_next_one_waits_for_the_workers),

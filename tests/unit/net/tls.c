@@ -171,6 +171,40 @@ static void trust_tells_what_is_wrong_with_its_file(void **state)
     tls_trust_close(NULL);
 }
 
+static struct tls_trust *trust_of(const struct identity *first, const struct identity *second)
+{
+    struct tls_trust *out = NULL;
+    char path[PATH_SIZE], error[256];
+    write_certificate(path, first);
+    if (second) {
+        FILE *file = fopen(path, "a");
+        assert_non_null(file);
+        assert_int_equal(PEM_write_X509(file, second->certificate), 1);
+        fclose(file);
+    }
+    assert_int_equal(tls_trust_open(path, &out, error, sizeof error), STATUS_OK);
+    unlink(path);
+    return out;
+}
+
+/* Whatever the file is called. */
+static void J1_trust_is_the_same_with_the_same_certificates(void **state)
+{
+    (void)state;
+    struct tls_trust *one = trust_of(&authority, NULL);
+    struct tls_trust *other = trust_of(&stranger, NULL);
+    struct tls_trust *both = trust_of(&authority, &stranger);
+    assert_true(tls_trust_is_same(one, trust));
+    assert_false(tls_trust_is_same(one, other));
+    assert_false(tls_trust_is_same(one, both));
+    assert_ptr_equal(tls_trust_share(both), both);
+    tls_trust_close(both);
+    assert_false(tls_trust_is_same(both, one)); /* the other owner has it */
+    tls_trust_close(both);
+    tls_trust_close(other);
+    tls_trust_close(one);
+}
+
 static void system_store_is_where_the_environment_says(void **state)
 {
     (void)state;
@@ -994,6 +1028,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trust_tells_what_is_wrong_with_its_file),
+        cmocka_unit_test(J1_trust_is_the_same_with_the_same_certificates),
         cmocka_unit_test(system_store_is_where_the_environment_says),
         cmocka_unit_test(E2_settings_that_authenticate_nobody_are_refused),
         cmocka_unit_test(E1_certificate_for_the_name_is_accepted),

@@ -162,7 +162,7 @@ static int setup(void **state)
     fixture->view = (struct metrics_view){.workers = fixture->workers,
                                           .worker_count = 2,
                                           .upstream_labels = upstream_labels,
-                                          .upstream_count = 2,
+                                          .upstream_slots = 2,
                                           .cache_bytes = 4096,
                                           .cache_entries = 17,
                                           .log_dropped = 3,
@@ -191,6 +191,32 @@ static void counters_and_gauges_are_added_up_over_the_workers(void **state)
     assert_value(exposition, "dnsproxy_queries_total{transport=\"udp\"}", 42);
     assert_value(exposition, "dnsproxy_queries_total{transport=\"tcp\"}", 0);
     assert_value(exposition, "dnsproxy_queries_in_flight", 4);
+    exposition_free(exposition);
+}
+
+static void J1_slot_that_nobody_has_is_in_no_series_and_begins_at_0(void **state)
+{
+    struct fixture *fixture = *state;
+    const char *labels[2] = {NULL, upstream_labels[1]};
+    fixture->view.upstream_labels = labels;
+    metric_add(&fixture->workers[0]->upstreams[0].requests, 7);
+    metric_add(&fixture->workers[0]->upstreams[1].requests, 9);
+    struct exposition *exposition = read_exposition(&fixture->view);
+    assert_value(exposition, "dnsproxy_upstream_requests_total{upstream=\"[2001:db8::1]:853\"}", 9);
+    exposition_free(exposition);
+    char *text = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&text, &length);
+    metrics_print(out, &fixture->view);
+    fclose(out);
+    assert_null(strstr(text, "one.example"));
+    free(text);
+    upstream_metrics_clear(&fixture->workers[0]->upstreams[0]);
+    fixture->view.upstream_labels = upstream_labels;
+    exposition = read_exposition(&fixture->view);
+    assert_value(exposition,
+                 "dnsproxy_upstream_requests_total{upstream=\"1.1.1.1:853#one.example\"}", 0);
+    assert_value(exposition, "dnsproxy_upstream_requests_total{upstream=\"[2001:db8::1]:853\"}", 9);
     exposition_free(exposition);
 }
 
@@ -349,6 +375,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(counters_and_gauges_are_added_up_over_the_workers, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(J1_slot_that_nobody_has_is_in_no_series_and_begins_at_0,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(upstream_metrics_carry_the_upstream_label, setup, teardown),
         cmocka_unit_test_setup_teardown(round_trip_time_is_the_mean_of_the_workers_that_have_one,
                                         setup, teardown),

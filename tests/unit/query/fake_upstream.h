@@ -41,7 +41,7 @@ static struct {
 [[maybe_unused]] static bool fake_choose(struct request *request, enum request_scope scope)
 {
     for (size_t i = 0; i < FAKE_UPSTREAMS; i++) {
-        const uint32_t bit = UINT32_C(1) << i;
+        const upstream_set bit = upstream_bit(i);
         if (!(request->attempts->once & bit)) {
             request->attempts->once |= bit;
             request->upstream = i;
@@ -107,7 +107,7 @@ bool request_is_lost(const struct group *group, const struct request *request)
     return false;
 }
 
-enum status request_submit_alone(struct group *group, struct request *request, uint32_t avoided,
+enum status request_submit_alone(struct group *group, struct request *request, upstream_set avoided,
                                  enum lane_kind kind)
 {
     enum failure failure;
@@ -116,7 +116,7 @@ enum status request_submit_alone(struct group *group, struct request *request, u
     return request_submit(group, request, REQUEST_ANYWHERE, &failure);
 }
 
-bool group_park(struct group *group, uint32_t excluded, struct waiter *waiter)
+bool group_park(struct group *group, upstream_set excluded, struct waiter *waiter)
 {
     (void)excluded;
     (void)group;
@@ -137,7 +137,7 @@ void path_doubt(struct path *path, enum failure failure)
     (void)failure;
 }
 
-struct upstream *choose_usable(struct group *group, uint32_t excluded,
+struct upstream *choose_usable(struct group *group, upstream_set excluded,
                                const struct question *question)
 {
     (void)group;
@@ -146,14 +146,14 @@ struct upstream *choose_usable(struct group *group, uint32_t excluded,
     return NULL;
 }
 
-bool choose_knows_better(const struct group *group, uint32_t erred)
+bool choose_knows_better(const struct group *group, upstream_set erred)
 {
     (void)group;
     (void)erred;
     return false;
 }
 
-void choose_contradict(struct group *group, uint32_t erred)
+void choose_contradict(struct group *group, upstream_set erred)
 {
     (void)group;
     (void)erred;

@@ -76,10 +76,12 @@ static int configure(void **state)
 {
     static char label[] = "upstream";
     (void)state;
-    config = (struct config){.upstream_count = UPSTREAMS, .snapshot.strategy = STRATEGY_ORDERED};
+    config =
+        (struct config){.snapshot = {.upstream_count = UPSTREAMS, .strategy = STRATEGY_ORDERED}};
     for (size_t i = 0; i < UPSTREAMS; i++) {
-        config.upstreams[i] = (struct upstream_config){.label = label, .name = label, .weight = 1};
-        assert_int_equal(address_parse("192.0.2.1:853", 0, &config.upstreams[i].address),
+        config.snapshot.upstreams[i] =
+            (struct upstream_config){.slot = i, .label = label, .name = label, .weight = 1};
+        assert_int_equal(address_parse("192.0.2.1:853", 0, &config.snapshot.upstreams[i].address),
                          STATUS_OK);
     }
     config.limits.queries = QUERIES;
@@ -99,14 +101,12 @@ static int configure(void **state)
 /* Opens in the order of main and worker; false when something did not open. */
 static bool open_all(void)
 {
-    static const struct tls_trust *const trusts[UPSTREAMS];
     static struct resolver room;
     const struct cache_config limits = {.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 3600};
     metrics = metrics_open(UPSTREAMS);
     if (!metrics || cache_open(&limits, &cache) != STATUS_OK)
         return false;
-    const struct group_settings settings = {
-        .config = &config, .loop = &loop, .metrics = metrics, .trusts = trusts};
+    const struct group_settings settings = {.config = &config, .loop = &loop, .metrics = metrics};
     if (group_open(&settings, &group) != STATUS_OK)
         return false;
     room = (struct resolver){

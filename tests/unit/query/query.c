@@ -194,7 +194,7 @@ static void J1_resolver_has_the_times_of_one_that_was_opened_so(void **state)
     uint64_t opened[DURATIONS_MAX];
     next = bench->config.snapshot;
     next.timeouts.query_ns = NANOSECONDS_PER_SECOND;
-    resolver_reload(bench->resolver, &next);
+    resolver_reload(bench->resolver, &next, 0);
     const size_t count = list_durations(&bench->loop, reloaded);
     ask(bench, 1, "waits");
     advance(bench, 200);
@@ -224,12 +224,12 @@ static void J1_reload_changes_who_may_ask_and_what_is_sent(void **state)
     next = bench->config.snapshot;
     next.allow_count = 0;
     ask(bench, 1, "waits");
-    resolver_reload(bench->resolver, &next);
+    resolver_reload(bench->resolver, &next, 0);
     ask(bench, 2, "waits");
     assert_int_equal(reply_rcode(0), RCODE_REFUSED);
     fake_answer(0, RCODE_NOERROR, FAILURE_NONE); /* who was let in has the answer */
     assert_int_equal(reply_rcode(1), RCODE_NOERROR);
-    resolver_reload(bench->resolver, &bench->config.snapshot);
+    resolver_reload(bench->resolver, &bench->config.snapshot, 0);
     ask(bench, 3, "waits");
     assert_int_equal(reply_rcode(2), RCODE_NOERROR);
 }

@@ -14,7 +14,7 @@ enum {
 static void start(struct bench *bench, size_t count)
 {
     struct asked warm;
-    bench->config.upstream_count = count;
+    bench->config.snapshot.upstream_count = count;
     begin(bench);
     assert_int_equal(ask(bench, &warm, "warm"), 0);
     make_ready(0);
@@ -111,6 +111,39 @@ static void look_again(struct bench *bench, const struct asking *one)
     turn(bench, 1);
 }
 
+/* --- Reload --- */
+
+static void J1_what_is_known_of_a_removed_upstream_is_forgotten(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    start(bench, 1);
+    end_alone(bench, &one);
+    assert_true(one.ask.has_ended && one.ask.lone_ends > 0);
+    one.ask.attempts.erred |= upstream_bit(0) | upstream_bit(1);
+    ask_reload(&one.ask, upstream_bit(0));
+    assert_false(one.ask.has_ended);
+    assert_int_equal(one.ask.lone_ends, 0);
+    assert_int_equal(one.ask.failure, FAILURE_REMOVED);
+    assert_true(attempts_exhausted(&one.ask.attempts) == upstream_bit(1));
+    assert_int_equal(one.ask.attempts.once | one.ask.attempts.twice, 0);
+    ask_cancel(&one.ask);
+}
+
+static void J1_what_is_known_of_others_stays(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    start(bench, 1);
+    end_alone(bench, &one);
+    const struct attempts before = one.ask.attempts;
+    ask_reload(&one.ask, ~upstream_bit(0));
+    assert_memory_equal(&one.ask.attempts, &before, sizeof(before));
+    assert_true(one.ask.has_ended && one.ask.lone_ends > 0);
+    assert_int_not_equal(one.ask.failure, FAILURE_REMOVED);
+    ask_cancel(&one.ask);
+}
+
 /* --- Ends of connections --- */
 
 static void K1_what_was_on_a_connection_that_ended_is_asked_alone(void **state)
@@ -156,7 +189,7 @@ static void K1_first_end_may_be_the_upstreams_and_one_in_calm_is_asked(void **st
     start(bench, 2);
     begin_asking(bench, &other, "other");
     begin_asking(bench, &one, "one");
-    upstream_warm(&bench->group->upstreams[1]);
+    upstream_warm(bench->group->slots[1]);
     make_ready(stream_count - 1);
     close_under(&one);
     assert_int_equal(where_is(&one), 1);
@@ -179,7 +212,7 @@ static void K2_close_with_questions_aboard_takes_no_upstream_down(void **state)
         others_are_answered(bench);
     }
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 1);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0);
 }
 
 /* Its silence would be that of all others: it has a lane of its own once it is lost. */
@@ -331,8 +364,8 @@ static void K9_RFC9520_3_1_who_has_one_time_left_is_in_line_for_any_lane(void **
     close_under(&many[hit]);
     assert_false(ask_is_in_flight(&many[hit].ask)); /* the server has said nothing since */
     others_are_answered(bench);
-    bench->group->upstreams[0].alone.admitted = 1;
-    bench->group->upstreams[0].alone.until_ns = UINT64_MAX;
+    bench->group->slots[0]->alone.admitted = 1;
+    bench->group->slots[0]->alone.until_ns = UINT64_MAX;
     turn(bench, SECOND_LOOK_MS);
     assert_true(list_is_linked(&many[hit].ask.waiter.link));
     assert_int_equal(many[hit].ask.waiter.line, LINE_LANES);
@@ -378,7 +411,7 @@ static void K1_second_look_is_on_a_connection_that_has_carried_nothing_else(void
     const size_t used = ready_stream(&other);
     answer(&other, RCODE_NOERROR); /* its lane is free now, and used */
     close_under(&bad);
-    path_heard(&bench->group->upstreams[0].path, bench->loop.now);
+    path_heard(&bench->group->slots[0]->path, bench->loop.now);
     look_again(bench, &bad);
     assert_true(is_alone(&bad));
     assert_int_not_equal(asked_on(&bad), used);
@@ -443,7 +476,7 @@ static void K3_evidence_from_a_time_when_our_probe_failed_convicts_nobody(void *
         assert_int_equal(streams[probe].written_count, 1);
         peer_closes(probe, FAILURE_CLOSED);
     }
-    assert_true(bench->group->upstreams[0].path.down);
+    assert_true(bench->group->slots[0]->path.down);
     assert_int_equal(one.done, 0);
     const size_t trial = find_trial(bench);
     make_ready(trial);
@@ -469,8 +502,8 @@ static void RFC9520_3_1_a_server_is_sent_a_question_three_times_at_most(void **s
             close_under(&bad);
         }
         for (size_t j = 0; j < 2; j++) { /* others are answered */
-            bench->group->upstreams[j].path.answered_ns = bench->loop.now;
-            bench->group->upstreams[j].path.answered_sent_ns = bench->loop.now;
+            bench->group->slots[j]->path.answered_ns = bench->loop.now;
+            bench->group->slots[j]->path.answered_sent_ns = bench->loop.now;
         }
         turn(bench, 10);
     }
@@ -545,7 +578,7 @@ static void K9_asks_wait_for_an_upstream_that_takes_no_more_connections(void **s
     struct bench *bench = *state;
     struct asking one;
     start(bench, 1);
-    struct upstream *upstream = &bench->group->upstreams[0];
+    struct upstream *upstream = bench->group->slots[0];
     upstream->alone.admitted = 1;
     upstream->alone.until_ns = UINT64_MAX;
     path_doubt(&upstream->path, FAILURE_CLOSED);
@@ -566,7 +599,7 @@ static void K9_question_waits_until_the_only_connection_is_free(void **state)
     struct asking one;
     struct asked alone;
     start(bench, 1);
-    struct upstream *upstream = &bench->group->upstreams[0];
+    struct upstream *upstream = bench->group->slots[0];
     peer_closes(0, FAILURE_CLOSED); /* idle */
     asked_init(&alone, "alone");
     assert_true(request_submit_alone(bench->group, &alone.request, 0, LANE_ANY) == STATUS_OK);
@@ -588,7 +621,7 @@ static void F4_question_waits_when_too_many_connections_were_opened_of_late(void
     struct bench *bench = *state;
     struct asking one;
     begin(bench);
-    struct upstream *upstream = &bench->group->upstreams[0];
+    struct upstream *upstream = bench->group->slots[0];
     while (upstream->events->may_connect(upstream))
         continue;
     begin_asking(bench, &one, "one");
@@ -651,7 +684,7 @@ static void lack_descriptors(struct bench *bench, struct asking *one)
     refuse_connects = FAILURE_LOCAL;
     refuse_all();
     turn(bench, 300);
-    assert_true(bench->group->upstreams[0].path.last_failure == FAILURE_LOCAL);
+    assert_true(bench->group->slots[0]->path.last_failure == FAILURE_LOCAL);
 }
 
 /* A trial that could not even begin says nothing about the upstreams. */
@@ -688,11 +721,11 @@ static void K3_parked_ask_goes_to_the_first_that_is_back(void **state)
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     for (size_t i = 0; i < 2; i++)
         for (size_t j = 0; j < 8; j++)
-            path_failed(&bench->group->upstreams[i].path, FAILURE_HANDSHAKE_TIMEOUT, "");
+            path_failed(&bench->group->slots[i]->path, FAILURE_HANDSHAKE_TIMEOUT, "");
     turn(bench, 1000);
     begin_asking(bench, &one, "one");
     assert_int_equal(stream_count, 2);
@@ -713,7 +746,7 @@ static void K3_asks_fail_at_once_when_all_are_away_for_longer_than_timeouts_park
     struct asking one;
     struct asking next;
     unsigned ms = 0;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     begin_asking(bench, &one, "one");
     for (; ms < 5000 && one.done == 0; ms += 50) {
@@ -743,7 +776,7 @@ static void K3_nobody_is_parked_with_timeouts_park_of_zero(void **state)
     struct bench *bench = *state;
     struct asking one;
     bench->config.snapshot.timeouts.park_ns = 0;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     begin_asking(bench, &one, "one");
     refuse_all();
@@ -756,7 +789,7 @@ static void K3_first_query_after_a_quiet_hour_waits_for_its_trial(void **state)
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     begin_asking(bench, &one, "one");
     for (unsigned ms = 0; ms < 5000 && one.done == 0; ms += 50) {
@@ -781,7 +814,7 @@ static void E1_nobody_waits_for_a_certificate_to_become_right(void **state)
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     begin_asking(bench, &one, "one");
     for (size_t i = 0; i < 2; i++) {
@@ -801,7 +834,7 @@ static void F4_five_hundred_that_wait_open_no_more_connections_than_one(void **s
     struct bench *bench = *state;
     static struct asking all[500];
     begin(bench);
-    bench->config.upstream_count = UPSTREAMS_MAX;
+    bench->config.snapshot.upstream_count = UPSTREAMS_MAX;
     for (size_t i = 0; i < 500; i++)
         begin_asking(bench, &all[i], "one");
     for (unsigned ms = 0; ms < 1000; ms += 50) {
@@ -836,7 +869,7 @@ static void F19_error_of_all_is_passed_on_without_cycling(void **state)
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     begin_asking(bench, &one, "one");
     answer(&one, RCODE_SERVFAIL);
@@ -851,9 +884,9 @@ static void F19_K4_one_known_to_be_good_is_asked_before_an_error_is_passed_on(vo
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 3;
+    bench->config.snapshot.upstream_count = 3;
     begin(bench);
-    bench->group->upstreams[2].path.has_answered_well = true;
+    bench->group->slots[2]->path.has_answered_well = true;
     begin_asking(bench, &one, "one");
     answer(&one, RCODE_SERVFAIL);
     answer(&one, RCODE_SERVFAIL);
@@ -867,10 +900,10 @@ static void F19_error_of_one_that_answers_others_well_is_an_answer(void **state)
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 3;
+    bench->config.snapshot.upstream_count = 3;
     begin(bench);
-    bench->group->upstreams[1].path.has_answered_well = true;
-    bench->group->upstreams[2].path.has_answered_well = true;
+    bench->group->slots[1]->path.has_answered_well = true;
+    bench->group->slots[2]->path.has_answered_well = true;
     begin_asking(bench, &one, "one");
     answer(&one, RCODE_SERVFAIL);
     answer(&one, RCODE_SERVFAIL);
@@ -883,10 +916,10 @@ static void F19_K4_one_that_errs_twice_in_a_row_is_not_known_to_be_good(void **s
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 3;
+    bench->config.snapshot.upstream_count = 3;
     begin(bench);
     for (size_t i = 0; i < 3; i++)
-        bench->group->upstreams[i].path.has_answered_well = true;
+        bench->group->slots[i]->path.has_answered_well = true;
     begin_asking(bench, &one, "one");
     answer(&one, RCODE_SERVFAIL);
     answer(&one, RCODE_SERVFAIL);
@@ -905,7 +938,7 @@ static void F19_who_was_asked_in_vain_is_asked_again_before_an_error_is_passed_o
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     begin_asking(bench, &one, "one");
     assert_int_equal(where_is(&one), 0);
@@ -923,18 +956,18 @@ static void E_question_that_the_one_there_has_had_three_times_waits_for_the_othe
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     begin_asking(bench, &one, "one");
-    bench->group->upstreams[1].path.down = true;
-    bench->group->upstreams[1].path.last_failure = FAILURE_REFUSED_CONNECTION;
+    bench->group->slots[1]->path.down = true;
+    bench->group->slots[1]->path.last_failure = FAILURE_REFUSED_CONNECTION;
     one.ask.attempts.odd |= 1;
     one.ask.attempts.two |= 1;
     close_under(&one);
     turn(bench, 100); /* the look that counts */
     assert_int_equal(one.done, 0);
     assert_false(ask_is_in_flight(&one.ask));
-    path_connected(&bench->group->upstreams[1].path);
+    path_connected(&bench->group->slots[1]->path);
     turn(bench, 0);
     assert_int_equal(where_is(&one), 1);
     answer(&one, RCODE_NOERROR);
@@ -949,7 +982,7 @@ static void F19_RFC8914_error_of_DNSSEC_or_policy_is_passed_on_at_once(void **st
     struct asking one;
     begin(bench);
     for (size_t i = 0; i < UPSTREAMS_MAX; i++)
-        bench->group->upstreams[i].path.has_answered_well = true;
+        bench->group->slots[i]->path.has_answered_well = true;
     for (size_t i = 0; i < 2; i++) {
         begin_asking(bench, &one, "one");
         answer_error(&one, RCODE_SERVFAIL, final[i]);
@@ -968,7 +1001,7 @@ static void K4_upstream_whose_errors_others_know_better_is_asked_last_for_a_seco
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     for (size_t i = 0; i < 5; i++) {
         begin_asking(bench, &one, "one");
@@ -1006,7 +1039,7 @@ static void K4_error_that_others_repeat_is_held_against_nobody(void **state)
 {
     struct bench *bench = *state;
     struct asking one;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     for (size_t i = 0; i < 10; i++) {
         begin_asking(bench, &one, "one");
@@ -1030,10 +1063,10 @@ static void F17_cancelled_ask_is_told_nothing_wherever_it_waits(void **state)
     turn(bench, 2 * SECOND_LOOK_MS);
     assert_int_equal(looking.done, 0);
     assert_false(ask_is_in_flight(&looking.ask));
-    bench->group->upstreams[0].path.down = true;
+    bench->group->slots[0]->path.down = true;
     begin_asking(bench, &parked, "parked");
     ask_cancel(&parked.ask);
-    path_connected(&bench->group->upstreams[0].path);
+    path_connected(&bench->group->slots[0]->path);
     turn(bench, 0);
     assert_int_equal(parked.done, 0);
     assert_false(ask_is_in_flight(&parked.ask));
@@ -1042,6 +1075,8 @@ static void F17_cancelled_ask_is_told_nothing_wherever_it_waits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(J1_what_is_known_of_a_removed_upstream_is_forgotten),
+        TEST(J1_what_is_known_of_others_stays),
         TEST(K1_what_was_on_a_connection_that_ended_is_asked_alone),
         TEST(K1_of_many_on_a_connection_that_ended_nobody_is_suspected),
         TEST(K1_first_end_may_be_the_upstreams_and_one_in_calm_is_asked),

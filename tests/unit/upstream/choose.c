@@ -9,12 +9,12 @@ enum { CONTRADICTED_MAX = 5, USELESS_MS = 1000, FIRST = 1, SECOND = 2, BOTH = 3 
 
 static struct upstream *upstream_at(struct bench *bench, size_t index)
 {
-    return &bench->group->upstreams[index];
+    return bench->group->slots[index];
 }
 
 static void start(struct bench *bench, size_t count)
 {
-    bench->config.upstream_count = count;
+    bench->config.snapshot.upstream_count = count;
     begin(bench);
 }
 
@@ -31,7 +31,7 @@ static size_t first_choice(struct bench *bench)
     asked_init(&one, "x");
     const struct upstream *upstream = choose_usable(bench->group, 0, &one.question);
     assert_non_null(upstream);
-    return upstream->path.index;
+    return upstream->path.slot;
 }
 
 /* --- Whether another may know better --- */

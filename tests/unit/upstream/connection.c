@@ -80,7 +80,7 @@ static void I8_identifiers_of_each_connection_begin_anywhere(void **state)
     enum { CONNECTIONS = 16 };
     uint16_t first[CONNECTIONS];
     size_t met = 0;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     for (size_t i = 0; i < CONNECTIONS; i++) {
         struct asked one;
@@ -100,7 +100,7 @@ static void full_connection_opens_a_second_and_no_third(void **state)
 {
     struct bench *bench = *state;
     static struct asked asks[201];
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     for (size_t i = 0; i < 200; i++)
         ask(bench, &asks[i], "x");
@@ -220,7 +220,7 @@ static void F8_message_too_short_for_a_header_costs_its_own_request_alone(void *
         assert_int_equal(other.rcode, RCODE_NOERROR);
     }
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].unmatched), 10);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0);
 }
 
 static void F8_message_too_short_for_an_id_is_nobodys(void **state)
@@ -348,8 +348,7 @@ static void late_is_clearly_longer_than_nearly_all_answers_take(void **state)
     struct asked one;
     begin(bench);
     measure(bench, 20);
-    const uint64_t p95_ms =
-        bench->group->upstreams[0].path.times.p95_ns / NANOSECONDS_PER_MILLISECOND;
+    const uint64_t p95_ms = bench->group->slots[0]->path.times.p95_ns / NANOSECONDS_PER_MILLISECOND;
     assert_in_range(p95_ms, 19, 22);
     ask(bench, &one, "slow");
     turn(bench, 20);
@@ -368,7 +367,7 @@ static void late_is_bounded_below_and_above(void **state)
     struct bench *bench = *state;
     struct upstream *upstream;
     begin(bench);
-    upstream = &bench->group->upstreams[0];
+    upstream = bench->group->slots[0];
     assert_int_equal(upstream->path.late.duration_ns, 250 * NANOSECONDS_PER_MILLISECOND);
     assert_int_equal(
         times_dead_ns(&upstream->path.times, bench->config.snapshot.timeouts.request_ns),
@@ -402,7 +401,7 @@ static void times_are_where_one_of_nine_is_quicker_and_one_of_twenty_slower(void
     size_t slower = 0;
     uint64_t chance = 1;
     begin(bench);
-    upstream = &bench->group->upstreams[0];
+    upstream = bench->group->slots[0];
     for (size_t i = 0; i < 20000; i++) {
         const uint64_t took_ns = any_time_ns(&chance);
         bench->loop.now++;
@@ -420,7 +419,7 @@ static void one_slow_name_hardly_moves_the_time_of_a_path(void **state)
     struct asked slow;
     begin(bench);
     measure(bench, 5);
-    const struct upstream *upstream = &bench->group->upstreams[0];
+    const struct upstream *upstream = bench->group->slots[0];
     const uint64_t before_ns = upstream->path.times.rtt_ns;
     assert_int_equal(before_ns, 5 * NANOSECONDS_PER_MILLISECOND);
     is_acknowledged = true;
@@ -437,7 +436,7 @@ static void slow_first_answer_is_soon_corrected(void **state)
     struct bench *bench = *state;
     struct upstream *upstream;
     begin(bench);
-    upstream = &bench->group->upstreams[0];
+    upstream = bench->group->slots[0];
     path_measure(&upstream->path, 3 * NANOSECONDS_PER_SECOND);
     assert_int_equal(upstream->path.times.rtt_ns, 3 * NANOSECONDS_PER_SECOND);
     for (size_t i = 0; i < 50; i++) {
@@ -456,7 +455,7 @@ static void F5_slow_names_do_not_hide_a_silence(void **state)
     struct bench *bench = *state;
     struct upstream *upstream;
     begin(bench);
-    upstream = &bench->group->upstreams[0];
+    upstream = bench->group->slots[0];
     for (size_t i = 0; i < 5000; i++) {
         bench->loop.now++;
         path_measure(&upstream->path, i % 5 == 4 ? 1500 * NANOSECONDS_PER_MILLISECOND
@@ -476,7 +475,7 @@ static void only_good_answers_measure(void **state)
     static const enum rcode errors[] = {RCODE_SERVFAIL, RCODE_REFUSED, RCODE_FORMERR, RCODE_NOTIMP};
     struct upstream *upstream;
     begin(bench);
-    upstream = &bench->group->upstreams[0];
+    upstream = bench->group->slots[0];
     for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
         struct asked one;
         ask(bench, &one, "x");
@@ -507,7 +506,7 @@ static void answer_to_who_gave_up_does_not_measure(void **state)
     struct asked one;
     begin(bench);
     measure(bench, 5);
-    struct upstream *upstream = &bench->group->upstreams[0];
+    struct upstream *upstream = bench->group->slots[0];
     const uint64_t p95_ns = upstream->path.times.p95_ns;
     ask(bench, &one, "x");
     turn(bench, 100);
@@ -526,7 +525,7 @@ static void flood_at_the_end_of_a_silence_is_one_sample(void **state)
     struct bench *bench = *state;
     struct upstream *upstream;
     begin(bench);
-    upstream = &bench->group->upstreams[0];
+    upstream = bench->group->slots[0];
     path_measure(&upstream->path, 5 * NANOSECONDS_PER_MILLISECOND);
     const uint64_t before_ns = upstream->path.times.p95_ns;
     bench->loop.now++;
@@ -542,19 +541,19 @@ static void F5_connection_is_silent_until_it_answers_what_it_was_asked(void **st
     struct asked second;
     begin(bench);
     measure(bench, 5);
-    assert_true(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_true(upstream_is_ready(bench->group->slots[0]));
     ask(bench, &first, "first");
     ask(bench, &second, "second");
     turn(bench, 10);
-    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_false(upstream_is_ready(bench->group->slots[0]));
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].silences), 1);
     const size_t last = streams[0].written_count - 1;
     request_cancel(&first.request); /* both were asked elsewhere */
     request_cancel(&second.request);
     turn(bench, 100);
-    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_false(upstream_is_ready(bench->group->slots[0]));
     answer_written(0, last, RCODE_NOERROR);
-    assert_true(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_true(upstream_is_ready(bench->group->slots[0]));
     answer_written(0, last - 1, RCODE_NOERROR);
     turn(bench, 29000); /* and is idle from now on */
     assert_non_null(streams[0].stream);
@@ -576,14 +575,14 @@ static void F5_dead_path_is_noticed_though_nobody_waits_for_it_any_more(void **s
     assert_non_null(streams[0].stream);
     turn(bench, 50);
     assert_null(streams[0].stream);
-    assert_false(bench->group->upstreams[0].path.down); /* it may have been the question */
+    assert_false(bench->group->slots[0]->path.down); /* it may have been the question */
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
     assert_int_equal(stream_count, 2); /* which our own, alone on this one, will tell */
     make_ready(1);
     assert_int_equal(streams[1].written_count, 1);
     for (unsigned i = 0; i < 60 && streams[1].stream; i++)
         turn(bench, 50);
-    assert_true(bench->group->upstreams[0].path.down);
+    assert_true(bench->group->slots[0]->path.down);
 }
 
 static void F5_server_that_hangs_has_more_time_than_a_dead_path(void **state)
@@ -619,13 +618,12 @@ static void F5_answer_to_a_probe_keeps_a_slow_upstream_alive(void **state)
         }
     }
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].probes), 1);
-    assert_true(
-        upstream_is_ready(&bench->group->upstreams[0])); /* it is the question that is slow */
+    assert_true(upstream_is_ready(bench->group->slots[0])); /* it is the question that is slow */
     assert_int_equal(slow.done, 0);
     answer_written(0, asked, RCODE_NOERROR);
     assert_int_equal(slow.done, 1);
     assert_true(slow.has_answer);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0);
 }
 
 /* Turns for three seconds, and answers what is asked of our own on stream 0. */
@@ -643,16 +641,16 @@ static void F5_full_connection_is_probed_in_the_slot_kept_for_it(void **state)
 {
     struct bench *bench = *state;
     static struct asked asks[100];
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     bench->config.limits.upstream_connections = 1;
     begin(bench);
     measure(bench, 5);
     for (size_t i = 0; i < 100; i++)
         assert_int_equal(ask(bench, &asks[i], "never answered"), 0);
-    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_false(upstream_is_ready(bench->group->slots[0]));
     turn_with_probes(bench);
     assert_in_range(metric_get(&bench->metrics->upstreams[0].probes), 1, 15);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0);
     for (size_t i = 0; i < 100; i++)
         request_cancel(&asks[i].request);
 }
@@ -662,7 +660,7 @@ static void F5_upstream_that_is_full_and_answers_is_not_down(void **state)
     struct bench *bench = *state;
     struct asked dead[2];
     struct asked good[2];
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     bench->config.limits.upstream_requests = 2;
     begin(bench);
     measure(bench, 5);
@@ -681,7 +679,7 @@ static void F5_upstream_that_is_full_and_answers_is_not_down(void **state)
         assert_int_equal(ask(bench, &good[i % 2], "x"), 1);
     }
     assert_int_equal(dead[0].failure, FAILURE_REQUEST_TIMEOUT);
-    assert_false(bench->group->upstreams[0].path.down);
+    assert_false(bench->group->slots[0]->path.down);
     for (size_t i = 0; i < 2; i++)
         request_cancel(&good[i].request);
 }
@@ -693,7 +691,7 @@ static void F9_thousands_of_requests_have_identifiers_of_their_own(void **state)
     enum { MANY = 2500 };
     static struct asked asks[MANY];
     static bool is_used[65536];
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     bench->config.limits.upstream_requests = MANY;
     begin(bench);
     for (size_t i = 0; i < MANY; i++) {
@@ -723,7 +721,7 @@ static void F20_answered_probe_is_no_reason_to_trust(void **state)
             answer_written(0, written, RCODE_NOERROR);
     }
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].probes), 1);
-    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_false(upstream_is_ready(bench->group->slots[0]));
     request_cancel(&one.request);
 }
 
@@ -757,7 +755,7 @@ static void F1_idle_close_is_no_failure(void **state)
     answer_written(0, 0, RCODE_NOERROR);
     peer_closes(0, FAILURE_CLOSED);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].idle_closes), 1);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0);
 }
 
 static void F2_close_with_requests_in_flight_hands_each_back_once(void **state)
@@ -775,7 +773,7 @@ static void F2_close_with_requests_in_flight_hands_each_back_once(void **state)
     assert_int_equal(asks[2].failure, FAILURE_RESET);
     for (size_t i = 0; i < 3; i++)
         assert_int_equal(asks[i].done, 1);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0); /* it had answered: normal */
+    assert_int_equal(bench->group->slots[0]->path.failures, 0); /* it had answered: normal */
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[FAILURE_RESET]), 2);
 }
 
@@ -791,7 +789,7 @@ static void idle_connection_is_closed_after_its_time(void **state)
     assert_non_null(streams[0].stream);
     turn(bench, 1);
     assert_null(streams[0].stream);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0);
 }
 
 /* An answer with an OPT that holds a keepalive option. */
@@ -875,7 +873,7 @@ static void F16_full_stream_is_overload_and_no_failure(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     bench->config.limits.upstream_connections = 1;
     begin(bench);
     ask(bench, &one, "x");
@@ -885,7 +883,7 @@ static void F16_full_stream_is_overload_and_no_failure(void **state)
     asked_init(&two, "y");
     assert_true(ask_again(bench, &two) == STATUS_NOT_FOUND);
     assert_int_equal(two.failure, FAILURE_OVERLOADED);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0);
     refuse_bytes = false;
     answer_written(0, 0, RCODE_NOERROR);
 }

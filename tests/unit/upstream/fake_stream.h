@@ -305,11 +305,12 @@ static int bench_setup(void **state)
     is_acknowledged = false;
     has_no_descriptor = false;
     route = 0;
-    bench->config.upstream_count = UPSTREAMS_MAX;
+    bench->config.snapshot.upstream_count = UPSTREAMS_MAX;
     for (size_t i = 0; i < UPSTREAMS_MAX; i++) {
-        struct upstream_config *upstream = &bench->config.upstreams[i];
+        struct upstream_config *upstream = &bench->config.snapshot.upstreams[i];
         static char names[UPSTREAMS_MAX][8];
         snprintf(names[i], sizeof(names[i]), "up%zu", i);
+        upstream->slot = i;
         upstream->label = names[i];
         upstream->name = names[i];
         upstream->weight = 1;
@@ -328,7 +329,7 @@ static int bench_setup(void **state)
     bench->config.snapshot.timeouts.park_ns = 3 * NANOSECONDS_PER_SECOND;
     list_init(&bench->loop.queues);
     bench->loop.now = 1000 * NANOSECONDS_PER_SECOND;
-    bench->metrics = metrics_open(UPSTREAMS_MAX);
+    bench->metrics = metrics_open(CONFIG_UPSTREAM_SLOTS);
     *state = bench;
     return 0;
 }
@@ -336,12 +337,10 @@ static int bench_setup(void **state)
 /* Opens the group; tests change the configuration before. */
 static void begin(struct bench *bench)
 {
-    static const struct tls_trust *const trusts[UPSTREAMS_MAX];
     const struct group_settings settings = {
         .config = &bench->config,
         .loop = &bench->loop,
         .metrics = bench->metrics,
-        .trusts = trusts,
         .self_key = bench->self_key,
     };
     assert_true(group_open(&settings, &bench->group) == STATUS_OK);
@@ -353,8 +352,9 @@ static int bench_teardown(void **state)
 {
     struct bench *bench = *state;
     /* Of a test that failed, on its stack; what looks up names is the group's own. */
-    for (size_t i = 0; i < bench->config.upstream_count && !bench->group->upstreams[0].name; i++)
-        if (bench->group->upstreams[i].path.in_flight > 0)
+    for (size_t i = 0; i < CONFIG_UPSTREAM_SLOTS; i++)
+        if (bench->group->slots[i] && !bench->config.snapshot.upstreams[0].host &&
+            bench->group->slots[i]->path.in_flight > 0)
             fail_msg("requests are in flight");
     group_close(bench->group);
     for (size_t i = 0; i < stream_count; i++)
@@ -384,7 +384,7 @@ void loop_task_init(struct loop_task *task, void (*run)(struct loop_task *task))
 void loop_defer(struct loop *loop, struct loop_task *task, enum loop_phase phase)
 {
     (void)loop;
-    assert_true(phase == LOOP_FLUSH || phase == LOOP_LEFT_OVER);
+    assert_true(phase == LOOP_FLUSH || phase == LOOP_LEFT_OVER || phase == LOOP_REAP);
     list_remove(&task->link);
     list_append(&tasks, &task->link);
 }

@@ -17,8 +17,8 @@ static size_t chosen(struct bench *bench, const char *label)
 
 static void cool_down(struct bench *bench, size_t upstream)
 {
-    bench->group->upstreams[upstream].path.down = true;
-    bench->group->upstreams[upstream].path.retry_ns = UINT64_MAX;
+    bench->group->slots[upstream]->path.down = true;
+    bench->group->slots[upstream]->path.retry_ns = UINT64_MAX;
 }
 
 static void ordered_takes_the_first_that_is_up(void **state)
@@ -39,7 +39,7 @@ static void weighted_shares_by_weight(void **state)
     bench->config.snapshot.strategy = STRATEGY_WEIGHTED;
     bench->config.limits.upstream_requests = 10000; /* cancelled ones keep their IDs */
     for (size_t i = 0; i < UPSTREAMS_MAX; i++)
-        bench->config.upstreams[i].weight = (uint32_t)(i + 1);
+        bench->config.snapshot.upstreams[i].weight = (uint32_t)(i + 1);
     begin(bench);
     for (size_t i = 0; i < 1000; i++)
         counts[chosen(bench, "x")]++;
@@ -82,10 +82,10 @@ static void fastest_prefers_the_quick_and_measures_the_others_again(void **state
     size_t counts[UPSTREAMS_MAX] = {0};
     bench->config.snapshot.strategy = STRATEGY_FASTEST;
     bench->config.limits.upstream_requests = 10000;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
-    bench->group->upstreams[0].path.times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
-    bench->group->upstreams[1].path.times.expected_ns = 20 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->slots[0]->path.times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->slots[1]->path.times.expected_ns = 20 * NANOSECONDS_PER_MILLISECOND;
     for (size_t i = 0; i < 100; i++)
         counts[chosen(bench, "x")]++;
     assert_int_equal(counts[0], 100);
@@ -100,10 +100,10 @@ static void fastest_turns_away_from_one_that_piles_up(void **state)
     struct asked asks[20];
     size_t counts[UPSTREAMS_MAX] = {0};
     bench->config.snapshot.strategy = STRATEGY_FASTEST;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
-    bench->group->upstreams[0].path.times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
-    bench->group->upstreams[1].path.times.expected_ns = 10 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->slots[0]->path.times.expected_ns = 5 * NANOSECONDS_PER_MILLISECOND;
+    bench->group->slots[1]->path.times.expected_ns = 10 * NANOSECONDS_PER_MILLISECOND;
     for (size_t i = 0; i < 20; i++) {
         ask(bench, &asks[i], "x");
         counts[asks[i].request.upstream]++;
@@ -142,10 +142,10 @@ static void fastest_finds_a_once_slow_upstream_again(void **state)
 {
     struct bench *bench = *state;
     bench->config.snapshot.strategy = STRATEGY_FASTEST;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     asked_last(bench, 500, (uint64_t[2]){5, 200}, both_good);
-    assert_in_range(bench->group->upstreams[1].path.times.rtt_ns, 190 * NANOSECONDS_PER_MILLISECOND,
+    assert_in_range(bench->group->slots[1]->path.times.rtt_ns, 190 * NANOSECONDS_PER_MILLISECOND,
                     200 * NANOSECONDS_PER_MILLISECOND);
     /* As long as it is slow it is tried now and then, and each trial tells: ln(200 / 5) * 1024. */
     assert_in_range(asked_last(bench, 20000, (uint64_t[2]){5, 200}, both_good), 2, 8);
@@ -161,7 +161,7 @@ static void fastest_is_not_led_by_single_names(void **state)
     struct bench *bench = *state;
     static const enum rcode first_fails[2] = {RCODE_SERVFAIL, RCODE_NOERROR};
     bench->config.snapshot.strategy = STRATEGY_FASTEST;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     is_acknowledged = true;
     asked_last(bench, 100, (uint64_t[2]){5, 100}, both_good);
@@ -176,7 +176,7 @@ static void F19_errors_at_once_are_not_the_fastest_answer(void **state)
     struct bench *bench = *state;
     static const enum rcode first_fails[2] = {RCODE_SERVFAIL, RCODE_NOERROR};
     bench->config.snapshot.strategy = STRATEGY_FASTEST;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     assert_in_range(asked_last(bench, 1000, (uint64_t[2]){1, 20}, first_fails), 990, 1000);
 }
@@ -185,7 +185,7 @@ static void retry_goes_to_each_upstream_before_any_twice_and_to_none_thrice(void
 {
     struct bench *bench = *state;
     struct asked one;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     ask(bench, &one, "x");
     assert_int_equal(one.request.upstream, 0);
@@ -205,7 +205,7 @@ static void elsewhere_is_never_the_same_upstream(void **state)
     struct bench *bench = *state;
     struct asked one;
     enum failure failure;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "x");
     request_cancel(&one.request);
@@ -261,7 +261,7 @@ static void F4_backoff_doubles_with_jitter_up_to_its_limit(void **state)
     struct bench *bench = *state;
     struct upstream *upstream;
     begin(bench);
-    upstream = &bench->group->upstreams[0];
+    upstream = bench->group->slots[0];
     for (uint64_t expected_ms = 100; expected_ms < 60000; expected_ms *= 2) {
         path_failed(&upstream->path, FAILURE_CONNECT_TIMEOUT, "");
         const uint64_t backoff_ms =
@@ -275,12 +275,12 @@ static void F18_all_down_is_a_failure_at_once_and_tried_again_soon(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     for (size_t i = 0; i < 2; i++) {
         for (size_t j = 0; j < 8; j++)
-            path_failed(&bench->group->upstreams[i].path, FAILURE_UNREACHABLE, "");
-        bench->group->upstreams[i].attempted_ns = bench->loop.now;
+            path_failed(&bench->group->slots[i]->path, FAILURE_UNREACHABLE, "");
+        bench->group->slots[i]->attempted_ns = bench->loop.now;
     }
     ask_in_vain(bench, &one);
     assert_int_equal(one.failure, FAILURE_UNREACHABLE);
@@ -292,7 +292,7 @@ static void F18_all_down_is_a_failure_at_once_and_tried_again_soon(void **state)
     ask(bench, &one, "x");
     answer_written(1, 0, RCODE_NOERROR);
     assert_int_equal(one.done, 1);
-    assert_int_equal(bench->group->upstreams[1].path.failures, 0);
+    assert_int_equal(bench->group->slots[1]->path.failures, 0);
 }
 
 static const struct asked *waiting;
@@ -314,19 +314,19 @@ static void F17_recovery_wakes_nobody_while_a_request_ends(void **state)
     struct bench *bench = *state;
     struct asked ending;
     struct asked other;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     ask(bench, &ending, "x");
     make_ready(0);
     ending.request.on_done = note_late_of_the_other;
     cool_down(bench, 0);
     ask(bench, &other, "y");
-    bench->group->upstreams[1].path.down = true;
+    bench->group->slots[1]->path.down = true;
     waiting = &other;
     late_when_done = UINT_MAX;
     answer_written(0, 0, RCODE_SERVFAIL);
     assert_int_equal(late_when_done, 0);
-    assert_false(bench->group->upstreams[0].path.down);
+    assert_false(bench->group->slots[0]->path.down);
     assert_int_equal(other.late, 1); /* at the end of the turn */
     request_cancel(&other.request);
 }
@@ -354,7 +354,7 @@ static void I1_want_of_descriptors_is_not_the_upstreams_fault(void **state)
     asked_init(&one, "x");
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     assert_int_equal(one.failure, FAILURE_LOCAL);
-    assert_false(bench->group->upstreams[0].path.down);
+    assert_false(bench->group->slots[0]->path.down);
 }
 
 /* --- Hedges --- */
@@ -363,7 +363,7 @@ static void I1_want_of_descriptors_is_not_the_upstreams_fault(void **state)
  * are ready, the third is not. */
 static void fall_silent(struct bench *bench, struct asked *one)
 {
-    bench->config.upstream_count = 3;
+    bench->config.snapshot.upstream_count = 3;
     begin(bench);
     struct asked warm;
     for (size_t i = 0; i < 2; i++) {
@@ -371,8 +371,8 @@ static void fall_silent(struct bench *bench, struct asked *one)
         assert_int_equal(ask(bench, &warm, "warm"), i);
         make_ready(i);
         answer_written(i, 0, RCODE_NOERROR);
-        bench->group->upstreams[1 - i].path.down = false;
-        bench->group->upstreams[i].path.down = false;
+        bench->group->slots[1 - i]->path.down = false;
+        bench->group->slots[i]->path.down = false;
     }
     assert_int_equal(ask(bench, one, "late"), 0);
     turn(bench, 300);
@@ -409,7 +409,7 @@ static void hedge_goes_to_none_that_is_busy_silent_or_not_ready(void **state)
     struct asked second;
     struct upstream *other;
     fall_silent(bench, &one);
-    other = &bench->group->upstreams[1];
+    other = bench->group->slots[1];
     other->path.in_flight += 51;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
     other->path.in_flight -= 51;
@@ -475,7 +475,7 @@ static void hedge_makes_another_ready_when_none_is(void **state)
     struct asked one;
     struct asked second;
     fall_silent(bench, &one);
-    bench->group->upstreams[1].path.down = true;
+    bench->group->slots[1]->path.down = true;
     const size_t before = stream_count;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
     assert_int_equal(stream_count, before + 1);
@@ -494,8 +494,8 @@ static void K7_hedge_makes_another_ready_whose_connection_is_silent(void **state
     struct asked one;
     struct asked second;
     fall_silent(bench, &one);
-    bench->group->upstreams[2].path.down = true;
-    struct list *others = &bench->group->upstreams[1].connections;
+    bench->group->slots[2]->path.down = true;
+    struct list *others = &bench->group->slots[1]->connections;
     connection_fall_silent(CONTAINER_OF(others->next, struct connection, link), bench->loop.now);
     const size_t before = stream_count;
     for (size_t i = 0; i < 2; i++)
@@ -535,15 +535,15 @@ static void request_that_is_lost_moves_to_one_not_yet_asked(void **state)
     cool_down(bench, 0);
     cool_down(bench, 1);
     assert_int_equal(ask(bench, &other, "late"), 2); /* which has still to be connected to */
-    bench->group->upstreams[1].path.down = false;
+    bench->group->slots[1]->path.down = false;
     assert_true(request_move(bench->group, &one.request, &other.request) == STATUS_NOT_FOUND);
     assert_true(request_move(bench->group, &other.request, &one.request) == STATUS_NOT_FOUND);
     bench->loop.now = one.request.sent_ns + bench->config.snapshot.timeouts.request_ns;
     other.request.sent_ns = bench->loop.now;
-    bench->group->upstreams[1].path.down = true;
+    bench->group->slots[1]->path.down = true;
     assert_true(request_move(bench->group, &one.request, &other.request) == STATUS_NOT_FOUND);
     assert_true(request_is_in_flight(&one.request)); /* nobody else is ready */
-    bench->group->upstreams[1].path.down = false;
+    bench->group->slots[1]->path.down = false;
     assert_true(request_move(bench->group, &other.request, &one.request) == STATUS_OK);
     assert_int_equal(other.request.upstream, 1); /* it was not even sent, and one is lost */
     request_cancel(&other.request);
@@ -564,7 +564,7 @@ static void RFC9520_3_1_silent_single_upstream_is_hedged_beside_three_sends_in_a
     struct bench *bench = *state;
     struct asked one;
     struct asked second;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "warm");
     make_ready(0);
@@ -596,7 +596,7 @@ static void K3_doubted_single_upstream_is_sent_no_hedge(void **state)
     struct bench *bench = *state;
     struct asked one;
     struct asked second;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "warm");
     make_ready(0);
@@ -604,11 +604,11 @@ static void K3_doubted_single_upstream_is_sent_no_hedge(void **state)
     ask(bench, &one, "late");
     turn_until_late(bench, &one);
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
-    bench->group->upstreams[0].path.is_doubted = true;
+    bench->group->slots[0]->path.is_doubted = true;
     turn(bench, 100);
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
     assert_int_equal(stream_count, 1);
-    bench->group->upstreams[0].path.is_doubted = false;
+    bench->group->slots[0]->path.is_doubted = false;
     assert_true(hedge(bench, &one, &second) == STATUS_NOT_FOUND);
     assert_int_equal(stream_count, 2); /* which is to carry it */
     request_cancel(&one.request);
@@ -620,10 +620,10 @@ static void RFC9520_3_1_question_that_waits_for_a_handshake_moves_and_is_sent_on
     struct bench *bench = *state;
     struct asked one;
     struct asked second;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "late");
-    upstream_open_ahead(&bench->group->upstreams[0]);
+    upstream_open_ahead(bench->group->slots[0]);
     make_ready(1);
     assert_true(hedge(bench, &one, &second) == STATUS_OK);
     assert_false(request_is_in_flight(&one.request));
@@ -638,7 +638,7 @@ static void single_upstream_that_is_merely_slow_is_asked_once(void **state)
     struct bench *bench = *state;
     struct asked one;
     struct asked second;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "warm");
     make_ready(0);
@@ -668,7 +668,7 @@ RFC9520_3_1_question_lost_by_the_only_upstream_is_asked_alone_three_times_in_all
     struct asked one;
     struct asked other;
     struct asked second;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "lost");
     make_ready(0);
@@ -739,7 +739,7 @@ static void J1_group_has_the_times_of_one_that_was_opened_so(void **state)
     assert_memory_equal(reloaded, opened, count * sizeof(opened[0]));
     assert_memory_not_equal(reloaded, before, count * sizeof(before[0]));
     for (size_t i = 0; i < UPSTREAMS_MAX; i++)
-        assert_int_equal(bench->group->upstreams[i].path.snapshot->timeouts.request_ns,
+        assert_int_equal(bench->group->slots[i]->path.snapshot->timeouts.request_ns,
                          next.timeouts.request_ns);
 }
 
@@ -760,6 +760,190 @@ static void J1_reload_changes_the_strategy(void **state)
     assert_true(counts[0] > 0 && counts[1] > 0);
     group_reload(bench->group, &bench->config.snapshot);
     assert_int_equal(chosen(bench, "x"), 0);
+}
+
+/* --- Coming and going --- */
+
+/* The configuration with these of the upstreams, by their numbers, and new ones from
+ * `UPSTREAMS_MAX` on; valid until the call after the next. */
+static struct snapshot *snapshot_with(const struct bench *bench, const char *numbers)
+{
+    static struct snapshot snapshots[2];
+    static char labels[10][8];
+    static unsigned next;
+    struct snapshot *snapshot = &snapshots[next++ % 2];
+    *snapshot = bench->config.snapshot;
+    snapshot->upstream_count = 0;
+    for (; *numbers; numbers++) {
+        const size_t number = (size_t)(*numbers - '0');
+        struct upstream_config *upstream = &snapshot->upstreams[snapshot->upstream_count++];
+        snprintf(labels[number], sizeof(labels[number]), "up%zu", number);
+        *upstream = bench->config.snapshot.upstreams[0];
+        upstream->slot = number;
+        upstream->label = labels[number];
+    }
+    return snapshot;
+}
+
+static upstream_set reload(struct bench *bench, const char *numbers)
+{
+    return group_reload(bench->group, snapshot_with(bench, numbers));
+}
+
+/* Asked of upstream 0 of `count`, on stream 0, which has answered before. */
+static void ask_first(struct bench *bench, struct asked *one, size_t count)
+{
+    bench->config.snapshot.upstream_count = count;
+    begin(bench);
+    ask(bench, one, "warm");
+    make_ready(0);
+    answer_written(0, 0, RCODE_NOERROR);
+    assert_int_equal(ask(bench, one, "one"), 0);
+}
+
+static void J1_upstream_that_stays_keeps_its_connection_and_what_is_known(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    ask_first(bench, &one, 2);
+    const struct upstream *first = bench->group->slots[0];
+    const uint64_t rtt_ns = first->path.times.rtt_ns;
+    assert_true(reload(bench, "0123") == (upstream_bit(2) | upstream_bit(3)));
+    assert_true(reload(bench, "3201") == 0);
+    assert_ptr_equal(bench->group->slots[0], first);
+    assert_int_equal(first->path.times.rtt_ns, rtt_ns);
+    assert_false(group_is_leaving(bench->group));
+    answer_written(0, 1, RCODE_NOERROR);
+    assert_int_equal(one.done, 1);
+    assert_true(first->path.has_answered_well);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].answers), 2);
+    cool_down(bench, 0);
+    assert_int_equal(chosen(bench, "next"), 3); /* the first in order by now */
+}
+
+static void J1_upstream_that_is_removed_answers_what_it_was_asked_and_goes(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    struct asked other;
+    ask_first(bench, &one, 2);
+    assert_true(reload(bench, "1") == upstream_bit(0));
+    assert_int_equal(ask(bench, &other, "two"), 1);
+    assert_true(group_is_leaving(bench->group));
+    answer_written(0, 1, RCODE_NOERROR);
+    assert_int_equal(one.done, 1);
+    assert_true(one.has_answer);
+    turn(bench, 1);
+    assert_false(group_is_leaving(bench->group));
+    assert_null(bench->group->slots[0]);
+    assert_null(streams[0].stream);
+    request_cancel(&other.request);
+}
+
+/* Nobody has read what waits for a handshake, and what is asked for long may be asked elsewhere. */
+static void J1_what_waits_at_an_upstream_that_is_removed_moves(void **state)
+{
+    struct bench *bench = *state;
+    struct asked moved;
+    struct asked silent;
+    ask_first(bench, &silent, 3);
+    cool_down(bench, 0);
+    assert_int_equal(ask(bench, &moved, "two"), 1);
+    (void)reload(bench, "2");
+    turn(bench, 0);
+    assert_int_equal(moved.failure, FAILURE_REMOVED);
+    assert_int_equal(moved.attempts.odd | moved.attempts.once, 0);
+    assert_int_equal(silent.done, 0);
+    turn(bench, 1499);
+    assert_true(group_is_leaving(bench->group));
+    turn(bench, 1);
+    turn(bench, 0);
+    assert_int_equal(silent.failure, FAILURE_REMOVED);
+    assert_false(group_is_leaving(bench->group));
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].failures[FAILURE_REMOVED]), 1);
+    assert_true(ask_again(bench, &silent) == STATUS_OK);
+    assert_int_equal(silent.request.upstream, 2);
+    request_cancel(&silent.request);
+}
+
+/* Whatever happens there, nothing connects to it any more. */
+static void J1_upstream_that_is_removed_is_not_connected_to(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    ask_first(bench, &one, 2);
+    const size_t before = stream_count;
+    (void)reload(bench, "1");
+    path_doubt(&bench->group->slots[0]->path, FAILURE_CLOSED);
+    upstream_warm(bench->group->slots[0]);
+    turn(bench, 300);
+    assert_int_equal(stream_count, before);
+    request_cancel(&one.request);
+    turn(bench, 0);
+    turn(bench, 0);
+    assert_false(group_is_leaving(bench->group));
+}
+
+/* What was known of the former is not known of the next. */
+static void J1_slot_of_one_that_has_gone_is_as_new_for_another(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    ask_first(bench, &one, 2);
+    answer_written(0, 1, RCODE_NOERROR);
+    (void)reload(bench, "1");
+    turn(bench, 0);
+    turn(bench, 0);
+    assert_null(bench->group->slots[0]);
+    struct snapshot *next = snapshot_with(bench, "01");
+    static char label[] = "another";
+    next->upstreams[0].label = label;
+    assert_true(group_reload(bench->group, next) == upstream_bit(0));
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].answers), 0);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 1);
+    assert_string_equal(group_upstream_label(bench->group, 0), "another");
+    assert_false(bench->group->slots[0]->path.has_answered_well);
+}
+
+/* With all away, an upstream that is new is what they have waited for. */
+static void J1_who_waits_for_an_upstream_is_asked_at_one_that_is_new(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    bench->config.snapshot.upstream_count = 1;
+    begin(bench);
+    cool_down(bench, 0);
+    begin_asking(bench, &one, "one");
+    assert_int_equal(one.done, 0);
+    assert_false(ask_is_in_flight(&one.ask));
+    ask_reload(&one.ask, reload(bench, "5"));
+    turn(bench, 0);
+    assert_true(ask_is_in_flight(&one.ask));
+    assert_int_equal(one.ask.requests[0].upstream, 5);
+    ask_cancel(&one.ask);
+}
+
+static void J1_names_stay_where_they_were_by_hash_when_others_come(void **state)
+{
+    struct bench *bench = *state;
+    size_t home[64];
+    size_t moved = 0;
+    bench->config.snapshot.strategy = STRATEGY_HASH;
+    begin(bench);
+    for (unsigned round = 0; round < 2; round++) {
+        for (size_t i = 0; i < 64; i++) {
+            char label[8];
+            snprintf(label, sizeof(label), "n%zu", i);
+            const size_t at = chosen(bench, label);
+            if (round == 0)
+                home[i] = at;
+            else if (at != home[i])
+                assert_int_equal(at, 7);
+            moved += round == 1 && at != home[i];
+        }
+        (void)reload(bench, "73210");
+    }
+    assert_in_range(moved, 1, 32);
 }
 
 static void one_that_is_not_ready_is_made_so_while_another_is_asked(void **state)
@@ -814,9 +998,9 @@ static void E7_upstream_that_fails_is_no_standby(void **state)
     struct bench *bench = *state;
     struct asked one;
     bench->keeps_standby = true;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
-    bench->group->upstreams[1].path.failures = 1;
+    bench->group->slots[1]->path.failures = 1;
     ask(bench, &one, "x");
     turn(bench, 0);
     assert_int_equal(stream_count, 1);
@@ -828,7 +1012,7 @@ static void F4_connects_are_limited_however_they_come(void **state)
     struct bench *bench = *state;
     size_t allowed = 0;
     begin(bench);
-    struct upstream *first = &bench->group->upstreams[0];
+    struct upstream *first = bench->group->slots[0];
     while (first->events->may_connect(first))
         allowed++;
     assert_in_range(allowed, 60, 70);
@@ -839,7 +1023,7 @@ static void F4_connects_are_limited_however_they_come(void **state)
     struct asked one;
     asked_init(&one, "x");
     assert_true(ask_again(bench, &one) == STATUS_FULL);
-    assert_false(bench->group->upstreams[0].path.down);
+    assert_false(bench->group->slots[0]->path.down);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].connects_denied), 2);
 }
 
@@ -848,16 +1032,16 @@ static void F18_all_down_is_tried_quickly_at_first_and_never_seldom(void **state
     struct bench *bench = *state;
     struct asked one;
     size_t tries[4] = {0};
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     refuse_connects = FAILURE_UNREACHABLE;
     asked_init(&one, "x");
     for (size_t second = 0; second < 4; second++)
         for (size_t ms = 0; ms < 1000; ms += 5) {
-            const uint64_t before_ns = bench->group->upstreams[0].attempted_ns;
+            const uint64_t before_ns = bench->group->slots[0]->attempted_ns;
             one.attempts = (struct attempts){0};
             assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
-            tries[second] += bench->group->upstreams[0].attempted_ns != before_ns;
+            tries[second] += bench->group->slots[0]->attempted_ns != before_ns;
             turn(bench, 5);
         }
     assert_in_range(tries[0], 6, 40);
@@ -903,7 +1087,7 @@ static void J8_new_way_drops_connections_and_what_is_in_flight_moves(void **stat
 {
     struct bench *bench = *state;
     struct asked one;
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     ask(bench, &one, "x");
     make_ready(0);
@@ -911,8 +1095,8 @@ static void J8_new_way_drops_connections_and_what_is_in_flight_moves(void **stat
     group_network_changed(bench->group);
     reap();
     assert_int_equal(one.failure, FAILURE_NETWORK_CHANGED);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
-    assert_false(bench->group->upstreams[0].path.down);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0);
+    assert_false(bench->group->slots[0]->path.down);
     for (size_t i = 0; i < 3; i++) { /* it is no attempt, however often it comes */
         assert_true(ask_again(bench, &one) == STATUS_OK);
         has_no_route = i % 2 == 0;
@@ -926,7 +1110,7 @@ static void J8_return_of_the_network_ends_every_back_off(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     has_no_route = true;
     begin(bench);
     asked_init(&one, "x");
@@ -934,15 +1118,15 @@ static void J8_return_of_the_network_ends_every_back_off(void **state)
     assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
     for (size_t i = 0; i < 2; i++) {
         for (size_t j = 0; j < 12; j++)
-            path_failed(&bench->group->upstreams[i].path, FAILURE_UNREACHABLE, "");
-        bench->group->upstreams[i].attempted_ns = bench->loop.now;
+            path_failed(&bench->group->slots[i]->path, FAILURE_UNREACHABLE, "");
+        bench->group->slots[i]->attempted_ns = bench->loop.now;
     }
     refuse_connects = FAILURE_NONE;
     has_no_route = false;
     group_network_changed(bench->group);
     assert_int_equal(stream_count, 2); /* trials, before the next query */
     make_ready(0);
-    assert_false(bench->group->upstreams[0].path.down);
+    assert_false(bench->group->slots[0]->path.down);
 }
 
 static void J8_after_sleep_no_connection_is_trusted(void **state)
@@ -956,7 +1140,7 @@ static void J8_after_sleep_no_connection_is_trusted(void **state)
     group_resumed(bench->group);
     reap();
     assert_null(streams[0].stream);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0);
 }
 
 /* --- How many connections a server admits --- */
@@ -984,7 +1168,7 @@ static size_t three_and_one_to_come(struct bench *bench)
     static const char *const labels[] = {"c", "d", "e"};
     struct asked ended;
     struct asked asked[3];
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
     assert_int_equal(ask(bench, &ended, "x"), 0);
     make_ready(0);
@@ -1024,8 +1208,8 @@ static void K1_server_that_refuses_one_more_while_it_answers_is_given_no_more(vo
     assert_int_equal(count_open(), 3);
     request_cancel(&alone[0].request);
     request_cancel(&alone[1].request);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0); /* it is well */
-    assert_false(bench->group->upstreams[0].path.down);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0); /* it is well */
+    assert_false(bench->group->slots[0]->path.down);
 }
 
 /* The server may have been given more by then. */
@@ -1059,7 +1243,7 @@ static void K1_connect_that_took_too_long_while_a_later_one_was_taken_teaches_no
     make_ready(stream_of(alone[0].request.connection));
     ask_and_answer(bench, "f");
     peer_closes(lost, FAILURE_CONNECT_TIMEOUT);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0); /* others are answered */
+    assert_int_equal(bench->group->slots[0]->path.failures, 0); /* others are answered */
     for (size_t i = 1; i < 3; i++)
         assert_true(submit_alone(bench, &alone[i]) == STATUS_OK);
     assert_in_range(count_open(), 6, 8);
@@ -1074,7 +1258,7 @@ static void K1_handshake_that_fails_while_nobody_is_answered_teaches_nothing(voi
     struct asked alone[3];
     const size_t failed = three_and_one_to_come(bench);
     peer_closes(failed, FAILURE_RESET);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 1);
+    assert_int_equal(bench->group->slots[0]->path.failures, 1);
     assert_int_equal(count_open(), 3);
     for (size_t i = 0; i < 3; i++)
         assert_true(submit_alone(bench, &alone[i]) == STATUS_OK);
@@ -1106,7 +1290,7 @@ static void K1_behind_trouble_one_connection_is_given_twice_as_many_with_each_st
 {
     struct bench *bench = *state;
     three_and_one_to_come(bench);
-    struct upstream *upstream = &bench->group->upstreams[0];
+    struct upstream *upstream = bench->group->slots[0];
     LIST_EACH (struct connection, connection, &upstream->connections, link)
         connection->slots.id_mask &= (uint16_t)~3; /* else they differ by chance */
     ask_many(bench, 6, (size_t[3]){2, 2, 2});
@@ -1125,6 +1309,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(J1_group_has_the_times_of_one_that_was_opened_so),
         TEST(J1_reload_changes_the_strategy),
+        TEST(J1_upstream_that_stays_keeps_its_connection_and_what_is_known),
+        TEST(J1_upstream_that_is_removed_answers_what_it_was_asked_and_goes),
+        TEST(J1_what_waits_at_an_upstream_that_is_removed_moves),
+        TEST(J1_upstream_that_is_removed_is_not_connected_to),
+        TEST(J1_slot_of_one_that_has_gone_is_as_new_for_another),
+        TEST(J1_who_waits_for_an_upstream_is_asked_at_one_that_is_new),
+        TEST(J1_names_stay_where_they_were_by_hash_when_others_come),
         TEST(ordered_takes_the_first_that_is_up),
         TEST(weighted_shares_by_weight),
         TEST(hash_keeps_a_name_at_its_upstream_and_moves_only_those_of_a_dead_one),

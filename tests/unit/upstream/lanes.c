@@ -44,7 +44,7 @@ static void answer_last(size_t index)
 
 static void start(struct bench *bench)
 {
-    bench->config.upstream_count = 1;
+    bench->config.snapshot.upstream_count = 1;
     begin(bench);
 }
 
@@ -114,7 +114,7 @@ static void K1_lane_closes_behind_its_eighth_answer(void **state)
     assert_null(streams[0].stream);
     assert_int_equal(lane_of(bench, &one, LANE_ANY), 1);
     request_cancel(&one.request);
-    assert_int_equal(bench->group->upstreams[0].path.failures, 0);
+    assert_int_equal(bench->group->slots[0]->path.failures, 0);
 }
 
 static void K1_fresh_lane_has_carried_nothing_else(void **state)
@@ -183,7 +183,7 @@ static void lane_goes_to_another_upstream_than_the_one_to_avoid(void **state)
 {
     struct bench *bench = *state;
     struct asked one;
-    bench->config.upstream_count = 2;
+    bench->config.snapshot.upstream_count = 2;
     begin(bench);
     asked_init(&one, "x");
     assert_true(request_submit_alone(bench->group, &one.request, 1, LANE_ANY) == STATUS_OK);
@@ -193,8 +193,8 @@ static void lane_goes_to_another_upstream_than_the_one_to_avoid(void **state)
     assert_true(request_submit_alone(bench->group, &one.request, 3, LANE_ANY) == STATUS_OK);
     assert_int_equal(one.request.upstream, 0); /* there is no other */
     request_cancel(&one.request);
-    bench->group->upstreams[0].path.down = true;
-    bench->group->upstreams[1].path.down = true;
+    bench->group->slots[0]->path.down = true;
+    bench->group->slots[1]->path.down = true;
     asked_init(&one, "x");
     assert_true(request_submit_alone(bench->group, &one.request, 0, LANE_ANY) == STATUS_NOT_FOUND);
 }
@@ -209,7 +209,7 @@ static void RFC9520_3_1_lane_is_for_no_question_that_was_sent_three_times(void *
         assert_true(request_submit_alone(bench->group, &one.request, 0, LANE_ANY) == STATUS_OK);
         const size_t lane = stream_of(one.request.connection);
         make_ready(lane);
-        bench->group->upstreams[0].path.answered_ns = bench->loop.now; /* all is well */
+        bench->group->slots[0]->path.answered_ns = bench->loop.now; /* all is well */
         peer_closes(lane, FAILURE_CLOSED);
     }
     assert_true(request_submit_alone(bench->group, &one.request, 0, LANE_ANY) == STATUS_NOT_FOUND);
@@ -280,8 +280,8 @@ static void K1_fresh_lane_is_found_room_for_where_the_server_takes_few(void **st
     struct asked used;
     struct asked fresh;
     start(bench);
-    bench->group->upstreams[0].alone.admitted = 2; /* one of them for all questions */
-    bench->group->upstreams[0].alone.until_ns = UINT64_MAX;
+    bench->group->slots[0]->alone.admitted = 2; /* one of them for all questions */
+    bench->group->slots[0]->alone.until_ns = UINT64_MAX;
     const size_t lane = lane_of(bench, &used, LANE_ANY);
     assert_true(submit(bench, &fresh, LANE_FRESH) == STATUS_FULL); /* it is in use */
     reap();
@@ -318,8 +318,8 @@ static void K1_what_is_lost_leaves_half_where_the_server_takes_few(void **state)
     struct asked lost[3];
     struct asked suspect;
     start(bench);
-    bench->group->upstreams[0].alone.admitted = 5; /* four of them are for lanes */
-    bench->group->upstreams[0].alone.until_ns = UINT64_MAX;
+    bench->group->slots[0]->alone.admitted = 5; /* four of them are for lanes */
+    bench->group->slots[0]->alone.until_ns = UINT64_MAX;
     for (size_t i = 0; i < 2; i++)
         (void)lane_of(bench, &lost[i], LANE_LOST);
     assert_true(submit(bench, &lost[2], LANE_LOST) == STATUS_FULL);

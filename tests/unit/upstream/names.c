@@ -26,19 +26,20 @@ static void assert_address(const struct address *actual, const char *expected)
 static void name_upstreams(struct bench *bench, size_t count, size_t total)
 {
     static char hosts[UPSTREAMS_MAX][16];
-    bench->config.upstream_count = total;
+    bench->config.snapshot.upstream_count = total;
     for (size_t i = 0; i < count; i++) {
         snprintf(hosts[i], sizeof(hosts[i]), "up%zu.example", i);
-        bench->config.upstreams[i].host = hosts[i];
-        bench->config.upstreams[i].port = PORT;
-        bench->config.upstreams[i].address = (struct address){};
+        bench->config.snapshot.upstreams[i].host = hosts[i];
+        bench->config.snapshot.upstreams[i].port = PORT;
+        bench->config.snapshot.upstreams[i].address = (struct address){};
     }
 }
 
 static void add_bootstrap_server(struct bench *bench, const char *text)
 {
-    assert_true(address_parse(text, BOOTSTRAP_PORT,
-                              &bench->config.bootstraps[bench->config.bootstrap_count++]) ==
+    assert_true(address_parse(
+                    text, BOOTSTRAP_PORT,
+                    &bench->config.snapshot.bootstraps[bench->config.snapshot.bootstrap_count++]) ==
                 STATUS_OK);
 }
 
@@ -247,6 +248,60 @@ static void request_waits_for_the_lookup_and_is_then_sent(void **state)
     turn(bench, 0);
     answer_written(0, 0, RCODE_NOERROR);
     assert_true(one.has_answer);
+}
+
+/* Who is being asked may answer, whatever the configuration says by then. */
+static void J1_lookup_goes_on_with_other_bootstrap_servers(void **state)
+{
+    struct bench *bench = *state;
+    static struct snapshot next;
+    start_named(bench, 1, 3);
+    turn(bench, 500);
+    turn(bench, 500); /* the third server is asked */
+    assert_int_equal(datagram_count, 6);
+    next = bench->config.snapshot;
+    next.bootstrap_count = 1;
+    assert_true(group_reload(bench->group, &next) == 0);
+    turn(bench, 500);
+    assert_int_equal(datagram_count, 8);
+    assert_true(address_equal(&datagrams[6].peer, &next.bootstraps[0]));
+    answer_datagram(6, "192.0.2.1", 300);
+    answer_datagram(7, "192.0.2.1", 300);
+    assert_int_equal(lookups(bench, true), 1);
+}
+
+static void J1_lookup_fails_when_no_bootstrap_server_is_left(void **state)
+{
+    struct bench *bench = *state;
+    static struct snapshot next;
+    start_named(bench, 1, 1);
+    next = bench->config.snapshot;
+    next.bootstrap_count = 0;
+    assert_true(group_reload(bench->group, &next) == 0);
+    assert_int_equal(lookups(bench, false), 1);
+    assert_null(datagrams[0].datagram);
+}
+
+/* What was begun goes on at who stays; who is new is not asked for it, nor who is no more. */
+static void J1_lookup_through_an_upstream_that_is_removed_is_asked_again(void **state)
+{
+    struct bench *bench = *state;
+    static struct snapshot next;
+    start_named(bench, 3, 0);
+    make_ready(0);
+    assert_int_equal(streams[0].written_count, 2);
+    next = bench->config.snapshot;
+    next.upstream_count = 2;
+    next.upstreams[1] = bench->config.snapshot.upstreams[2];
+    assert_true(group_reload(bench->group, &next) == upstream_bit(1));
+    peer_closes(0, FAILURE_CLOSED);
+    reap();
+    assert_null(bench->group->slots[1]);
+    assert_int_equal(stream_count, 2);
+    make_ready(1);
+    answer_stream(1, 0, "2001:db8::1", 300, RCODE_NOERROR);
+    answer_stream(1, 1, "192.0.2.1", 300, RCODE_NOERROR);
+    assert_int_equal(lookups(bench, true), 1);
 }
 
 static void queries_go_to_others_while_a_name_is_unknown(void **state)
@@ -509,7 +564,7 @@ static void J8_a_way_to_another_address_is_tried_at_once(void **state)
     answer_stream(0, 0, "2001:db8::1", 3600, RCODE_NOERROR);
     answer_stream(0, 1, "192.0.2.1", 3600, RCODE_NOERROR);
     for (unsigned i = 0; i < 10; i++) /* its back-off grows */
-        path_failed(&bench->group->upstreams[0].path, FAILURE_UNREACHABLE, "");
+        path_failed(&bench->group->slots[0]->path, FAILURE_UNREACHABLE, "");
     ask(bench, &one, "x");
     assert_int_equal(one.request.upstream, 1);
     assert_int_equal(race_count, 0);
@@ -570,7 +625,7 @@ static void bootstrap_servers_take_turns_and_then_it_fails(void **state)
     ask_in_vain(bench, &one);
     assert_int_equal(one.failure, FAILURE_NAME_LOOKUP);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
-    assert_string_equal(name_detail(bench->group->upstreams[0].name),
+    assert_string_equal(name_detail(bench->group->slots[0]->name),
                         "no answer from any bootstrap server");
 }
 
@@ -628,7 +683,7 @@ static void the_next_lookup_begins_with_another_bootstrap_server(void **state)
     start_named(bench, 1, 2);
     while (lookups(bench, false) == 0)
         turn(bench, 500);
-    assert_string_equal(name_detail(bench->group->upstreams[0].name), "no answer in time");
+    assert_string_equal(name_detail(bench->group->slots[0]->name), "no answer in time");
     const size_t asked = datagram_count;
     turn(bench, 500);
     assert_int_equal(datagram_count, asked + 2);
@@ -1200,7 +1255,7 @@ static void answer_probe(size_t index, size_t written, const struct siphash_key 
 static void start_with_self_check(struct bench *bench, size_t count)
 {
     bench->self_key = &self_key;
-    bench->config.upstream_count = count;
+    bench->config.snapshot.upstream_count = count;
     begin(bench);
 }
 
@@ -1332,7 +1387,7 @@ static void G11_silence_about_the_probe_brings_nobody_back(void **state)
     ask(bench, &one, "x");
     make_ready(0);
     answer_written(0, 0, RCODE_NOERROR);
-    path_failed(&bench->group->upstreams[0].path, FAILURE_CONNECT_TIMEOUT, "");
+    path_failed(&bench->group->slots[0]->path, FAILURE_CONNECT_TIMEOUT, "");
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
     turn(bench, 1500);
     assert_int_equal(metric_get(&bench->metrics->upstreams[0].up), 0);
@@ -1347,11 +1402,11 @@ static void F20_the_answer_to_the_probe_ends_no_suspicion(void **state)
     ask(bench, &one, "x");
     make_ready(0);
     turn(bench, 300);
-    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_false(upstream_is_ready(bench->group->slots[0]));
     answer_probe(0, 1, &another);
-    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_false(upstream_is_ready(bench->group->slots[0]));
     answer_written(0, 0, RCODE_NOERROR);
-    assert_true(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_true(upstream_is_ready(bench->group->slots[0]));
 }
 
 static void F20_an_answer_to_the_probe_that_comes_late_ends_no_suspicion(void **state)
@@ -1363,11 +1418,11 @@ static void F20_an_answer_to_the_probe_that_comes_late_ends_no_suspicion(void **
     ask(bench, &one, "x");
     make_ready(0);
     turn(bench, 1500); /* the probe has been given up */
-    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_false(upstream_is_ready(bench->group->slots[0]));
     answer_probe(0, 1, &another);
-    assert_false(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_false(upstream_is_ready(bench->group->slots[0]));
     answer_written(0, 0, RCODE_NOERROR);
-    assert_true(upstream_is_ready(&bench->group->upstreams[0]));
+    assert_true(upstream_is_ready(bench->group->slots[0]));
 }
 
 static void G11_silence_about_the_probe_is_no_fault(void **state)
@@ -1392,7 +1447,7 @@ static void G11_upstream_that_was_down_is_checked_again(void **state)
     struct bench *bench = *state;
     struct asked one;
     close_over_the_probe(bench);
-    path_failed(&bench->group->upstreams[0].path, FAILURE_CONNECT_TIMEOUT, "");
+    path_failed(&bench->group->slots[0]->path, FAILURE_CONNECT_TIMEOUT, "");
     turn(bench, 1000);
     ask_in_vain(bench, &one);
     make_ready(4);
@@ -1406,6 +1461,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(name_is_looked_up_through_the_other_upstream_at_start),
         TEST(request_waits_for_the_lookup_and_is_then_sent),
+        TEST(J1_lookup_goes_on_with_other_bootstrap_servers),
+        TEST(J1_lookup_fails_when_no_bootstrap_server_is_left),
+        TEST(J1_lookup_through_an_upstream_that_is_removed_is_asked_again),
         TEST(queries_go_to_others_while_a_name_is_unknown),
         TEST(names_do_not_wait_for_each_other),
         TEST(a_resolved_name_looks_up_the_others),
