@@ -650,11 +650,12 @@ void upstream_reload(struct upstream *upstream, const struct upstream_config *co
     path_reload(&upstream->path, snapshot);
 }
 
-/* What waits for a handshake need not: nobody has read it. */
+/* What waits for a handshake need not: nobody has read it. Those that are there in trouble alone
+ * end at once, too, since others may soon have as many. */
 static void drain_all(struct list *connections)
 {
     LIST_EACH (struct connection, connection, connections, link)
-        if (connection->state < CONNECTION_READY)
+        if (connection->state < CONNECTION_READY || connection->use != CONNECTION_MAIN)
             stream_close(&connection->stream, FAILURE_REMOVED);
         else
             connection_drain(connection);
