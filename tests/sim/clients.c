@@ -498,6 +498,9 @@ static void check_innocent(const struct asked *ask, const struct reply_view *vie
     figures.innocent++;
     if (check_verdict(view) || may_fail(ask))
         return;
+    /* It may be a verdict, of which a client without EDNS is not told. */
+    if (is_failure && !view->error_text && (has_fault(FAULT_CLOSE) || has_fault(FAULT_RESET)))
+        return;
     /* Each change of the network has cost one of its three sends (RFC 9520 3.1). */
     if (has_words_of(view, FAILURE_NETWORK_CHANGED))
         return;
