@@ -26,6 +26,8 @@ static const char *flaw_of_slots(const struct connection *connection)
             return "the free slots go in a circle";
     if (in_flight != connection->in_flight || abandoned != connection->abandoned)
         return "other requests and abandoned IDs are in the slots than are counted";
+    if (in_flight + abandoned == all && !connection_is_probed(connection))
+        return "no slot is kept for our probe";
     if (in_flight + abandoned + free_slots != count)
         return "a slot is neither in flight nor abandoned nor free, or twice so";
     return NULL;
