@@ -15,13 +15,13 @@ struct trusts {
     size_t count;
 };
 
-/* The one of `former` with the same certificates in its stead, if there is one. */
-static struct tls_trust *share(const struct trusts *former, struct tls_trust *trust)
+/* The one of `others` (NULL: none) with the same certificates in its stead, if there is one. */
+static struct tls_trust *share(const struct trusts *others, struct tls_trust *trust)
 {
-    for (size_t i = 0; trust && former && i < former->count; i++)
-        if (former->loaded[i] && tls_trust_is_same(former->loaded[i], trust)) {
+    for (size_t i = 0; trust && others && i < others->count; i++)
+        if (others->loaded[i] && tls_trust_is_same(others->loaded[i], trust)) {
             tls_trust_close(trust);
-            return tls_trust_share(former->loaded[i]);
+            return tls_trust_share(others->loaded[i]);
         }
     return trust;
 }
@@ -38,7 +38,7 @@ static const struct tls_trust *load(struct trusts *trusts, const struct trusts *
     struct tls_trust *trust = NULL;
     if (tls_trust_open(file, &trust, error, sizeof(error)) != STATUS_OK)
         fprintf(errors, "%s%s\n", origin ? origin : "dnsproxy: ", error);
-    trust = share(former, trust);
+    trust = share(trusts, share(former, trust));
     trusts->files[trusts->count] = file;
     trusts->loaded[trusts->count++] = trust;
     return trust;

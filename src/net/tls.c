@@ -85,6 +85,23 @@ static enum status load_file(X509_STORE *store, const char *path, char *error, s
     return STATUS_INVALID;
 }
 
+/* With what its file says of the trust in it (TRUSTED CERTIFICATE). */
+static bool hash_certificate(EVP_MD_CTX *context, const X509 *certificate)
+{
+    uint8_t *bytes = NULL;
+    const int length = i2d_X509_AUX(certificate, &bytes);
+    const bool is_good = length > 0 && EVP_DigestUpdate(context, bytes, (size_t)length) == 1;
+    OPENSSL_free(bytes);
+    return is_good;
+}
+
+static bool hash_revoked(EVP_MD_CTX *context, const X509_CRL *revoked)
+{
+    uint8_t hash[PIN_SIZE];
+    return revoked && X509_CRL_digest(revoked, EVP_sha256(), hash, NULL) == 1 &&
+           EVP_DigestUpdate(context, hash, sizeof hash) == 1;
+}
+
 /* In the store's order, which is always the same for the same file. */
 static bool hash_store(X509_STORE *store, uint8_t out[static PIN_SIZE])
 {
@@ -94,13 +111,8 @@ static bool hash_store(X509_STORE *store, uint8_t out[static PIN_SIZE])
     for (int i = 0; is_good && i < sk_X509_OBJECT_num(objects); i++) {
         const X509_OBJECT *object = sk_X509_OBJECT_value(objects, i);
         const X509 *certificate = X509_OBJECT_get0_X509(object);
-        const X509_CRL *revoked = X509_OBJECT_get0_X509_CRL(object);
-        uint8_t hash[PIN_SIZE];
-        if (certificate)
-            is_good = X509_digest(certificate, EVP_sha256(), hash, NULL) == 1;
-        else
-            is_good = revoked && X509_CRL_digest(revoked, EVP_sha256(), hash, NULL) == 1;
-        is_good = is_good && EVP_DigestUpdate(context, hash, sizeof hash) == 1;
+        is_good = certificate ? hash_certificate(context, certificate)
+                              : hash_revoked(context, X509_OBJECT_get0_X509_CRL(object));
     }
     is_good = is_good && EVP_DigestFinal_ex(context, out, NULL) == 1;
     EVP_MD_CTX_free(context);

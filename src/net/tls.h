@@ -23,7 +23,8 @@
  * threads after it is opened. */
 struct tls_trust;
 
-/* Whether both hold the same certificates and revocation lists, in the same order. */
+/* Whether both hold the same certificates, with the same said of the trust in them, and revocation
+ * lists, in the same order. */
 bool tls_trust_is_same(const struct tls_trust *a, const struct tls_trust *b);
 
 /* `ca_file` is PEM, NULL for the system's store ($SSL_CERT_FILE, else Debian's

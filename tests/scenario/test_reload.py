@@ -217,6 +217,17 @@ def test_E1_J1_authorities_are_read_anew(start_proxy, upstream, pki, tmp_path):
     assert proxy.query("trusted-again.test").rcode() == dns.rcode.NOERROR
 
 
+def test_J1_equal_authorities_in_two_files_are_one_from_the_start(start_proxy, start_upstream, pki, tmp_path):
+    copy = tmp_path / "copy.pem"
+    copy.write_text(open(pki.ca, encoding="ascii").read())
+    first, second = start_upstream(), start_upstream()
+    proxy = start_proxy(first, {"url": second.url(), "ca": str(copy)}, config={"strategy": "ordered"})
+    proxy.query("a.test")
+    eventually(lambda: first.open_connections() and second.open_connections())
+    proxy.reload_and_wait({})
+    assert not proxy.logs("upstream_removed")
+
+
 def test_J1_what_is_counted_of_an_upstream_begins_anew_when_it_returns(start_proxy, start_upstream):
     first, second = start_upstream(), start_upstream()
     proxy = start_proxy(first)

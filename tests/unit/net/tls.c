@@ -205,6 +205,26 @@ static void J1_trust_is_the_same_with_the_same_certificates(void **state)
     tls_trust_close(one);
 }
 
+/* A root that the file says is not to be trusted is another than the same root without a word. */
+static void E1_J1_trust_is_another_when_a_root_is_rejected(void **state)
+{
+    (void)state;
+    struct tls_trust *rejecting = NULL;
+    char path[PATH_SIZE], error[256];
+    X509 *root = X509_dup(authority.certificate);
+    assert_int_equal(X509_add1_reject_object(root, OBJ_nid2obj(NID_server_auth)), 1);
+    write_file(path, "");
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(PEM_write_X509_AUX(file, root), 1);
+    fclose(file);
+    X509_free(root);
+    assert_int_equal(tls_trust_open(path, &rejecting, error, sizeof error), STATUS_OK);
+    unlink(path);
+    assert_false(tls_trust_is_same(rejecting, trust));
+    tls_trust_close(rejecting);
+}
+
 static void system_store_is_where_the_environment_says(void **state)
 {
     (void)state;
@@ -1029,6 +1049,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trust_tells_what_is_wrong_with_its_file),
         cmocka_unit_test(J1_trust_is_the_same_with_the_same_certificates),
+        cmocka_unit_test(E1_J1_trust_is_another_when_a_root_is_rejected),
         cmocka_unit_test(system_store_is_where_the_environment_says),
         cmocka_unit_test(E2_settings_that_authenticate_nobody_are_refused),
         cmocka_unit_test(E1_certificate_for_the_name_is_accepted),
