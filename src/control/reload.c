@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/deadline.h"
+#include "base/numbers.h"
 #include "config/options.h"
 #include "control/trusts.h"
 #include "observe/log.h"
@@ -101,6 +102,16 @@ static void note_left(struct reload *reload)
                   "a restart would change these, a reload leaves them as they were", NULL);
 }
 
+/* Each counts as many upstreams that leave as it has. */
+static void log_ceiling(const struct reload *reload, const struct snapshot *next,
+                        const struct snapshot *former)
+{
+    char ceiling[24];
+    snprintf(ceiling, sizeof(ceiling), "%" PRIu64,
+             most_of(reload->events->ceiling(next), reload->events->ceiling(former)));
+    log_event(LOG_LEVEL_INFO, "reloading", "memory_ceiling_bytes", ceiling, NULL);
+}
+
 static void begin(struct reload *reload)
 {
     assert(!reload->next && !reload->next_trusts);
@@ -111,6 +122,7 @@ static void begin(struct reload *reload)
     const struct snapshot *former = reload_snapshot(reload);
     reload->events->hand_out(next, former);
     /* At the level that holds now. */
+    log_ceiling(reload, next, former);
     note_left(reload);
     log_difference("upstream_removed", former, next);
     log_difference("upstream_added", next, former);
