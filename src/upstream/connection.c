@@ -561,7 +561,8 @@ void connection_probe(struct connection *connection)
     /* Every resolver has the name servers of the root at hand. */
     static const struct question root = {
         .name = "", .name_length = 1, .type = TYPE_NS, .class = CLASS_IN};
-    if (connection_is_probed(connection) || !slots_have_room(&connection->slots))
+    if (connection_is_probed(connection) || !slots_have_room(&connection->slots) ||
+        connection->path->is_leaving)
         return;
     const uint16_t index = slot_take(&connection->slots, NULL);
     if (write_query(connection, &root, index) != STATUS_OK) {

@@ -24,7 +24,8 @@
 #define AWAY_RETRY_MIN_NS (50 * NANOSECONDS_PER_MILLISECOND)
 #define AWAY_RETRY_MAX_NS (250 * NANOSECONDS_PER_MILLISECOND)
 
-#define TRAFFIC_NS (10 * NANOSECONDS_PER_SECOND) /* after a request there may be more */
+#define OPEN_AGAIN_NS (100 * NANOSECONDS_PER_MILLISECOND) /* while memory is short */
+#define TRAFFIC_NS (10 * NANOSECONDS_PER_SECOND)          /* after a request there may be more */
 #define CONNECT_INTERVAL_NS (1 * NANOSECONDS_PER_MILLISECOND) /* 1,000 a second, at most */
 
 enum {
@@ -34,6 +35,126 @@ enum {
     TRIALS_MAX = 4,
     CONNECT_BURST = 64, /* every upstream at once, twice */
 };
+
+/* --- Coming and going --- */
+
+static void destroy(struct upstream *upstream)
+{
+    upstream->group->slots[upstream->path.slot] = NULL;
+    upstream_close(upstream);
+    free(upstream);
+}
+
+/* Behind the ends of their connections. */
+static void close_left(struct loop_task *task)
+{
+    struct group *group = CONTAINER_OF(task, struct group, left);
+    struct list staying;
+    struct list *link;
+    list_init(&staying);
+    while ((link = list_take_first(&group->leaving))) {
+        struct upstream *upstream = CONTAINER_OF(link, struct upstream, link);
+        if (upstream_has_left(upstream))
+            destroy(upstream);
+        else
+            list_append(&staying, link);
+    }
+    list_append_all(&group->leaving, &staying);
+}
+
+static void on_leave_deadline(struct deadline *deadline, uint64_t now)
+{
+    (void)now;
+    upstream_end_leaving(CONTAINER_OF(deadline, struct upstream, leave_deadline));
+}
+
+static uint64_t hash_label(const struct group *group, const struct upstream_config *config)
+{
+    return siphash(&group->hash_key, config->label, strlen(config->label));
+}
+
+static enum status open_upstream(struct group *group, const struct upstream_config *config)
+{
+    assert(!group->slots[config->slot]);
+    struct upstream *upstream = calloc(1, sizeof(*upstream));
+    if (!upstream)
+        return STATUS_FULL;
+    const enum status status = upstream_open(upstream, &group->settings, config);
+    if (status != STATUS_OK) {
+        upstream_close(upstream);
+        free(upstream);
+        return status;
+    }
+    upstream->label_hash = hash_label(group, config);
+    group->slots[config->slot] = upstream;
+    list_append(&group->upstreams, &upstream->link);
+    return STATUS_OK;
+}
+
+static void leave(struct group *group, struct upstream *upstream)
+{
+    list_append(&group->leaving, &upstream->link);
+    deadline_arm(&group->leave_deadlines, &upstream->leave_deadline, group->loop->now);
+    upstream_leave(upstream);
+    loop_defer(group->loop, &group->left, LOOP_REAP);
+}
+
+static upstream_set slots_of(const struct list *upstreams)
+{
+    upstream_set slots = 0;
+    LIST_EACH (const struct upstream, upstream, upstreams, link)
+        slots |= upstream_bit(upstream->path.slot);
+    return slots;
+}
+
+static void keep(struct group *group, const struct upstream_config *config)
+{
+    struct upstream *upstream = group->slots[config->slot];
+    list_remove(&upstream->link);
+    list_append(&group->upstreams, &upstream->link);
+    upstream->label_hash = hash_label(group, config);
+    upstream_reload(upstream, config, group->snapshot);
+}
+
+/* In the order of the snapshot. The first failure, if there is any. */
+static enum status keep_and_open(struct group *group)
+{
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < group->snapshot->upstream_count; i++) {
+        const struct upstream_config *config = &group->snapshot->upstreams[i];
+        if (group->slots[config->slot]) {
+            keep(group, config);
+            continue;
+        }
+        const enum status opened = open_upstream(group, config);
+        if (status == STATUS_OK)
+            status = opened;
+    }
+    group->lacks_some = status != STATUS_OK;
+    group->next_open_ns = group->loop->now + OPEN_AGAIN_NS;
+    return status;
+}
+
+enum status group_set_upstreams(struct group *group, upstream_set *changed)
+{
+    const struct snapshot *snapshot = group->snapshot;
+    assert(snapshot->upstream_count > 0 && snapshot->upstream_count <= CONFIG_UPSTREAMS_MAX);
+    assert(list_is_empty(&group->leaving));
+    struct list former;
+    struct list *link;
+    group->settings.snapshot = snapshot;
+    *changed = upstreams_slots(snapshot) ^ slots_of(&group->upstreams);
+    list_init(&former);
+    list_append_all(&former, &group->upstreams);
+    const enum status status = keep_and_open(group);
+    while ((link = list_take_first(&former)))
+        leave(group, CONTAINER_OF(link, struct upstream, link));
+    LIST_EACH (struct upstream, upstream, &group->upstreams, link)
+        name_reload(upstream->name, upstream->config, *changed);
+    return status;
+}
+
+/* --- Trials --- */
 
 bool group_is_away(const struct group *group)
 {
@@ -58,6 +179,8 @@ static bool is_rested(const struct upstream *upstream)
  * since nobody knows which will be back first. */
 static void try_again(struct group *group)
 {
+    if (group->lacks_some && group->loop->now >= group->next_open_ns)
+        (void)keep_and_open(group);
     const bool is_away = group_is_away(group);
     if (!is_away)
         group->away_since_ns = 0;
@@ -75,6 +198,8 @@ static void try_again(struct group *group)
 static void on_back(struct upstream *upstream)
 {
     struct group *group = upstream->group;
+    if (upstream->path.is_leaving) /* nobody may be asked there */
+        return;
     waiting_note_upstream(&group->waiting);
     loop_defer(group->loop, &group->recovered, LOOP_FLUSH);
 }
@@ -190,116 +315,6 @@ static const struct upstream_events upstream_events = {
     .on_care = on_care,
     .may_connect = may_connect,
 };
-
-/* --- Coming and going --- */
-
-static void destroy(struct upstream *upstream)
-{
-    upstream->group->slots[upstream->path.slot] = NULL;
-    upstream_close(upstream);
-    free(upstream);
-}
-
-/* Behind the ends of their connections. */
-static void close_left(struct loop_task *task)
-{
-    struct group *group = CONTAINER_OF(task, struct group, left);
-    struct list staying;
-    struct list *link;
-    list_init(&staying);
-    while ((link = list_take_first(&group->leaving))) {
-        struct upstream *upstream = CONTAINER_OF(link, struct upstream, link);
-        if (upstream_has_left(upstream))
-            destroy(upstream);
-        else
-            list_append(&staying, link);
-    }
-    list_append_all(&group->leaving, &staying);
-}
-
-static void on_leave_deadline(struct deadline *deadline, uint64_t now)
-{
-    (void)now;
-    upstream_end_leaving(CONTAINER_OF(deadline, struct upstream, leave_deadline));
-}
-
-static enum status open_upstream(struct group *group, const struct upstream_config *config)
-{
-    assert(!group->slots[config->slot]);
-    struct upstream *upstream = calloc(1, sizeof(*upstream));
-    if (!upstream)
-        return STATUS_FULL;
-    const enum status status = upstream_open(upstream, &group->settings, config);
-    if (status != STATUS_OK) {
-        upstream_close(upstream);
-        free(upstream);
-        return status;
-    }
-    upstream->label_hash = siphash(&group->hash_key, config->label, strlen(config->label));
-    group->slots[config->slot] = upstream;
-    list_append(&group->upstreams, &upstream->link);
-    return STATUS_OK;
-}
-
-static void leave(struct group *group, struct upstream *upstream)
-{
-    list_append(&group->leaving, &upstream->link);
-    deadline_arm(&group->leave_deadlines, &upstream->leave_deadline, group->loop->now);
-    upstream_leave(upstream);
-    loop_defer(group->loop, &group->left, LOOP_REAP);
-}
-
-static upstream_set slots_of(const struct list *upstreams)
-{
-    upstream_set slots = 0;
-    LIST_EACH (const struct upstream, upstream, upstreams, link)
-        slots |= upstream_bit(upstream->path.slot);
-    return slots;
-}
-
-static void keep(struct group *group, const struct upstream_config *config)
-{
-    struct upstream *upstream = group->slots[config->slot];
-    list_remove(&upstream->link);
-    list_append(&group->upstreams, &upstream->link);
-    upstream_reload(upstream, config, group->snapshot);
-}
-
-/* The first failure, if there is any. */
-static enum status keep_and_open(struct group *group)
-{
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < group->snapshot->upstream_count; i++) {
-        const struct upstream_config *config = &group->snapshot->upstreams[i];
-        if (group->slots[config->slot]) {
-            keep(group, config);
-            continue;
-        }
-        const enum status opened = open_upstream(group, config);
-        if (status == STATUS_OK)
-            status = opened;
-    }
-    return status;
-}
-
-enum status group_set_upstreams(struct group *group, upstream_set *changed)
-{
-    const struct snapshot *snapshot = group->snapshot;
-    assert(snapshot->upstream_count > 0 && snapshot->upstream_count <= CONFIG_UPSTREAMS_MAX);
-    assert(list_is_empty(&group->leaving));
-    struct list former;
-    struct list *link;
-    group->settings.snapshot = snapshot;
-    *changed = upstreams_slots(snapshot) ^ slots_of(&group->upstreams);
-    list_init(&former);
-    list_append_all(&former, &group->upstreams);
-    const enum status status = keep_and_open(group);
-    while ((link = list_take_first(&former)))
-        leave(group, CONTAINER_OF(link, struct upstream, link));
-    LIST_EACH (struct upstream, upstream, &group->upstreams, link)
-        name_reload(upstream->name, upstream->config, *changed);
-    return status;
-}
 
 void group_init(struct group *group)
 {

@@ -47,6 +47,8 @@ struct group {
     uint64_t next_connect_ns;  /* the bucket of connects is full again */
     uint32_t hedge_credit;     /* in shares of one hedge, HEDGE_COST each */
     struct list upstreams;     /* in the order of the snapshot */
+    bool lacks_some;           /* memory was short when they were to be opened */
+    uint64_t next_open_ns;     /* then: not before */
     struct list leaving; /* those that it is without, until what is in flight there has ended */
     struct upstream *slots[CONFIG_UPSTREAM_SLOTS]; /* all of them; NULL: free */
 };
@@ -57,7 +59,8 @@ void group_init(struct group *group);
 
 /* Its upstreams are those of its snapshot: the same ones stay, with all that is known of them, new
  * ones are opened, and the others leave. `*changed` is the slots of both of these. When one cannot
- * be opened (memory is short) the others are there, and its status is returned. */
+ * be opened (memory is short) the others are there, its status is returned, and it is opened when
+ * it can be. */
 enum status group_set_upstreams(struct group *group, upstream_set *changed);
 
 /* True when all upstreams are down or doubted. */

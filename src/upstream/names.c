@@ -69,7 +69,7 @@ struct name_query {
     struct address found[RACE_ADDRESSES_MAX];
 };
 
-enum name_state { NAME_RESTING, NAME_BEGINNING, NAME_ASKING };
+enum name_state { NAME_RESTING, NAME_BEGINNING, NAME_ASKING, NAME_STOPPED };
 
 struct name {
     struct path *path;
@@ -610,6 +610,7 @@ void name_stop(struct name *name)
 {
     if (!name)
         return;
+    name->state = NAME_STOPPED;
     for (size_t i = 0; i < FAMILIES; i++) {
         struct name_query *query = &name->queries[i];
         request_cancel(&query->request);

@@ -61,8 +61,8 @@ enum status name_open(struct path *path, const struct upstream_config *config,
  * others than before, or are no more. Safe on NULL. */
 void name_reload(struct name *name, const struct upstream_config *config, upstream_set changed);
 
-/* Takes back what was asked; then the name may be closed when nobody waits for it. Safe on NULL, as
- * name_close. */
+/* Takes back what was asked, and asks nothing more; then the name may be closed when nobody waits
+ * for it. Safe on NULL, as name_close. */
 void name_stop(struct name *name);
 void name_close(struct name *name);
 

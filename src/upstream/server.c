@@ -603,7 +603,6 @@ static void open_path(struct path *path, const struct upstream_settings *setting
     path->queues = settings->queues;
     path->scratch = settings->scratch;
     times_init(&path->times);
-    upstream_metrics_clear(path->metrics); /* the slot may have been another's */
     const uint64_t request_ns = path->snapshot->timeouts.request_ns;
     loop_add_queue(path->loop, &path->idle, path->snapshot->timeouts.idle_ns,
                    connection_on_deadline);
@@ -622,6 +621,7 @@ enum status upstream_open(struct upstream *upstream, const struct upstream_setti
     list_init(&upstream->connections);
     list_init(&upstream->lanes);
     deadline_init(&upstream->leave_deadline);
+    upstream_metrics_clear(&settings->metrics->upstreams[slot]); /* it may have been another's */
     TRY(tls_client_open(config, config->trust, &path->tls));
     open_path(path, settings, config);
     upstream->alone.workers = 1;
@@ -650,15 +650,21 @@ void upstream_reload(struct upstream *upstream, const struct upstream_config *co
     path_reload(&upstream->path, snapshot);
 }
 
-/* What waits for a handshake need not: nobody has read it. Those that are there in trouble alone
- * end at once, too, since others may soon have as many. */
+/* Nobody may read any more what waits for the handshake or for the socket, and it need not wait.
+ * Those that are there in trouble alone are no loss, and others may soon have as many. */
+static bool may_drain(const struct connection *connection)
+{
+    return connection->state >= CONNECTION_READY && connection->use == CONNECTION_MAIN &&
+           stream_unsent(&connection->stream) == 0;
+}
+
 static void drain_all(struct list *connections)
 {
     LIST_EACH (struct connection, connection, connections, link)
-        if (connection->state < CONNECTION_READY || connection->use != CONNECTION_MAIN)
-            stream_close(&connection->stream, FAILURE_REMOVED);
-        else
+        if (may_drain(connection))
             connection_drain(connection);
+        else
+            stream_close(&connection->stream, FAILURE_REMOVED);
 }
 
 void upstream_leave(struct upstream *upstream)

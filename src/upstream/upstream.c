@@ -131,7 +131,7 @@ void group_close(struct group *group)
     if (!group)
         return;
     LIST_EACH (struct upstream, upstream, &group->upstreams, link)
-        name_stop(upstream->name); /* takes back its requests to the others */
+        name_stop(upstream->name); /* takes back its requests to the others; who leaves has */
     for (size_t i = 0; i < CONFIG_UPSTREAM_SLOTS; i++)
         if (group->slots[i])
             upstream_close(group->slots[i]);

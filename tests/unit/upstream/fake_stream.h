@@ -56,6 +56,8 @@ static enum failure refuse_datagrams; /* FAILURE_NONE: they are sent */
 static enum failure refuse_connects;  /* FAILURE_NONE: connects begin */
 static bool refuse_bytes;             /* the out buffer is full */
 static bool is_resumed;
+static bool refuse_clients; /* memory is short when an upstream is opened */
+static size_t unsent;       /* bytes that the socket has not taken */
 
 /* --- In place of net/ --- */
 
@@ -216,6 +218,12 @@ enum status stream_next_message(struct stream *stream, const uint8_t **message, 
     return STATUS_OK;
 }
 
+size_t stream_unsent(const struct stream *stream)
+{
+    (void)fake_of(stream);
+    return unsent;
+}
+
 void stream_close(struct stream *stream, enum failure failure)
 {
     struct fake_stream *fake = fake_of(stream);
@@ -239,6 +247,8 @@ enum status tls_client_open(const struct upstream_config *upstream, const struct
 {
     (void)trust;
     assert_non_null(upstream->name);
+    if (refuse_clients)
+        return STATUS_SYSTEM;
     *out = malloc(1);
     return STATUS_OK;
 }
@@ -301,6 +311,8 @@ static int bench_setup(void **state)
     refuse_connects = FAILURE_NONE;
     refuse_bytes = false;
     is_resumed = false;
+    refuse_clients = false;
+    unsent = 0;
     has_no_route = false;
     is_acknowledged = false;
     has_no_descriptor = false;

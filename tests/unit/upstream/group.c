@@ -866,6 +866,78 @@ static void J1_what_waits_at_an_upstream_that_is_removed_moves(void **state)
     request_cancel(&silent.request);
 }
 
+/* Also what the socket has yet to take, which nobody has read. */
+static void E1_J1_upstream_that_is_removed_is_sent_nothing_more(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    ask_first(bench, &one, 2);
+    (void)reload(bench, "1");
+    const size_t before = streams[0].written_count;
+    turn(bench, 300);
+    turn(bench, 300);
+    assert_int_equal(streams[0].written_count, before); /* not even our own probe */
+    answer_written(0, 1, RCODE_NOERROR);
+    assert_int_equal(one.done, 1);
+}
+
+static void E1_J1_what_has_not_left_for_a_removed_upstream_moves(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    ask_first(bench, &one, 2);
+    unsent = 1;
+    (void)reload(bench, "1");
+    turn(bench, 0);
+    turn(bench, 0);
+    assert_int_equal(one.failure, FAILURE_REMOVED);
+    assert_false(group_is_leaving(bench->group));
+}
+
+/* One that stays may have another number in its label. */
+static void J1_names_are_hashed_by_the_label_that_holds(void **state)
+{
+    struct bench *bench = *state;
+    bench->config.snapshot.strategy = STRATEGY_HASH;
+    begin(bench);
+    struct snapshot *next = snapshot_with(bench, "01");
+    struct snapshot *same = snapshot_with(bench, "01");
+    char *label = next->upstreams[0].label;
+    next->upstreams[0].label = next->upstreams[1].label;
+    next->upstreams[1].label = label;
+    uint64_t hashes[2];
+    (void)group_reload(bench->group, same);
+    turn(bench, 0);
+    turn(bench, 0);
+    for (size_t i = 0; i < 2; i++)
+        hashes[i] = bench->group->slots[i]->label_hash;
+    (void)group_reload(bench->group, next);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(bench->group->slots[i]->label_hash, hashes[1 - i]);
+}
+
+/* In the order of the configuration, as soon as there is memory. */
+static void I2_J1_upstream_that_could_not_be_opened_is_opened_later(void **state)
+{
+    struct bench *bench = *state;
+    bench->config.snapshot.upstream_count = 1;
+    begin(bench);
+    metric_set(&bench->metrics->upstreams[5].answers, 7); /* of who had the slot before */
+    refuse_clients = true;
+    (void)reload(bench, "56");
+    turn(bench, 0);
+    turn(bench, 0);
+    assert_int_equal(metric_get(&bench->metrics->upstreams[5].answers), 0);
+    struct asked one;
+    asked_init(&one, "one");
+    assert_true(ask_again(bench, &one) == STATUS_NOT_FOUND);
+    assert_int_equal(one.failure, FAILURE_LOCAL);
+    refuse_clients = false;
+    turn(bench, 1000);
+    assert_int_equal(chosen(bench, "two"), 5);
+    assert_non_null(bench->group->slots[6]);
+}
+
 /* Whatever happens there, nothing connects to it any more. */
 static void J1_upstream_that_is_removed_is_not_connected_to(void **state)
 {
@@ -1312,6 +1384,10 @@ int main(void)
         TEST(J1_upstream_that_stays_keeps_its_connection_and_what_is_known),
         TEST(J1_upstream_that_is_removed_answers_what_it_was_asked_and_goes),
         TEST(J1_what_waits_at_an_upstream_that_is_removed_moves),
+        TEST(E1_J1_upstream_that_is_removed_is_sent_nothing_more),
+        TEST(E1_J1_what_has_not_left_for_a_removed_upstream_moves),
+        TEST(J1_names_are_hashed_by_the_label_that_holds),
+        TEST(I2_J1_upstream_that_could_not_be_opened_is_opened_later),
         TEST(J1_upstream_that_is_removed_is_not_connected_to),
         TEST(J1_slot_of_one_that_has_gone_is_as_new_for_another),
         TEST(J1_who_waits_for_an_upstream_is_asked_at_one_that_is_new),

@@ -304,6 +304,29 @@ static void J1_lookup_through_an_upstream_that_is_removed_is_asked_again(void **
     assert_int_equal(lookups(bench, true), 1);
 }
 
+/* However its connections end: its name is of no use any more. */
+static void J1_name_of_a_removed_upstream_is_not_looked_up(void **state)
+{
+    struct bench *bench = *state;
+    struct asked one;
+    static struct snapshot next;
+    start_with(bench, &one, "192.0.2.1", 300);
+    answer_written(0, 0, RCODE_NOERROR);
+    turn(bench, 10000);
+    ask(bench, &one, "silent");
+    const size_t before = datagram_count + stream_count;
+    next = bench->config.snapshot;
+    next.upstreams[0] = bench->config.snapshot.upstreams[1];
+    (void)group_reload(bench->group, &next);
+    struct upstream *upstream = bench->group->slots[0];
+    assert_non_null(upstream->name);
+    name_failed(upstream->name, &upstream->path.snapshot->bootstraps[0]);
+    name_network_changed(upstream->name);
+    turn(bench, 0);
+    assert_int_equal(datagram_count + stream_count, before);
+    request_cancel(&one.request);
+}
+
 static void queries_go_to_others_while_a_name_is_unknown(void **state)
 {
     struct bench *bench = *state;
@@ -1464,6 +1487,7 @@ int main(void)
         TEST(J1_lookup_goes_on_with_other_bootstrap_servers),
         TEST(J1_lookup_fails_when_no_bootstrap_server_is_left),
         TEST(J1_lookup_through_an_upstream_that_is_removed_is_asked_again),
+        TEST(J1_name_of_a_removed_upstream_is_not_looked_up),
         TEST(queries_go_to_others_while_a_name_is_unknown),
         TEST(names_do_not_wait_for_each_other),
         TEST(a_resolved_name_looks_up_the_others),
