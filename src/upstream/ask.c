@@ -164,6 +164,33 @@ static bool may_convict(const struct ask *ask)
     return ask->lone_ends > 0 && now_of(ask) >= ask->lone_end_ns + SECOND_LOOK_NS;
 }
 
+/* Once more, at whomever. */
+static bool is_at_last(const struct ask *ask)
+{
+    return ask->attempts.count - ask->attempts.returned == ATTEMPTS_MAX - 1;
+}
+
+/* An upstream has answered something that was asked after the last end. */
+static bool is_anybody_there(const struct ask *ask)
+{
+    LIST_EACH (const struct upstream, upstream, &ask->group->upstreams, link)
+        if (upstream->path.answered_sent_ns >= ask->ended_ns)
+            return true;
+    return false;
+}
+
+/* The last attempt is kept while all may be gone, each of which is asked something of our own. True
+ * when it waits for an answer to that. */
+static bool keeps_last(struct ask *ask)
+{
+    if (!ask->has_ended || !is_at_last(ask) || is_anybody_there(ask))
+        return false;
+    LIST_EACH (struct upstream, upstream, &ask->group->upstreams, link)
+        if (path_is_usable(&upstream->path))
+            path_doubt(&upstream->path, FAILURE_CLOSED);
+    return try_park(ask);
+}
+
 /* It was sent twice to where a connection has ended with it. */
 static bool has_last(const struct ask *ask)
 {
@@ -278,6 +305,8 @@ static void go_on(struct ask *ask)
     }
     if (would_waste_last(ask))
         (void)is_vouched_for(ask);
+    if (keeps_last(ask))
+        return;
     if (is_asked(ask)) {
         metric_add(&ask->group->metrics->lookups_retried, request_is_in_flight(&ask->requests[0]));
         return;

@@ -347,6 +347,41 @@ static void K3_RFC9520_3_1_last_time_is_not_spent_on_a_server_that_says_nothing(
     ask_cancel(&other.ask);
 }
 
+/* Whoever has been asked something closes, probes too. */
+static void accept_and_close_all(struct bench *bench)
+{
+    accept_all();
+    for (size_t i = 0; i < stream_count; i++)
+        if (streams[i].stream && streams[i].stream->state == STREAM_OPEN &&
+            streams[i].written_count > 0)
+            peer_closes(i, FAILURE_CLOSED);
+    turn(bench, 10);
+}
+
+/* All four are restarted: each has it twice, which are all attempts there are. */
+static void K3_last_attempt_of_all_is_kept_until_somebody_answers(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    start(bench, 4);
+    turn(bench, 1);
+    begin_asking(bench, &one, "one");
+    for (unsigned ms = 0; ms < 2000; ms += 10)
+        accept_and_close_all(bench);
+    assert_int_equal(one.done, 0);
+    assert_int_equal(one.ask.attempts.count, 7);
+    assert_false(ask_is_in_flight(&one.ask));
+    for (unsigned ms = 0; ms < 1000 && !ask_is_in_flight(&one.ask); ms += 10) {
+        accept_all();
+        for (size_t i = 0; i < stream_count; i++)
+            if (streams[i].stream && streams[i].written_count > 0)
+                answer_written(i, streams[i].written_count - 1, RCODE_NOERROR);
+        turn(bench, 10);
+    }
+    answer(&one, RCODE_NOERROR);
+    assert_true(one.has_answer);
+}
+
 /* --- Verdicts --- */
 
 /* It has ended nothing alone: no fresh lane is needed, nor a place behind those who have. */
@@ -1087,6 +1122,7 @@ int main(void)
         TEST(K2_ends_of_most_connections_at_once_are_no_evidence),
         TEST(K2_none_of_many_fails_when_their_connection_ends),
         TEST(K3_RFC9520_3_1_last_time_is_not_spent_on_a_server_that_says_nothing),
+        TEST(K3_last_attempt_of_all_is_kept_until_somebody_answers),
         TEST(K9_known_bad_that_is_late_is_not_asked_among_others),
         TEST(K9_who_joins_what_a_known_bad_one_asks_is_not_confined_with_it),
         TEST(K9_asks_wait_for_an_upstream_that_takes_no_more_connections),
