@@ -93,7 +93,7 @@ struct subject {
         uint64_t first_ns;
         uint64_t last_ns;
         size_t upstream; /* of the last one */
-        bool was_fresh;  /* nothing else had been asked on that connection */
+        bool is_proof;   /* one that came later ended what had carried nothing else */
     } ends;              /* of connections, for it */
     bool is_refreshed;
 };
@@ -480,8 +480,7 @@ static void check_evidence(const struct asked *ask)
     const bool is_recursive = load_u16(ask->message + 2) & DNS_FLAG_RD; /* it is the one counted */
     if (!is_new || !is_recursive || !upstreams_end_only_for_names())
         return;
-    if (subject->ends.count < 2 || !subject->ends.was_fresh ||
-        subject->ends.last_ns < subject->ends.first_ns + SECOND_LOOK_NS)
+    if (!subject->ends.is_proof)
         sim_fail("a question is convicted for %u ends of connections", subject->ends.count);
     if (net_now() < subject->ends.last_ns + SECOND_LOOK_NS)
         sim_fail("a verdict does not wait for the answers to others");
@@ -1059,7 +1058,7 @@ void clients_note_end(size_t upstream, uint32_t hash, bool is_fresh)
             subject->ends.first_ns = net_now();
         subject->ends.last_ns = net_now();
         subject->ends.upstream = upstream;
-        subject->ends.was_fresh = is_fresh;
+        subject->ends.is_proof |= is_fresh && net_now() >= subject->ends.first_ns + SECOND_LOOK_NS;
     }
 }
 
