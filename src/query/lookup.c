@@ -623,14 +623,11 @@ static struct lookup *lookup_new(struct resolver *resolver, const struct questio
     return lookup;
 }
 
-/* The query that a client over UDP asks once more since it has no reply yet: one reply will do. It
- * is one of the oldest here, or not worth the search. */
+/* One of the oldest here, or it is not worth the search. */
 static struct query *find_repeated(const struct lookup *lookup, const struct query *query)
 {
-    assert(query->lookup != lookup);
+    assert(!query->lookup && query->origin.transport->is_datagram);
     size_t count = 0;
-    if (!query->origin.transport->is_datagram)
-        return NULL;
     LIST_EACH (struct query, other, &lookup->queries, waiting) {
         if (other->message.id == query->message.id &&
             other->origin.listener == query->origin.listener &&
@@ -642,20 +639,26 @@ static struct query *find_repeated(const struct lookup *lookup, const struct que
     return NULL;
 }
 
+bool lookup_repeat(struct resolver *resolver, const struct query *query)
+{
+    const struct lookup *lookup = table_find(resolver, &query->message.question, query->hash);
+    struct query *repeated = lookup ? find_repeated(lookup, query) : NULL;
+    if (!repeated)
+        return false;
+    metric_add(&resolver->metrics->queries_repeated, 1);
+    repeated->origin = query->origin;
+    repeated->message = query->message;
+    return true;
+}
+
 bool lookup_join_or_start(struct resolver *resolver, struct query *query)
 {
     const struct question *question = &query->message.question;
     struct lookup *lookup = table_find(resolver, question, query->hash);
     if (lookup) {
-        struct query *repeated = find_repeated(lookup, query);
         metric_add(&resolver->metrics->lookups_joined, 1);
         ask_join(&lookup->ask, clients_identify(&query->origin.client));
         attach(lookup, query);
-        if (repeated) {
-            metric_add(&resolver->metrics->queries_repeated, 1);
-            lookup_leave(repeated);
-            query_forget(resolver, repeated);
-        }
         return true;
     }
     lookup = lookup_new(resolver, question, query->hash, clients_identify(&query->origin.client));

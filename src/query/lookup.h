@@ -22,6 +22,11 @@ void lookups_reload(struct resolver *resolver, upstream_set changed);
 /* Cancels the lookups that no query waits for. */
 void lookups_abort(struct resolver *resolver);
 
+/* True when the client asks, over UDP, what a query of its own is already waiting for, since it has
+ * no reply yet: one will do. That one waits on, as long as it has and as it would, and is answered
+ * as `query` was asked, which the caller gives back. */
+bool lookup_repeat(struct resolver *resolver, const struct query *query);
+
 /* Adds the query to the lookup for its question, and starts that lookup if there is none. True when
  * the query waits, false when it has ended because nothing could be asked. */
 bool lookup_join_or_start(struct resolver *resolver, struct query *query);

@@ -77,6 +77,10 @@ static bool find_place(struct resolver *resolver, const struct query *query)
 static enum status wait_for_answer(struct resolver *resolver, struct query *query, bool *waits)
 {
     const bool is_datagram = query->origin.transport->is_datagram;
+    if (is_datagram && lookup_repeat(resolver, query)) { /* it has a place, and its age */
+        query_forget(resolver, query);
+        return STATUS_OK;
+    }
     const bool has_place = find_place(resolver, query);
     if (!has_place && !is_datagram)
         return STATUS_FULL;

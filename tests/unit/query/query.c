@@ -366,8 +366,9 @@ static void K5_query_that_is_asked_once_more_takes_the_place_of_the_first(void *
     struct bench *bench = *state;
     struct query *query = ask(bench, 1, "slow");
     advance(bench, 1000);
-    assert_non_null(ask(bench, 1, "slow"));
+    assert_null(ask(bench, 1, "slow"));
     assert_int_equal(bench->resolver->waiting_count, 1);
+    assert_int_equal(bench->resolver->queries.in_use, 1);
     assert_int_equal(fake.submitted, 1);
     assert_int_equal(fake.cancelled, 0);
     assert_int_equal(metric_get(&bench->metrics->queries_repeated), 1);
@@ -379,6 +380,36 @@ static void K5_query_that_is_asked_once_more_takes_the_place_of_the_first(void *
     assert_int_equal(bench->resolver->waiting_count, 4);
     fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
     assert_int_equal(replies.count, 4);
+}
+
+/* Else who asks again and again would keep it for ever, and take others' when all are taken. */
+static void K5_query_that_is_asked_once_more_is_as_old_as_the_first(void **state)
+{
+    struct bench *bench = *state;
+    take_all_places(bench, &datagrams);
+    for (unsigned ms = 0; ms < 200; ms += 50) {
+        advance(bench, 50);
+        assert_null(ask(bench, 1, "t1"));
+    }
+    assert_int_equal(metric_get(&bench->metrics->queries_repeated), 4);
+    assert_int_equal(metric_get(&bench->metrics->replies_full), 0);
+    assert_int_equal(metric_get(&bench->metrics->queries_gave_way), 0);
+    assert_int_equal(bench->resolver->waiting_count, 8);
+    for (uint16_t id = 0; id < 2; id++) {
+        assert_non_null(ask(bench, 100 + id, "new"));
+        assert_int_equal(load_u16(replies.bytes[id]), id);
+    }
+}
+
+/* Its spelling, say (draft-vixie-dnsext-dns0x20). */
+static void K5_query_that_is_asked_once_more_is_answered_as_it_was_asked_last(void **state)
+{
+    struct bench *bench = *state;
+    assert_non_null(ask(bench, 1, "slow"));
+    assert_null(ask(bench, 1, "SLoW"));
+    fake_answer(0, RCODE_NOERROR, FAILURE_NONE);
+    assert_int_equal(replies.count, 1);
+    assert_true(reply_contains(0, "SLoW"));
 }
 
 static void full_pool_is_told_and_its_end_too(void **state)
@@ -454,6 +485,8 @@ int main(void)
         TEST(K5_stream_displaces_none_of_a_client_that_holds_no_more),
         TEST(K5_who_waits_for_room_is_told_when_one_may_give_way),
         TEST(K5_query_that_is_asked_once_more_takes_the_place_of_the_first),
+        TEST(K5_query_that_is_asked_once_more_is_as_old_as_the_first),
+        TEST(K5_query_that_is_asked_once_more_is_answered_as_it_was_asked_last),
         TEST(full_pool_is_told_and_its_end_too),
         TEST(K5_room_that_a_turn_has_left_is_offered_in_the_next),
         TEST(K6_each_message_and_each_reply_is_spent),
