@@ -41,7 +41,7 @@ enum {
     FORGED_ADDRESS = 0x0a020001, /* and many others */
     FORGED_STEP = 131,           /* two in a network */
     MARKED_ADDRESS = 0x0a030001, /* in half of the runs; in the others the honest one */
-
+    REPEATED_MAX = 8,            /* queries of a lookup that one is looked for among */
 };
 
 /* MARKED: for a name that some upstreams do not take. */
@@ -65,6 +65,7 @@ struct asked {
     bool is_datagram;
     bool is_hostile;
     bool is_leaving;
+    bool is_repeating;
     bool has_edns;
     bool dnssec_ok;
     uint16_t udp_size;
@@ -109,6 +110,8 @@ static struct {
     uint16_t arrived[SIM_QUERIES_MAX]; /* in this order, and not yet begun */
     size_t arrived_count;
     size_t leaving_count;
+    size_t repeating_count;
+    const struct asked *repeating;               /* now */
     uint32_t marks[MARK_COUNT][SIM_SECONDS_MAX]; /* planned */
     uint64_t begun;
     uint64_t replies;
@@ -127,6 +130,11 @@ static struct {
 } clients;
 
 struct figures figures;
+
+static size_t number_of(const struct asked *ask)
+{
+    return (size_t)(ask - clients.asks);
+}
 
 /* --- Replies --- */
 
@@ -597,16 +605,18 @@ static void check_gave_way(const struct asked *ask, const struct reply_view *vie
         sim_fail("RCODE %u for a query that gave way", view->rcode);
 }
 
+/* Of those that may be counted as one: of many addresses any two, and once in 4,096 runs the honest
+ * and the greedy one. */
 static size_t count_waiting_datagrams(uint32_t address)
 {
     size_t count = 0;
     for (size_t i = 0; i < clients.count; i++)
         count += clients.asks[i].state == ASK_WAITING && clients.asks[i].is_datagram &&
-                 clients.asks[i].address == address;
+                 (clients.asks[i].address == address || has_fault(FAULT_GREEDY));
     return count;
 }
 
-/* FAULTS I5. Of many addresses two may be counted as one. */
+/* FAULTS I5 */
 static void check_limited(const struct asked *ask, const struct reply_view *view)
 {
     const uint32_t limit = plan.config.snapshot.limits.udp_queries_per_address;
@@ -623,8 +633,8 @@ static void check_reply(const struct asked *ask, const uint8_t *reply, size_t le
     const struct truth truth = truth_of_ask(ask);
     check_header(ask, reply, length);
     const struct reply_view view = view_reply(ask, reply, length);
-    sim_tell("reply to %zu (%08x): RCODE %u, %u records %.*s", (size_t)(ask - clients.asks),
-             truth.hash, view.rcode, view.answers, (int)view.error_text_length,
+    sim_tell("reply to %zu (%08x): RCODE %u, %u records %.*s", number_of(ask), truth.hash,
+             view.rcode, view.answers, (int)view.error_text_length,
              view.error_text ? (const char *)view.error_text : "");
     if (view.has_opt != ask->has_edns)
         sim_fail("a reply %s OPT", view.has_opt ? "with" : "without");
@@ -673,9 +683,30 @@ static void check_budget(const struct asked *ask)
         *spent_turn = net_turns();
 }
 
-static void on_reply(struct query *query, const uint8_t *reply, size_t length)
+static void note_told(void)
+{
+    clients.stale = metric_get(&clients.resolver->metrics->replies_stale);
+    (void)gives_way();
+    clients.full = metric_get(&clients.resolver->metrics->replies_full);
+    clients.limited = metric_get(&clients.resolver->metrics->replies_wait_limited);
+    clients.refreshes = metric_get(&clients.resolver->metrics->refreshes_started);
+}
+
+/* The same once more, at once: the cache knows by now what the first is about to be told. */
+static void note_repeated_reply(void)
+{
+    note_told();
+    clients.begun++;
+    clients.replies++;
+}
+
+static void take_reply(struct query *query, const uint8_t *reply, size_t length)
 {
     struct asked *ask = query->origin.listener;
+    if (clients.repeating == ask && ask->query != query) {
+        note_repeated_reply();
+        return;
+    }
     if (ask->state != ASK_ARRIVED && ask->state != ASK_WAITING)
         sim_fail("a reply to a query in state %d: a second one, or to nobody", (int)ask->state);
     if (ask->state == ASK_WAITING && ask->query != query)
@@ -692,11 +723,7 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
         check_reply(ask, reply, length);
     else if (length < 2 || load_u16(reply) != load_u16(ask->message))
         sim_fail("a reply with another ID than the hostile query's");
-    clients.stale = metric_get(&clients.resolver->metrics->replies_stale);
-    (void)gives_way();
-    clients.full = metric_get(&clients.resolver->metrics->replies_full);
-    clients.limited = metric_get(&clients.resolver->metrics->replies_wait_limited);
-    clients.refreshes = metric_get(&clients.resolver->metrics->refreshes_started);
+    note_told();
     if (fault_happens(FAULT_BUSY))
         clients.resolver->loop->budget = 0;
     if (!is_displaced)
@@ -706,9 +733,29 @@ static void on_reply(struct query *query, const uint8_t *reply, size_t length)
     clients.replies++;
 }
 
+static void on_stream_reply(struct query *query, const uint8_t *reply, size_t length)
+{
+    take_reply(query, reply, length);
+    if (fault_happens(FAULT_LATE_READER))
+        readers_hold(number_of(query->origin.listener), length, NULL);
+}
+
+static void on_reply_around(struct query *query, const uint8_t *reply, size_t length,
+                            size_t body_at, struct body *body)
+{
+    static uint8_t whole[DNS_MESSAGE_MAX];
+    struct writer writer = writer_over(whole, sizeof(whole));
+    write_bytes(&writer, reply, body_at);
+    write_bytes(&writer, body->bytes, body->length);
+    write_bytes(&writer, reply + body_at, length - body_at);
+    take_reply(query, whole, writer_length(&writer));
+    if (fault_happens(FAULT_LATE_READER))
+        readers_hold(number_of(query->origin.listener), length, body);
+}
+
 static const struct transport transports[] = {
-    {.is_datagram = false, .send = on_reply},
-    {.is_datagram = true, .send = on_reply},
+    {.is_datagram = false, .send = on_stream_reply, .send_around = on_reply_around},
+    {.is_datagram = true, .send = take_reply},
 };
 
 /* --- Asking --- */
@@ -718,10 +765,15 @@ static struct origin origin_of(struct asked *ask)
     struct origin origin = {.transport = &transports[ask->is_datagram], .listener = ask};
     origin.client.v4 =
         (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(ask->address)};
+    return origin;
+}
+
+static struct origin begin(struct asked *ask)
+{
     ask->begun_ns = net_now();
     ask->subject->begun++;
     clients.begun++;
-    return origin;
+    return origin_of(ask);
 }
 
 static void leave_later(void *subject, const uint8_t *bytes, size_t length)
@@ -735,6 +787,15 @@ static void leave_later(void *subject, const uint8_t *bytes, size_t length)
     clients.leaving_count++;
 }
 
+static void repeat_later(void *subject, const uint8_t *bytes, size_t length)
+{
+    struct asked *ask = subject;
+    (void)bytes;
+    (void)length;
+    ask->is_repeating = true;
+    clients.repeating_count++;
+}
+
 /* After query_begin: it waits, has had its reply, or never will. */
 static void note_begun(struct asked *ask, enum status status, struct query *query)
 {
@@ -745,6 +806,8 @@ static void note_begun(struct asked *ask, enum status status, struct query *quer
         ask->query = query;
         if (!ask->is_datagram && fault_happens(FAULT_LEAVE))
             net_schedule(random_below(MILLISECONDS(3000)), leave_later, ask, NULL, 0);
+        if (ask->is_datagram && !ask->is_hostile && fault_happens(FAULT_REPEAT))
+            net_schedule(random_below(MILLISECONDS(3000)), repeat_later, ask, NULL, 0);
     } else if (ask->state != ASK_REPLIED) {
         if (!ask->is_hostile)
             sim_fail("a good query gets no reply");
@@ -756,7 +819,7 @@ static void begin_stream(struct asked *ask)
 {
     struct resolver *resolver = clients.resolver;
     struct query *query = NULL;
-    const struct origin origin = origin_of(ask);
+    const struct origin origin = begin(ask);
     ask->state = ASK_ARRIVED;
     const enum status status = query_begin(resolver, &origin, ask->message, ask->length, &query);
     if (status == STATUS_FULL) {
@@ -775,7 +838,7 @@ static void begin_datagrams(struct asked *const batch[], size_t count)
 {
     struct query *queries[QUERIES_IN_HAND_MAX];
     for (size_t i = 0; i < count; i++) {
-        const struct origin origin = origin_of(batch[i]);
+        const struct origin origin = begin(batch[i]);
         queries[i] = query_accept(clients.resolver, &origin, batch[i]->message, batch[i]->length);
         if (!queries[i])
             note_begun(batch[i], STATUS_OK, NULL);
@@ -813,16 +876,50 @@ static void leave(struct asked *ask)
     clients.leaving_count--;
     if (ask->state != ASK_WAITING)
         return;
-    sim_tell("client of %zu leaves", (size_t)(ask - clients.asks));
+    sim_tell("client of %zu leaves", number_of(ask));
     query_drop(clients.resolver, ask->query);
     ask->state = ASK_LEFT;
     ask->query = NULL;
     clients.left++;
 }
 
+static size_t count_waiting_of_subject(const struct subject *subject)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < clients.count; i++)
+        count += clients.asks[i].state == ASK_WAITING && clients.asks[i].subject == subject;
+    return count;
+}
+
+/* FAULTS K5: it has a place already. Not where the first waits for an answer that there is, nor
+ * where so many wait for one that it is not looked for. */
+static void repeat(struct asked *ask)
+{
+    struct resolver *resolver = clients.resolver;
+    struct query *query = NULL;
+    ask->is_repeating = false;
+    clients.repeating_count--;
+    if (ask->state != ASK_WAITING)
+        return;
+    const bool is_found =
+        resolver->ended_count == 0 && count_waiting_of_subject(ask->subject) <= REPEATED_MAX;
+    const size_t waiting = resolver->waiting_count;
+    const struct origin origin = origin_of(ask);
+    sim_tell("client of %zu asks once more", number_of(ask));
+    clients.repeating = ask;
+    if (query_begin(resolver, &origin, ask->message, ask->length, &query) != STATUS_OK)
+        sim_fail("a query that is asked once more is dropped");
+    clients.repeating = NULL;
+    if (is_found && (query || resolver->waiting_count != waiting))
+        sim_fail("a query that is asked once more has another place (K5)");
+    ask->subject->begun += query != NULL;
+    if (query)
+        query_drop(resolver, query);
+}
+
 static bool is_ringing(void)
 {
-    return clients.arrived_count > 0 || clients.leaving_count > 0;
+    return clients.arrived_count > 0 || clients.leaving_count > 0 || clients.repeating_count > 0;
 }
 
 static void on_bell(struct loop_source *source, uint32_t events)
@@ -832,6 +929,9 @@ static void on_bell(struct loop_source *source, uint32_t events)
     for (size_t i = 0; i < clients.count && clients.leaving_count > 0; i++)
         if (clients.asks[i].is_leaving)
             leave(&clients.asks[i]);
+    for (size_t i = 0; i < clients.count && clients.repeating_count > 0; i++)
+        if (clients.asks[i].is_repeating)
+            repeat(&clients.asks[i]);
     begin_arrived();
 }
 
@@ -1030,12 +1130,14 @@ void sim_clients_open(struct resolver *resolver)
     list_init(&clients.room.link);
     if (loop_add(resolver->loop, &clients.bell, net_open_bell(is_ringing), 1) != STATUS_OK)
         sim_fail("no bell");
+    readers_open(resolver);
     plan_asks();
 }
 
 void sim_clients_close(void)
 {
     loop_remove(clients.resolver->loop, &clients.bell);
+    readers_close();
 }
 
 bool clients_are_done(void)
@@ -1132,6 +1234,7 @@ void clients_check(void)
     if (waiting != clients.resolver->waiting_count)
         sim_fail("%zu queries wait, the resolver counts %zu", waiting,
                  clients.resolver->waiting_count);
+    readers_check();
 }
 
 void clients_check_counters(void)
@@ -1154,8 +1257,9 @@ void clients_check_counters(void)
         sim_fail("%llu queries began, and their ends do not add up",
                  (unsigned long long)clients.begun);
     const uint64_t full = metric_get(&metrics->replies_full);
-    if (clients.resolver->cache &&
-        lookups + full + clients.held_back + clients.limited != metric_get(&metrics->cache_misses))
+    if (clients.resolver->cache && lookups + full + clients.held_back + clients.limited +
+                                           metric_get(&metrics->queries_repeated) !=
+                                       metric_get(&metrics->cache_misses))
         sim_fail("%llu lookups for %llu misses", (unsigned long long)lookups,
                  (unsigned long long)metric_get(&metrics->cache_misses));
 }

@@ -29,7 +29,8 @@ uint64_t fault_counts[FAULT_COUNT];
 static const uint64_t harmless_faults =
     BIT(SPLIT) | BIT(REORDER) | BIT(TLS_TURNS) | BIT(IDLE_CLOSE) | BIT(DUPLICATE) |
     BIT(UNSOLICITED) | BIT(WRONG_ID) | BIT(KEEPALIVE) | BIT(SMALL_CACHE) | BIT(SIGNAL) |
-    BIT(NETWORK) | BIT(LEAVE) | BIT(HOSTILE_CLIENT) | BIT(BUSY) | BIT(HUGE) | BIT(RELOAD);
+    BIT(NETWORK) | BIT(LEAVE) | BIT(HOSTILE_CLIENT) | BIT(BUSY) | BIT(HUGE) | BIT(RELOAD) |
+    BIT(REPEAT) | BIT(LATE_READER);
 
 static uint64_t plan_state;
 static uint64_t run_state;
@@ -202,6 +203,7 @@ static void draw_limits(struct config *config)
         config->snapshot.limits.udp_queries_per_address = of_client;
     }
     config->snapshot.limits.udp_reply_size = (uint16_t)PLAN_ONE_OF(512, 1232, 4096);
+    config->limits.tcp_memory_bytes = PLAN_ONE_OF(1, 100, 10000) << 10;
 }
 
 static void draw_timeouts(struct config *config)

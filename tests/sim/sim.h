@@ -8,6 +8,7 @@
  *   upstream.c  the scripted upstreams, and what is true of each question
  *   troubles.c  which of them close, err, fall behind or are away, and on which names
  *   clients.c   the clients, and what each reply must be
+ *   readers.c   those that read late, and what is held for them
  *   requests.c  which upstreams are asked, and how often
  *   world.c     opens the product, turns its loop, holds the invariants, closes it
  *   main.c      arguments, many seeds, the minimiser
@@ -84,7 +85,9 @@ enum { SIM_UPSTREAMS_MAX = 4, SIM_PORT_BASE = 1000, SIM_QUERIES_MAX = 256, SIM_S
     ROW(RUNT_FRAMES, "runt-frames", "names whose answer is a frame of 1 to 11 octets")           \
     ROW(RESTARTS, "restarts", "an upstream that is away for up to 2.5 s and comes back")         \
     ROW(RELOAD, "reload",                                                                        \
-        "the configuration is read anew, with other upstreams and another strategy")
+        "the configuration is read anew, with other upstreams and another strategy")             \
+    ROW(REPEAT, "repeat", "UDP clients ask once more while they wait")                           \
+    ROW(LATE_READER, "late-reader", "TCP clients read their replies late")
 
 enum fault {
 #define FAULT_ENUM(name, label, text) FAULT_##name,
@@ -321,6 +324,20 @@ void clients_note_end(size_t upstream, uint32_t hash, bool is_fresh);
 /* Invariants of the clients, at the end of a turn. */
 void clients_check(void);
 void clients_check_counters(void);
+
+/* --- readers.c --- */
+
+struct body;
+
+void readers_open(struct resolver *resolver);
+void readers_close(void);
+
+/* Client `number` has a reply of `size` bytes, beside its body if that is apart, and will read it
+ * some time. */
+void readers_hold(size_t number, size_t size, struct body *body);
+
+/* Invariants of what is held, at the end of a turn; then some go, if it is too much. */
+void readers_check(void);
 
 /* --- requests.c --- */
 
