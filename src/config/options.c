@@ -169,13 +169,13 @@ const struct option OPTIONS[] = {
              "long."},
 
     {.key = "limits.queries", .environment = "DNSPROXY_LIMITS_QUERIES",
-     .default_text = "16384", COUNT(limits.queries, 1, 1 << 18),
+     .default_text = "16000", COUNT(limits.queries, 1, 16 * 16383),
      .help = "Queries in flight in each worker. For more, those that have waited for 200 ms give way, "
              "of the network (/24 or /56) that has most of them; with none the new ones are sent to "
              "TCP (UDP) or not read (TCP)."},
     {.key = "limits.upstream-requests", .environment = "DNSPROXY_LIMITS_UPSTREAM_REQUESTS",
-     .default_text = "16384", COUNT(limits.upstream_requests, 1, 16384),
-     .help = "Requests in flight on one upstream connection. Times limits.upstream-connections "
+     .default_text = "16383", COUNT(limits.upstream_requests, 1, 16383),
+     .help = "Requests in flight on one upstream connection, beside our own probe. Times limits.upstream-connections "
              "they must be as many as limits.queries, so that none that waits wants for a place "
              "there."},
     {.key = "limits.upstream-connections", .environment = "DNSPROXY_LIMITS_UPSTREAM_CONNECTIONS",

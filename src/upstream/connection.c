@@ -603,8 +603,8 @@ void connection_arm_connect(struct connection *connection)
 
 size_t connection_slot_count(const struct config *config)
 {
-    const size_t count = config->limits.upstream_requests + 1;
-    return count < SLOTS_MAX ? count : SLOTS_MAX;
+    assert(config->limits.upstream_requests < SLOTS_MAX);
+    return config->limits.upstream_requests + 1;
 }
 
 enum status connection_open(struct path *path, enum connection_use use, const struct address *peer,

@@ -42,7 +42,7 @@ static void every_default(void **state)
               "30000\ntimeouts.tcp-idle = 10000\n"
               "timeouts.tcp-message = 5000\ntimeouts.tcp-send = 5000\n"
               "timeouts.lame-duck = 0\ntimeouts.drain = 2000\n"
-              "limits.queries = 16384\nlimits.upstream-requests = 16384\n"
+              "limits.queries = 16000\nlimits.upstream-requests = 16383\n"
               "limits.upstream-connections = 2\nlimits.tcp-clients = 4096\n"
               "limits.tcp-clients-per-address = 512\nlimits.tcp-queries = 128\n"
               "limits.tcp-queries-total = 0\nlimits.tcp-accept-rate = 0\nlimits.tcp-lifetime = 0\n"
@@ -327,11 +327,11 @@ static void bad_values_are_refused_with_what_is_allowed(void **state)
     setenv("DNSPROXY_CACHE_TTL_MIN", "11s", 1);
     assert_errors(CONFIG_LOAD(), "cache.ttl-min: is longer than cache.ttl-max\n");
     config_clear_environment();
-    setenv("DNSPROXY_LIMITS_UPSTREAM_REQUESTS", "8191", 1);
+    setenv("DNSPROXY_LIMITS_UPSTREAM_REQUESTS", "7999", 1);
     assert_errors(CONFIG_LOAD(),
                   "limits.queries: is more than the requests in flight to one upstream may be: "
                   "limits.upstream-requests times limits.upstream-connections\n");
-    setenv("DNSPROXY_LIMITS_UPSTREAM_REQUESTS", "8192", 1);
+    setenv("DNSPROXY_LIMITS_UPSTREAM_REQUESTS", "8000", 1);
     assert_errors(CONFIG_LOAD(), "");
 }
 
