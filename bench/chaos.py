@@ -244,9 +244,10 @@ def fill_admin(trial):
     took_ms, failed = [], 0
     while trial.sleep(0.1):
         sockets.renew()
-        started_s = time.monotonic()
-        failed += trial.proxy.admin("/ready")[0] != 200
-        took_ms.append((time.monotonic() - started_s) * 1e3)
+        for path in ("/health", "/ready", "/metrics"):
+            started_s = time.monotonic()
+            failed += trial.proxy.admin(path)[0] != 200
+            took_ms.append((time.monotonic() - started_s) * 1e3)
     trial.figures |= {"scrapes": len(took_ms), "scrapes_failed": failed, "scrape_max_ms": max(took_ms)}
 
 
