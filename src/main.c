@@ -209,7 +209,8 @@ static bool open_parts(const struct config *config, const struct sockets *socket
 {
     if (open_admin(config) != STATUS_OK)
         return false;
-    if (config->cache.size_bytes > 0 && cache_open(&config->cache, &server.cache) != STATUS_OK)
+    if (config->cache_size_bytes > 0 &&
+        cache_open(config->cache_size_bytes, &config->snapshot.cache, &server.cache) != STATUS_OK)
         return start_failed("cache (a smaller --cache-size may help)");
     for (size_t i = 0; i < CONFIG_UPSTREAM_SLOTS; i++)
         server.admissions[i].workers = config->workers;
@@ -233,7 +234,7 @@ static uint64_t of_workers(const struct worker_memory *one)
 static uint64_t memory_ceiling(const struct snapshot *snapshot)
 {
     const struct worker_memory memory = worker_memory(server.workers[0], snapshot);
-    return PROGRAM_SIZE + server.config->cache.size_bytes + of_workers(&memory);
+    return PROGRAM_SIZE + server.config->cache_size_bytes + of_workers(&memory);
 }
 
 static void log_start(const struct config *config, const struct sockets *sockets)
@@ -292,6 +293,8 @@ static void hand_out(const struct snapshot *next, const struct snapshot *former)
 {
     assert(server.started > 0);
     log_set_level(next->log_level);
+    if (server.cache)
+        cache_set_limits(server.cache, &next->cache);
     const upstream_set added = upstreams_slots(next) & ~upstreams_slots(former);
     for (size_t slot = 0; slot < CONFIG_UPSTREAM_SLOTS; slot++)
         if (added & upstream_bit(slot))
@@ -497,9 +500,9 @@ static void print_memory(const struct config *config, const struct worker_memory
 {
     const uint64_t workers = config->workers;
     printf("memory: at most %.1f MiB\n",
-           (double)(PROGRAM_SIZE + config->cache.size_bytes + of_workers(one)) / (1 << 20));
+           (double)(PROGRAM_SIZE + config->cache_size_bytes + of_workers(one)) / (1 << 20));
     print_part("program", PROGRAM_SIZE, "");
-    print_part("cache", config->cache.size_bytes, "cache.size");
+    print_part("cache", config->cache_size_bytes, "cache.size");
     print_part("queries", workers * one->queries, "limits.queries of each worker");
     print_part("listeners", workers * one->listeners, "limits.tcp-clients of each worker");
     print_part("tcp output", workers * one->tcp_output, "limits.tcp-memory of each worker");

@@ -48,7 +48,6 @@ enum {
 };
 
 struct cache {
-    struct cache_config limits;
     struct siphash_key hash_key; /* of this process: nobody can choose names that collide (I9) */
     uint64_t hash_mask;
     size_t mapped_bytes;
@@ -79,7 +78,7 @@ static void lock_init(pthread_mutex_t *lock)
     pthread_mutexattr_destroy(&attributes);
 }
 
-static void shards_init(struct cache *cache, uint32_t count)
+static void shards_init(struct cache *cache, uint32_t count, const struct cache_limits *limits)
 {
     assert(count > 0 && (count & (count - 1)) == 0);
     uint8_t *memory = (uint8_t *)cache + cache->overhead_bytes;
@@ -88,21 +87,21 @@ static void shards_init(struct cache *cache, uint32_t count)
     cache->shard_mask = count - 1;
     for (uint32_t i = 0; i < count; i++) {
         lock_init(&cache->shards[i].lock);
-        shard_init(&cache->shards[i], memory + (size_t)i * size, size, cache->limits.stale_max_s);
+        shard_init(&cache->shards[i], memory + (size_t)i * size, size, limits);
     }
 }
 
-enum status cache_open_with_hash_mask(const struct cache_config *limits, uint64_t hash_mask,
-                                      struct cache **out)
+enum status cache_open_with_hash_mask(uint64_t size_bytes, const struct cache_limits *limits,
+                                      uint64_t hash_mask, struct cache **out)
 {
     assert(limits && out);
-    if (limits->size_bytes < CACHE_SIZE_MIN)
+    if (size_bytes < CACHE_SIZE_MIN)
         return STATUS_INVALID;
-    if (limits->size_bytes > SIZE_MAX / 2) {
+    if (size_bytes > SIZE_MAX / 2) {
         errno = ENOMEM;
         return STATUS_SYSTEM;
     }
-    const size_t size = (size_t)limits->size_bytes;
+    const size_t size = (size_t)size_bytes;
     struct cache *cache =
         mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (cache == MAP_FAILED)
@@ -110,19 +109,29 @@ enum status cache_open_with_hash_mask(const struct cache_config *limits, uint64_
     /* A kernel without huge pages refuses, and that is as good. */
     (void)madvise(cache, size, MADV_NOHUGEPAGE);
     const uint32_t count = shard_count_for(size);
-    cache->limits = *limits;
     cache->hash_key = siphash_random_key();
     cache->hash_mask = hash_mask;
     cache->mapped_bytes = size;
     cache->overhead_bytes = sizeof(*cache) + count * sizeof(cache->shards[0]);
-    shards_init(cache, count);
+    shards_init(cache, count, limits);
     *out = cache;
     return STATUS_OK;
 }
 
-enum status cache_open(const struct cache_config *limits, struct cache **out)
+enum status cache_open(uint64_t size_bytes, const struct cache_limits *limits, struct cache **out)
 {
-    return cache_open_with_hash_mask(limits, UINT64_MAX, out);
+    return cache_open_with_hash_mask(size_bytes, limits, UINT64_MAX, out);
+}
+
+void cache_set_limits(struct cache *cache, const struct cache_limits *limits)
+{
+    assert(cache && limits);
+    for (uint32_t i = 0; i <= cache->shard_mask; i++) {
+        struct shard *shard = &cache->shards[i];
+        pthread_mutex_lock(&shard->lock);
+        shard->limits = *limits;
+        pthread_mutex_unlock(&shard->lock);
+    }
 }
 
 void cache_close(struct cache *cache)
@@ -242,10 +251,10 @@ static bool is_ageing(const struct entry *entry, uint64_t now)
 
 /* True once for each entry that is worth to be had anew. A question without RD would bring nothing
  * that can be kept. */
-static bool claim_refresh(const struct cache *cache, struct entry *entry,
+static bool claim_refresh(const struct cache_limits *limits, struct entry *entry,
                           const struct question *question, uint64_t now)
 {
-    if (cache->limits.refresh == TOGGLE_OFF || entry->is_claimed || !is_ageing(entry, now) ||
+    if (limits->refresh == TOGGLE_OFF || entry->is_claimed || !is_ageing(entry, now) ||
         entry->visits < VISITS_TO_REFRESH || entry->lifetime_s < REFRESH_TTL_MIN_S ||
         answer_is_failure(entry->kind) || !question->recursion_desired)
         return false;
@@ -271,14 +280,14 @@ static void copy_out_stale(const struct entry *entry, uint64_t now, uint8_t *bod
 
 /* An entry that may be in its last tenth, or past its time, or some of it is: seldom a plain hit.
  */
-[[gnu::noinline]] static enum status find_aged(const struct cache *cache, struct entry *entry,
-                                               const struct question *question, uint64_t now,
-                                               uint8_t *body, struct answer *out)
+[[gnu::noinline]] static enum status find_aged(const struct cache_limits *limits,
+                                               struct entry *entry, const struct question *question,
+                                               uint64_t now, uint8_t *body, struct answer *out)
 {
     if (!entry_is_expired(entry, now)) {
         count_visit(entry);
         copy_out(entry, age_in_seconds(entry, now), body, out);
-        out->age = claim_refresh(cache, entry, question, now) ? ANSWER_AGEING : ANSWER_FRESH;
+        out->age = claim_refresh(limits, entry, question, now) ? ANSWER_AGEING : ANSWER_FRESH;
         return STATUS_OK;
     }
     const uint64_t age_ns = entry_age_ns(entry, now);
@@ -313,7 +322,7 @@ enum status cache_find(struct cache *cache, const struct question *question, uin
         copy_out(entry, age_s, body, out);
         status = STATUS_OK;
     } else if (entry) {
-        status = find_aged(cache, entry, question, now, body, out);
+        status = find_aged(&shard->limits, entry, question, now, body, out);
     }
     pthread_mutex_unlock(&shard->lock);
     if (status == STATUS_OK && !is_calm)
@@ -329,10 +338,11 @@ static uint32_t smaller(uint32_t a, uint32_t b)
 }
 
 /* The configured minimum, which never makes an answer of 0 one that is kept. */
-static uint32_t raised_ttl(const struct cache *cache, const struct answer *answer, uint32_t ttl_s)
+static uint32_t raised_ttl(const struct cache_limits *limits, const struct answer *answer,
+                           uint32_t ttl_s)
 {
     const bool is_raised = answer->kind == ANSWER_POSITIVE && ttl_s > 0;
-    return is_raised && ttl_s < cache->limits.ttl_min_s ? cache->limits.ttl_min_s : ttl_s;
+    return is_raised && ttl_s < limits->ttl_min_s ? limits->ttl_min_s : ttl_s;
 }
 
 /* A truncated answer over TLS is none. */
@@ -352,40 +362,39 @@ static uint32_t failure_lifetime(const struct answer *answer, const struct entry
 }
 
 /* For how long the answer is kept in place of `old` (NULL: nothing there); 0: not at all. */
-static uint32_t lifetime_for(const struct cache *cache, const struct answer *answer,
+static uint32_t lifetime_for(const struct cache_limits *limits, const struct answer *answer,
                              const struct entry *old, uint64_t now)
 {
-    uint32_t ttl_s = raised_ttl(cache, answer, ttl_meant(answer->ttl_s));
+    uint32_t ttl_s = raised_ttl(limits, answer, ttl_meant(answer->ttl_s));
     if (ttl_s == 0 || answer->flags & DNS_FLAG_TC)
         return 0;
     if (answer->kind == ANSWER_NEGATIVE)
-        ttl_s = smaller(ttl_s, cache->limits.negative_ttl_max_s);
+        ttl_s = smaller(ttl_s, limits->negative_ttl_max_s);
     if (answer_is_failure(answer->kind))
         ttl_s = failure_lifetime(answer, old, now);
-    return smaller(ttl_s, cache->limits.ttl_max_s);
+    return smaller(ttl_s, limits->ttl_max_s);
 }
 
 /* Each record has its own TTL within the bounds, but an SOA that says no has that of its answer
  * (RFC 2308 5). Read where the answer came from: the copy is on its way to memory that is not at
  * hand. */
-static uint32_t ttl_for(const struct cache *cache, const struct answer *answer, uint32_t lifetime_s,
-                        uint32_t offset)
+static uint32_t ttl_for(const struct cache_limits *limits, const struct answer *answer,
+                        uint32_t lifetime_s, uint32_t offset)
 {
     const uint32_t told_s = ttl_meant(load_u32(answer->body + offset));
     const bool says_no = answer->kind == ANSWER_NEGATIVE &&
                          load_u16(answer->body + offset - TYPE_BEFORE_TTL) == TYPE_SOA;
-    return smaller(raised_ttl(cache, answer, told_s),
-                   says_no ? lifetime_s : cache->limits.ttl_max_s);
+    return smaller(raised_ttl(limits, answer, told_s), says_no ? lifetime_s : limits->ttl_max_s);
 }
 
 /* Writes the TTLs to the copy, and gives the least of those records that are not needed. */
-static uint32_t fill_ttls(const struct cache *cache, const struct answer *answer,
+static uint32_t fill_ttls(const struct cache_limits *limits, const struct answer *answer,
                           uint32_t lifetime_s, uint8_t *body)
 {
     uint32_t least_s = UINT32_MAX;
     for (uint32_t i = 0; i < answer->ttl_count; i++) {
         const uint32_t offset = answer->ttl_offsets[i];
-        const uint32_t ttl_s = ttl_for(cache, answer, lifetime_s, offset);
+        const uint32_t ttl_s = ttl_for(limits, answer, lifetime_s, offset);
         store_u32(body + offset, ttl_s);
         if (offset >= answer->needed_length)
             least_s = smaller(least_s, ttl_s);
@@ -393,8 +402,9 @@ static uint32_t fill_ttls(const struct cache *cache, const struct answer *answer
     return least_s;
 }
 
-static void entry_fill(const struct cache *cache, struct entry *entry, const struct answer *answer,
-                       uint16_t extended_errors_length, uint32_t lifetime_s)
+static void entry_fill(const struct cache_limits *limits, struct entry *entry,
+                       const struct answer *answer, uint16_t extended_errors_length,
+                       uint32_t lifetime_s)
 {
     entry->lifetime_s = lifetime_s;
     entry->kind = answer->kind & 3;
@@ -420,7 +430,7 @@ static void entry_fill(const struct cache *cache, struct entry *entry, const str
     write_bytes(&writer, answer->body, answer->body_length);
     write_bytes(&writer, answer->extended_errors, extended_errors_length);
     assert(!writer.failed && writer_left(&writer) == 0);
-    const uint32_t optional_s = fill_ttls(cache, answer, lifetime_s, body);
+    const uint32_t optional_s = fill_ttls(limits, answer, lifetime_s, body);
     entry->calm_s =
         smaller(lifetime_s - (lifetime_s + AGEING_DIVISOR - 1) / AGEING_DIVISOR, optional_s);
 }
@@ -446,8 +456,8 @@ static void recheck(const struct shard *shard, struct entry *entry, uint64_t now
 }
 
 /* With the shard locked. */
-static void store_locked(struct cache *cache, struct shard *shard, const struct key *key,
-                         const struct answer *answer, uint64_t now)
+static void store_locked(struct shard *shard, const struct key *key, const struct answer *answer,
+                         uint64_t now)
 {
     shard_sweep(shard, now);
     struct entry *old = shard_find(shard, key);
@@ -456,7 +466,7 @@ static void store_locked(struct cache *cache, struct shard *shard, const struct 
             recheck(shard, old, now);
         return;
     }
-    const uint32_t lifetime_s = lifetime_for(cache, answer, old, now);
+    const uint32_t lifetime_s = lifetime_for(&shard->limits, answer, old, now);
     if (lifetime_s == 0) {
         if (old && !is_failure(answer))
             shard_remove(shard, old);
@@ -472,7 +482,7 @@ static void store_locked(struct cache *cache, struct shard *shard, const struct 
     if (!entry)
         return;
     entry->stored_ns = now;
-    entry_fill(cache, entry, answer, extended_errors_length, lifetime_s);
+    entry_fill(&shard->limits, entry, answer, extended_errors_length, lifetime_s);
 }
 
 void cache_store(struct cache *cache, const struct question *question, uint64_t hash,
@@ -483,6 +493,6 @@ void cache_store(struct cache *cache, const struct question *question, uint64_t 
     const struct key key = key_of(question, hash);
     struct shard *shard = shard_of(cache, hash);
     pthread_mutex_lock(&shard->lock);
-    store_locked(cache, shard, &key, answer, now);
+    store_locked(shard, &key, answer, now);
     pthread_mutex_unlock(&shard->lock);
 }

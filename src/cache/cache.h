@@ -19,11 +19,15 @@ struct cache;
 
 /* STATUS_SYSTEM: the memory is refused. STATUS_INVALID: size_bytes is under CACHE_SIZE_MIN. */
 enum { CACHE_SIZE_MIN = 65536 };
-enum status cache_open(const struct cache_config *limits, struct cache **out);
+enum status cache_open(uint64_t size_bytes, const struct cache_limits *limits, struct cache **out);
 
 /* For tests: only these bits of every hash are used, so that keys collide (FAULTS H1). */
-enum status cache_open_with_hash_mask(const struct cache_config *limits, uint64_t hash_mask,
-                                      struct cache **out);
+enum status cache_open_with_hash_mask(uint64_t size_bytes, const struct cache_limits *limits,
+                                      uint64_t hash_mask, struct cache **out);
+
+/* From here on it goes by these: max-stale for what is kept, too, the rest for what is stored. Any
+ * thread. */
+void cache_set_limits(struct cache *cache, const struct cache_limits *limits);
 
 /* No thread may use it any more. Safe on NULL. */
 void cache_close(struct cache *cache);

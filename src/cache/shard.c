@@ -101,7 +101,7 @@ static bool entry_is_dead(const struct entry *entry)
 static uint32_t grace_s(const struct shard *shard, const struct entry *entry)
 {
     if (!answer_is_failure(entry->kind))
-        return entry->is_rechecked ? 0 : shard->stale_max_s;
+        return entry->is_rechecked ? 0 : shard->limits.stale_max_s;
     return entry->kind == ANSWER_FAILURE ? FAILURE_MEMORY_S : 0;
 }
 
@@ -564,10 +564,11 @@ uint64_t shard_bytes(const struct shard *shard)
 }
 
 /* Memory: buckets (none at offset 0 is an entry, so 0 can mean none), ghosts, small, main. */
-void shard_init(struct shard *shard, uint8_t *memory, uint32_t size, uint32_t stale_max_s)
+void shard_init(struct shard *shard, uint8_t *memory, uint32_t size,
+                const struct cache_limits *limits)
 {
     assert(memory && (uintptr_t)memory % alignof(struct shard) == 0);
-    shard->stale_max_s = stale_max_s;
+    shard->limits = *limits;
     shard->memory = memory;
     shard->bucket_count = size / BYTES_PER_BUCKET;
     shard->ghost_sets = size / BYTES_PER_GHOST / GHOSTS_PER_SET;

@@ -14,6 +14,7 @@
 
 #include "base/deadline.h"
 #include "base/status.h"
+#include "config/config.h"
 #include "dns/message.h"
 
 enum { KEY_FIXED = 5 }; /* octets of a key before the name, as they lie in memory */
@@ -92,14 +93,15 @@ struct shard {
     uint32_t ghost_sets;
     uint32_t unswept_stores;
     uint32_t spare_budget; /* entries that may still be spared by this insertion */
-    uint32_t stale_max_s;
+    struct cache_limits limits;
     _Atomic uint32_t next_victim; /* probably; its hash, which is read without the lock */
     struct ring small;
     struct ring main;
 };
 
 /* `size` bytes of zeroed `memory`, aligned to 64, become a shard. The lock is the caller's. */
-void shard_init(struct shard *shard, uint8_t *memory, uint32_t size, uint32_t stale_max_s);
+void shard_init(struct shard *shard, uint8_t *memory, uint32_t size,
+                const struct cache_limits *limits);
 
 /* The entry of a key, however old, or NULL. */
 struct entry *shard_find(struct shard *shard, const struct key *key);

@@ -70,9 +70,9 @@ struct upstream_config {
     uint32_t weight; /* 1 to 1000 */
 };
 
-struct cache_config {
-    uint64_t size_bytes; /* 0: no cache */
-    uint32_t ttl_min_s;  /* raises the TTL of positive answers, also what the client sees */
+/* For how long answers are kept. */
+struct cache_limits {
+    uint32_t ttl_min_s; /* raises the TTL of positive answers, also what the client sees */
     uint32_t ttl_max_s;
     uint32_t negative_ttl_max_s;
     uint32_t stale_max_s; /* an answer stays usable for so long after its time; 0: not at all */
@@ -88,6 +88,7 @@ struct snapshot {
     size_t bootstrap_count;
     char *tls_ca_file;   /* NULL: the system store */
     char *tls_ca_origin; /* where it was written, as the start of an error about it */
+    struct cache_limits cache;
     enum log_level log_level;
     struct prefix allow[CONFIG_PREFIXES_MAX];
     size_t allow_count;
@@ -133,7 +134,7 @@ struct config {
     enum toggle listen_freebind; /* of admin, too: bind what this machine does not have yet */
     uint32_t workers;            /* 1 to CONFIG_WORKERS_MAX */
 
-    struct cache_config cache;
+    uint64_t cache_size_bytes; /* 0: no cache */
 
     struct {
         bool enabled;

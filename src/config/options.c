@@ -74,27 +74,27 @@ const struct option OPTIONS[] = {
              "and cgroup quota), at most 8: each has connections and tables of its own."},
     {.flag = "--cache-size", .key = "cache.size", .environment = "DNSPROXY_CACHE_SIZE",
      .argument = "SIZE", .default_text = "64MiB", .zero_is_off = true,
-     NUMBER(cache.size_bytes, SIZES, UINT64_C(64) << 10, UINT64_C(1024) << 30),
+     NUMBER(cache_size_bytes, SIZES, UINT64_C(64) << 10, UINT64_C(1024) << 30),
      .help = "Memory for cached answers; 0 turns the cache off."},
     {.key = "cache.ttl-min", .environment = "DNSPROXY_CACHE_TTL_MIN",
-     .default_text = "0s", DURATION(cache.ttl_min_s, SECONDS(1), SECONDS(86400)),
+     .default_text = "0s", DURATION(snapshot.cache.ttl_min_s, SECONDS(1), SECONDS(86400)),
      .divisor = SECONDS(1), .zero_is_off = true,
      .help = "Keep answers at least this long, whatever their TTL says."},
     {.key = "cache.ttl-max", .environment = "DNSPROXY_CACHE_TTL_MAX",
-     .default_text = "1d", DURATION(cache.ttl_max_s, SECONDS(1), SECONDS(7 * 86400)),
+     .default_text = "1d", DURATION(snapshot.cache.ttl_max_s, SECONDS(1), SECONDS(7 * 86400)),
      .divisor = SECONDS(1),
      .help = "Keep answers at most this long."},
     {.key = "cache.negative-ttl-max", .environment = "DNSPROXY_CACHE_NEGATIVE_TTL_MAX",
-     .default_text = "1h", DURATION(cache.negative_ttl_max_s, SECONDS(1), SECONDS(7 * 86400)),
+     .default_text = "1h", DURATION(snapshot.cache.negative_ttl_max_s, SECONDS(1), SECONDS(7 * 86400)),
      .divisor = SECONDS(1),
      .help = "Keep answers that say that there is no such name or type at most this long."},
     {.key = "cache.max-stale", .environment = "DNSPROXY_CACHE_MAX_STALE",
-     .default_text = "1d", DURATION(cache.stale_max_s, SECONDS(1), SECONDS(7 * 86400)),
+     .default_text = "1d", DURATION(snapshot.cache.stale_max_s, SECONDS(1), SECONDS(7 * 86400)),
      .divisor = SECONDS(1), .zero_is_off = true,
      .help = "Give an answer for so long past its time when no upstream gives a fresh one (RFC "
              "8767); 0 never does."},
     {.key = "cache.refresh", .environment = "DNSPROXY_CACHE_REFRESH", .argument = "on|off",
-     .default_text = "on", .set = set_toggle, FIELD(cache.refresh),
+     .default_text = "on", .set = set_toggle, FIELD(snapshot.cache.refresh),
      .help = "Ask for popular answers anew before their time is over, so that nobody waits for "
              "them."},
     {.flag = "--admin", .key = "admin", .environment = "DNSPROXY_ADMIN", .argument = "ADDR|off",
@@ -301,7 +301,7 @@ static void check_slots(struct settings *settings)
 static void check_together(struct settings *settings)
 {
     settings->where = (struct origin){.name = "cache.ttl-min"};
-    if (settings->config->cache.ttl_min_s > settings->config->cache.ttl_max_s)
+    if (settings->config->snapshot.cache.ttl_min_s > settings->config->snapshot.cache.ttl_max_s)
         settings_report(settings, "is longer than cache.ttl-max");
     check_slots(settings);
     check_host_names(settings);

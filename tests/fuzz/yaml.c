@@ -142,7 +142,7 @@ static void check_ranges(const struct config *config)
            config->snapshot.upstream_count <= CONFIG_UPSTREAMS_MAX);
     assert(config->snapshot.allow_count <= CONFIG_PREFIXES_MAX);
     assert(config->snapshot.refused_source_port_count <= CONFIG_PORTS_MAX);
-    assert(config->cache.ttl_min_s <= config->cache.ttl_max_s);
+    assert(config->snapshot.cache.ttl_min_s <= config->snapshot.cache.ttl_max_s);
     for (size_t i = 0; i < config->snapshot.upstream_count; i++) {
         const struct upstream_config *upstream = &config->snapshot.upstreams[i];
         assert(upstream->label && (upstream->name || upstream->pin_count > 0)); /* FAULTS E2 */

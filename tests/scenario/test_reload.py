@@ -261,6 +261,20 @@ def test_J1_host_names_and_bootstrap_servers_follow(start_proxy, start_upstream)
 
 # --- The rest ---
 
+def test_J1_for_how_long_answers_are_kept_follows(start_proxy, upstream):
+    proxy = start_proxy(upstream, config={"timeouts": {"park": "0s"}})
+    assert proxy.query("ttl-300.before.test").answer[0].ttl == 300
+    proxy.query("ttl-1.stale.test")
+    proxy.reload_and_wait({"cache": {"ttl-max": "60s", "max-stale": "0s"}})
+    assert not proxy.logs("restart_needed")
+    assert proxy.query("ttl-300.before.test").answer[0].ttl > 60
+    proxy.query("ttl-300.behind.test")
+    assert proxy.query("ttl-300.behind.test").answer[0].ttl <= 60
+    upstream.go_down()
+    eventually(lambda: proxy.query("ttl-1.stale.test").rcode() == dns.rcode.SERVFAIL)
+    proxy.reload_and_wait({"cache": {"max-stale": "1d"}})
+    assert proxy.query("ttl-1.stale.test").rcode() == dns.rcode.NOERROR
+
 
 def test_J1_log_level_follows(start_proxy, upstream):
     proxy = start_proxy(upstream)

@@ -301,7 +301,7 @@ static void check_optional(const struct asked *ask, const struct reply_view *vie
 static void check_stale_age(const struct asked *ask, const struct reply_view *view,
                             const struct truth *truth)
 {
-    const uint64_t stale_max_ms = plan.config.cache.stale_max_s * UINT64_C(1000);
+    const uint64_t stale_max_ms = plan.config.snapshot.cache.stale_max_s * UINT64_C(1000);
     const uint64_t ttl_ms = truth->ttl_s * UINT64_C(1000);
     const uint16_t error =
         view->rcode == RCODE_NXDOMAIN ? EDE_STALE_NXDOMAIN_ANSWER : EDE_STALE_ANSWER;
@@ -361,7 +361,7 @@ static void check_refresh(const struct asked *ask, const struct reply_view *view
     if (refreshes == clients.refreshes)
         return;
     clients.refreshes = refreshes;
-    if (ask->state != ASK_ARRIVED || plan.config.cache.refresh != TOGGLE_ON)
+    if (ask->state != ASK_ARRIVED || plan.config.snapshot.cache.refresh != TOGGLE_ON)
         sim_fail("an answer is refreshed that was no hit");
     if (subject->is_refreshed && subject->refreshed_at_ms == view->values[2])
         sim_fail("an answer is refreshed a second time");
@@ -375,10 +375,10 @@ static void check_refresh(const struct asked *ask, const struct reply_view *view
 static void note_usable(const struct asked *ask, const struct reply_view *view,
                         const struct truth *truth)
 {
-    const uint64_t for_s = truth->ttl_s + (uint64_t)plan.config.cache.stale_max_s;
+    const uint64_t for_s = truth->ttl_s + (uint64_t)plan.config.snapshot.cache.stale_max_s;
     const uint64_t at_ms = net_now() / NANOSECONDS_PER_MILLISECOND - age_in_ms(view);
     if (!(load_u16(ask->message + 2) & DNS_FLAG_RD) || truth->ttl_s == 0 ||
-        plan.config.cache.stale_max_s < STALE_SURE_S || !plan.has_cache ||
+        plan.config.snapshot.cache.stale_max_s < STALE_SURE_S || !plan.has_cache ||
         has_fault(FAULT_SMALL_CACHE))
         return;
     ask->subject->usable_ns = MILLISECONDS(at_ms + (for_s - STALE_MARGIN_S) * 1000);

@@ -250,11 +250,11 @@ static void draw_config(struct config *config)
     draw_timeouts(config);
     draw_upstreams(config);
     config->snapshot.strategy = (enum strategy)plan_below(4);
-    config->cache.size_bytes = has_fault(FAULT_SMALL_CACHE) ? 65536 : 4 << 20;
-    config->cache.stale_max_s = (uint32_t)PLAN_ONE_OF(0, 2, 60, 86400);
-    config->cache.refresh = plan_below(2) ? TOGGLE_ON : TOGGLE_OFF;
-    config->cache.ttl_max_s = 86400;
-    config->cache.negative_ttl_max_s = 3600;
+    config->cache_size_bytes = has_fault(FAULT_SMALL_CACHE) ? 65536 : 4 << 20;
+    config->snapshot.cache.stale_max_s = (uint32_t)PLAN_ONE_OF(0, 2, 60, 86400);
+    config->snapshot.cache.refresh = plan_below(2) ? TOGGLE_ON : TOGGLE_OFF;
+    config->snapshot.cache.ttl_max_s = 86400;
+    config->snapshot.cache.negative_ttl_max_s = 3600;
     config->snapshot.log_level = LOG_LEVEL_INFO;
     config->snapshot.allow[0] =
         (struct prefix){.bits = {0, UINT64_C(0xffff) << 32}, .length = 96}; /* IPv4 */

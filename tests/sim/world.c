@@ -386,7 +386,8 @@ static bool open_world(void)
     world.self_key = (struct siphash_key){.k0 = random_below(UINT64_MAX), .k1 = 1};
     world.metrics = metrics_open(plan.upstream_count);
     if (loop_open(&world.loop) != STATUS_OK ||
-        (plan.has_cache && cache_open(&plan.config.cache, &world.cache) != STATUS_OK))
+        (plan.has_cache && cache_open(plan.config.cache_size_bytes, &plan.config.snapshot.cache,
+                                      &world.cache) != STATUS_OK))
         sim_fail("the world cannot be opened");
     net_allow_failing_allocations(true);
     const enum status status = open_resolver();

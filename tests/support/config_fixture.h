@@ -149,11 +149,12 @@ static inline void describe_numbers(FILE *out, const struct config *config)
     fprintf(out, "strategy = %s\ntls.ca = %s\nworkers = %u\n",
             strategy_name(config->snapshot.strategy),
             config->snapshot.tls_ca_file ? config->snapshot.tls_ca_file : "-", config->workers);
-    fprintf(out, "cache.size = %" PRIu64 "\n", config->cache.size_bytes);
+    fprintf(out, "cache.size = %" PRIu64 "\n", config->cache_size_bytes);
     fprintf(out, "cache.ttl-min = %u\ncache.ttl-max = %u\ncache.negative-ttl-max = %u\n",
-            config->cache.ttl_min_s, config->cache.ttl_max_s, config->cache.negative_ttl_max_s);
-    fprintf(out, "cache.max-stale = %u\ncache.refresh = %d\n", config->cache.stale_max_s,
-            (int)config->cache.refresh);
+            config->snapshot.cache.ttl_min_s, config->snapshot.cache.ttl_max_s,
+            config->snapshot.cache.negative_ttl_max_s);
+    fprintf(out, "cache.max-stale = %u\ncache.refresh = %d\n", config->snapshot.cache.stale_max_s,
+            (int)config->snapshot.cache.refresh);
     fprintf(out, "log.level = %d\nlog.format = %d\n", (int)config->snapshot.log_level,
             (int)config->log_format);
 #define TIMEOUT(key, field) \

@@ -16,17 +16,17 @@ static const uint64_t start_ns = UINT64_C(5000123456789);
 static uint8_t found_body[DNS_MESSAGE_MAX];
 static struct fixture_answer stored;
 
-static struct cache *open_with(struct cache_config limits)
+static struct cache *open_with(uint64_t size_bytes, struct cache_limits limits)
 {
     struct cache *cache = NULL;
-    assert_int_equal(cache_open(&limits, &cache), STATUS_OK);
+    assert_int_equal(cache_open(size_bytes, &limits, &cache), STATUS_OK);
     return cache;
 }
 
 static struct cache *open_size(uint64_t size_bytes)
 {
-    return open_with((struct cache_config){
-        .size_bytes = size_bytes, .ttl_max_s = TTL_MAX_S, .negative_ttl_max_s = NEGATIVE_MAX_S});
+    return open_with(size_bytes, (struct cache_limits){.ttl_max_s = TTL_MAX_S,
+                                                       .negative_ttl_max_s = NEGATIVE_MAX_S});
 }
 
 static uint64_t after_s(uint64_t seconds)
@@ -91,8 +91,8 @@ static void size_below_the_minimum_is_invalid(void **state)
 {
     (void)state;
     struct cache *cache = NULL;
-    const struct cache_config limits = {.size_bytes = CACHE_SIZE_MIN - 1, .ttl_max_s = 1};
-    assert_int_equal(cache_open(&limits, &cache), STATUS_INVALID);
+    const struct cache_limits limits = {.ttl_max_s = 1};
+    assert_int_equal(cache_open(CACHE_SIZE_MIN - 1, &limits, &cache), STATUS_INVALID);
     assert_null(cache);
     cache_close(cache);
 }
@@ -103,8 +103,8 @@ static void refused_memory_is_a_system_error(void **state)
     struct cache *cache = NULL;
     const uint64_t sizes[] = {UINT64_MAX, (uint64_t)INT64_MAX - 65536};
     for (size_t i = 0; i < 2; i++) {
-        const struct cache_config limits = {.size_bytes = sizes[i], .ttl_max_s = 1};
-        assert_int_equal(cache_open(&limits, &cache), STATUS_SYSTEM);
+        const struct cache_limits limits = {.ttl_max_s = 1};
+        assert_int_equal(cache_open(sizes[i], &limits, &cache), STATUS_SYSTEM);
         assert_null(cache);
     }
 }
@@ -315,9 +315,9 @@ static void H1_key_differs_in_each_of_its_parts(void **state)
 static void H1_questions_of_the_same_hash_are_told_apart(void **state)
 {
     (void)state;
-    const struct cache_config limits = {.size_bytes = 1 << 20, .ttl_max_s = 60};
+    const struct cache_limits limits = {.ttl_max_s = 60};
     struct cache *cache = NULL;
-    assert_int_equal(cache_open_with_hash_mask(&limits, 0xf, &cache), STATUS_OK);
+    assert_int_equal(cache_open_with_hash_mask(1 << 20, &limits, 0xf, &cache), STATUS_OK);
     for (uint32_t i = 0; i < 1000; i += 2) {
         const struct question question = fixture_question(i);
         fixture_fill(&stored, &question, (uint8_t)i, FIXTURE_RECORD, 1, 60);
@@ -338,9 +338,9 @@ static void H1_questions_of_the_same_hash_are_told_apart(void **state)
 static void H1_variants_of_the_same_hash_are_told_apart(void **state)
 {
     (void)state;
-    const struct cache_config limits = {.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 60};
+    const struct cache_limits limits = {.ttl_max_s = 60};
     struct cache *cache = NULL;
-    assert_int_equal(cache_open_with_hash_mask(&limits, 0, &cache), STATUS_OK);
+    assert_int_equal(cache_open_with_hash_mask(CACHE_SIZE_MIN, &limits, 0, &cache), STATUS_OK);
     for (size_t i = 0; i < VARIANTS; i++) {
         const struct question question = variant(i);
         assert_false(is_found(cache, &question, start_ns));
@@ -376,8 +376,8 @@ static void I9_two_caches_do_not_hash_alike(void **state)
 static void H3_ttl_0_is_not_kept(void **state)
 {
     (void)state;
-    struct cache *cache = open_with(
-        (struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
+    struct cache *cache =
+        open_with(CACHE_SIZE_MIN, (struct cache_limits){.ttl_min_s = 60, .ttl_max_s = 600});
     const struct question question = fixture_question(1);
     store_at(cache, &question, 0, start_ns);
     assert_false(is_found(cache, &question, start_ns));
@@ -387,8 +387,8 @@ static void H3_ttl_0_is_not_kept(void **state)
 static void H3_ttl_with_the_top_bit_is_0(void **state)
 {
     (void)state;
-    struct cache *cache = open_with(
-        (struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
+    struct cache *cache =
+        open_with(CACHE_SIZE_MIN, (struct cache_limits){.ttl_min_s = 60, .ttl_max_s = 600});
     const struct question question = fixture_question(1);
     store_at(cache, &question, 0x80000000, start_ns);
     assert_false(is_found(cache, &question, start_ns));
@@ -419,8 +419,7 @@ static void H3_ttl_of_2_to_the_31_minus_1_is_cut_to_the_maximum(void **state)
 static void H3_largest_ttl_without_a_maximum_does_not_wrap(void **state)
 {
     (void)state;
-    struct cache *cache =
-        open_with((struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = UINT32_MAX});
+    struct cache *cache = open_with(CACHE_SIZE_MIN, (struct cache_limits){.ttl_max_s = UINT32_MAX});
     const struct question question = fixture_question(1);
     store_at(cache, &question, INT32_MAX, start_ns);
     assert_int_equal(ttl_at(cache, &question, after_s(100)), INT32_MAX - 100);
@@ -432,8 +431,8 @@ static void H3_largest_ttl_without_a_maximum_does_not_wrap(void **state)
 static void H3_minimum_raises_what_the_client_sees(void **state)
 {
     (void)state;
-    struct cache *cache = open_with(
-        (struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 60, .ttl_max_s = 600});
+    struct cache *cache =
+        open_with(CACHE_SIZE_MIN, (struct cache_limits){.ttl_min_s = 60, .ttl_max_s = 600});
     const struct question question = fixture_question(1);
     store_at(cache, &question, 5, start_ns);
     assert_int_equal(ttl_at(cache, &question, start_ns), 60);
@@ -445,8 +444,8 @@ static void H3_minimum_raises_what_the_client_sees(void **state)
 static void H3_maximum_wins_over_the_minimum(void **state)
 {
     (void)state;
-    struct cache *cache = open_with(
-        (struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_min_s = 600, .ttl_max_s = 60});
+    struct cache *cache =
+        open_with(CACHE_SIZE_MIN, (struct cache_limits){.ttl_min_s = 600, .ttl_max_s = 60});
     const struct question question = fixture_question(1);
     store_at(cache, &question, 5, start_ns);
     assert_int_equal(ttl_at(cache, &question, start_ns), 60);
@@ -646,10 +645,9 @@ static void answer_to_a_question_without_RD_is_not_kept(void **state)
 static void H4_negative_ttl_is_cut_and_never_raised(void **state)
 {
     (void)state;
-    struct cache *cache = open_with((struct cache_config){.size_bytes = CACHE_SIZE_MIN,
-                                                          .ttl_min_s = 60,
-                                                          .ttl_max_s = 1000,
-                                                          .negative_ttl_max_s = 900});
+    struct cache *cache = open_with(
+        CACHE_SIZE_MIN,
+        (struct cache_limits){.ttl_min_s = 60, .ttl_max_s = 1000, .negative_ttl_max_s = 900});
     const struct question question = fixture_question(1);
     store_kind(cache, &question, ANSWER_NEGATIVE, 3600, start_ns);
     assert_int_equal(ttl_at(cache, &question, start_ns), 900);
@@ -663,8 +661,8 @@ static void H4_negative_ttl_is_cut_and_never_raised(void **state)
 static void H4_maximum_holds_for_negative_answers(void **state)
 {
     (void)state;
-    struct cache *cache = open_with((struct cache_config){
-        .size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 100, .negative_ttl_max_s = 900});
+    struct cache *cache = open_with(
+        CACHE_SIZE_MIN, (struct cache_limits){.ttl_max_s = 100, .negative_ttl_max_s = 900});
     const struct question question = fixture_question(1);
     store_kind(cache, &question, ANSWER_NEGATIVE, 3600, start_ns);
     assert_int_equal(ttl_at(cache, &question, start_ns), 100);
@@ -674,8 +672,7 @@ static void H4_maximum_holds_for_negative_answers(void **state)
 static void H4_negative_maximum_of_0_keeps_none(void **state)
 {
     (void)state;
-    struct cache *cache =
-        open_with((struct cache_config){.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 100});
+    struct cache *cache = open_with(CACHE_SIZE_MIN, (struct cache_limits){.ttl_max_s = 100});
     const struct question question = fixture_question(1);
     store_kind(cache, &question, ANSWER_NEGATIVE, 3600, start_ns);
     assert_false(is_found(cache, &question, start_ns));
@@ -1035,11 +1032,10 @@ enum { STALE_MAX_S = 1000 };
 
 static struct cache *open_stale(uint64_t size_bytes)
 {
-    return open_with((struct cache_config){.size_bytes = size_bytes,
-                                           .ttl_max_s = TTL_MAX_S,
-                                           .negative_ttl_max_s = NEGATIVE_MAX_S,
-                                           .stale_max_s = STALE_MAX_S,
-                                           .refresh = TOGGLE_ON});
+    return open_with(size_bytes, (struct cache_limits){.ttl_max_s = TTL_MAX_S,
+                                                       .negative_ttl_max_s = NEGATIVE_MAX_S,
+                                                       .stale_max_s = STALE_MAX_S,
+                                                       .refresh = TOGGLE_ON});
 }
 
 /* Tells the cache that asking failed at `now`: by way of the upstreams, which is never kept. */
@@ -1055,6 +1051,25 @@ static int age_at(struct cache *cache, const struct question *question, uint64_t
     const enum status status =
         cache_find(cache, question, cache_hash(cache, question), now, found_body, &hit);
     return status == STATUS_OK ? (int)hit.age : -1;
+}
+
+static void J1_limits_follow(void **state)
+{
+    (void)state;
+    struct cache *cache = open_stale(CACHE_SIZE_MIN);
+    const struct question old = fixture_question(1);
+    const struct question young = fixture_question(2);
+    store_at(cache, &old, 10, start_ns);
+    const struct cache_limits limits = {.ttl_max_s = 5, .refresh = TOGGLE_OFF};
+    cache_set_limits(cache, &limits);
+    store_at(cache, &young, 10, start_ns);
+    assert_int_equal(age_at(cache, &young, after_s(5) - 1), ANSWER_FRESH);
+    assert_int_equal(age_at(cache, &young, after_s(5)), -1);
+    assert_int_equal(age_at(cache, &old, after_s(9)), ANSWER_FRESH); /* what is kept is kept, */
+    assert_int_equal(age_at(cache, &old, after_s(10) - 1), ANSWER_FRESH); /* is not refreshed, */
+    fail_at(cache, &old, after_s(11));
+    assert_int_equal(age_at(cache, &old, after_s(11)), -1); /* and never given past its time */
+    cache_close(cache);
 }
 
 static void H6_RFC8767_stale_answer_is_given_only_after_a_failure_and_for_30_s(void **state)
@@ -1275,8 +1290,8 @@ static void H12_stale_answers_go_before_fresh_ones(void **state)
 {
     (void)state;
     enum { FILL = 30000, FITS = 18000 };
-    struct cache *cache = open_with((struct cache_config){
-        .size_bytes = 2 << 20, .ttl_max_s = TTL_MAX_S, .stale_max_s = TTL_MAX_S});
+    struct cache *cache =
+        open_with(2 << 20, (struct cache_limits){.ttl_max_s = TTL_MAX_S, .stale_max_s = TTL_MAX_S});
     const struct question hot = fixture_question(0);
     store_at(cache, &hot, 86400, start_ns);
     for (uint32_t i = 1; i < FILL; i++) {
@@ -1415,8 +1430,8 @@ static void H6_short_answers_failures_and_questions_without_RD_are_not_refreshed
 static void H6_refresh_can_be_off(void **state)
 {
     (void)state;
-    struct cache *cache = open_with((struct cache_config){
-        .size_bytes = CACHE_SIZE_MIN, .ttl_max_s = TTL_MAX_S, .stale_max_s = STALE_MAX_S});
+    struct cache *cache = open_with(
+        CACHE_SIZE_MIN, (struct cache_limits){.ttl_max_s = TTL_MAX_S, .stale_max_s = STALE_MAX_S});
     const struct question question = fixture_question(1);
     assert_int_equal(age_after_visits(cache, &question, 100, 3, 95 * fixture_second_ns),
                      ANSWER_FRESH);
@@ -1589,15 +1604,14 @@ static struct model *model_run(uint64_t size_bytes, uint64_t seed, uint32_t step
 {
     struct model *model = calloc(1, sizeof(*model));
     assert_non_null(model);
-    *model =
-        (struct model){.cache = open_with((struct cache_config){.size_bytes = size_bytes,
-                                                                .ttl_max_s = TTL_MAX_S,
-                                                                .stale_max_s = MODEL_STALE_MAX_S,
-                                                                .refresh = TOGGLE_ON}),
-                       .size_bytes = size_bytes,
-                       .random = seed,
-                       .now = start_ns,
-                       .has_room = has_room};
+    *model = (struct model){
+        .cache = open_with(size_bytes, (struct cache_limits){.ttl_max_s = TTL_MAX_S,
+                                                             .stale_max_s = MODEL_STALE_MAX_S,
+                                                             .refresh = TOGGLE_ON}),
+        .size_bytes = size_bytes,
+        .random = seed,
+        .now = start_ns,
+        .has_room = has_room};
     for (uint32_t i = 0; i < steps; i++) {
         model_step(model, length_max);
         if (i % 1000 == 0)
@@ -1684,6 +1698,7 @@ int main(void)
         cmocka_unit_test(H12_room_of_expired_entries_is_used_again),
         cmocka_unit_test(popularity_outlives_a_refresh_of_another_size),
         cmocka_unit_test(second_chance_is_bounded_when_all_is_popular),
+        cmocka_unit_test(J1_limits_follow),
         cmocka_unit_test(H6_RFC8767_stale_answer_is_given_only_after_a_failure_and_for_30_s),
         cmocka_unit_test(H6_RFC8767_stale_answer_is_the_one_stored_with_ttls_of_30_s),
         cmocka_unit_test(H6_H14_stale_answer_is_no_more_than_what_is_needed),

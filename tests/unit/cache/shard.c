@@ -18,7 +18,8 @@ static int shard_setup(void **state)
     (void)state;
     memset(memory, 0, sizeof(memory));
     memset(&shard, 0, sizeof(shard));
-    shard_init(&shard, memory, sizeof(memory), 0);
+    static const struct cache_limits limits;
+    shard_init(&shard, memory, sizeof(memory), &limits);
     return 0;
 }
 

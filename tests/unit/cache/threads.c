@@ -61,6 +61,13 @@ static void count_all(struct racer *racer)
         atomic_fetch_add(&racer->race->wrong, 1);
 }
 
+/* A reload, as it were. */
+static void set_limits(struct racer *racer, uint32_t step)
+{
+    const struct cache_limits limits = {.ttl_max_s = 3600, .stale_max_s = step};
+    cache_set_limits(racer->race->cache, &limits);
+}
+
 static void *run(void *argument)
 {
     struct racer *racer = argument;
@@ -74,6 +81,8 @@ static void *run(void *argument)
             store_one(racer, &question, now);
         if (i % 1000 == 0)
             count_all(racer);
+        if (i % 1000 == 500)
+            set_limits(racer, i);
     }
     return NULL;
 }
@@ -81,8 +90,8 @@ static void *run(void *argument)
 /* Runs all threads on a cache of that size to their end and leaves the counts in `race`. */
 static void race_on(struct race *race, uint64_t size_bytes)
 {
-    const struct cache_config limits = {.size_bytes = size_bytes, .ttl_max_s = 3600};
-    assert_int_equal(cache_open(&limits, &race->cache), STATUS_OK);
+    const struct cache_limits limits = {.ttl_max_s = 3600};
+    assert_int_equal(cache_open(size_bytes, &limits, &race->cache), STATUS_OK);
     race->size_bytes = size_bytes;
     struct racer *racers = calloc(THREADS, sizeof(*racers));
     assert_non_null(racers);

@@ -255,12 +255,11 @@ struct bench {
     bench->resolver->config = &bench->config;
     bench->resolver->loop = &bench->loop;
     bench->resolver->metrics = bench->metrics;
-    const struct cache_config limits = {.size_bytes = 1 << 20,
-                                        .ttl_max_s = 86400,
+    const struct cache_limits limits = {.ttl_max_s = 86400,
                                         .negative_ttl_max_s = 3600,
                                         .stale_max_s = FAKE_STALE_MAX_S,
                                         .refresh = TOGGLE_ON};
-    assert_true(cache_open(&limits, &bench->resolver->cache) == STATUS_OK);
+    assert_true(cache_open(1 << 20, &limits, &bench->resolver->cache) == STATUS_OK);
     assert_true(resolver_open(bench->resolver) == STATUS_OK);
     bench->client = "127.0.0.1:5000";
     *state = bench;

@@ -102,9 +102,9 @@ static int configure(void **state)
 static bool open_all(void)
 {
     static struct resolver room;
-    const struct cache_config limits = {.size_bytes = CACHE_SIZE_MIN, .ttl_max_s = 3600};
+    const struct cache_limits limits = {.ttl_max_s = 3600};
     metrics = metrics_open(UPSTREAMS);
-    if (!metrics || cache_open(&limits, &cache) != STATUS_OK)
+    if (!metrics || cache_open(CACHE_SIZE_MIN, &limits, &cache) != STATUS_OK)
         return false;
     const struct group_settings settings = {.config = &config, .loop = &loop, .metrics = metrics};
     if (group_open(&settings, &group) != STATUS_OK)
