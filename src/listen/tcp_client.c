@@ -54,7 +54,7 @@ static bool release_query(struct tcp_client *client, struct query *query)
     assert(client->seat.account);
     list_remove(&query->sibling);
     client->in_flight--;
-    clients_end_stream_query(client->seat.account);
+    clients_end_stream_query(&client->seat);
     clients_move(&client->seat, client->seat.is_idle, now_of(client));
     /* Not at once, so that a client at its limit is not paused and resumed for every message. */
     const uint32_t limit = client->clients->resolver->snapshot->limits.tcp_queries;
@@ -135,7 +135,7 @@ static void begin_query(struct tcp_client *client, const uint8_t *message, size_
     if (query) {
         list_append(&client->queries, &query->sibling);
         client->in_flight++;
-        clients_begin_stream_query(client->seat.account);
+        clients_begin_stream_query(&client->seat, now_of(client));
         client->is_at_limit = client->in_flight >= resolver->snapshot->limits.tcp_queries;
     }
     client->asked++;

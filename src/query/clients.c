@@ -196,6 +196,11 @@ static bool would_have_less(const struct clients *clients, const struct account 
     return networks[newcomer->network] + 1 < networks[account->network];
 }
 
+static bool has_young_query(const struct seat *seat, uint64_t now)
+{
+    return now - seat->asked_ns < YOUNG_NS;
+}
+
 static struct seat *choose_seat(const struct clients *clients, const struct account *newcomer,
                                 uint64_t now)
 {
@@ -204,14 +209,17 @@ static struct seat *choose_seat(const struct clients *clients, const struct acco
     if (!would_have_less(clients, newcomer, account))
         return NULL;
     size_t count = 0;
+    struct seat *still = NULL;
     LIST_EACH (struct seat, seat, &account->seats, link) {
         if (seat->is_idle)
             return seat;
+        if (now - seat->moved_ns >= YOUNG_NS &&
+            (!still || (has_young_query(still, now) && !has_young_query(seat, now))))
+            still = seat;
         if (++count == CHOICE_MAX)
             break;
     }
-    struct seat *first = CONTAINER_OF(account->seats.next, struct seat, link);
-    return now - first->moved_ns >= YOUNG_NS ? first : NULL;
+    return still;
 }
 
 /* False when there is no room for one more, nor anybody who gives way. */
@@ -268,16 +276,17 @@ void clients_move(struct seat *seat, bool is_idle, uint64_t now)
     list_append(&seat->account->seats, &seat->link);
 }
 
-void clients_begin_stream_query(struct account *account)
+void clients_begin_stream_query(struct seat *seat, uint64_t now)
 {
-    assert(account->has[CONNECTIONS] > 0);
-    account->stream_queries++;
+    assert(seat->account && seat->account->has[CONNECTIONS] > 0);
+    seat->account->stream_queries++;
+    seat->asked_ns = now;
 }
 
-void clients_end_stream_query(struct account *account)
+void clients_end_stream_query(struct seat *seat)
 {
-    assert(account->stream_queries > 0);
-    account->stream_queries--;
+    assert(seat->account && seat->account->stream_queries > 0);
+    seat->account->stream_queries--;
 }
 
 static const struct account *look_up(struct clients *clients, const struct address *address)

@@ -44,6 +44,7 @@ struct seat {
     struct list link;        /* in its account, in the order of moved_ns */
     struct account *account; /* NULL: it has none any more */
     uint64_t moved_ns;       /* when it fell idle, ceased to be, or a query of it ended */
+    uint64_t asked_ns;       /* when one last began to wait */
     size_t charge;           /* bytes, of clients_charge */
     bool is_idle;            /* nothing of it waits */
 };
@@ -64,8 +65,8 @@ size_t clients_ceiling(const struct clients *clients);
  * limits.tcp-clients-per-address. When limits.tcp-clients are open, it is false or another gives
  * way, `*gives_way`, which the caller closes (NULL: none need): of the network that has most, in it
  * of the client that has, that which has been idle for longest; without such the one on which
- * nothing has moved for so long that a good question would have been answered. None gives way to
- * who would then have more than it is left with. */
+ * nothing has moved for so long that a good question would have been answered, if possible one that
+ * was asked nothing since. None gives way to who would then have more than it is left with. */
 bool clients_connect(struct clients *clients, struct seat *seat, const struct address *address,
                      uint64_t now, struct seat **gives_way);
 void clients_disconnect(struct clients *clients, struct seat *seat); /* harmless a second time */
@@ -73,9 +74,9 @@ void clients_disconnect(struct clients *clients, struct seat *seat); /* harmless
 /* Something has moved on the connection, which is idle or is not. */
 void clients_move(struct seat *seat, bool is_idle, uint64_t now);
 
-/* A query of one of its connections begins to wait, and has ended. */
-void clients_begin_stream_query(struct account *account);
-void clients_end_stream_query(struct account *account);
+/* A query of the connection begins to wait, and has ended. */
+void clients_begin_stream_query(struct seat *seat, uint64_t now);
+void clients_end_stream_query(struct seat *seat);
 
 /* The connection is answerable for so many bytes of output, in place of those before. */
 void clients_charge(struct clients *clients, struct seat *seat, size_t bytes);

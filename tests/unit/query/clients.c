@@ -117,19 +117,18 @@ static void K5_last_eighth_of_the_places_is_not_for_streams_that_have_one(void *
     bench.config.limits.queries = 80;
     begin();
     struct seat *seat = connect_from("192.0.2.1");
-    struct account *account = seat->account;
     for (size_t i = 0; i < 11; i++) {
         assert_false(is_held_back("192.0.2.1", 79));
-        clients_begin_stream_query(account);
+        clients_begin_stream_query(seat, start_ns);
     }
     assert_true(is_held_back("192.0.2.1", 79));
     assert_true(is_held_back("192.0.2.1", 70));
     assert_false(is_held_back("192.0.2.1", 69));
     assert_false(is_held_back("192.0.2.2", 79));
-    clients_end_stream_query(account);
+    clients_end_stream_query(seat);
     assert_false(is_held_back("192.0.2.1", 79));
     for (size_t i = 0; i < 10; i++)
-        clients_end_stream_query(account);
+        clients_end_stream_query(seat);
     clients_disconnect(bench.clients, seat);
 }
 
@@ -227,6 +226,31 @@ static void K5_B9_the_longest_idle_gives_way_else_who_has_not_moved_for_200_ms(v
     assert_false(clients_connect(bench.clients, &seat, &newcomer, start_ns + 199 * ms, &gave_way));
     assert_true(clients_connect(bench.clients, &seat, &newcomer, start_ns + 200 * ms, &gave_way));
     assert_ptr_equal(gave_way, &seats[0]);
+    clients_disconnect(bench.clients, &seat);
+    let_all_hang_up();
+}
+
+static void K5_B9_connection_with_a_young_question_gives_way_last(void **state)
+{
+    (void)state;
+    const uint64_t ms = NANOSECONDS_PER_MILLISECOND;
+    begin();
+    connect_many("192.0.2.1", LIMIT);
+    for (size_t i = 0; i < LIMIT; i++) {
+        clients_move(&seats[i], false, start_ns + i * ms);
+        clients_begin_stream_query(&seats[i], start_ns + (i == 5 ? 0 : 150) * ms);
+    }
+    const struct address newcomer = address("198.51.100.1");
+    struct seat seat;
+    assert_true(clients_connect(bench.clients, &seat, &newcomer, start_ns + 300 * ms, &gave_way));
+    assert_ptr_equal(gave_way, &seats[5]);
+    clients_disconnect(bench.clients, &seat);
+    for (size_t i = 0; i < LIMIT; i++)
+        clients_end_stream_query(&seats[i]);
+    clients_begin_stream_query(&seats[5], start_ns + 150 * ms);
+    assert_true(clients_connect(bench.clients, &seat, &newcomer, start_ns + 300 * ms, &gave_way));
+    assert_ptr_equal(gave_way, &seats[0]); /* all have one now */
+    clients_end_stream_query(&seats[5]);
     clients_disconnect(bench.clients, &seat);
     let_all_hang_up();
 }
@@ -683,6 +707,7 @@ int main(void)
         TEST(K5_B9_full_the_largest_network_and_in_it_the_largest_client_gives_way),
         TEST(K5_B9_nobody_gives_way_to_who_would_have_more),
         TEST(K5_B9_the_longest_idle_gives_way_else_who_has_not_moved_for_200_ms),
+        TEST(K5_B9_connection_with_a_young_question_gives_way_last),
         TEST(K6_output_is_charged_to_the_account),
         TEST(K5_last_eighth_of_the_places_is_not_for_streams_that_have_one),
         TEST(one_second_comes_at_once_then_evenly),
