@@ -179,15 +179,18 @@ static bool is_anybody_there(const struct ask *ask)
     return false;
 }
 
-/* The last attempt is kept while all may be gone, each of which is asked something of our own. True
- * when it waits for an answer to that. */
+/* The last attempt is kept while all that it was sent to may be gone: they are asked something of
+ * our own. True when it waits for an answer to that; not when there is one that it was never sent
+ * to, of which its ends say nothing. */
 static bool keeps_last(struct ask *ask)
 {
     if (!ask->has_ended || !is_at_last(ask) || is_anybody_there(ask))
         return false;
+    const upstream_set sent = ask->attempts.odd | ask->attempts.two;
     LIST_EACH (struct upstream, upstream, &ask->group->upstreams, link)
-        if (path_is_usable(&upstream->path))
+        if (path_is_usable(&upstream->path) && (sent & upstream_bit(upstream->path.slot)))
             path_doubt(&upstream->path, FAILURE_CLOSED);
+    list_remove(&ask->waiter.link); /* it may be in line for a connection */
     return try_park(ask);
 }
 

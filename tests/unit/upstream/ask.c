@@ -371,6 +371,11 @@ static void K3_last_attempt_of_all_is_kept_until_somebody_answers(void **state)
     assert_int_equal(one.done, 0);
     assert_int_equal(one.ask.attempts.count, 7);
     assert_false(ask_is_in_flight(&one.ask));
+    /* Also when it was in line for a connection. */
+    waiting_line_up(&bench->group->waiting, &one.ask.waiter, LINE_LANES);
+    one.ask.waiter.resume(&one.ask.waiter);
+    assert_true(list_is_linked(&one.ask.waiter.link));
+    assert_int_equal(one.ask.waiter.line, LINES);
     for (unsigned ms = 0; ms < 1000 && !ask_is_in_flight(&one.ask); ms += 10) {
         accept_all();
         for (size_t i = 0; i < stream_count; i++)
@@ -380,6 +385,29 @@ static void K3_last_attempt_of_all_is_kept_until_somebody_answers(void **state)
     }
     answer(&one, RCODE_NOERROR);
     assert_true(one.has_answer);
+}
+
+/* What others have done to a question is no evidence against who never had it. */
+static void K3_last_attempt_is_for_an_upstream_that_was_never_asked(void **state)
+{
+    struct bench *bench = *state;
+    struct asking one;
+    start(bench, 4);
+    turn(bench, 1);
+    begin_asking(bench, &one, "one");
+    for (unsigned ms = 0; ms < 2000; ms += 10)
+        accept_and_close_all(bench);
+    assert_int_equal(one.ask.attempts.count, 7);
+    assert_false(ask_is_in_flight(&one.ask));
+    one.ask.attempts.odd &= ~upstream_bit(3); /* as if it had come to be later */
+    one.ask.attempts.two &= ~upstream_bit(3);
+    struct path *path = &bench->group->slots[3]->path;
+    path_set_down(path, false);
+    path->is_doubted = false;
+    one.ask.waiter.resume(&one.ask.waiter);
+    assert_false(path->is_doubted);
+    assert_int_equal(where_is(&one), 3);
+    ask_cancel(&one.ask);
 }
 
 /* --- Verdicts --- */
@@ -1123,6 +1151,7 @@ int main(void)
         TEST(K2_none_of_many_fails_when_their_connection_ends),
         TEST(K3_RFC9520_3_1_last_time_is_not_spent_on_a_server_that_says_nothing),
         TEST(K3_last_attempt_of_all_is_kept_until_somebody_answers),
+        TEST(K3_last_attempt_is_for_an_upstream_that_was_never_asked),
         TEST(K9_known_bad_that_is_late_is_not_asked_among_others),
         TEST(K9_who_joins_what_a_known_bad_one_asks_is_not_confined_with_it),
         TEST(K9_asks_wait_for_an_upstream_that_takes_no_more_connections),
