@@ -544,10 +544,7 @@ struct entry *shard_insert(struct shard *shard, const struct key *key, struct en
         return NULL;
     shard->spare_budget = SPARED_MAX;
     struct entry *entry = entry_at(shard, make_room(shard, ring, size, now));
-    entry->hash = key->hash;
-    entry->key_length = key->length;
-    entry->visits = visits;
-    entry->is_counted = false;
+    *entry = (struct entry){.hash = key->hash, .key_length = key->length, .visits = visits};
     memcpy(entry->bytes, &key->fixed, KEY_FIXED);
     memcpy(entry->bytes + KEY_FIXED, key->name, key->length - (size_t)KEY_FIXED);
     index_push(shard, entry);
