@@ -179,9 +179,9 @@ static bool is_anybody_there(const struct ask *ask)
     return false;
 }
 
-/* The last attempt is kept while all that it was sent to may be gone: they are asked something of
- * our own. True when it waits for an answer to that; not when there is one that it was never sent
- * to, of which its ends say nothing. */
+/* The last attempt is kept while all whom the question was sent to may be gone: they are asked
+ * something of our own, and it waits for an answer to that, which true means. What became of it
+ * elsewhere says nothing of one whom it was never sent to, and who gets it now. */
 static bool keeps_last(struct ask *ask)
 {
     if (!ask->has_ended || !is_at_last(ask) || is_anybody_there(ask))
